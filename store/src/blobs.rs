@@ -3,8 +3,8 @@
 //!
 //! A blob is first staged under a temporary name (`upload-…`). When the blob is complete and
 //! synced, the file is renamed to its digest within the staging directory. Publishing moves the
-//! blob to the files directory under the same name. Each step is one rename. A file is named by a
-//! digest only after its bytes were hashed.
+//! blob to the files directory under the same name. Each of these two moves is one rename. A file
+//! gets a digest as its name only after its bytes were hashed.
 
 mod publish_all;
 mod writer;
@@ -57,7 +57,8 @@ pub struct Swept {
 }
 
 impl Blobs {
-    /// Opens the two directories, or creates them. A blob may have at most `max_bytes` bytes.
+    /// Opens the two directories, and creates a missing one. A blob may have at most `max_bytes`
+    /// bytes.
     pub fn open(files: &Path, staging: &Path, max_bytes: u64) -> Result<Self> {
         let files = Dir::open_or_create(files, 0o700)?;
         let staging = Dir::open_or_create(staging, 0o700)?;
@@ -78,8 +79,9 @@ impl Blobs {
         Ok(self.staging(temp, Hasher::default(), 0))
     }
 
-    /// Begins the blob `expected`, or resumes an earlier attempt at the blob. The attempt continues
-    /// at the offset [`BlobWriter::len`]. Dropping the writer keeps the bytes.
+    /// Begins the blob `expected`, or resumes an earlier attempt to write this blob. Writing
+    /// continues at the offset [`BlobWriter::len`]. Dropping the writer keeps the bytes that were
+    /// written.
     pub fn resume(&self, expected: Digest) -> Result<BlobWriter> {
         let temp = TempFile::resume(&self.staging, &name_of_partial(expected))?;
         let mut hasher = Hasher::default();
@@ -120,7 +122,7 @@ impl Blobs {
         BlobWriter::new(Arc::clone(&self.staging), self.max_bytes, temp, hasher, end)
     }
 
-    /// Stages `from`, checks that its digest is `expected`, and publishes it.
+    /// Stages the bytes of `from`, checks that their digest is `expected`, and publishes the blob.
     pub fn ingest(&self, expected: Digest, mut from: impl Read) -> Result<()> {
         if self.contains(expected)? {
             return Ok(());
@@ -209,7 +211,8 @@ impl Blobs {
         }
     }
 
-    /// The names in the files directory that are not digests.
+    /// The names in the files directory that do not belong to a blob: the name is not a digest, or
+    /// does not lead to a regular file.
     pub fn foreign(&self) -> Result<Vec<String>> {
         let items = self.files.list()?.into_iter();
         let foreign = items
@@ -339,7 +342,8 @@ fn name_of_partial(digest: Digest) -> CString {
     CString::new(format!("{PARTIAL}{digest}")).expect("hex has no NUL")
 }
 
-/// Removes a leftover file. A file that cannot be removed must not make other work fail.
+/// Removes a leftover file, and returns whether it was removed. A failure is logged, but does not
+/// make other work fail.
 fn remove_leftover(dir: &Dir, name: &CStr) -> bool {
     dir.remove_tree(name)
         .inspect_err(|err| {

@@ -1,4 +1,4 @@
-//! Layers and configurations, the id rule, and the JSON form that agents read.
+//! Layers and configurations, the rule for ids, and the JSON form that agents read.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -104,8 +104,8 @@ impl Configuration {
         go_escapes(&json)
     }
 
-    /// Reads the JSON form, and checks the names, the digests and the id. The `File` members are
-    /// never used as paths, and unknown members are ignored.
+    /// Reads the JSON form, and checks the names, the digests and the id. The JSON members `File`
+    /// are never used as paths, and unknown members are ignored.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let bad =
             |name: &str, reason: String| Error::BadConfiguration { name: name.to_owned(), reason };
@@ -136,8 +136,8 @@ fn id_of(layers: &[Layer]) -> Digest {
     hasher.finish()
 }
 
-/// Adds the escapes that Go's encoder makes and `serde_json` does not. In the documents written
-/// here, these characters occur only inside strings.
+/// Adds the escapes that Go's encoder makes and `serde_json` does not. In the JSON form of a
+/// configuration, the escaped characters occur only inside strings.
 fn go_escapes(json: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(json);
     let text = text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");

@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 
-/// A sha256 digest. [`FromStr`] and [`fmt::Display`] (64 lowercase hex digits)
-/// are its only text forms, in JSON, too.
+/// A sha256 digest. Its only text form is 64 lowercase hex digits ([`FromStr`] and
+/// [`fmt::Display`]). JSON uses the same form.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);

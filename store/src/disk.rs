@@ -1,5 +1,5 @@
 //! The only module that changes the filesystem: no other module creates, renames, links, unlinks or
-//! syncs.
+//! syncs files.
 //!
 //! Every operation is relative to an open directory ([`Dir`]) and takes a single name, never a
 //! path, so no symlink can redirect the operation.

@@ -2,7 +2,7 @@
 //! copy of the file.
 //!
 //! With hardlinks, a file is shared with the cache and with later roots. A script that changes
-//! owners (`chown -R`) or a service that writes to a file would damage the file for all roots,
+//! owners (`chown -R`), or a service that writes to a file, would damage the file for all roots
 //! again and again. So the store remembers the path of each file that was found changed. From then
 //! on, the agent copies the file at this path into every root of the directory.
 

@@ -1,5 +1,5 @@
-//! Rules that override the owners that the archives give to files in roots. The rules replace a
-//! `chown` in the script.
+//! Rules that override the owners that the archives give to files in roots. With such rules, the
+//! agent's script needs no `chown`.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;

@@ -63,8 +63,8 @@ pub struct Options {
     pub link: LinkMode,
     /// Largest blob, in bytes.
     pub max_blob: u64,
-    /// Whether blobs stay in the cache after they are extracted. Without kept blobs, damage is
-    /// repaired from the registry.
+    /// Whether blobs stay in the cache after they are extracted. If they do not stay, the agent
+    /// must fetch a blob again to repair damage.
     pub keep_blobs: bool,
 }
 
@@ -174,7 +174,7 @@ impl Store {
         &self.blobs
     }
 
-    /// Whether the layer is extracted, so that its blob is not needed.
+    /// Whether the layer is extracted, so that its blob is not needed any more.
     pub fn has_layer(&self, digest: Digest) -> Result<bool> {
         if self.is_pending(digest) {
             return Ok(true);
@@ -217,7 +217,8 @@ impl Store {
         self.placement.owner
     }
 
-    /// How files are placed in this store, as probed or forced; never `Auto`.
+    /// The link mode of this store: the mode that the options force, or the mode that the probe
+    /// found. Never `Auto`.
     pub fn link_mode(&self) -> LinkMode {
         self.placement.mode
     }

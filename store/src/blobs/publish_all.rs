@@ -9,13 +9,13 @@ use crate::disk::{fault, name_of};
 use crate::error::{Error, Result};
 
 impl Blobs {
-    /// Publishes each blob as [`Blobs::publish`] does. Returns the blobs that were not published
-    /// before. If one publication fails, no blob is published.
+    /// Publishes each blob as [`Blobs::publish`] does. Returns the blobs that were not already
+    /// published. If one publication fails, these blobs are withdrawn again.
     pub fn publish_all(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let mut published = Vec::with_capacity(digests.len());
         let done = self.publish_each(digests, &mut published);
         if let Err(err) = done {
-            // A blob that cannot be withdrawn stays, but nothing refers to it.
+            // A blob that cannot be withdrawn stays published, but no database row refers to it.
             let _ = self.withdraw_all(&published);
             return Err(err);
         }

@@ -69,9 +69,9 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// A second handle of the file. The caller can sync the bytes so far while more bytes are
-    /// written. If the sync fails, the whole blob must fail, because the system reports the error
-    /// only once.
+    /// A second handle of the file. With this handle, the caller can sync the bytes written so far
+    /// while more bytes are written. If such a sync fails, the caller must discard the blob. The
+    /// system reports the error only once, so a later sync could succeed without the lost bytes.
     pub fn sync_handle(&self) -> Result<File> {
         self.temp.file().try_clone().map_err(|err| self.temp.error("duplicate", err))
     }

@@ -20,9 +20,9 @@ const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
 const MINIMAL: usize = 4 + 3 * ACL_ENTRY;
 const ACL_ENTRY: usize = 8;
 
-/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem supports them. It
-/// must have no other attributes that an archive could have set. Without `owner`, only attributes
-/// in `user.*` count. Without `lists`, access lists do not count.
+/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem supports them.
+/// The file must have no other attributes that an archive could have set. Without `owner`, only
+/// attributes in `user.*` count. Without `lists`, access lists do not count.
 pub fn has_attributes(
     dir: &Dir,
     name: &CStr,
@@ -64,7 +64,8 @@ fn has(path: &Path, xattr: &Xattr) -> Result<bool, Errno> {
     let is_acl = xattr.name.starts_with(b"system.posix_acl");
     // The buffer has room for one byte more than the expected value, so a longer value is detected.
     let mut value = vec![0; xattr.value.len() + 1];
-    // The name has no NUL: an archive whose attribute name has a NUL is refused.
+    // The name has no NUL, because an archive with a NUL in the name of an attribute was already
+    // refused.
     let Ok(name) = CString::new(&*xattr.name) else { return Ok(true) };
     match fs::lgetxattr(path, &*name, &mut value[..]) {
         Ok(length) if is_acl => Ok(same_acl(&value[..length], &xattr.value)),
@@ -104,7 +105,7 @@ fn list(path: &Path) -> Result<Vec<u8>, Errno> {
     }
 }
 
-/// A path of `name` that leads through the descriptor of the open directory. The system reads the
+/// A path to `name` that leads through the descriptor of the open directory. The system reads the
 /// attributes of a symlink only by path.
 fn through_descriptor(dir: &Dir, name: &CStr) -> PathBuf {
     let dir = format!("/proc/thread-self/fd/{}", dir.as_fd().as_raw_fd());

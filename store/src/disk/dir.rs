@@ -17,8 +17,8 @@ use super::fault;
 use super::mounts::same_mount;
 use crate::error::{Error, Result};
 
-/// An open directory. A name that a method takes is a single path component. The methods never
-/// follow a symlink at such a name.
+/// An open directory. The methods take names that are single path components. They never follow a
+/// symlink at such a name.
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
@@ -92,8 +92,8 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// Opens the directory `name` only to look up names in it. Since Linux 6.10, watches on the
-    /// directory do not report this open.
+    /// Opens the directory `name` for lookups of names in it. The result cannot list the directory.
+    /// Since Linux 6.10, watches on the directory do not report this open.
     pub fn child_unread(&self, name: &CStr) -> Result<Self> {
         let path = self.path_of(name);
         let fd = fs::openat(&self.fd, name, DIRECTORY | OFlags::PATH, Mode::empty())
@@ -115,7 +115,8 @@ impl Dir {
         };
         let resolve = ResolveFlags::NO_XDEV | ResolveFlags::NO_SYMLINKS;
         let fd = match fs::openat2(&self.fd, name, DIRECTORY, Mode::empty(), resolve) {
-            // A kernel before 5.6 lacks the system call, and some system call filters refuse it.
+            // A kernel before 5.6 lacks the system call, and some system call filters refuse the
+            // call.
             Err(Errno::NOSYS | Errno::PERM) => {
                 let fd = fs::openat(&self.fd, name, DIRECTORY, Mode::empty()).map_err(fail)?;
                 if !same_mount(&self.fd, &fd) {
@@ -267,7 +268,7 @@ impl Dir {
 
     /// Whether two syncs of the filesystem cost little more than one sync, as on ext4 and XFS.
     /// btrfs writes its trees again at each sync: 50,000 files took 5.2 s with a sync every 64 MiB,
-    /// and 4.5 s without.
+    /// and 4.5 s with one sync at the end.
     pub fn syncs_in_parts(&self) -> Result<bool> {
         const KNOWN: [u64; 2] = [0xef53, 0x5846_5342];
         let stat = fs::fstatfs(&self.fd)
@@ -281,7 +282,7 @@ impl Dir {
         Ok(stat.st_dev)
     }
 
-    /// The free bytes and free inodes of the filesystem that this user may use.
+    /// The free bytes and free inodes that this user may use on the filesystem.
     pub fn free(&self) -> Result<(u64, u64)> {
         let stat = fault::step()
             .and_then(|()| fs::fstatvfs(&self.fd))
@@ -307,7 +308,7 @@ impl AsFd for Dir {
 }
 
 impl Error {
-    /// Whether the error means that the name exists.
+    /// Whether the error means that the name already exists.
     pub fn exists(&self) -> bool {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::AlreadyExists)
     }

@@ -68,7 +68,7 @@ mod on {
         *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some(armed);
     }
 
-    /// Ends the faults. Returns whether the fault happened.
+    /// Disarms the armed fault. Returns whether the fault happened.
     pub fn disarm() -> bool {
         let armed = ARMED.lock().unwrap_or_else(PoisonError::into_inner).take();
         armed.is_some_and(|armed| armed.happened)

@@ -72,8 +72,8 @@ impl TempFile {
         self.keep = keep;
     }
 
-    /// Syncs the file, renames it to its final name `to` in `into`, and syncs this directory. When
-    /// this method has returned, the file and its name survive a power cut.
+    /// Syncs the file, renames it to its final name `to` in `into`, and syncs `into`. When this
+    /// method has returned, the file and its name survive a power cut.
     pub fn commit(mut self, into: &Dir, to: &CStr) -> Result<()> {
         self.sync()?;
         self.dir.rename(&self.name, into, to)?;
@@ -88,8 +88,8 @@ impl TempFile {
             .map_err(|err| self.error("sync", err.into()))
     }
 
-    /// Renames the file to its final name `to` in `into`. A barrier must have synced the file
-    /// before, and a later barrier must sync the name.
+    /// Renames the file to its final name `to` in `into`. A barrier (a sync of the whole
+    /// filesystem) must already have synced the file, and a later barrier must sync the name.
     pub fn publish(mut self, into: &Dir, to: &CStr) -> Result<()> {
         self.dir.rename(&self.name, into, to)?;
         self.keep = true;
@@ -105,7 +105,7 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.keep {
-            // The next sweep removes a leftover; an error cannot be reported here.
+            // A drop cannot report an error. If the removal fails, the next sweep removes the file.
             let _ = self.dir.remove_file(&self.name);
         }
     }

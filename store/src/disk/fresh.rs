@@ -21,7 +21,8 @@ pub struct Fresh {
     uid: u32,
     gid: u32,
     /// The permissions that a new file does not get, because of the umask or the directory's
-    /// default access list. `None` if new directories also get other metadata than new files.
+    /// default access list. `None` if the directory has the setgid bit, because new directories
+    /// then get other metadata than new files.
     denied: Option<u32>,
 }
 

@@ -32,7 +32,7 @@ pub fn writers(file: &File) -> Writers {
     }
     match set(file, libc::F_SETLEASE, libc::F_RDLCK) {
         Ok(()) => {
-            // If this fails, the lease ends when the descriptor is closed.
+            // If this call fails, the lease ends when the descriptor is closed.
             let _ = set(file, libc::F_SETLEASE, libc::F_UNLCK);
             Writers::None
         }
@@ -97,8 +97,8 @@ mod tests {
                     drop(OpenOptions::new().write(true).open(&path).unwrap());
                 }
             });
-            // On a busy machine, a check may happen only while the file has no writer, or only
-            // while it has one.
+            // On a busy machine, all checks so far may have met the file without a writer, or all
+            // with a writer.
             let is_long = |time: Duration| time > Duration::from_secs(30);
             while begun.elapsed() < Duration::from_millis(500)
                 || (seen.contains(&0) && !is_long(begun.elapsed()))

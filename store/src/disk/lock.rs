@@ -41,8 +41,8 @@ impl Lock {
         loop {
             match flock(&file, how) {
                 Ok(()) => return Ok(Self { _file: file }),
-                // A child process of the last holder also has the descriptor, until the child has
-                // started its own program.
+                // A child process of the last holder may still have the descriptor, until the child
+                // has executed its own program.
                 Err(rustix::io::Errno::WOULDBLOCK) => match patience.next() {
                     Some(pause) => std::thread::sleep(pause),
                     None => return Err(Error::Busy { path: path.to_owned(), pid: holder(path) }),

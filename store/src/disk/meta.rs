@@ -149,16 +149,16 @@ pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool)
         .map_err(fail("set time of"))
 }
 
-/// Whether the inode is a regular file of `size` bytes that still has `meta`. A write to a file
-/// changes its mtime, so this check detects a write through any of its names.
+/// Whether the inode is a regular file of `size` bytes that still has the metadata `meta`. A write
+/// through any name of a file changes the file's mtime, so this check detects the write.
 pub fn carries(stat: &Stat, size: u64, meta: &Meta, owner: bool) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && u64::try_from(stat.st_size) == Ok(size)
         && has(stat, meta, owner)
 }
 
-/// Whether the inode has the mode and time of `meta`. If `owner` is set, it must also have the
-/// owner of `meta`. The inode may be of any kind.
+/// Whether the inode has the mode and time of `meta`. If `owner` is set, the inode must also have
+/// the owner of `meta`. The inode may be of any kind.
 pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
     let nanoseconds = u32::try_from(stat.st_mtime_nsec).unwrap_or(u32::MAX);
     may_be_used_like(stat, meta, owner)
@@ -168,8 +168,9 @@ pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
 }
 
 /// Whether a filesystem that was given the time `want` may return `got`. A time outside the
-/// filesystem's range becomes the nearest time in the range. The nearest time is never between the
-/// two limits here (ext4 with small inodes and XFS without large times have the smallest range).
+/// filesystem's range becomes the nearest time in the range. That nearest time is never between
+/// `FIRST` and `LAST`. These two limits are the smallest range of any filesystem (ext4 with small
+/// inodes, XFS without large times).
 fn is_kept(want: i64, got: i64) -> bool {
     const FIRST: i64 = i32::MIN as i64;
     const LAST: i64 = i32::MAX as i64;

@@ -1,5 +1,5 @@
 //! The mount points that this process sees. A mount below one of the agent's directories does not
-//! belong to the agent. The mount must survive the removal of the directory.
+//! belong to the agent, and must survive the removal of the directory.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;

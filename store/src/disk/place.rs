@@ -74,7 +74,7 @@ pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
             Ok(())
         }
     })?;
-    // No write reaches the end of the file if the file ends in a hole.
+    // If the file ends in a hole, the last write ended before the end of the file.
     to.set_len(size)?;
     Ok(whole && end == size)
 }

@@ -91,7 +91,8 @@ impl Dir {
             Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {}
             other => return other,
         }
-        // The mode is changed by descriptor, because a symlink may have replaced the name by now.
+        // The mode is changed by descriptor, because a symlink may have replaced the directory by
+        // now.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let closed: OwnedFd = fs::openat(self, name, flags, Mode::empty())
             .map_err(|err| self.error("open directory", name, err))?;
@@ -104,7 +105,8 @@ impl Dir {
 /// The state of a removal.
 struct Removal<'a> {
     top: &'a Dir,
-    /// Directories deeper than [`OPEN`] are moved to `top` and removed from there.
+    /// The temporary names in `top` of directories that were deeper than [`OPEN`]. They were moved
+    /// to `top` and are removed from there.
     moved: Vec<CString>,
     /// The first error.
     first: Option<Error>,

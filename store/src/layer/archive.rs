@@ -47,8 +47,9 @@ impl<R: Read> Body<'_, R> {
 
 /// Reads the whole archive from its decompressed bytes `plain`, and passes every entry to `each`,
 /// in order. For a file, `each` also gets the body. The entry of a file does not have the hash of
-/// the contents yet. `each` either reads the body and sets the hash, or does neither. If the
-/// compressed form is `framed`, a truncated archive is always detected.
+/// the contents yet. `each` must either read the body and set the hash, or do neither. `framed`
+/// states whether the compressed form has an end mark. With an end mark, a truncated archive is
+/// always detected.
 pub fn read<R: Read>(
     plain: R,
     framed: bool,
@@ -96,7 +97,7 @@ fn described_by(entry: &Entry) -> u64 {
     (entry.path.as_bytes().len() + link + xattrs.sum::<usize>()) as u64
 }
 
-/// The entry of a member. The root itself, `./`, is a directory.
+/// The entry of a member. The member of the root itself, `./`, must be a directory.
 pub fn entry_of(member: Member, limits: Limits) -> Result<Entry> {
     let Member { name, flag, link, size, meta, device: (major, minor) } = member;
     let path = EntryPath::from_archive(&name, limits)?;

@@ -1,9 +1,10 @@
 //! The digest of a file's contents. The time to compute the digest depends only on the file's data,
 //! not on the length of its holes.
 //!
-//! Contents are read in blocks of 64 KiB. A block of zeros is counted instead of hashed. Its zeros
-//! may be a hole in an archive, a hole in a filesystem, or written zeros. So the digest depends
-//! only on the contents. If the contents have no such block, the digest is their BLAKE3 hash.
+//! Contents are read in blocks of 64 KiB. A block of zeros is counted instead of hashed. The zeros
+//! of such a block may be a hole in an archive, a hole in a filesystem, or written zeros. The
+//! digest is the same in all three cases. If the contents have no such block, the digest is their
+//! BLAKE3 hash.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -59,7 +60,7 @@ pub struct ContentHasher {
     runs: Option<Box<blake3::Hasher>>,
     /// The number of bytes so far.
     at: u64,
-    /// The number of zeros in the current block, as long as the block has only zeros.
+    /// The number of zeros in the current block, if the block has only zeros so far.
     zeros: u64,
     /// The number of bytes in the blocks of zeros directly before the current block.
     run: u64,
@@ -237,7 +238,7 @@ pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::
         }
     })?;
     if end < size {
-        // No write reaches the end of the file if the file ends in a hole.
+        // If the file ends in a hole, the last write ended before the end of the file.
         to.set_len(size)?;
     }
     Ok(hasher.length() == size && hasher.content() == content)

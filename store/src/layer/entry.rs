@@ -11,9 +11,9 @@ use crate::limits::Limits;
 /// The maximum length of a part of a path, in bytes: the limit of Linux filesystems.
 const MAX_PART: usize = 255;
 
-/// A path below a root. Its parts are joined by single slashes. No part is empty, `.` or `..`, or
-/// has a NUL. The empty path is the root itself. Paths are ordered part by part, so the paths below
-/// a directory directly follow the directory.
+/// A path below a root. Its parts are joined by single slashes. No part is empty, is `.` or `..`,
+/// or contains a NUL. The empty path is the root itself. Paths are ordered part by part, so the
+/// paths below a directory directly follow the directory.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct EntryPath(Box<[u8]>);
 

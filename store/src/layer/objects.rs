@@ -76,7 +76,7 @@ impl Objects {
         Ok(names.filter(|name| name.to_bytes().len() == 2))
     }
 
-    /// The guarantee that a name of an object gives in this directory.
+    /// What the names of the objects in this directory state.
     pub fn naming(&self) -> Naming {
         self.naming
     }
@@ -91,8 +91,9 @@ impl Objects {
         &self.seals
     }
 
-    /// Checks an object before it is linked. The check uses the seal; if the seal does not suffice,
-    /// it reads the object. Record the evidence of the watches before this call.
+    /// Checks an object before it is linked. The method compares the object with its seal; if the
+    /// seal does not suffice, the method reads the object. Before this call, the caller must record
+    /// what the watches reported.
     pub fn look(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
         let Some(stat) = self.find(name, |dir| dir.stat(name.as_c_str()))? else {
             return Ok(Look::Missing);
@@ -195,7 +196,7 @@ impl Objects {
     }
 
     /// Seals an object again after an operation of this program that changed the object's ctime.
-    /// The object was checked directly before this operation.
+    /// The caller must have checked the object directly before that operation.
     pub fn seal(&self, name: &ObjectName) -> Result<()> {
         match self.find(name, |dir| dir.stat(name.as_c_str()))? {
             Some(stat) => self.seals.set(name, &stat),
@@ -217,8 +218,8 @@ impl Objects {
         }
     }
 
-    /// Opens an object, which may be any kind of file. A clone later shows whether the object is a
-    /// regular file.
+    /// Opens an object, which may be any kind of file. A later attempt to clone the object shows
+    /// whether it is a regular file.
     pub fn open_to_clone(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_any(name.as_c_str()))
     }
@@ -301,8 +302,8 @@ impl Objects {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the synced file `from` in `dir` an object, by a hardlink. An existing object counts as
-    /// success.
+    /// Turns the synced file `from` in `dir` into an object, by a hardlink. An existing object
+    /// counts as success.
     pub fn adopt(&self, name: &ObjectName, dir: &Dir, from: &CStr) -> Result<()> {
         match dir.link(from, self.fan(name)?, name.as_c_str()) {
             Ok(()) => self.seal(name),

@@ -46,8 +46,8 @@ pub fn pipe() -> (Inlet, Outlet) {
     long_pipe(WAITING * CHUNK)
 }
 
-/// Creates a stream that accepts about `bytes` bytes before the other end reads. The writer can
-/// then continue with another stream.
+/// Creates a stream that accepts about `bytes` bytes before the other end reads. So the writer can
+/// fill this stream and begin another stream before this one is read.
 pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
     let (to, from) = sync_channel(bytes / CHUNK);
     let (give_back, back) = channel();

@@ -13,8 +13,8 @@ use crate::error::Result;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
-/// Changes `root` from `old` to `new`. `uses` counts the files of `root` that use each object.
-/// After an interruption, the directory holds neither tree.
+/// Changes `root` from `old` to `new`. For each object, `uses` has the number of files of `root`
+/// that use it. After an interruption, the directory holds neither tree.
 pub fn apply(
     old: &Tree,
     new: &Tree,
@@ -56,8 +56,8 @@ pub fn apply(
     Ok(placer.finish())
 }
 
-/// Places the files of `tree` at `paths` again in `root`, which holds these files. For a file with
-/// several names, all names are placed.
+/// Replaces the files at `paths` in `root`, which holds `tree`, by newly placed files. If a file
+/// has several names, all its names are replaced.
 pub fn replace(
     tree: &Tree,
     paths: &BTreeSet<EntryPath>,
@@ -98,7 +98,8 @@ pub fn replace(
     Ok(placer.finish())
 }
 
-/// Finds the names that stay, for each file with several names that gets a new name.
+/// For each file with several names that gets a new name in `steps`, finds the names that the steps
+/// do not change.
 fn names_that_stay<'a>(new: &'a Tree, steps: &[Step<'a>]) -> Vec<(&'a Arc<File>, EntryPath)> {
     let mut wanted: HashSet<*const File> = HashSet::new();
     let mut placed: BTreeSet<&EntryPath> = BTreeSet::new();

@@ -52,8 +52,8 @@ fn threads() -> Result<ThreadPool> {
     pool.map_err(|err| Error::io("start", "threads", std::io::Error::other(err)))
 }
 
-/// Makes objects from files that had to be copied, because an equal file of the root already used
-/// their object. `root` is the built and synced directory.
+/// Makes objects from the files that had to be copied because an equal file of the root already
+/// used their object. `root` is the built and synced directory.
 pub fn adopt_twins(built: &Built, objects: &Objects, root: &Dir) -> Result<()> {
     for (name, path) in &built.twins {
         let adopted = open_parent(root, path)

@@ -47,9 +47,10 @@ impl Drift {
 /// The scope of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Everything except attributes. Additional entries count.
+    /// Everything except attributes. Additional entries count as differences.
     All,
-    /// Everything in the tree, including attributes. Additional entries do not count.
+    /// Everything in the tree, including attributes. Additional entries do not count as
+    /// differences.
     Kept {
         /// Whether access lists count. Access lists do not count where new files inherit them.
         lists: bool,

@@ -16,7 +16,7 @@ pub enum Step<'a> {
     /// Give the file the contents and the time of the new file; everything else stays.
     Rewrite(EntryPath, &'a File),
     /// Change the metadata of a directory from those of the first node to those of the second node.
-    /// This step also follows each change of an entry in the directory.
+    /// If entries of the directory change, this step follows their changes.
     Finish(EntryPath, &'a Directory, &'a Directory),
 }
 
@@ -83,9 +83,10 @@ fn between<'a>(
     touched
 }
 
-/// Whether only contents and time differ between two files. A write would remove setuid, setgid and
-/// capabilities, and a user may have no permission to write. Files to which this applies are
-/// created again.
+/// Whether one file can be rewritten as the other, because only their contents and times differ. A
+/// file with setuid, setgid or attributes does not fit, because a write would remove setuid, setgid
+/// and capabilities. A file that its owner may not write to does not fit, either. Files that do not
+/// fit are created again.
 fn fits(one: &File, other: &File) -> bool {
     let (is, should) = (&one.meta, &other.meta);
     !one.is_linked()

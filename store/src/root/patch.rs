@@ -1,9 +1,9 @@
-//! Repairs a directory that holds most of a tree, entry by entry. Each differing entry is made
+//! Repairs, entry by entry, a directory that holds most of a tree. Each differing entry is made
 //! again in another directory, and then replaces the old entry. An entry that cannot be made stays
 //! unchanged.
 //!
 //! Repaired files share no inode with the cache. Each name of a file is made separately. The names
-//! of one file are linked to each other at the end, when it is known which names exist.
+//! of one file are linked to each other at the end, when all names that could be made exist.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -22,7 +22,7 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
 /// Repairs `paths` of `root` as far as the objects exist. `scratch` is an empty directory on the
-/// same filesystem that no other process can enter. Replaced entries are left in `scratch`.
+/// same filesystem; no other process can enter it. Replaced entries are left in `scratch`.
 pub fn patch(
     root: &Dir,
     scratch: &Dir,

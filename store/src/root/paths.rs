@@ -23,7 +23,7 @@ pub fn open_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     Ok(dir)
 }
 
-/// Like [`open_dir`], but only to look up names in the directory (see [`Dir::child_unread`]).
+/// Like [`open_dir`], but opens each directory with [`Dir::child_unread`].
 pub fn find_dir(root: &Dir, path: &EntryPath) -> Result<Option<Dir>> {
     let mut dir: Option<Dir> = None;
     for part in path.parts() {

@@ -17,7 +17,7 @@ use crate::layer::objects::object_name::ObjectName;
 use crate::layer::objects::{Look, Objects};
 
 impl Placer<'_> {
-    /// Places `file` as `name` in `into`. `fresh` states that this placer made `into`.
+    /// Places `file` as `name` in `into`. `fresh` states whether this placer made `into`.
     pub(super) fn place_file(
         &self,
         into: &Dir,
@@ -64,8 +64,8 @@ impl Placer<'_> {
         self.place_link(into, name, path, file, twin, fresh)
     }
 
-    /// Whether the root gets its own copy of the file. This is so if not only the owner may write
-    /// to the file, or if one of its names is private.
+    /// Whether the root gets its own copy of the file. The root gets a copy if users other than the
+    /// owner may write to the file, or if one of the file's names is private.
     fn is_private(&self, path: &dyn Fn() -> EntryPath, file: &File) -> bool {
         if file.meta.mode & WRITABLE_BY_OTHERS != 0 {
             return true;
@@ -96,8 +96,8 @@ impl Placer<'_> {
                     Ok(())
                 }
                 Ok(false) => Err(damaged(self.objects, &own)),
-                // A file in a root may have been made immutable, which also made its object
-                // immutable.
+                // A user may have made a file of a root immutable, and thereby its object. Such an
+                // object cannot be linked, so the file is copied, even if the link mode is forced.
                 Err(err)
                     if !cannot_link(&err)
                         || (self.placement.strict && !self.objects.is_fixed(&own)?) =>

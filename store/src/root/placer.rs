@@ -31,7 +31,8 @@ pub struct Placer<'a> {
     pub(super) objects: &'a Objects,
     pub(super) placement: Placement,
     pub(super) root: &'a Dir,
-    /// Whether the root was empty at the start, so that all its twins are known.
+    /// Whether the root was empty at the start, so that the placer knows all its equal files
+    /// (twins).
     pub(super) fresh: bool,
     pub(super) counts: Counts,
     /// The path of the first name of each file with several names, by the file's address.
@@ -101,14 +102,15 @@ impl<'a> Placer<'a> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds the path of an existing name of a file. Other names are linked to it.
+    /// Adds the path of an existing name of a file. Other names of the file will be linked to this
+    /// name.
     pub fn knows(&self, file: &Arc<File>, path: EntryPath) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.insert(Arc::as_ptr(file).addr(), path);
     }
 
-    /// Places everything in `directory` in the root, which is empty. Within a rayon pool, the
-    /// pool's threads fill the directories.
+    /// Places everything from `directory` in the empty root. Within a rayon pool, the pool's
+    /// threads fill the directories.
     pub fn fill_root(&self, directory: &'a Directory) -> Result<()> {
         self.fill(self.root, &EntryPath::root(), directory)?;
         self.fill_deep()
@@ -132,8 +134,9 @@ impl<'a> Placer<'a> {
         for (name, node) in directory.iter() {
             match node {
                 Node::Directory(directory) => below.push((name, directory)),
-                // A directory that was made in an older directory may inherit metadata from it, and
-                // pass these on to new entries.
+                // In a root that was not empty, a new directory may inherit metadata from an older
+                // directory, and pass them on to its entries. So entries count as fresh only if the
+                // root was empty.
                 leaf => self.place_leaf(into, path, name, leaf, self.fresh)?,
             }
         }
@@ -157,7 +160,8 @@ impl<'a> Placer<'a> {
                 self.place_directory(into, parent, name, directory)?;
                 self.fill_deep()
             }
-            // An existing directory may pass its group on to the new entry.
+            // If the directory is older than this placer, it may pass its group on to the new
+            // entry.
             leaf => self.place_leaf(into, parent, name, leaf, self.fresh),
         }
     }
@@ -197,7 +201,7 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
-    /// Completes the metadata of a file that was created with `mode`. `fresh` states that this
+    /// Completes the metadata of a file that was created with `mode`. `fresh` states whether this
     /// placer also made the file's directory.
     pub(super) fn finish_new(
         &self,
@@ -221,7 +225,8 @@ impl<'a> Placer<'a> {
     }
 
     /// Records that `node` was removed from the root. A file with several names may keep another
-    /// name. So its object still counts as used, and a later equal file may be copied.
+    /// name. So its object still counts as used, and a later equal file may be copied instead of
+    /// linked.
     pub fn forget(&self, node: &Node) {
         match node {
             Node::Directory(directory) => directory.iter().for_each(|(_, node)| self.forget(node)),

@@ -34,8 +34,8 @@ pub enum LinkMode {
 pub struct Placement {
     /// Reflink, hardlink or copy.
     pub mode: LinkMode,
-    /// Whether it is an error if a file cannot be placed in this way. Otherwise another way is
-    /// tried.
+    /// Whether it is an error if a file cannot be placed in the way that `mode` states. If `strict`
+    /// is not set, the placer tries another way.
     pub strict: bool,
     /// Whether owners are restored and devices are made.
     pub owner: bool,
@@ -98,20 +98,20 @@ pub struct Built {
     pub twins: Vec<(ObjectName, EntryPath)>,
     /// The files that were copied because their objects were found changed, with the reasons.
     pub changed: Vec<(EntryPath, PrivateReason)>,
-    /// The objects to renew, with their sizes and the metadata that they must have.
+    /// The objects that must get new inodes, with their sizes and the metadata that they must have.
     pub renew: Vec<(ObjectName, u64, Meta)>,
     /// Directories that were created in an existing root.
     pub directories: Vec<EntryPath>,
 }
 
 /// For each object, the number of files in a root that use it. The key is a hash of the object's
-/// name; a collision costs only a copy. If objects are hardlinked, a second equal file of the same
-/// root must not be linked to the same object.
+/// name. If two names have the same hash, a file may be copied instead of linked. If objects are
+/// hardlinked, a second equal file of the same root must not be linked to the same object.
 #[derive(Debug, Default)]
 pub struct Uses(HashMap<u32, u32>);
 
 impl Uses {
-    /// Adds a file of the object. Returns the number of files that used the object before.
+    /// Counts one more file that uses the object. Returns the number of files that already used it.
     pub(super) fn add(&mut self, object: &ObjectName) -> u32 {
         let count = self.0.entry(key(object)).or_insert(0);
         *count += 1;
@@ -123,7 +123,7 @@ impl Uses {
         self.0.get(&key(object)).copied().unwrap_or(0)
     }
 
-    /// Removes a file of the object.
+    /// Counts one file less that uses the object.
     pub fn remove(&mut self, object: &ObjectName) {
         if let Some(count) = self.0.get_mut(&key(object)) {
             *count -= 1;

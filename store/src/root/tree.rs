@@ -1,8 +1,8 @@
 //! Trees. A tree has the node at each path of a root, without the contents of files. This module
 //! does not use the disk.
 //!
-//! Clones of a tree share each directory until one of them changes it. So the tree after each layer
-//! can be kept in memory, and a comparison of two trees can skip the shared parts.
+//! The clones of a tree share each directory until one of the clones changes it. So the tree after
+//! each layer can be kept in memory, and a comparison of two trees can skip the shared parts.
 
 use std::collections::{BTreeMap, HashMap, btree_map};
 use std::fmt::Write;
@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::inode_meta::{Meta, Mtime};
 use crate::layer::entry::{Content, Device, EntryPath, lossy};
 
-/// The mode of a directory without an entry.
+/// The mode of a directory for which no layer has an entry.
 const IMPLIED_MODE: u32 = 0o755;
 
 /// The nodes at all paths of a root.
@@ -128,7 +128,7 @@ impl Tree {
         self.owned = true;
     }
 
-    /// Whether the owner of the root itself is set.
+    /// Whether an entry or a rule sets the owner of the root itself.
     pub fn has_owner(&self) -> bool {
         self.owned || self.described
     }
@@ -229,8 +229,8 @@ impl Tree {
 }
 
 impl Directory {
-    /// The metadata of a directory without an entry. The user root owns such a directory, and every
-    /// user may enter it.
+    /// The metadata of a directory for which no layer has an entry. The user root owns such a
+    /// directory, and every user may enter it.
     pub(super) fn implied(mtime: Mtime) -> Meta {
         Meta { mode: IMPLIED_MODE, uid: 0, gid: 0, mtime, xattrs: Box::default() }
     }

@@ -62,7 +62,7 @@ impl Store {
                 (name, built, watch)
             }
             None => {
-                // There is no spare, so the events that were seen so far are not needed.
+                // There is no spare, so the events that the watches reported so far are not needed.
                 self.watch_anew()?;
                 let (name, built) = self.mending(&tree, configuration, || self.build(&tree))?;
                 let watch = self.watch_shared(&name, &tree);
@@ -116,7 +116,7 @@ impl Store {
 
     /// Renames the finished root to its id. If a directory already has this name, the two
     /// directories exchange names. The method then returns the new name of the old directory. If
-    /// any step fails, the finished root is at `staging`.
+    /// any step fails, the finished root is at `staging` again.
     fn publish(&self, id: Digest, staging: &CStr) -> Result<Option<CString>> {
         let name = name_of(id);
         if !self.unpacked.contains(&name)? {
@@ -127,7 +127,8 @@ impl Store {
         let mounts = Mounts::read();
         mounts.check(&self.unpacked, &name, "replace").map_err(Error::of_moving_root)?;
         let aside = self.free_for_replaced(id)?;
-        // At no time may the existing root have a name that the next start removes.
+        // At no time may the existing root have a name that the next start removes. So the new root
+        // first gets the name of a replaced root, and the two roots then exchange names.
         self.unpacked.rename(staging, &self.unpacked, &aside)?;
         let exchanged = match self.unpacked.exchange(&aside, &name).map_err(Error::of_moving_root) {
             Ok(false) => self.change_places(&aside, &name),
@@ -228,7 +229,7 @@ fn finish(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     root.sync_filesystem()
 }
 
-/// Gives the root directory the metadata that its archives state, or the default metadata.
+/// Gives the root directory the metadata that its archives state, or else the default metadata.
 pub(super) fn describe(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     let meta = root_meta(tree, owner);
     if tree.is_described() {

@@ -39,7 +39,7 @@ impl Store {
         top.remove_file(SEALS)
     }
 
-    /// Writes the private paths.
+    /// Writes the private paths and the seals.
     pub(super) fn write_records(&self) -> Result<()> {
         self.placement.learned.write(&self.path)?;
         if self.objects.naming() == Naming::Contents {

@@ -113,12 +113,13 @@ impl Store {
         match self.freshen_and_change(spare, tree) {
             Ok((Spare { name, watch, .. }, built)) => Some(Made { name, built, watch }),
             Err(err) => {
-                // A file that was changed through a root is reported when it is placed.
+                // This error means that a shared file was changed through a root. The change is
+                // reported later, when the file is placed in the new root.
                 match &err {
                     Error::Corrupt { .. } => tracing::debug!("the spare root is not used: {err}"),
                     _ => tracing::warn!("the spare root cannot be used, a new one is built: {err}"),
                 }
-                // If even this fails, the next start removes the directory.
+                // If the discard also fails, the next start removes the directory.
                 let _ = self.discard(&name);
                 None
             }
@@ -156,7 +157,7 @@ impl Store {
             "the spare root was changed by hand and is not used: {}",
             listed(&names)
         );
-        // If this fails, the next start removes the directory.
+        // If the discard fails, the next start removes the directory.
         let _ = self.discard(&spare.name);
         let _ = self.end_watches(spare.watch);
         None
@@ -291,8 +292,8 @@ impl Store {
         Ok((!enough).then_some(SpareOutcome::NoRoom { bytes, inodes: 2 * inodes }))
     }
 
-    /// Renames a directory that is no longer needed, so that it is removed later. The removal takes
-    /// time.
+    /// Renames a directory that is no longer needed. The directory is removed later, because the
+    /// removal takes time.
     pub(super) fn discard(&self, name: &std::ffi::CStr) -> Result<()> {
         self.unpacked.move_to_temp(name, &self.unpacked, DISCARDED).map(drop)
     }

@@ -40,8 +40,8 @@ pub use agent_dir::taken_over;
 pub use keep::{Ages, Keep};
 pub use removals::{Kept, Removal, Sweep, What};
 
-/// A function that is called just before a root is removed. At that time, the root is moved away
-/// and has no record any more.
+/// A function that is called just before a root is removed. At that time, the root is already moved
+/// away and has no record any more.
 type Release<'a> = dyn Fn(&CStr, Digest) + 'a;
 
 /// Plans a sweep of the directory `dir`, on which no agent runs, and executes it unless this is a
@@ -87,7 +87,7 @@ pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
 impl Store {
     /// Plans a sweep.
     pub fn plan_sweep(&self, keep: &Keep) -> Result<Sweep> {
-        // Without this, the pending layers would count as leftovers.
+        // Without this call, the pending layers would count as leftovers.
         self.flush_or_drop_pending();
         self.agent_dir()?.plan(keep)
     }
@@ -143,7 +143,7 @@ impl Store {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(spare) = spare else { return Ok(false) };
         self.end_watches(spare.watch)?;
-        // If this fails, the next start removes the spare.
+        // If a later step fails, the next start removes the spare.
         let gone = self.unpacked.move_to_temp(&spare.name, &self.unpacked, DISCARDED)?;
         let released = self.unpacked.child(&gone).and_then(|root| self.release(&root, &spare.tree));
         if let Err(err) = released {
@@ -167,7 +167,7 @@ impl Store {
         Ok(bytes_of(&self.tree(configuration)?, &self.objects))
     }
 
-    /// Number of bytes that [`Store::remove_spare`] would free, without the directories.
+    /// Number of bytes that [`Store::remove_spare`] would free. The directories do not count.
     pub fn spare_bytes(&self) -> u64 {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let copied = self.placement.mode == LinkMode::Copy;
@@ -233,9 +233,9 @@ impl AgentDir {
         Ok(Sweep { extents_shared, ..planner::plan(&inventory, keep, &layers, &needed) })
     }
 
-    /// Removes the planned things, in order. Missing things are skipped. A failed removal is
-    /// returned. It does not stop later removals, except of things to which the remaining thing
-    /// refers.
+    /// Removes the planned things, in order. Missing things are skipped. Returns the things that
+    /// could not be removed. A failed removal does not stop later removals. Only things to which a
+    /// remaining thing may refer are also kept.
     fn sweep(&self, plan: &Sweep, release: &Release<'_>) -> Result<Vec<Kept>> {
         let mounts = Mounts::read();
         let (mut stuck, mut layer_stays) = (Vec::new(), None::<String>);
@@ -259,7 +259,8 @@ impl AgentDir {
             let name = CString::new(name.as_bytes()).expect("names of files have no NUL");
             let removed = match (removal.what, &layer_stays) {
                 (What::Root, _) => self.remove_root(dir, &name, &mounts, release),
-                // No object of an existing index may be removed.
+                // The index of a layer could not be removed and may refer to this object, so the
+                // object stays.
                 (What::Object, Some(why)) => {
                     Err(Error::io("remove", dir.path_of(&name), std::io::Error::other(why.clone())))
                 }
@@ -268,7 +269,7 @@ impl AgentDir {
             };
             let Err(err) = removed else { continue };
             if stuck.len() == MOST_STUCK {
-                // This many failures have their cause in the disk, not in single files.
+                // So many failures must have their cause in the disk, not in single files.
                 return Err(err);
             }
             if removal.what == What::Layer {

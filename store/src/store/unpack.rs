@@ -32,15 +32,15 @@ use crate::writable::Writable;
 const WORK: &str = ".unpack";
 /// The name of the root in the work directory.
 const ROOT: &CStr = c"root";
-/// File that lists the names that are moved to an existing directory. After a kill, the next call
-/// removes these names.
+/// File that lists the names that are moved to an existing directory. If the program is killed, the
+/// next call removes these names.
 const NAMES: &CStr = c"names";
 
 /// Merges local archives, lowest first, into the directory `into`. This directory must be empty or
-/// missing. Objects are in a temporary directory beside `into`, or inside `into` if it exists. They
-/// are moved to their final names by linking. A new directory appears only when it is complete and
-/// synced. Names that are moved into an existing directory are also complete and synced. Leftovers
-/// of a killed call are removed.
+/// missing. The objects are in a temporary directory beside `into`, or inside `into` if `into`
+/// exists. Files get from there to their final names by linking. A new directory appears only when
+/// it is complete and synced. Names that are moved into an existing directory are also complete and
+/// synced. Leftovers of a killed call are removed.
 pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
     unpack_counted(archives, into, options, &Arc::default())
 }
@@ -201,7 +201,8 @@ fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
                 let reason = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
                 return Err(Error::io("create", into.path_of(&item.name), reason));
             }
-            // The filesystem cannot guarantee that the name stays free until the rename.
+            // On this filesystem, nothing guarantees that the name is still free at the time of the
+            // rename.
             root.rename(&item.name, into, &item.name)?;
         }
         moved.push(item.name);

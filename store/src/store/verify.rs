@@ -43,7 +43,7 @@ pub struct Verified {
     pub layers: u64,
     /// Published roots.
     pub roots: u64,
-    /// Roots of another program. Their files were only read.
+    /// Roots of another program. Their files were read, but not compared.
     pub taken_over: u64,
 }
 

@@ -1,6 +1,6 @@
-//! Files that cannot be removed, because something is mounted there or because they are immutable.
-//! Such files stay with all their contents, and are reported with the reason. Once the reason no
-//! longer applies, the files are removed. Meanwhile, no other work fails.
+//! Files that cannot be removed, because something is mounted on them or because they are
+//! immutable. Such files stay with all their contents, and are reported with the reason. Once the
+//! reason no longer applies, the files are removed. Meanwhile, no other work fails.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -240,7 +240,8 @@ fn removal_never_enters_a_mount() {
     }
 }
 
-/// Kernels before 5.6 and 5.8 lack some system calls, and system call filters refuse unknown calls.
+/// Runs the previous test without `openat2` (Linux 5.6), and without the mount number of `statx`
+/// (Linux 5.8). Older kernels lack them, and system call filters may refuse them.
 #[test]
 #[allow(clippy::print_stderr, reason = "the test prints why it is skipped")]
 fn removal_never_enters_a_mount_without_openat2() {

@@ -151,7 +151,7 @@ fn put(root: &Path, layer: &[Member], n: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the times of all entries except files, because the naive tree has no other times.
+/// Removes the times of all entries except files, because the model sets only the times of files.
 fn without_times(lines: Vec<String>) -> Vec<String> {
     let plain = |line: String| {
         let mut fields: Vec<&str> = line.split(' ').collect();

@@ -153,7 +153,8 @@ fn size_on_entries_without_data_matches_both_tars() {
             assert!(refused.contains("has a body"), "{refused}");
         }
     }
-    // Only PAX repeats the contents of a hardlink. If that is ambiguous, the archive is refused.
+    // Only PAX may repeat the contents of a hardlink. If it is unclear whether the contents follow,
+    // the archive is refused.
     let link = [records(&[("comment", "x")]), header("s", b'1', 512, "f", USTAR)].concat();
     let archive = |after: &[&[u8]]| [&file("f"), &link[..], &after.concat()].concat();
     assert_eq!(check(&archive(&[&body, &file("after"), &end])), Ok(3));

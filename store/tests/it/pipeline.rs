@@ -221,8 +221,8 @@ fn extended_header_before_a_volume_label_is_refused() {
     assert!(err.contains("before a volume's label"), "{err}");
 }
 
-/// Without this, a sweep would treat invisible objects as leftovers. Also, a large layer is visible
-/// at once, and may need objects of a small pending layer.
+/// If pending layers were not published first, a sweep would treat their objects as leftovers.
+/// Also, a large layer is visible at once, and may need objects of a small pending layer.
 #[test]
 fn pending_layers_are_published_before_a_sweep() {
     // There are so many files that every directory of objects exists. Lookups of pending objects

@@ -307,7 +307,8 @@ fn root_without_a_record_is_compared() {
     }
 }
 
-/// The repair uses no blobs, and later only a part of the objects.
+/// The root is first repaired from the objects alone. Then one object is missing, so one file
+/// cannot be repaired.
 #[test]
 fn root_is_repaired_from_the_cache() {
     for (dir, link) in directories().iter().flat_map(|dir| LINKS.map(|link| (dir, link))) {

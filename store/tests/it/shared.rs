@@ -13,8 +13,8 @@ use deploy_store::{
 };
 use deploy_testing::directories;
 
-/// A store with one layer of code and three layers of configuration, and a configuration for each
-/// of the three.
+/// A store with one layer of code and three alternative layers of settings. Each layer of settings
+/// has its own configuration.
 struct Bench {
     work: tempfile::TempDir,
     store: Store,

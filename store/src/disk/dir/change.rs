@@ -11,8 +11,9 @@ use crate::disk::file::temp_name;
 use crate::error::{Error, Result};
 
 impl Dir {
-    /// Makes a directory under an unused temporary name, and returns this name. If an earlier
-    /// process with the same process id left a file, the file stays.
+    /// Makes a directory under an unused temporary name, and returns this name. An earlier process
+    /// with the same process id may have left a file under a name. The file stays, and the method
+    /// tries the next name.
     pub fn make_temp(&self, prefix: &str, mode: u32) -> Result<CString> {
         loop {
             let name = temp_name(prefix);
@@ -51,7 +52,7 @@ impl Dir {
     }
 
     /// Renames `from` to `to` in directory `into`, if `to` does not exist. Returns `false` if `to`
-    /// exists, or if the filesystem cannot guarantee that `to` does not exist.
+    /// exists, or if the filesystem cannot guarantee that the rename replaces nothing.
     pub fn rename_new(&self, from: &CStr, into: &Self, to: &CStr) -> Result<bool> {
         let flags = RenameFlags::NOREPLACE;
         match fault::step().and_then(|()| fs::renameat_with(&self.fd, from, &into.fd, to, flags)) {
@@ -69,7 +70,7 @@ impl Dir {
         {
             Ok(()) => Ok(true),
             Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
-            // The first name belongs to this process, so the cause is the second name.
+            // Only this process uses the first name, so the second name caused the error.
             Err(err) => Err(Error::io("exchange", self.path_of(other), self.why(other, err))),
         }
     }

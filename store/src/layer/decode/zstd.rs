@@ -12,9 +12,9 @@ use super::trailing::only_padding;
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The maximum length of a frame's header.
 const HEADER: usize = 18;
-/// The largest window of the format that this machine can address, as a power of two. The decoder
-/// is set to this value, because the window in a frame's header is checked against `-max-window`
-/// before.
+/// The largest window of the format that this machine can address, as the exponent of a power of
+/// two. The decoder accepts windows up to this size. Before the decoder gets a frame, the window in
+/// the frame's header is checked against `-max-window`.
 const MOST: u32 = if usize::BITS > 32 { 31 } else { 30 };
 
 /// The decompressed bytes of all frames, one after another.
@@ -129,7 +129,7 @@ fn window_of(head: &[u8]) -> Option<u64> {
         let base = 1 << (10 + (byte >> 3));
         return Some(base + base / 8 * (byte & 7));
     }
-    // The window is as large as the contents.
+    // This frame has a single segment, so its window is as large as its contents.
     let dictionary = [0, 1, 2, 4][usize::from(descriptor & 3)];
     let length = [1, 2, 4, 8][usize::from(descriptor >> 6)];
     let bytes = rest.get(dictionary..dictionary + length)?;

@@ -10,8 +10,8 @@ use crate::layer::entry::Entry;
 /// The number of bytes that are read at a time.
 const BUFFER: usize = 64 << 10;
 
-/// Whether the file begins like an index of an earlier format. All other defects are reported when
-/// the index is read.
+/// Whether the file begins like an index of an earlier format. Any defect of the file is reported
+/// later, when the index is read.
 pub fn is_earlier(mut file: impl Read) -> bool {
     let mut begin = [0; MAGIC.len()];
     let read = file.read_exact(&mut begin).is_ok();

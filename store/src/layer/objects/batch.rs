@@ -1,7 +1,8 @@
 //! Batches of objects. New objects are written to a temporary directory beside the existing
-//! objects, synced by one barrier, and then renamed. A directory such as `ab` that does not exist
-//! yet is renamed as a whole. A shared batch can be placed in a root before it is published, so
-//! that the batch and the root share one barrier.
+//! objects. One barrier (a sync of the whole filesystem) syncs them, and then they are renamed. If
+//! a directory such as `ab` does not exist yet, the batch makes it and renames it as a whole. The
+//! objects of a shared batch can be placed in a root before the batch is published. The batch and
+//! the root then share one barrier.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -24,10 +25,10 @@ pub struct Batch {
     objects: Arc<Objects>,
     staged: Arc<Staged>,
     fresh: Fresh,
-    /// Whether it is faster to sync while objects are still written.
+    /// Whether it is faster to sync while objects are still being written.
     ahead: bool,
     written: AtomicU64,
-    /// The lock is held while a name is checked and then taken.
+    /// The lock is held from the check that a name is free until the name is taken.
     publishing: Mutex<()>,
 }
 
@@ -36,8 +37,9 @@ pub struct Batch {
 pub(in crate::layer) struct Staged {
     name: CString,
     dir: Dir,
-    /// For each directory of objects, `Some` is its substitute in `dir`, if the directory does not
-    /// exist yet. The new objects of an existing directory are in `dir` itself.
+    /// One value for each directory of objects. If the directory does not exist yet, `Some` is its
+    /// substitute in `dir`. If it exists, the value is `None`, and its new objects are in `dir`
+    /// itself.
     fans: Box<[OnceLock<Option<Dir>>]>,
 }
 
@@ -119,13 +121,13 @@ impl Batch {
         self.staged.dir.sync_filesystem()
     }
 
-    /// Like [`Batch::sync`], but called while objects are still written. Does nothing on a
+    /// Like [`Batch::sync`], but called while objects are still being written. Does nothing on a
     /// filesystem where an early sync costs more time than it saves.
     pub fn sync_ahead(&self) -> Result<()> {
         if self.ahead { self.sync() } else { Ok(()) }
     }
 
-    /// Counts and seals a new object, which no other process can reach.
+    /// Counts and seals a new object, which no other process can reach yet.
     fn wrote(&self, name: &ObjectName) {
         self.written.fetch_add(1, Ordering::Relaxed);
         if self.objects.naming != Naming::Contents {
@@ -157,8 +159,9 @@ impl Batch {
         dir.for_each(|name| match ObjectName::from_file_name(name) {
             Some(name) => {
                 dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str())?;
-                // A rename changes the ctime. An object that was already placed is still in no
-                // published root.
+                // The rename changed the ctime, so the object is sealed again. This is safe even if
+                // the object was already placed: its root is not published yet, so no service could
+                // change the object.
                 let sealed =
                     self.objects.naming != Naming::Contents && !self.objects.seals.is_new(&name);
                 if sealed { self.objects.seal(&name) } else { Ok(()) }
@@ -202,7 +205,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The open file, for a writer that starts at the beginning.
+    /// The open file, for a caller that writes the contents itself, from the beginning.
     pub fn file(&self) -> &File {
         &self.file
     }
@@ -220,7 +223,7 @@ impl Writing<'_> {
             return batch.staged.dir.remove_file(&self.name);
         }
         if self.end < self.at {
-            // No write reaches the end of the file if the file ends in a hole.
+            // If the file ends in a hole, the last write ended before the end of the file.
             self.file.set_len(self.at).map_err(|err| self.error("set length of", err))?;
         }
         let path = || batch.staged.dir.path_of(&self.name);
@@ -262,7 +265,8 @@ impl Writing<'_> {
 impl Drop for Batch {
     fn drop(&mut self) {
         self.objects.shared().retain(|staged| !Arc::ptr_eq(staged, &self.staged));
-        // The next start removes leftovers; an error cannot be reported here.
+        // A drop cannot report an error. If the removal fails, the next start removes the
+        // directory.
         let _ = self.objects.dir.remove_tree(&self.staged.name);
     }
 }

@@ -1,6 +1,6 @@
 //! The names of objects. With hardlinks, an object is a whole inode. Its name is the digest of its
-//! contents and a digest of its metadata, because links share both. With other link modes, the name
-//! of an object is only the digest of its contents.
+//! contents and a digest of its metadata, because all hardlinks to an inode share both. With other
+//! link modes, the name of an object is only the digest of its contents.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -33,7 +33,8 @@ impl Naming {
         if twin > 0 { name.twin(twin) } else { name }
     }
 
-    /// The other of the two kinds of names. Other link modes use this kind.
+    /// The kind of names that `self` is not. The cache has such names if the agent had another link
+    /// mode before.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -62,8 +63,8 @@ impl ObjectName {
         ok.then_some(Self(text))
     }
 
-    /// The name of the object for equal file number `twin` of a root, counted from 1. `self` is the
-    /// name for the first file, number 0.
+    /// The name of the object for the equal file with the number `twin` in a root. `self` is the
+    /// name for the first of these files, which has the number 0.
     #[must_use]
     pub fn twin(&self, twin: u32) -> Self {
         let (mut name, end) = (self.0, self.as_bytes().len());

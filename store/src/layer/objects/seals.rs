@@ -130,7 +130,8 @@ impl Seals {
     }
 
     /// Reads the seals of an earlier program. The seals of a damaged file or of another boot are
-    /// ignored. After a power cut, the bytes of a write may be on the disk without the new ctime.
+    /// ignored. The boot may have ended in a power cut. After a power cut, the bytes of a write may
+    /// be on the disk without the new ctime.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;
         let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {

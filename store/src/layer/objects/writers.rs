@@ -27,8 +27,8 @@ const PIECE: usize = 256 << 10;
 /// The maximum number of jobs that wait for a writer, and of pieces of one file that wait for its
 /// writer.
 const WAITING: usize = 4;
-/// The number of bytes after which the written data is synced, so that the barrier at the end has
-/// little left to sync.
+/// The number of bytes after which the written data is synced. The barrier (a sync of the
+/// filesystem) at the end then has little left to sync.
 const AHEAD: u64 = 64 << 20;
 /// The maximum number of writers. More writers would only wait for the filesystem's locks.
 const MOST: usize = 4;
@@ -121,8 +121,8 @@ pub fn with_writers<T>(
                 scope.spawn(move || write_all(batch, &waiting, pool, trouble))
             })
             .collect();
-        // Only the writers may hold the receiving end. When they have ended, a send then fails
-        // instead of waiting forever.
+        // Only the writers may hold the receiving end. After they have ended, a send fails instead
+        // of waiting forever.
         drop(waiting);
         let (sync, asked) = sync_channel(1);
         let syncing = scope.spawn(move || sync_ahead(batch, &asked, trouble));

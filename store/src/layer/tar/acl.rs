@@ -103,7 +103,8 @@ pub fn from_text(
     Ok(Some(value.into()))
 }
 
-/// Refuses a value of an attribute that the kernel would later refuse.
+/// Checks the value of an access list's attribute, and refuses a value that the kernel would later
+/// refuse.
 pub fn check_value(value: &[u8]) -> Result<(), String> {
     let bad = || "its access list is invalid".to_owned();
     let (version, rest) = value.split_first_chunk().ok_or_else(bad)?;
@@ -154,7 +155,7 @@ fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<E
         fields.remove(0);
     }
     let (name, permissions, number) = match *fields {
-        // Solaris writes the entries mask and other without an empty name.
+        // Solaris leaves out the empty field for the name in the entries `mask` and `other`.
         [b"mask" | b"m" | b"other" | b"o", permissions] => (&b""[..], permissions, None),
         [_, name, permissions] => (name, permissions, None),
         [_, name, permissions, number] => (name, permissions, Some(number)),

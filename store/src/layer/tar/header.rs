@@ -56,7 +56,7 @@ pub fn check_sum(header: &Header) -> Result<()> {
 /// field is 0.
 pub fn field(bytes: &[u8]) -> Result<i64, String> {
     if bytes[0] & 0x80 != 0 {
-        // The second bit is the sign. The first bit only marks this form.
+        // The first bit marks base 256, and the second bit is the sign.
         let negative = bytes[0] & 0x40 != 0;
         let first = i128::from(bytes[0] & 0x3f) - if negative { 0x40 } else { 0 };
         let wide = bytes[1..]
@@ -113,8 +113,8 @@ pub fn meta_of(header: &Header, pax: &Pax, flag: Flag, names: &mut Names) -> Res
     })
 }
 
-/// Adds the access lists in text form, and refuses invalid ones. Only a directory has a default
-/// list.
+/// Adds the access lists that are in text form, and refuses invalid lists. Only a directory has a
+/// default list.
 fn add_acls(
     xattrs: &mut Vec<Xattr>,
     pax: &Pax,

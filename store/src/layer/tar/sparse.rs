@@ -117,8 +117,8 @@ pub fn pax_1(
     checked(length, extents)
 }
 
-/// Reads a file's length and extents from the records of PAX 0.0 or 0.1. The file may also be a
-/// file that is not sparse.
+/// Reads a file's length and extents from the records of PAX 0.0 or 0.1. Without such records, the
+/// file is not sparse, and its body is one extent.
 pub fn pax_0(sparse: &Sparse, body: u64) -> Map {
     let numbers: Vec<u64> = match &sparse.map {
         Some(map) => map

@@ -17,7 +17,7 @@ use crate::root::merge;
 /// something else in another entry. No hardlink leads to a directory, fifo or device. The merge of
 /// a plain archive resolves and replaces nothing, and cannot fail. Sets of hashes of paths show
 /// that an archive is plain. If two paths have the same hash, a plain archive may seem not to be
-/// plain. The entries are kept for archives that are not plain.
+/// plain. All entries are kept, because an archive that is not plain must be merged for the check.
 #[derive(Default)]
 pub struct MergeCheck {
     hasher: RandomState,
@@ -142,8 +142,8 @@ impl Kept {
         }
     }
 
-    /// Adds a length in two bytes, or in six bytes if it does not fit. With the standard limits,
-    /// the lengths of all paths and targets fit.
+    /// Adds a length in two bytes, or in six bytes if two do not suffice. With the standard limits,
+    /// two bytes suffice for the lengths of all paths and targets.
     fn number(&mut self, number: usize) {
         let number = u32::try_from(number).expect("paths are limited");
         match u16::try_from(number) {

@@ -1,7 +1,8 @@
-//! Pending layers, which are extracted but not visible yet. A small layer needs no barrier of its
-//! own. Its files are placed in the next root before the layer is visible. The layer shares the
-//! barrier of this root, and becomes visible before the root. If the program ends before that,
-//! nothing of the layer stays, but its blob is still in the cache.
+//! Pending layers, which are extracted but not visible yet. A small layer needs no barrier (a sync
+//! of the filesystem) of its own. Its files are placed in the next root before the layer is
+//! visible. The layer shares the barrier of this root, and becomes visible before the root. If the
+//! program ends before the layer is visible, nothing of the layer stays, but its blob is still in
+//! the cache.
 
 use std::fs::File;
 use std::sync::{MutexGuard, PoisonError};
@@ -129,7 +130,7 @@ impl Store {
         Ok(extracted)
     }
 
-    /// Removes the blob of a visible layer, unless blobs are kept.
+    /// Removes the blob of a visible layer. If blobs are kept, publishes the blob instead.
     fn done_with_blob(&self, digest: Digest) -> Result<()> {
         if self.keep_blobs { self.blobs.publish_partial(digest) } else { self.forget_blob(digest) }
     }

@@ -1,6 +1,6 @@
-//! Adopts objects under other names. After a change from `-link copy` to hardlinks, or of `-owner`,
-//! the existing objects are sound but have other names. The agent copies these objects to the new
-//! names, so it fetches nothing again.
+//! Adopts objects whose names belong to other settings. After a change of `-owner`, or from `-link
+//! copy` to hardlinks, the existing objects are sound, but the agent looks for other names. The
+//! agent copies the objects to these names, so it fetches nothing again.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -21,8 +21,8 @@ use crate::store::Store;
 const PIECE: usize = 256 << 10;
 
 impl Store {
-    /// Makes each missing object of `tree` whose contents exist under another name, and removes
-    /// this object from `missing`.
+    /// Makes each missing object of `tree` whose contents exist under another name. Removes these
+    /// contents from `missing`.
     pub(in crate::store) fn adopt_renamed(
         &self,
         tree: &Tree,

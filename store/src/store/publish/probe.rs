@@ -59,8 +59,8 @@ fn mode_of(objects: &Dir) -> Result<Option<LinkMode>> {
     for item in objects.list()?.iter().filter(|item| item.name.count_bytes() == 2) {
         for object in objects.child(&item.name)?.list()? {
             if ObjectName::from_file_name(&object.name).is_some() {
-                // If the files cannot be cloned, `Reflink` copies them, so it also fits a store
-                // with `Copy`.
+                // If files cannot be cloned, `Reflink` copies them. So `Reflink` also fits a store
+                // whose files were copied.
                 let contents = object.name.count_bytes() == CONTENTS_NAME;
                 return Ok(Some(if contents { LinkMode::Reflink } else { LinkMode::Hardlink }));
             }

@@ -41,20 +41,21 @@ impl Store {
         Ok(renewed)
     }
 
-    /// Whether any process other than this one can change the object.
+    /// Whether another process can change the object.
     fn is_reachable(&self, name: &ObjectName) -> Result<bool> {
         if self.objects.seals().is_new(name) {
             return Ok(false);
         }
-        // If the object is not a file, the damage is found and repaired when the object is used.
+        // If the object is not a regular file, the damage is found and repaired later, when the
+        // object is used.
         let Ok(Some(file)) = self.objects.open_named(name) else { return Ok(false) };
         let stat = rustix::fs::fstat(&file)
             .map_err(|err| Error::io("stat", self.objects.path_of(name), err))?;
         Ok(stat.st_nlink > 1 || writers(&file) == Writers::Some)
     }
 
-    /// Copies an object if its contents are correct. Returns whether they are correct. Damage is
-    /// found and repaired when the object is used.
+    /// Copies an object if its contents are correct. Returns whether the contents are correct.
+    /// Damage is found and repaired later, when the object is used.
     fn copy_object(&self, to: &Batch, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
         let Some(from) = self.objects.open_named(name)? else { return Ok(false) };
         let writing = to.begin_file()?;

@@ -26,7 +26,8 @@ use crate::store::names::{UNFINISHED, is_directory, ok_name};
 pub struct Drifted {
     /// The paths that differ, or the reason why the differences cannot be determined.
     pub names: Vec<String>,
-    /// Whether an entry is missing or of another kind. The writes of a service do not cause this.
+    /// Whether an entry is missing or of another kind. The writes of a service do not cause such a
+    /// difference.
     pub lacking: bool,
     /// A mount in the root, if there is any. A root with a mount must not be replaced.
     pub mounted: Option<PathBuf>,
@@ -147,8 +148,8 @@ impl Store {
         drifts
     }
 
-    /// Adds files whose bytes differ from `tree`, although a write left no trace in the other
-    /// metadata, for example because the mtime was set back. The ctime of such a file is later than
+    /// Adds files whose bytes differ from `tree`, although no metadata except the ctime shows the
+    /// write, for example because the mtime was set back. The ctime of such a file is later than
     /// the mark of the root, because no process can set a ctime. Files whose ctime this program
     /// itself changed are left out.
     fn compare_touched(
@@ -168,7 +169,7 @@ impl Store {
                 continue;
             }
             if open.as_ref().is_none_or(|(path, _)| *path != parent) {
-                // If the parent is not a directory, this was reported already.
+                // If the parent is not a directory, this difference was already reported.
                 let Ok(dir) = open_dir(&root, &parent) else { continue };
                 open = Some((parent.clone(), dir));
             }
@@ -185,8 +186,8 @@ impl Store {
         Ok(())
     }
 
-    /// The time at which the root `name` was built; its entries are older. `None` if this time is
-    /// not known, or if the clock was set back since then.
+    /// The time at which the root `name` was complete. Its entries were created before. `None` if
+    /// this time is not known, or if the clock was set back since then.
     fn built(&self, name: &CStr) -> Option<i128> {
         let id = crate::disk::digest_of(name);
         let mark = self.unpacked.stat(&ok_name(id?)).ok()?;
@@ -199,8 +200,8 @@ impl Store {
         i128::try_from(now).is_ok_and(|now| now >= built).then_some(built)
     }
 
-    /// Whether the root directory has the metadata that its archives state, or the default
-    /// metadata.
+    /// Whether the root directory has the metadata that its archives state. If the archives state
+    /// no metadata, the directory must have the default metadata.
     fn has_own_top(&self, name: &CStr, tree: &Tree) -> Result<bool> {
         let stat = self.unpacked.stat(name)?;
         let own = stat.st_uid == rustix::process::geteuid().as_raw();

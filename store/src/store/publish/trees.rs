@@ -9,7 +9,8 @@ use crate::root::merge::add_layer_owned;
 use crate::root::tree::Tree;
 use crate::store::Store;
 
-/// The layers of the last merge, lowest first. Each layer has the tree of all layers up to it.
+/// The layers of the last merge, lowest first. The tree beside a layer is the merge of this layer
+/// and all lower layers.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Trees(Vec<(Digest, Tree)>);
 

@@ -31,9 +31,9 @@ enum Doubt {
 }
 
 impl Store {
-    /// Checks the files that `root`, a spare with `tree`, shares with other roots. `uses` counts
-    /// the files of `root` that use each object. Returns the paths whose files must not be shared
-    /// any more, with the reasons.
+    /// Checks the files that `root`, a spare with `tree`, shares with other roots. For each object,
+    /// `uses` has the number of files of `root` that use it. Returns the paths whose files must not
+    /// be shared any more, with the reasons.
     pub(in crate::store) fn changed_since(
         &self,
         root: &Dir,
@@ -56,8 +56,8 @@ impl Store {
             Doubt::Some(objects) => {
                 let mut elsewhere = HashSet::new();
                 for (name, path) in objects {
-                    // Most objects have the same path in the spare, and only one of its files uses
-                    // them.
+                    // Most objects have this path in the spare, too, and only one file of the spare
+                    // uses the object.
                     let here = match tree.get(&path) {
                         Some(Node::File(file)) if self.name_of(file) == name => Some(file),
                         _ => None,
@@ -183,7 +183,7 @@ impl Store {
     }
 
     /// Records the objects that a process may have opened in `root`. `root` is the directory that
-    /// holds `tree`, or `None` if it was removed. `evidence` has all events of the root.
+    /// holds `tree`, or `None` if the directory was removed. `evidence` has all events of the root.
     pub(in crate::store) fn note_opens(
         &self,
         root: Option<&Dir>,
@@ -286,8 +286,8 @@ struct Doubtful {
 }
 
 impl Doubtful {
-    /// Adds the objects that the events in a root concern. Returns whether these are all such
-    /// objects.
+    /// Adds the objects that the events in a root concern. Returns `false` if the events may also
+    /// concern other objects.
     fn add(
         &mut self,
         store: &Store,
@@ -318,7 +318,7 @@ impl Doubtful {
             }
         }
         for dir in &evidence.opened {
-            // If the directory was replaced, its files may have any names.
+            // If the directory is missing or was replaced, its former files may have other names.
             let there = find_dir(root, dir).ok();
             let there = there.as_ref().map(|dir| dir.as_ref().unwrap_or(root));
             for (path, file) in files_in(tree, dir) {

@@ -1,4 +1,4 @@
-//! Removes the files of a retired root that are hardlinks to objects. Each removal changes the
+//! Removes, from a retired root, the files that are hardlinks to objects. Each removal changes the
 //! ctime of a shared inode, so the object is sealed again.
 
 use std::ffi::CStr;
@@ -16,7 +16,7 @@ use crate::store::Store;
 
 impl Store {
     /// Removes the shared files from the directory `retired`, which was the root `id`, if the tree
-    /// of this root is known. If the removal fails, the files are removed with the rest of the
+    /// of this root is known. If this fails, the files are removed later, with the rest of the
     /// root.
     pub(in crate::store) fn release_root(&self, retired: &CStr, id: Digest) {
         let Some((place, tree)) = self.retire_watch(id, retired) else { return };
@@ -30,7 +30,7 @@ impl Store {
 
     /// Removes the shared files of `root`, which holds `tree` and will be removed. Files that a
     /// process changed stay, and are removed with the rest of the root. The objects of these files
-    /// are not sealed, and are read before they are used again.
+    /// are not sealed again, so they are read before they are used again.
     pub(in crate::store) fn release(&self, root: &Dir, tree: &Tree) -> Result<()> {
         if self.placement.mode != LinkMode::Hardlink {
             return Ok(());
@@ -60,8 +60,8 @@ impl Store {
         self.objects.seal(&object)
     }
 
-    /// Finds the object whose seal matches the present state of this inode. This is the object of
-    /// `file` or one of its twins.
+    /// Finds the object whose seal matches the inode state `stat`: the object of `file`, or one of
+    /// the object's twins.
     pub(in crate::store) fn object_of(
         &self,
         file: &File,

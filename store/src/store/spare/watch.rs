@@ -1,11 +1,11 @@
 //! Watches directories with inotify(7). One instance reports changes in all directories, and
 //! another instance reports the first open of a file in each directory.
 //!
-//! The spare is watched in every mode, because no other process has a reason to change it. With
-//! hardlinks, the published roots are watched, too, because a write to one of their files reaches
-//! the object and the spare. The directories of objects are watched to detect accidental changes.
-//! Events since the last check of the objects are evidence; [`super::doubt`] decides which objects
-//! must be checked again.
+//! The spare is watched in every mode, because no other process has a reason to change the spare.
+//! With hardlinks, the published roots are watched, too, because a write to one of their files
+//! reaches the object and the spare. The directories of objects are watched to detect accidental
+//! changes. Events since the last check of the objects are evidence; [`super::doubt`] decides which
+//! objects must be checked again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
@@ -39,8 +39,9 @@ const RENAMED: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::DELETE_SELF);
 
-/// The first open of a file. An opened file may be mapped and written to without further events. A
-/// process that opens files all the time causes only one event.
+/// The first open of a file in a directory. The opened file may then be mapped and written to
+/// without further events. The watch ends after one event, so frequent opens do not cause many
+/// events.
 const OPENED: WatchFlags = WatchFlags::OPEN.union(WatchFlags::ONESHOT);
 
 /// A watched directory with everything below it.
@@ -54,7 +55,7 @@ pub(in crate::store) struct Evidence {
     pub lost: bool,
     /// The names that had events. An event of a directory itself has the directory's own path.
     pub names: BTreeSet<EntryPath>,
-    /// The names that files no longer have, because of a rename.
+    /// The old names of renamed files.
     pub moved: BTreeSet<EntryPath>,
     /// Directories in which a file was opened.
     pub opened: BTreeSet<EntryPath>,
@@ -84,7 +85,7 @@ pub(in crate::store) struct Watcher {
     changes: OwnedFd,
     opens: OwnedFd,
     dirs: HashMap<i32, (Place, EntryPath)>,
-    /// The directories whose first open is not reported yet.
+    /// The directories in which no open was reported yet.
     waiting: HashMap<i32, (Place, EntryPath)>,
     seen: HashMap<Place, Evidence>,
     next: u32,

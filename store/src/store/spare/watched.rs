@@ -28,7 +28,7 @@ pub(in crate::store) struct Watched {
     failed: bool,
     /// The watched published roots, with their trees.
     pub(in crate::store) roots: HashMap<Digest, (Place, Tree)>,
-    /// Replaced roots that may still be in use, with their trees if they are complete.
+    /// Replaced roots that may still be in use. `None` for a root that is not watched.
     pub(in crate::store) aside: Vec<(CString, Option<(Place, Tree)>)>,
     /// The place of the directories of objects.
     pub(in crate::store) objects: Option<Place>,
@@ -42,9 +42,9 @@ pub(in crate::store) struct Watched {
 /// root open.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Gone {
-    /// The trees, and the evidence in each.
+    /// The tree of each removed root, and the evidence from this root.
     pub roots: Vec<(Tree, Evidence)>,
-    /// Whether any object may be affected.
+    /// Whether the evidence is incomplete, so that every object may be affected.
     pub all: bool,
 }
 
@@ -130,7 +130,8 @@ impl Store {
         let mut all = self.watched();
         let Some(watcher) = &mut all.watcher else { return };
         for path in dirs {
-            // A removed directory has no files. The next check finds other failures.
+            // If the directory was removed, it has no files to watch. The next check detects all
+            // other failures.
             let _ = watcher.wait_for_open(place, root, path);
         }
     }
@@ -176,7 +177,7 @@ impl Store {
             self.note_all_maybe_open();
             return None;
         };
-        // A process may keep a file of the root open.
+        // A process may still have a file of the root open, so the evidence is kept.
         self.keep_evidence(place, &tree, name);
         if let Some(watcher) = &mut self.watched().watcher {
             watcher.end_changes(place);
@@ -262,9 +263,9 @@ impl Store {
         Ok(())
     }
 
-    /// Watches everything that is shared and not watched yet. Forgets the evidence so far. Renamed
-    /// or linked files become private. After this call, every object must be checked before it is
-    /// linked.
+    /// Watches everything that is shared and not watched yet. Forgets the evidence so far. Files
+    /// that were renamed or linked, according to this evidence, become private. After this call,
+    /// every object must be checked before it is linked.
     pub(in crate::store) fn watch_anew(&self) -> Result<()> {
         self.end_watches(None)?;
         if !self.is_shared() {
@@ -329,7 +330,7 @@ impl Store {
         let mut all = self.watched();
         let Some(watcher) = &mut all.watcher else { return false };
         evidence.opened.iter().all(|path| match watcher.wait_for_open(place, &root, path) {
-            // A removed directory has no files.
+            // A removed directory has no files to watch.
             Err(err) => err.is_not_found(),
             Ok(()) => true,
         })

@@ -86,9 +86,9 @@ impl AgentDir {
     }
 
     /// The names of the objects of these layers, without twins. If the index of a layer is damaged,
-    /// the inner error names the layer. An object may exist only under the name that it has with
-    /// another link mode. This name then counts as needed, because the object can be copied from
-    /// this file.
+    /// the inner error names the layer. If an object exists only under the name of another link
+    /// mode, this name counts as needed. The object can then be copied from the file with this
+    /// name.
     pub fn objects_of<'a>(
         &self,
         layers: impl Iterator<Item = &'a Digest>,

@@ -38,11 +38,11 @@ pub(in crate::store) struct FoundRoot {
     pub record_file: Vec<File>,
     /// Whether the directory exists.
     pub is_there: bool,
-    /// The files of the root, the record and the mark. They are listed only if the root may be
-    /// removed and bytes are counted.
+    /// The files of the root, the record and the mark. These files are listed only if the root may
+    /// be removed and bytes are counted.
     pub files: Vec<File>,
-    /// If the root may be removed but something is mounted in it, the reason why the root cannot be
-    /// removed.
+    /// If the rules allow the removal of the root but something is mounted in it, the message that
+    /// names the mount.
     pub mounted: Option<String>,
 }
 
@@ -64,7 +64,7 @@ pub(in crate::store) struct Inventory {
     pub layers: Vec<(Digest, File)>,
     pub objects: Vec<(CString, File)>,
     pub blobs: Vec<(Digest, File)>,
-    /// The downloads, each with its name. The flag states that the download cannot be resumed.
+    /// The downloads, each with its name. The flag is set if the download cannot be resumed.
     pub downloads: Vec<(CString, File, bool)>,
     pub leftovers: Vec<(PathBuf, Vec<File>)>,
     pub asides: Vec<Aside>,

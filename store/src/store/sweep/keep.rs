@@ -17,7 +17,7 @@ pub struct Keep {
     /// until then a service may run in a replaced root.
     pub replaced: bool,
     /// Whether roots without a record are removed like other roots. Another program made these
-    /// roots. If this is not set, they are kept.
+    /// roots. If the flag is not set, these roots are kept.
     pub taken_over: bool,
     /// The age of cached data to remove. `None` keeps all cached data.
     pub cache: Option<Ages>,
@@ -28,7 +28,7 @@ pub struct Keep {
     pub weigh: bool,
 }
 
-/// Times for each kind of data that is not needed. The sweep keeps such data if it changed at or
+/// A time for each kind of data. The sweep keeps unneeded data of this kind if it changed at or
 /// after the time. With `None`, the sweep removes the data regardless of age.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ages {

@@ -86,7 +86,7 @@ fn seconds(time: SystemTime) -> i64 {
 
 struct Planner {
     plan: Sweep,
-    /// For each inode, the number of its names that are removed so far.
+    /// For each inode, the number of its names that the plan removes so far.
     names: HashMap<(u64, u64), u64>,
 }
 

@@ -1,5 +1,5 @@
 //! Quarantines damaged files of the cache, so that these files are made again. Nothing is deleted.
-//! Each file is checked once more first, because an earlier report may be outdated.
+//! Before that, each file is checked once more, because an earlier report may be outdated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
@@ -136,7 +136,7 @@ impl Store {
             return Ok(());
         }
         for layer in ids(&self.layers)? {
-            // An unreadable index is a finding of its own.
+            // The verification reports an unreadable index separately.
             let Ok(index) = self.read_index(layer) else { continue };
             let mut wanted = BTreeSet::new();
             for entry in index.entries {

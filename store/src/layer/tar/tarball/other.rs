@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::layer::tar::header::{Flag, check_sum};
 
 impl<R: Read> Tarball<R> {
-    /// The length of the body of a member that is not a file, although its header has a `size`.
-    /// According to POSIX, such an entry has no body, regardless of the header. GNU tar and bsdtar
+    /// The length of the body of a member that is not a file but has a `size` in its header.
+    /// According to POSIX, such a member has no body, regardless of the header. GNU tar and bsdtar
     /// follow POSIX. But a PAX hardlink may repeat the contents (pax, `linkdata`). An ambiguous
     /// member is refused.
     pub(super) fn body_of_other(

@@ -29,7 +29,7 @@ pub struct Wanted {
 /// The image that was chosen.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
-    /// The names of the image. The configuration gets its name from the first of them.
+    /// The names of the image. The configuration is named after the first of these names.
     pub names: Vec<String>,
     /// The layers by their numbers in the archive, lowest first.
     pub layers: Vec<usize>,
@@ -136,7 +136,8 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
     if has_index {
         match index_of(archive) {
             Ok(list) => Walk::new(archive, &mut found, &mut skipped).index(&list, &[], 0)?,
-            // `manifest.json` may still describe an image. The error counts only if it does not.
+            // `manifest.json` may still describe an image. The error is returned only if no image
+            // is found there.
             Err(err)
                 if has_saved
                     && !matches!(&err, Error::Item { reason, .. } if reason == manifest::BOTH) =>
@@ -173,14 +174,16 @@ fn index_of(archive: &Archive) -> Result<Vec<Descriptor>> {
     }
 }
 
-/// Adds an image of `manifest.json`. If `index.json` has the same image, only the names are added.
+/// Adds an image of `manifest.json`. If `index.json` has the same image, that image gets the names
+/// of `manifest.json`.
 fn add_saved(archive: &Archive, found: &mut Vec<Candidate>, saved: Saved) -> Result<()> {
     // The file of a configuration usually has the configuration's digest as its name.
     let stem = saved.config.rsplit('/').next().unwrap_or_default();
     let announced = stem.strip_suffix(".json").unwrap_or(stem).parse::<Digest>().ok();
     let (mut ids, mut platform) = (Vec::new(), None);
     let is_there = name_of(&saved.config).is_none_or(|path| archive.contains(&path));
-    // An archive that was made by hand may lack the configuration, as with the Go importer.
+    // An archive that was made by hand may lack the configuration. The Go importer accepts such an
+    // archive, too.
     if is_there || announced.is_some() {
         let document = document(named(archive, &saved.config)?, &saved.config)?;
         if announced.is_some_and(|announced| announced != document.digest) {
@@ -218,8 +221,8 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             let layer = |(at, name): (usize, &String)| {
                 let found = match named(archive, name) {
                     Ok(item) => number(item, name),
-                    // docker once wrote links to layers of images that it did not save. The
-                    // configuration then states which layer is meant.
+                    // An old docker wrote links to the layers of images that it did not save. In
+                    // this case, the configuration states which layer is meant.
                     Err(err) => {
                         diff_ids.get(at).and_then(|id| with_diff_id(archive, id)).ok_or(err)
                     }

@@ -24,8 +24,8 @@ use crate::send::repack::needs;
 use crate::send::{Hashes, Part, Stage, unknown};
 pub use crate::to::{Committed, Destination};
 
-/// The total number of attempts, because layers may disappear between the question and the
-/// transaction.
+/// The total number of attempts. There are several, because known layers may disappear between the
+/// question which layers are known and the transaction.
 const TRIES: u32 = 3;
 
 /// Imports an image.
@@ -45,7 +45,7 @@ pub fn import(
     if let Some(cache) = &options.cache
         && let Err(err) = archive.remember(cache)
     {
-        // The cache is optional.
+        // The cache is optional, so its failure is shown but does not fail the import.
         tell(Event::Forgotten(&err));
     }
     let name = name_of(&chosen, options)?;
@@ -76,7 +76,7 @@ struct Prepared<'a> {
 
 impl Prepared<'_> {
     /// Sends the blobs that the destination does not have, and makes the configuration. If blobs
-    /// disappear meanwhile, the method asks and sends again.
+    /// disappear meanwhile, the method asks again which blobs exist, and sends the others again.
     fn commit(
         self,
         mut archive: Archive,
@@ -170,14 +170,15 @@ fn read_image(
     };
     let archive = read(source, few, options.cache.clone(), options)?;
     match path {
-        // The skipped file has another digest than its name states. Its layer may still be needed.
+        // The digest of the skipped file is not the digest in its name. The layer in the file may
+        // still be needed.
         Some(path) if archive.misled => read(Source::Path(path), few, None, options),
         _ => Ok(archive),
     }
 }
 
-/// Whether the registry knows most of the layers that the image lists. The input must be readable
-/// twice.
+/// Whether the registry knows most of the layers that the image lists. Only an input that can be
+/// read twice is examined.
 fn most_are_known(
     path: &Path,
     options: &Options,
@@ -197,8 +198,8 @@ fn tars<'a>(archive: &'a Archive, chosen: &Chosen) -> Vec<&'a Tar> {
     chosen.layers.iter().map(|number| &archive.layers[*number]).collect()
 }
 
-/// Reads the whole input. If only `few` layers will be needed, the large layers are only listed, or
-/// their listings are taken from `cache`.
+/// Reads the whole input. If only a `few` layers will be needed, the bytes of large layers are not
+/// kept. Such layers are listed, or their listings are taken from `cache`.
 fn read(source: Source<'_>, few: bool, cache: Option<Cache>, options: &Options) -> Result<Archive> {
     let Options { tmpdir, max_temporary, min_free, limits, .. } = options;
     let spool = Spool::new(tmpdir.as_deref(), *max_temporary)?.leaving(*min_free);

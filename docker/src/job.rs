@@ -16,8 +16,8 @@ use crate::read::cache::Cache;
 pub struct Options {
     /// The image of the archive to import.
     pub wanted: Wanted,
-    /// The name of the configuration, with which the components' names also begin. `None` uses the
-    /// name of the image.
+    /// The name of the configuration. The names of the components begin with it, too. `None` uses
+    /// the name of the image.
     pub name: Option<String>,
     /// Existing layers to put on top of the image's layers.
     pub layers: Vec<(ComponentName, VersionName)>,
@@ -25,7 +25,7 @@ pub struct Options {
     pub compression: Compression,
     /// Whether to add a layer that states how the image is run.
     pub image_config: bool,
-    /// Whether to report only what an import would do.
+    /// Whether to change nothing and to report what an import would do.
     pub dry_run: bool,
     /// The directory of the temporary file. `None` uses the system's directory.
     pub tmpdir: Option<PathBuf>,

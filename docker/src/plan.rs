@@ -2,10 +2,11 @@
 //! Image Format Specification 1.1, "Layer Filesystem Changeset") are resolved here. So every agent
 //! that unpacks the layers in order gets the image, even if the agent is older than this importer.
 //!
-//! All layers are put into one tree of paths. A removal is noted at its path, with the number of
-//! the layer that removes. Everything that earlier layers have at or below this path is left out of
-//! these layers. A member that is only replaced stays. So a layer depends on later layers only if
-//! they remove one of its members. The planner does not use the disk or the network.
+//! All layers are put into one tree of paths. A removal is noted at the removed path, with the
+//! number of the layer that removes the path. What earlier layers have at or below this path is
+//! left out of the earlier layers. A member that is only replaced stays. So a layer depends on
+//! later layers only if they remove one of its members. The planner does not use the disk or the
+//! network.
 
 mod left;
 mod path_tree;

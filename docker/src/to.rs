@@ -11,7 +11,7 @@ use crate::error::Result;
 
 /// A destination of layers, which also knows the layers of earlier imports.
 pub trait Destination {
-    /// Checks that `layers` exist. They are put on top of the image's layers.
+    /// Checks that `layers` exist. The import puts these layers on top of the image's layers.
     fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> Result<()>;
     /// Finds the blobs that exist already for `origins`.
     fn known(&mut self, origins: &[Origin]) -> Result<Vec<KnownLayer>>;

@@ -36,10 +36,10 @@ pub struct Descriptor {
 /// An operating system and a processor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Platform {
-    /// The operating system, by its name in Go.
+    /// The operating system. It has the name that Go uses.
     #[serde(default)]
     pub os: String,
-    /// The processor, by its name in Go.
+    /// The processor. It has the name that Go uses.
     #[serde(default)]
     pub architecture: String,
     /// The variant of the processor.
@@ -63,7 +63,7 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
-    /// Whether the manifest refers to another manifest. A signature does so.
+    /// Whether the manifest refers to another manifest, as the manifest of a signature does.
     pub subject: bool,
     /// The type of the content, if the content is not an image.
     pub artifact_type: Option<String>,
@@ -289,7 +289,7 @@ pub fn is_manifest(media_type: &str) -> bool {
 }
 
 impl Platform {
-    /// Whether this platform matches the requested one.
+    /// Whether this platform matches the requested platform.
     pub fn fits(&self, asked: &Self) -> bool {
         // Every arm64 processor is a v8, but most documents do not state this.
         let variant = |platform: &Self| match &platform.variant {
@@ -334,8 +334,7 @@ fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|err| format!("is not in the expected form: {err}"))
 }
 
-/// Reads a list of limited length, so that its memory is limited, too. Null is read as an empty
-/// list.
+/// Reads a list. Its length is limited, and so is its memory. Null is read as an empty list.
 fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     Ok(few_or_none(from)?.unwrap_or_default())
 }

@@ -1,6 +1,6 @@
-//! Looks up the layers that an image lists before the layers are read. Layers that the registry has
-//! then need not be written to the temporary file. The result is only a guess, because the image is
-//! chosen and checked after everything was read.
+//! Finds out, before the layers are read, which layers an image lists. Layers that the registry
+//! already has need not be written to the temporary file. The result is only a guess, because the
+//! image is chosen and checked after everything was read.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -45,7 +45,8 @@ struct Peeked {
 impl Peeked {
     fn look_through(&mut self, file: File) -> io::Result<()> {
         let mut archive = tar::Archive::new(file);
-        // Entries are read raw, because names are not needed. So a long name takes no memory.
+        // The names of entries are not needed. So the entries are read raw, and a long name takes
+        // no memory.
         for entry in archive.entries_with_seek()?.raw(true).take(MAX_ITEMS) {
             let mut entry = entry?;
             if entry.header().entry_type().is_file() {

@@ -30,7 +30,7 @@ pub(super) struct Walk<'a> {
     above: BTreeSet<String>,
     /// The number of descriptors so far.
     steps: usize,
-    /// The total size in bytes of their documents.
+    /// The total size in bytes of the documents of these descriptors.
     read: usize,
 }
 

@@ -137,7 +137,7 @@ impl<'a> Tree<'a> {
         self.removed(at).max(self.node(at).hidden)
     }
 
-    /// The kind of the entry at the path so far.
+    /// The kind of the entry that the layers so far have at the path.
     pub(super) fn sort(&self, at: u32) -> Option<Sort> {
         self.sort_in(self.emptied(self.node(at).parent), at)
     }

@@ -14,7 +14,9 @@ const MAX_SYMLINKS: usize = 40;
 pub(super) enum Missing<'a> {
     /// Make the directory, as unpackers do.
     Made,
-    /// Return no result. A symlink that one of these directories will replace has the same effect.
+    /// Return no result. The set has the paths of directories that the layer itself has. A symlink
+    /// at such a path also gives no result, because a directory of the layer will replace the
+    /// symlink.
     Ends(&'a HashSet<Vec<u8>>),
 }
 
@@ -93,8 +95,8 @@ impl Tree<'_> {
         }
         Ok(Some(Resolved { dir: here, through: symlinks > 0 }))
     }
-    /// Makes a directory for which no layer has an entry. `replaces` states that another kind of
-    /// entry has this path.
+    /// Makes a directory for which no layer has an entry. `replaces` states whether an entry of
+    /// another kind is at this path.
     fn imply(&mut self, layer: u16, dir: u32, part: &[u8], replaces: bool) -> Result<u32> {
         let made = self.child(dir, part)?;
         let node = self.node_mut(made);

@@ -121,15 +121,16 @@ impl Tree<'_> {
         let before = self.sort(here);
         let node = self.node_mut(here);
         if node.layer <= layer && before.is_some_and(|before| before != sort) {
-            // Not every unpacker replaces an entry by an entry of another kind.
+            // Not every unpacker replaces an entry by an entry of another kind, so the earlier
+            // entry is removed.
             node.removed = layer + 1;
         }
         (node.layer, node.sort, node.inode, node.name) = (layer + 1, sort, inode, at);
         Ok(here)
     }
 
-    /// The file at a path before this layer's removals. The layer may first have given the file
-    /// another name.
+    /// The file that lower layers have at a path, even if this layer removes the path. The layer
+    /// may have made another name of the file before it removed this name.
     fn before(&self, layer: u16, path: &[u8]) -> Option<u32> {
         let earlier = |number: u16| if number == layer + 1 { 0 } else { number };
         let (mut here, mut emptied) = (ROOT, 0);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// The number of bytes that a thread takes from the budget at a time. With this size, threads
-/// seldom contend.
+/// seldom contend for the budget.
 const STEP: usize = 64 << 10;
 
 /// The number of bytes that all threads together may use.

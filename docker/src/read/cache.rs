@@ -1,6 +1,6 @@
-//! The cache of earlier imports: the listings of layers. If a layer is imported again, it is only
-//! hashed, not decompressed and listed. The cache is optional, because missing or damaged entries
-//! are made again.
+//! The cache of earlier imports: the listings of layers. If a layer is imported again, it must be
+//! hashed, but not decompressed and listed. The cache is optional, because missing or damaged
+//! entries are made again.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder};
@@ -28,7 +28,7 @@ const MOST: u64 = 256 << 20;
 /// The maximum size of one file, enough for about 300,000 members. For a short time, the listing is
 /// in memory twice.
 const MOST_OF_ONE: usize = 32 << 20;
-/// The age at which the writer of an unfinished file must have ended.
+/// An unfinished file of this age has no running writer any more.
 const ABANDONED: Duration = Duration::from_secs(86_400);
 /// Prefix of the names of unfinished files.
 const UNFINISHED: &str = "new";
@@ -40,8 +40,9 @@ const TAG: (&CStr, &[u8]) = (
 );
 
 /// The cache. It has one file for each layer. The file's name has the sha256 of the layer as
-/// received, and the version of the program. Another version may refuse a layer that this version
-/// lists. A user who can write to the files controls the contents of a layer.
+/// received, and the version of the program. The version matters, because another version may
+/// refuse a layer that this version lists. A user who can write to a file controls what is
+/// imported. So the cache uses only files that no other user can change.
 #[derive(Debug, Clone)]
 pub struct Cache {
     place: PathBuf,
@@ -58,9 +59,9 @@ impl Cache {
         Ok(Self { place, version, dir: Some(Arc::new(dir)) })
     }
 
-    /// Opens the default cache (XDG Base Directory Specification 0.8), if the user owns its
-    /// directory. So root does not use the home directory of another user. The directory is created
-    /// only when there is a listing to keep.
+    /// Opens the default cache (XDG Base Directory Specification 0.8), if the user owns the
+    /// directory of the cache. So root does not use the home directory of another user. A missing
+    /// directory is created later, when there is a listing to keep.
     pub fn usual(version: &str) -> Option<Self> {
         let absolute = |name| {
             let path = std::env::var_os(name).map(PathBuf::from);
@@ -98,7 +99,7 @@ impl Cache {
             return None;
         };
         let found = decode(body, digest, size, budget)?;
-        // If this fails, the entry may be removed too early.
+        // If the time cannot be set, the entry may be removed too early.
         let _ = file.set_modified(SystemTime::now());
         Some(found)
     }

@@ -1,6 +1,6 @@
 //! The files of an image archive. Documents stay in memory. Layers are hashed and listed, and
 //! written uncompressed to the temporary file. The contents of a file decide whether it is a layer.
-//! Only at the end is it known which layers belong to the image.
+//! The layers that belong to the image are known only at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read};
@@ -108,9 +108,9 @@ impl Archive {
         }
     }
 
-    /// Changes the archive so that large layers are only listed, or only hashed if `cache` has the
-    /// listing. This is for imports that need few layers. [`Archive::fetch`] can read these layers
-    /// again.
+    /// Changes the archive so that the bytes of large layers are not kept. Large layers are listed,
+    /// or only hashed if `cache` has the listing. This is for imports that need few layers.
+    /// [`Archive::fetch`] can read the large layers again.
     #[must_use]
     pub fn listing_only(self, cache: Option<Cache>) -> Self {
         Self { keep: false, cache, ..self }
@@ -344,8 +344,8 @@ impl Archive {
     fn keep(&mut self, bytes: Vec<u8>) -> Item {
         let digest = Digest::of(&bytes);
         if self.documents + bytes.len() > MAX_DOCUMENTS {
-            // The document is probably not needed. For example, it may describe how an image was
-            // made.
+            // So many documents are probably not needed. For example, they may describe how images
+            // were made.
             let reason = format!("is beyond the {MAX_DOCUMENTS} bytes of documents that are kept");
             return Item::Other(digest, reason);
         }

@@ -137,7 +137,7 @@ pub fn list<R: Read>(
     });
     let listing = Listing::read(&mut tee, limits, &budget);
     let drained = tee.drain();
-    // The last body in the tar may lack its padding.
+    // The last body in the tar may lack its padding, so zeros are appended.
     let filled = appender.length.next_multiple_of(512) - appender.length;
     let filled = io::copy(&mut io::repeat(0).take(filled), &mut appender);
     appender.finish();

@@ -77,8 +77,8 @@ pub fn read_archive(
     }
 }
 
-/// Reads a directory such as `skopeo copy … oci:DIR` makes. Its symlinks are links of the image. No
-/// symlink is followed out of the directory.
+/// Reads a directory such as `skopeo copy … oci:DIR` makes. Symlinks in the directory become links
+/// of the image. No symlink is followed out of the directory.
 pub fn read_directory(
     top: &Path,
     mut each: impl FnMut(&str, Found<'_>) -> Result<()>,

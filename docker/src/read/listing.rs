@@ -32,7 +32,7 @@ struct Record {
     sort: Sort,
 }
 
-/// The number of bytes of a record in a file.
+/// The number of bytes of a record in an encoded listing.
 const ENCODED: usize = 25;
 
 impl Record {
@@ -73,7 +73,7 @@ pub enum Sort {
 }
 
 impl Sort {
-    /// All kinds, in the order of their numbers in a file.
+    /// All kinds, in the order of their numbers in an encoded listing.
     const ALL: [Self; 7] = [
         Self::Directory,
         Self::File,
@@ -151,7 +151,7 @@ impl Listing {
 
     /// Adds a member.
     pub fn push(&mut self, span: Range<u64>, path: &[u8], link: &[u8], sort: Sort) {
-        // A longer text is far over a limit, so the archive was refused.
+        // A longer text is far over a limit, so its archive was already refused.
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         let record = Record {
             start: span.start,

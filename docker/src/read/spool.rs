@@ -66,7 +66,7 @@ impl Spool {
     }
 
     /// Makes the spool leave at least `min_free` bytes of the filesystem free, even if other
-    /// programs write to it.
+    /// programs write to the filesystem.
     #[must_use]
     pub fn leaving(self, min_free: u64) -> Self {
         Self { min_free, ..self }
@@ -178,7 +178,7 @@ impl Appender {
         }
     }
 
-    /// The error of a failed write. It shows that the error did not come from the source.
+    /// The error of a failed write, if a write failed. Otherwise, an error came from the source.
     pub fn failure(&mut self) -> Option<Error> {
         self.failed.take().map(|cause| error(&self.dir, "write", cause))
     }

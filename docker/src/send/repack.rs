@@ -61,7 +61,7 @@ pub fn pieces(
     let mut relinked = planned.relinked.iter().peekable();
     let mut moved = planned.moved.iter().peekable();
     let mut dropped = planned.dropped.iter().peekable();
-    // The start of the next range to copy.
+    // `from` is the start of the next range to copy, and `end` is the end of the current member.
     let (mut from, mut end) = (0, 0);
     for (at, member) in (0_u32..).zip(listing.members()) {
         end = member.span.end;

@@ -1,5 +1,5 @@
-//! A registry over ssh as the destination. A Go registry does not support images. It gets uploads,
-//! versions and a configuration one after another, as from the Go importer.
+//! A registry over ssh as the destination. A Go registry does not support images. So a Go registry
+//! gets uploads, versions and a configuration one after another, as from the Go importer.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

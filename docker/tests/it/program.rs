@@ -254,7 +254,7 @@ fn zstd_is_used_on_request() {
     assert_eq!(unpacked(&rig, "into").len(), 3);
     rig.import(&["-name", "app", "-compress", "zstd"], &image).good();
     let (zstd, _) = rig.configuration("app");
-    // A blob with one compression does not replace a blob with the other.
+    // A blob with one compression does not replace a blob with the other compression.
     rig.import(&["-name", "app"], &image).good();
     assert_ne!(rig.configuration("app").0, zstd);
 }

@@ -149,7 +149,8 @@ fn known_compressed_layer_is_only_hashed() {
     assert!(said.contains("3 layers, 3 reused, 0 bytes sent"), "{said}");
     let old: Vec<bool> = known.iter().map(|path| is_old(path)).collect();
     assert_eq!(old, [false; 3], "not looked at");
-    // After a removal, a known layer must be packed again, so it is read again.
+    // If a later layer removes a file of a known layer, the known layer must be packed again. So it
+    // is read again.
     layers.push(Tar::new().file("last", noise(9)).file(".wh.old", "").end());
     let (good, said) = import(&layout(&layers), &[]);
     assert!(good && said.contains("4 layers, 0 reused"), "{said}");

@@ -141,7 +141,7 @@ impl Blobs {
         self.publish(expected)
     }
 
-    /// Makes the staged blob visible. A blob that is published already counts as success.
+    /// Makes the staged blob visible. The call also succeeds if the blob is already published.
     pub fn publish(&self, digest: Digest) -> Result<()> {
         let name = name_of(digest);
         if self.files.contains(&name)? {

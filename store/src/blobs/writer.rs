@@ -1,4 +1,5 @@
-//! A blob that is being written. The bytes are hashed as they arrive, in any order.
+//! A blob that is being written. The bytes may arrive in any order. Bytes that arrive in order are
+//! hashed at once.
 
 use std::fs::File;
 use std::io;

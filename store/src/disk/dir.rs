@@ -17,7 +17,7 @@ use super::fault;
 use super::mounts::same_mount;
 use crate::error::{Error, Result};
 
-/// An open directory. The methods take names that are single path components. They never follow a
+/// An open directory. The methods take names that are single path components. No method follows a
 /// symlink at such a name.
 #[derive(Debug)]
 pub struct Dir {

@@ -47,7 +47,7 @@ mod on {
         /// A write stores half of its bytes, and then fails because the disk is full. Any other
         /// operation fails at once.
         Short,
-        /// This operation and every later one fail, as if the process had been killed.
+        /// This operation and every later operation fail, as if the process had been killed.
         Dead,
         /// The program panics, as if it had a bug.
         Panic,

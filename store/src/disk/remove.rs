@@ -136,7 +136,8 @@ impl Removal<'_> {
     fn contents(&mut self, dir: &Dir, items: &[super::Item], depth: usize) {
         let unwritable = fs::fstat(dir).is_ok_and(|stat| stat.st_mode & 0o300 != 0o300);
         if unwritable {
-            // If this fails, the next step also fails, and its error states the reason.
+            // If the change of the mode fails, the next step also fails, and the error of that step
+            // states the reason.
             let _ = fs::fchmod(dir, Mode::RWXU);
         }
         for item in items {

@@ -1,5 +1,6 @@
 //! Decompression. The first bytes show the format: gzip (RFC 1952, any number of members), zstd
-//! (RFC 8878, any number of frames) or no compression. Only a few zeros may follow the data.
+//! (RFC 8878, any number of frames) or no compression. Only zeros may follow the data, and only a
+//! limited number of them.
 
 pub mod gzip;
 pub mod trailing;

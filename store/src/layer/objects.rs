@@ -70,7 +70,7 @@ impl Objects {
         self.dir.path()
     }
 
-    /// The directories of objects.
+    /// The names of the directories of objects.
     pub fn fans(&self) -> Result<impl Iterator<Item = CString>> {
         let names = self.dir.list()?.into_iter().map(|item| item.name);
         Ok(names.filter(|name| name.to_bytes().len() == 2))
@@ -360,7 +360,7 @@ impl Objects {
         Ok(self.fans[at].get_or_init(|| dir))
     }
 
-    /// The directory of an object, if it exists.
+    /// The directory of an object, if the directory exists.
     pub fn fan_of(&self, name: &ObjectName) -> Result<Option<&Dir>> {
         self.fan_if_there(name.fan())
     }

@@ -47,7 +47,7 @@ pub fn pipe() -> (Inlet, Outlet) {
 }
 
 /// Creates a stream that accepts about `bytes` bytes before the other end reads. So the writer can
-/// fill this stream and begin another stream before this one is read.
+/// fill this stream and begin another stream before this stream is read.
 pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
     let (to, from) = sync_channel(bytes / CHUNK);
     let (give_back, back) = channel();

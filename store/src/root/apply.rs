@@ -14,7 +14,7 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
 /// Changes `root` from `old` to `new`. For each object, `uses` has the number of files of `root`
-/// that use it. After an interruption, the directory holds neither tree.
+/// that use the object. After an interruption, the directory holds neither tree.
 pub fn apply(
     old: &Tree,
     new: &Tree,

@@ -31,8 +31,8 @@ pub fn objects_of<'a>(
     files.map(|(path, file)| (path, objects.name(file.content, &file.meta, 0), file))
 }
 
-/// Builds `tree` in the empty directory `into`. The metadata of this directory itself do not
-/// change.
+/// Builds `tree` in the empty directory `into`. The build does not change the metadata of `into`
+/// itself.
 pub fn build(
     tree: &Tree,
     objects: &Objects,
@@ -59,8 +59,8 @@ pub fn adopt_twins(built: &Built, objects: &Objects, root: &Dir) -> Result<()> {
         let adopted = open_parent(root, path)
             .and_then(|(dir, file)| objects.adopt(name, dir.as_ref().unwrap_or(root), &file));
         match adopted {
-            // The mode of the directory denies access to its owner, so the next root gets a copy
-            // again.
+            // The mode of the directory denies access to its owner, so the next root gets a copy of
+            // the file again.
             Err(err) if err.is_denied() => {}
             other => other?,
         }

@@ -57,8 +57,8 @@ pub fn add_layer_owned(
     apply(tree, layer, MissingTarget::Refuse, owners)
 }
 
-/// Checks that `layer` can be merged onto some lower layers. The targets of hardlinks and symlinks
-/// may be in these lower layers, which are not known yet.
+/// Checks that `layer` can be merged onto lower layers that are not known yet. The targets of
+/// hardlinks and symlinks may be in these lower layers.
 pub fn check(layer: &Index) -> Result<()> {
     let entries = layer.entries.iter().map(Ok);
     apply(&mut Tree::default(), entries, MissingTarget::PassOver, &Owners::default())

@@ -35,7 +35,8 @@ impl Placer<'_> {
             let (dir, first) = open_parent(self.root, first)?;
             return dir.as_ref().unwrap_or(self.root).link(&first, into, name);
         }
-        // The lock is held until the file exists, because other threads may be about to link to it.
+        // The lock is held until the file exists, because other threads may be about to link to the
+        // file.
         self.place_inode(into, name, path, file, fresh)?;
         first.insert(address, path());
         Ok(())

@@ -19,7 +19,7 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
 /// The maximum number of nested directories that each thread has open. A process may usually have
-/// 1,024 files open. With this limit, most of these stay available for any tree.
+/// 1,024 open files. Most of them stay available, even if the tree is deep.
 const OPEN: usize = 100;
 
 /// Mode bits that allow users other than the owner to write to a file.
@@ -74,8 +74,8 @@ impl<'a> Placer<'a> {
         Self { objects, placement, root, fresh: true, counts, first, deep, private, found }
     }
 
-    /// Creates a placer that changes `root` to `tree`. `uses` counts the files that use each
-    /// object.
+    /// Creates a placer that changes `root` to `tree`. For each object, `uses` has the number of
+    /// files that use the object.
     pub fn changing(
         objects: &'a Objects,
         placement: Placement,

@@ -104,9 +104,10 @@ pub struct Built {
     pub directories: Vec<EntryPath>,
 }
 
-/// For each object, the number of files in a root that use it. The key is a hash of the object's
-/// name. If two names have the same hash, a file may be copied instead of linked. If objects are
-/// hardlinked, a second equal file of the same root must not be linked to the same object.
+/// For each object, the number of files in a root that use the object. The key is a hash of the
+/// object's name. If two names have the same hash, a file may be copied instead of linked. If
+/// objects are hardlinked, a second equal file of the same root must not be linked to the same
+/// object.
 #[derive(Debug, Default)]
 pub struct Uses(HashMap<u32, u32>);
 

@@ -122,8 +122,8 @@ impl Store {
         if !self.unpacked.contains(&name)? {
             return self.unpacked.rename(staging, &self.unpacked, &name).map(|()| None);
         }
-        // A mount in the directory would move together with it, away from the path that the mount's
-        // users know.
+        // A mount in the directory would move together with the directory, away from the path that
+        // the mount's users know.
         let mounts = Mounts::read();
         mounts.check(&self.unpacked, &name, "replace").map_err(Error::of_moving_root)?;
         let aside = self.free_for_replaced(id)?;

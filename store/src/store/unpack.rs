@@ -213,7 +213,7 @@ fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
     Ok(())
 }
 
-/// Gives an existing directory the metadata of the archives' entry `./`, if there is one.
+/// Gives an existing directory the metadata of the archives' entry `./`, if there is such an entry.
 fn describe(dir: &Dir, tree: &Tree) -> Result<()> {
     if !tree.is_described() {
         return Ok(());

@@ -1,6 +1,6 @@
 //! Verifies an agent's directory: reads and hashes every object and blob, and compares every index
-//! and published root with its expected contents. [`verify`] only reads and takes no lock, so it
-//! may run beside an agent. Files that disappear meanwhile are skipped.
+//! and published root with its expected contents. [`verify`] changes nothing and takes no lock, so
+//! it may run beside an agent. Files that disappear meanwhile are skipped.
 
 pub(super) mod repair;
 mod sound;
@@ -98,7 +98,8 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
             Ok(None) => continue,
             Ok(Some(index)) => {
                 let lacking = lacking(&index, &known, objects.as_ref())?;
-                // If the index is missing now, a sweep has just removed it and then its objects.
+                // If the index is missing now, a sweep has just removed the index, and then the
+                // objects of the layer.
                 if lacking > 0 && layers.contains(&name_of(digest))? {
                     let what = format!("{lacking} of its files are not in the cache");
                     each(Finding { path: layers.path_of(&name_of(digest)), what });

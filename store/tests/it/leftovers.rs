@@ -102,8 +102,8 @@ impl Bench {
     }
 }
 
-/// A way of mounting something in a root: its name, and a function that gets the root and the
-/// precious directory.
+/// A way of mounting something in a root: its name, and a function that gets the root and a
+/// precious directory, which must stay unchanged.
 type Mount = (&'static str, fn(&Path, &Path));
 
 fn mounts() -> Vec<Mount> {

@@ -3,13 +3,13 @@
 
 use std::io::{self, BufRead};
 
-/// Number of zeros that may follow.
+/// The maximum number of zeros that may follow.
 const PADDING: u64 = 1 << 20;
 /// The maximum number of bytes that are counted for the message.
 const COUNTED: u64 = 1 << 30;
 
-/// Reads the rest of `source` after the end of its data. Only a few zeros are allowed there. `what`
-/// is the kind of the data, for the message.
+/// Reads the rest of `source` after the end of its data. Only zeros are allowed there, at most
+/// `PADDING` bytes. `what` is the kind of the data, for the message.
 pub fn only_padding(source: &mut impl BufRead, what: &str) -> io::Result<()> {
     let (mut count, mut others) = (0, false);
     while count <= COUNTED {

@@ -41,7 +41,7 @@ pub struct Seals(Mutex<HashMap<u64, u64>>);
 pub enum Sealed {
     /// No other process can have changed the object.
     Intact,
-    /// A process changed the object, or this is not known.
+    /// A process may have changed the object, or the object has no seal.
     Unknown,
 }
 
@@ -130,8 +130,8 @@ impl Seals {
     }
 
     /// Reads the seals of an earlier program. The seals of a damaged file or of another boot are
-    /// ignored. The boot may have ended in a power cut. After a power cut, the bytes of a write may
-    /// be on the disk without the new ctime.
+    /// ignored. The other boot may have ended in a power cut. After a power cut, the bytes of a
+    /// write may be on the disk without the new ctime.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;
         let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {

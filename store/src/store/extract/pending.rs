@@ -20,7 +20,7 @@ use crate::store::{Extracted, Store};
 const SMALL: u64 = 16 << 20;
 
 /// The maximum number of directories that pending layers keep open. A process may usually have
-/// 1,024 files open, so most of these stay available.
+/// 1,024 open files, so most of them stay available for other work.
 const MOST_OPEN: usize = 256;
 
 /// A layer that waits for a barrier.
@@ -118,7 +118,7 @@ impl Store {
         merge_check: MergeCheck,
     ) -> Result<Extracted> {
         let Pending { digest, batch, index, mut extracted } = layer;
-        // This barrier is the only one. It syncs the contents of files before their names appear.
+        // There is only this barrier. It syncs the contents of files before their names appear.
         thread::scope(|scope| {
             let syncing = scope.spawn(|| batch.sync());
             merge_check.check()?;

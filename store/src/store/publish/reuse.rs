@@ -186,7 +186,7 @@ impl Store {
         Ok(())
     }
 
-    /// The time at which the root `name` was complete. Its entries were created before. `None` if
+    /// The time at which the root `name` was complete. All entries of the root are older. `None` if
     /// this time is not known, or if the clock was set back since then.
     fn built(&self, name: &CStr) -> Option<i128> {
         let id = crate::disk::digest_of(name);

@@ -32,8 +32,8 @@ enum Doubt {
 
 impl Store {
     /// Checks the files that `root`, a spare with `tree`, shares with other roots. For each object,
-    /// `uses` has the number of files of `root` that use it. Returns the paths whose files must not
-    /// be shared any more, with the reasons.
+    /// `uses` has the number of files of `root` that use the object. Returns the paths whose files
+    /// must not be shared any more, with the reasons.
     pub(in crate::store) fn changed_since(
         &self,
         root: &Dir,

@@ -179,7 +179,7 @@ impl Watcher {
     }
 
     /// From now on, the watches in a place report only opens. This program is about to change the
-    /// place, and the events of its changes would overflow the queue.
+    /// place, and the events of its changes would overflow the queue of events.
     pub fn end_changes(&mut self, place: Place) {
         for number in of_place(&self.dirs, place) {
             // An error means that the directory was removed, which already ended the watch.

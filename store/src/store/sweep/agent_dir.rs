@@ -1,4 +1,4 @@
-//! Lists an agent's directory for a sweep. This module only reads.
+//! Lists an agent's directory for a sweep. This module changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::{CStr, CString};

@@ -41,8 +41,7 @@ pub(in crate::store) struct FoundRoot {
     /// The files of the root, the record and the mark. These files are listed only if the root may
     /// be removed and bytes are counted.
     pub files: Vec<File>,
-    /// If the rules allow the removal of the root but something is mounted in it, the message that
-    /// names the mount.
+    /// If a mount prevents an allowed removal of the root, the message that names the mount.
     pub mounted: Option<String>,
 }
 

@@ -13,7 +13,7 @@ pub struct Keep {
     pub configurations: Vec<(Configuration, &'static str)>,
     /// The roots that are kept, each with the reason. `None` keeps all roots.
     pub roots: Option<Vec<(Digest, &'static str)>>,
-    /// Whether replaced roots are removed. Set this only after a script has succeeded, because
+    /// Whether replaced roots are removed. Set this flag only after a script has succeeded, because
     /// until then a service may run in a replaced root.
     pub replaced: bool,
     /// Whether roots without a record are removed like other roots. Another program made these
@@ -38,6 +38,6 @@ pub struct Ages {
     pub downloads: Option<SystemTime>,
     /// Quarantined files.
     pub quarantine: Option<SystemTime>,
-    /// Whether unfinished work is removed. Set this only while no work is running.
+    /// Whether unfinished work is removed. Set this flag only while no work is running.
     pub leftovers: bool,
 }

@@ -39,7 +39,7 @@ pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<L
 }
 
 impl Store {
-    /// Logs leftovers. A leftover that was logged before is logged only at level debug.
+    /// Logs leftovers. If a leftover was already logged, it is logged again at level debug.
     pub(in crate::store) fn log_leftovers(&self, left: impl IntoIterator<Item = Left>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         for Left { path, why } in left {

@@ -1,5 +1,5 @@
 //! Plans a sweep. From the existing files and the rules of the sweep, the planner decides what to
-//! remove, and states the reasons. It uses only an [`Inventory`], and no disk.
+//! remove, and states the reasons. The planner uses an [`Inventory`], and does not use the disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};

@@ -60,7 +60,7 @@ pub fn changed_files(
     Ok(between(&tree(from)?, &tree(to)?))
 }
 
-/// Makes the index of an archive in memory only.
+/// Makes the index of an archive in memory. Nothing is written to the disk.
 fn index_of(archive: &mut (impl Read + Send), limits: Limits) -> Result<Index> {
     let mut index = Index::default();
     let (_, read) = pipeline::run(

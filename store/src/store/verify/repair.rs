@@ -1,5 +1,5 @@
 //! Quarantines damaged files of the cache, so that these files are made again. Nothing is deleted.
-//! Before that, each file is checked once more, because an earlier report may be outdated.
+//! Before a file is moved, it is checked once more, because an earlier report may be outdated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};

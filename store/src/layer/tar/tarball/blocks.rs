@@ -86,7 +86,7 @@ impl<R: Read> Tarball<R> {
         }
         Ok(n)
     }
-    /// Reads, first of all, the bytes that were read ahead.
+    /// Reads bytes. The bytes that were read ahead come first.
     pub(super) fn read_inner(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.ahead.is_empty() {
             return self.inner.read(buffer);

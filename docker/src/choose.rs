@@ -232,8 +232,8 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             saved.layers.iter().enumerate().map(layer).collect::<Result<_>>()?
         }
     };
-    // The configuration is checked after the layers. Otherwise the error for a Helm chart would be
-    // about its missing `rootfs`.
+    // The configuration is checked after the layers. Otherwise, the error for a Helm chart would
+    // state only that `rootfs` is missing.
     let run = match config_digest {
         Some(digest) => check_config(archive, digest, &layers)?,
         None => Run::default(),

@@ -177,8 +177,8 @@ fn read_image(
     }
 }
 
-/// Whether the registry knows most of the layers that the image lists. Only an input that can be
-/// read twice is examined.
+/// Whether the registry knows most of the layers that the image lists. The answer is no if the
+/// input cannot be read twice.
 fn most_are_known(
     path: &Path,
     options: &Options,
@@ -198,8 +198,8 @@ fn tars<'a>(archive: &'a Archive, chosen: &Chosen) -> Vec<&'a Tar> {
     chosen.layers.iter().map(|number| &archive.layers[*number]).collect()
 }
 
-/// Reads the whole input. If only a `few` layers will be needed, the bytes of large layers are not
-/// kept. Such layers are listed, or their listings are taken from `cache`.
+/// Reads the whole input. If `few` is set, few layers will be needed, so the bytes of large layers
+/// are not kept. Large layers are then listed, or their listings are taken from `cache`.
 fn read(source: Source<'_>, few: bool, cache: Option<Cache>, options: &Options) -> Result<Archive> {
     let Options { tmpdir, max_temporary, min_free, limits, .. } = options;
     let spool = Spool::new(tmpdir.as_deref(), *max_temporary)?.leaving(*min_free);

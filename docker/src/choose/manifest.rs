@@ -36,10 +36,10 @@ pub struct Descriptor {
 /// An operating system and a processor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Platform {
-    /// The operating system. It has the name that Go uses.
+    /// The operating system, as Go names it.
     #[serde(default)]
     pub os: String,
-    /// The processor. It has the name that Go uses.
+    /// The processor, as Go names it.
     #[serde(default)]
     pub architecture: String,
     /// The variant of the processor.
@@ -70,9 +70,9 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// Returns why the manifest does not describe an image, and the descriptor that shows this.
-    /// Registries also store signatures, attestations, lists of components, charts and other
-    /// content.
+    /// If the manifest does not describe an image, returns the descriptor that shows this, and the
+    /// reason. Registries also store signatures, attestations, lists of components, charts and
+    /// other content.
     pub fn why_no_image(&self) -> Option<(&Descriptor, String)> {
         let of_config = |reason: String| Some((&self.config, reason));
         if self.subject {

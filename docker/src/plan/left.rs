@@ -115,7 +115,7 @@ impl Tree<'_> {
                     note(b"-", member.path, b"");
                 }
             } else {
-                // An entry of the root also counts. A layer that only has `./` sets the mode,
+                // An entry of the root also counts. A layer whose only entry is `./` sets the mode,
                 // owner, time and attributes of the root. Docker skips such an entry when it
                 // unpacks; containerd applies it, and `deploy-agent unpack` does, too.
                 kept += 1;

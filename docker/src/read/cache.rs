@@ -135,7 +135,7 @@ impl Cache {
         let file = TempFile::create(dir, UNFINISHED)?;
         let written = file.file().write_all(&seal(tar, &self.version));
         written.map_err(|err| file.error("write", err))?;
-        // The entry is not synced. If a crash damages it, its checksum does not match.
+        // The entry is not synced. If a crash damages the entry, its checksum does not match.
         file.publish(dir, &name)
     }
 
@@ -182,7 +182,8 @@ fn make(place: &Path) -> StoreResult<Dir> {
     Ok(dir)
 }
 
-/// Opens the directory of the files in `outer`, if the user owns it.
+/// Opens the directory of the files, which is in `outer`. Fails unless the user owns this
+/// directory.
 fn own(outer: &Dir) -> StoreResult<Dir> {
     let dir = outer.child(NAME)?;
     let stat = rustix::fs::fstat(&dir);

@@ -126,8 +126,8 @@ impl Archive {
         cache.keep(named)
     }
 
-    /// Adds the file or link `found` under `name`. Call [`Archive::finish`] before any other
-    /// method.
+    /// Adds the file or link `found` under `name`. After the last file or link, call
+    /// [`Archive::finish`] before any other method.
     pub fn take(&mut self, name: &str, found: Found<'_>) -> Result<()> {
         match found {
             Found::Link(target) => self.insert(name, Item::Link(target)),

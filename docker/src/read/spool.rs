@@ -178,7 +178,8 @@ impl Appender {
         }
     }
 
-    /// The error of a failed write, if a write failed. Otherwise, an error came from the source.
+    /// The error of a failed write, if a write failed. If `None`, a failed copy has its cause in
+    /// the source.
     pub fn failure(&mut self) -> Option<Error> {
         self.failed.take().map(|cause| error(&self.dir, "write", cause))
     }

@@ -27,7 +27,7 @@ fn header(path: &str, kind: EntryType, mode: u32, size: u64) -> Header {
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
-    // The time is 0, because no time of an image is the same in all its formats.
+    // The time is 0, because no time of an image is the same in all formats of the image.
     header.set_mtime(0);
     header.set_size(size);
     header.set_cksum();

@@ -54,8 +54,8 @@ fn known_layers_are_reread_only_if_others_change_them() {
     };
     import(&layers);
     assert!(import(&layers).contains("4 layers, 4 reused, 0 bytes sent"));
-    // Known layers are not written to the temporary file. To prove this, no file may grow beyond 50
-    // KiB here.
+    // Known layers are not written to the temporary file. The test proves this, because no file may
+    // grow beyond 50 KiB here.
     let confined = |words: &[&str]| {
         let inner = rig.importer(words);
         let mut outer = Command::new("sh");

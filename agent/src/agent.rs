@@ -5,8 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use deploy_store::{Digest, Store};
+use tokio::sync::watch;
 
 use crate::fetch::throttle::Throttle;
+use crate::health::gate::Gate;
 use crate::records::agent_report::Reporter;
 use crate::sandbox::Confinement;
 use crate::script::Script;
@@ -41,6 +43,10 @@ pub struct Agent {
     pub spares: Option<Spares>,
     /// Limits downloads.
     pub throttle: Throttle,
+    /// The health gate, if there are checks.
+    pub health: Option<Gate>,
+    /// Announces that the registry may have another configuration: this ends a health gate early.
+    pub superseded: watch::Sender<()>,
     /// Whether to suppress progress.
     pub quiet: bool,
     /// Says when the agent must stop.

@@ -1,6 +1,8 @@
 //! The command line.
 
 mod fingerprint;
+pub mod health_flags;
+mod link_flag;
 pub mod owner_flag;
 pub mod sub_help;
 
@@ -12,14 +14,13 @@ use std::time::Duration;
 
 use clap::builder::{BoolishValueParser, OsStringValueParser, TypedValueParser as _};
 use clap::parser::ValueSource;
-use clap::{
-    ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum,
-};
+use clap::{ArgAction, Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 use deploy_cli::limit_flags::LimitFlags;
 use deploy_cli::log::Format;
-use deploy_store::LinkMode;
 use deploy_wire::flags::normalize;
 
+use crate::flags::health_flags::HealthFlags;
+pub use crate::flags::link_flag::Link;
 use crate::sandbox::Confine;
 
 /// Largest blob that is downloaded or unpacked, in bytes.
@@ -230,6 +231,9 @@ pub struct Flags {
         value_name = "FINGERPRINT"
     )]
     pub fp: String,
+    /// The flags of the health gate.
+    #[command(flatten)]
+    pub health: HealthFlags,
     /// Keep downloaded blobs, so that repairs need no registry.
     #[arg(long, env = "DEPLOY_AGENT_KEEP_BLOBS", global = true)]
     pub keep_blobs: bool,
@@ -358,7 +362,7 @@ impl Flags {
         if self.poll.is_zero() {
             return Err(Refused("-poll must be more than 0s; 30s is usual"));
         }
-        Ok(())
+        self.health.check()
     }
 
     /// Whether the number of roots to keep was given: then another program's roots count, too.
@@ -369,30 +373,6 @@ impl Flags {
     /// Number of roots to keep.
     pub fn roots_to_keep(&self) -> usize {
         if self.cleanold { 1 } else { self.keep_roots.get() }
-    }
-}
-
-/// Values of `-link`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Link {
-    /// Reflink where the filesystem supports it, else hardlink, else copy.
-    Auto,
-    /// Share extents; an error if the filesystem cannot share extents.
-    Reflink,
-    /// Link the cached files; an error if the filesystem cannot link them.
-    Hardlink,
-    /// Copy the cached files.
-    Copy,
-}
-
-impl From<Link> for LinkMode {
-    fn from(link: Link) -> Self {
-        match link {
-            Link::Auto => Self::Auto,
-            Link::Reflink => Self::Reflink,
-            Link::Hardlink => Self::Hardlink,
-            Link::Copy => Self::Copy,
-        }
     }
 }
 
@@ -444,6 +424,28 @@ mod tests {
         assert_eq!(flags.script_arg, ["-a", "--", "--b=c", "x,y"]);
         assert!(flags.v);
         assert!(read("deploy-agent -script-arg").is_err());
+    }
+
+    #[test]
+    fn deadlines_of_the_health_gate_must_fit_into_each_other() {
+        let fp = format!("SHA256:{}", "x".repeat(43));
+        let check = |more: &str| {
+            let line = format!("deploy-agent -name p -fp {fp} {more}");
+            read(&line).unwrap().flags.check().map_err(|refused| refused.to_string())
+        };
+        let fits = ["", "-health registry", "-health-deadline 0s", "-health-min 1h"];
+        assert!(fits.into_iter().all(|more| check(more).is_ok()));
+        for (more, want) in [
+            ("-health-deadline 0s", "-health-deadline must be more than 0s"),
+            ("-health-min 5m", "lower -health-min, or raise -health-deadline"),
+            ("-health-min 4m58s", "-health-successes"),
+            ("-health-min 0s -health-successes 301", "-health-successes"),
+        ] {
+            let refused = check(&format!("-health registry {more}")).unwrap_err();
+            assert!(refused.contains(want), "{more}: {refused}");
+        }
+        check("-health registry -health-min 4m57s").unwrap();
+        check("-health registry -health-min 200ms -health-deadline 1s").unwrap();
     }
 
     #[test]

@@ -15,11 +15,13 @@ pub mod flags;
 pub mod records {
     pub mod agent_report;
     pub mod current_link;
+    pub mod last_gate;
     pub mod previous;
     pub mod rollback_hold;
     pub mod running_script;
     pub mod state_file;
     pub mod state_owner;
+    pub mod unproven;
     pub mod unsettled;
 }
 
@@ -30,6 +32,18 @@ pub mod script;
 pub mod error;
 
 pub mod fetch;
+
+/// The health gate: checks whether a deployed configuration works.
+pub mod health {
+    mod command_probe;
+    pub mod gate;
+    mod http_probe;
+    mod probing;
+    pub mod subject;
+    pub mod tally;
+    mod tcp_probe;
+    mod wording;
+}
 
 pub mod agent;
 

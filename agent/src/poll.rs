@@ -23,6 +23,7 @@ use crate::poll::backoff::{Backoff, jittered, random_fraction};
 use crate::poll::script_backoff::ScriptBackoff;
 use crate::progress_log;
 use crate::records::rollback_hold::RollbackHold;
+use crate::records::unproven::Unproven;
 use crate::records::unsettled;
 use crate::space::background_sweep;
 use crate::stop::Signal;
@@ -44,8 +45,8 @@ struct Memory {
     failures: u32,
     /// The script that failed last, if it did not succeed since.
     script: Option<ScriptBackoff>,
-    /// Whether a rollback holds the registry's configuration, and that was logged.
-    rolled_back: bool,
+    /// Whether the registry's configuration is held, and that was logged.
+    is_held: bool,
     /// Time of the last sweep of the cache.
     swept: Option<Instant>,
     /// Id of the registry's configuration at the last poll.
@@ -75,11 +76,15 @@ pub async fn run(
             return Err(err);
         }
         let answered = memory.answer(agent, &ended);
+        let is_undecided = matches!(ended, Ok(Outcome::Undecided));
         let wait = memory.after(&agent.dir, session, poll, ended).await;
+        first = false;
+        if is_undecided {
+            continue;
+        }
         if let Some(asked) = asked.take() {
             asked.answer(answered);
         }
-        first = false;
         let due = Instant::now() + wait;
         asked = loop {
             tokio::select! {
@@ -94,9 +99,7 @@ pub async fn run(
                         Next::Wait => {}
                         Next::Poll => break None,
                         Next::Sync(asked) => {
-                            if let Some(script) = &mut memory.script {
-                                script.mark_rerun();
-                            }
+                            memory.try_again(agent).await;
                             break Some(asked);
                         }
                     }
@@ -107,11 +110,24 @@ pub async fn run(
 }
 
 impl Memory {
+    /// Ends all waiting: somebody asked for a poll, and may have repaired the cause.
+    async fn try_again(&mut self, agent: &Agent) {
+        if let Some(script) = &mut self.script {
+            script.mark_rerun();
+        }
+        if let Err(err) = cycle::retry_rejected(agent).await {
+            tracing::warn!("the health gate does not run again: {err}");
+        }
+    }
+
     /// The answer to a `sync` whose cycle had this result.
     fn answer(&self, agent: &Agent, ended: &Result<Outcome>) -> Answer {
         let hold = RollbackHold::read(&agent.dir).ok().flatten();
         let left = unsettled::read(&agent.dir);
-        let waits = self.script.as_ref().map(ScriptBackoff::reason);
+        let waits = match ended {
+            Ok(Outcome::Rejected) => rejection(&agent.dir),
+            _ => self.script.as_ref().map(ScriptBackoff::reason),
+        };
         sync_answer::answer(ended, self.offered, waits, hold, left.as_ref())
     }
 
@@ -120,7 +136,7 @@ impl Memory {
         let next = handler::serve(agent, session, asked, pending.as_ref(), self.offered).await;
         if matches!(next, Next::Poll) {
             // A rollback or a release changes the hold and the wait for a failed script.
-            (self.script, self.rolled_back) = (None, false);
+            (self.script, self.is_held) = (None, false);
         }
         next
     }
@@ -134,17 +150,20 @@ impl Memory {
         ended: Result<Outcome>,
     ) -> Duration {
         let usual = jittered(poll, random_fraction());
-        let rolled_back = matches!(ended, Ok(Outcome::RolledBack));
-        if rolled_back && !self.rolled_back {
-            log_held(self.offered);
+        let is_held = matches!(ended, Ok(Outcome::RolledBack | Outcome::Rejected));
+        if is_held && !self.is_held {
+            log_held(&ended, dir, self.offered);
         }
-        self.rolled_back = rolled_back;
+        self.is_held = is_held;
         match ended {
             Ok(Outcome::Held) => {
                 self.failures = 0;
                 self.script.as_ref().map_or(Duration::ZERO, ScriptBackoff::remaining).min(usual)
             }
-            Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => {
+            Ok(Outcome::Undecided) => Duration::ZERO,
+            Ok(
+                Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack | Outcome::Rejected,
+            ) => {
                 if self.failures > 0 {
                     let failures = self.failures;
                     tracing::info!(event = "recovered", failures, "the cycle succeeds again");
@@ -184,9 +203,9 @@ async fn cycle_and_sweep(
     let waiting = waiting.map(ScriptBackoff::target);
     let outcome = cycle::run(agent, session, waiting, &mut memory.offered).await?;
     let pause = match outcome {
-        Outcome::UpToDate | Outcome::RolledBack => SWEEP_EVERY,
+        Outcome::UpToDate | Outcome::RolledBack | Outcome::Rejected => SWEEP_EVERY,
         Outcome::Switched => SWEEP_AT_MOST_EVERY,
-        Outcome::Held => return Ok(outcome),
+        Outcome::Held | Outcome::Undecided => return Ok(outcome),
     };
     if memory.swept.is_none_or(|at| at.elapsed() > pause) {
         background_sweep::cache(agent).await;
@@ -199,23 +218,53 @@ async fn cycle_and_sweep(
 pub async fn once(agent: &Agent, session: &mut Session) -> Result<Outcome, Stopped> {
     let mut offered = None;
     let ended = tokio::select! {
-        ended = cycle::run(agent, session, None, &mut offered) => ended,
+        ended = decided_cycle(agent, session, &mut offered) => ended,
         signal = agent.stop.requested_when_idle() => return Err(Stopped::Signal(signal)),
     };
     report(agent, &ended, offered).await;
     if matches!(ended, Ok(Outcome::Switched)) {
         background_sweep::cache(agent).await;
     }
-    if matches!(ended, Ok(Outcome::Held | Outcome::RolledBack)) {
-        log_held(offered);
+    if matches!(ended, Ok(Outcome::Held | Outcome::RolledBack | Outcome::Rejected)) {
+        log_held(&ended, &agent.dir, offered);
     }
     ended.map_err(|err| Stopped::Error(Box::new(err)))
 }
 
-fn log_held(offered: Option<Digest>) {
+/// Runs cycles until one is not interrupted by a newer configuration.
+async fn decided_cycle(
+    agent: &Agent,
+    session: &mut Session,
+    offered: &mut Option<Digest>,
+) -> Result<Outcome> {
+    loop {
+        match cycle::run(agent, session, None, offered).await {
+            Ok(Outcome::Undecided) => {}
+            other => return other,
+        }
+    }
+}
+
+/// Why the deployed configuration is rejected, if it is.
+fn rejection(dir: &Path) -> Option<String> {
+    let failure = Unproven::read(dir)?.failure?;
+    Some(format!(
+        "{}; nothing is deployed until the registry's configuration changes, or until sync or \
+         rollback -release",
+        failure.to_text()
+    ))
+}
+
+fn log_held(ended: &Result<Outcome>, dir: &Path, offered: Option<Digest>) {
+    let id = offered.map(|id| id.to_string());
+    if matches!(ended, Ok(Outcome::Rejected)) {
+        let reason = rejection(dir).unwrap_or_default();
+        tracing::info!(event = "held", id, "the registry's configuration is deployed, but not healthy: {reason}");
+        return;
+    }
     tracing::info!(
         event = "held",
-        id = offered.map(|id| id.to_string()),
+        id,
         "the registry's configuration is held after a rollback, until it changes or until rollback \
          -release"
     );
@@ -252,12 +301,14 @@ async fn record_next_run(dir: &Path, wait: Duration) {
 async fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>) {
     let offered = offered.map(|id| id.to_string());
     let error = match ended {
-        Ok(Outcome::Held) => None,
-        Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack) => Some(None),
+        Ok(Outcome::Held | Outcome::Undecided) => None,
+        Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack | Outcome::Rejected) => {
+            Some(None)
+        }
         Err(err) => Some(Some(err.to_string())),
     };
     // Otherwise that configuration is deployed or held, and nothing has to be written.
-    let waits = matches!(ended, Ok(Outcome::Held) | Err(_));
+    let waits = matches!(ended, Ok(Outcome::Held | Outcome::Rejected) | Err(_));
     let report = agent.report.clone();
     let update = move || {
         report.update(|report| {

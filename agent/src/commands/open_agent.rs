@@ -7,11 +7,14 @@ use std::time::Duration;
 use anyhow::{Result, anyhow};
 use deploy_store::{ConfigurationName, Error, Limits, Options, Store};
 use deploy_wire::client::{Connect, HostKey, Keys};
+use tokio::sync::watch;
 
 use crate::agent::{Agent, Spares};
 use crate::fetch::registry_session::Session;
 use crate::fetch::throttle::Throttle;
 use crate::flags::{Flags, MAX_BLOB, owner_flag};
+use crate::health::gate::Gate;
+use crate::health::tally::Goal;
 use crate::records::agent_report::{Reporter, link_word};
 use crate::records::state_owner;
 use crate::sandbox::Confinement;
@@ -75,6 +78,7 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationNam
         report.keep_blobs = settings.keep_blobs;
         report.min_free = flags.min_free;
         report.spare = None;
+        report.health = report.health.take().filter(|_| agent.health.is_some());
     });
     Ok((agent, name))
 }
@@ -104,9 +108,23 @@ pub(super) fn agent(flags: &Flags, settings: &Settings, store: Store, stop: Stop
         // A spare exists only while the agent runs.
         spares: (!flags.no_spare && !flags.once).then(Spares::default),
         throttle: Throttle::new(flags.limit_download),
+        health: health(flags),
+        superseded: watch::channel(()).0,
         quiet: flags.q,
         stop,
     })
+}
+
+/// The health gate of the flags, if they name checks.
+fn health(flags: &Flags) -> Option<Gate> {
+    let flags = &flags.health;
+    let goal = Goal {
+        successes: flags.health_successes.get(),
+        min: flags.health_min,
+        deadline: flags.health_deadline,
+    };
+    let (checks, on_failure) = (flags.health.clone(), flags.on_failure);
+    (!checks.is_empty()).then_some(Gate { checks, goal, on_failure })
 }
 
 pub(super) fn session(flags: &Flags) -> Session {

@@ -16,6 +16,7 @@ use serde::Serialize;
 use crate::commands::print;
 use crate::flags::Flags;
 use crate::records::agent_report::{Placed, Report, Spare};
+use crate::records::last_gate::LastGate;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::running_script::{self, Running};
 use crate::records::unsettled::{self, Unsettled};
@@ -55,6 +56,8 @@ pub struct Status {
     hold_error: Option<String>,
     /// The record of the last script, if that script did not succeed.
     unsettled: Option<Left>,
+    /// The last health gate.
+    health: Option<LastGate>,
     /// Number of quarantined files.
     quarantine: u64,
     /// Free bytes of the filesystem.
@@ -175,6 +178,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         hold,
         hold_error,
         unsettled,
+        health: report.health,
         quarantine,
         free_bytes,
         min_free: report.min_free,

@@ -69,7 +69,7 @@ async fn run_once(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Resu
     drop(shown);
     match done {
         Ok(Outcome::UpToDate | Outcome::Switched) => Ok(exit::OK),
-        Ok(Outcome::Held | Outcome::RolledBack) => Ok(exit::FAILED),
+        Ok(_) => Ok(exit::FAILED),
         Err(Stopped::Error(err)) => Err(anyhow::Error::new(*err)),
         Err(Stopped::Signal(signal)) => {
             tracing::info!(event = "stopped", "{signal}");

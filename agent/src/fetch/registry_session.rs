@@ -33,6 +33,12 @@ impl Session {
         Self { name: Some(name), ..self }
     }
 
+    /// The same session, without its connection: the next use makes a new one.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        Self { connect: self.connect.clone(), name: self.name.clone(), client: None }
+    }
+
     /// The connection; connects if there is none.
     pub async fn client(&mut self) -> Result<Arc<Client>> {
         if let Some(client) = self.client.as_ref().filter(|client| client.is_alive()) {

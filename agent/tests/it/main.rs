@@ -7,6 +7,7 @@ mod cli;
 mod confined;
 mod cycle;
 mod go_readme;
+mod health;
 mod hostile;
 mod kept_roots;
 mod kill;

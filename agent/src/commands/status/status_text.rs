@@ -100,8 +100,13 @@ impl Status {
         lines.add("free", &format!("{}{floor}", Size(self.free_bytes)));
     }
 
-    /// What is held, what failed, and what runs.
+    /// What is healthy, what is held, what failed, and what runs.
     fn scripts(&self, lines: &mut Lines) {
+        if let Some(gate) = &self.health {
+            let text = escape(&gate.to_text());
+            lines.add("health", &format!("{}   {text}   since {:.0}", escape(&gate.id), gate.since));
+            gate.checks.iter().for_each(|check| lines.add("health check", &escape(check)));
+        }
         if let Some(hold) = &self.hold {
             lines.add(
                 "held",

@@ -431,7 +431,7 @@ mod tests {
         let fp = format!("SHA256:{}", "x".repeat(43));
         let check = |more: &str| {
             let line = format!("deploy-agent -name p -fp {fp} {more}");
-            read(&line).unwrap().flags.check().map_err(|refused| refused.to_string())
+            read(line.trim_end()).unwrap().flags.check().map_err(|refused| refused.to_string())
         };
         let fits = ["", "-health registry", "-health-deadline 0s", "-health-min 1h"];
         assert!(fits.into_iter().all(|more| check(more).is_ok()));

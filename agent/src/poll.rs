@@ -161,9 +161,7 @@ impl Memory {
                 self.script.as_ref().map_or(Duration::ZERO, ScriptBackoff::remaining).min(usual)
             }
             Ok(Outcome::Undecided) => Duration::ZERO,
-            Ok(
-                Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack | Outcome::Rejected,
-            ) => {
+            Ok(Outcome::UpToDate | Outcome::Switched | Outcome::RolledBack | Outcome::Rejected) => {
                 if self.failures > 0 {
                     let failures = self.failures;
                     tracing::info!(event = "recovered", failures, "the cycle succeeds again");
@@ -259,7 +257,11 @@ fn log_held(ended: &Result<Outcome>, dir: &Path, offered: Option<Digest>) {
     let id = offered.map(|id| id.to_string());
     if matches!(ended, Ok(Outcome::Rejected)) {
         let reason = rejection(dir).unwrap_or_default();
-        tracing::info!(event = "held", id, "the registry's configuration is deployed, but not healthy: {reason}");
+        tracing::info!(
+            event = "held",
+            id,
+            "the registry's configuration is deployed, but not healthy: {reason}"
+        );
         return;
     }
     tracing::info!(

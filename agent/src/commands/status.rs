@@ -19,6 +19,7 @@ use crate::records::agent_report::{Placed, Report, Spare};
 use crate::records::last_gate::LastGate;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::running_script::{self, Running};
+use crate::records::unproven::Unproven;
 use crate::records::unsettled::{self, Unsettled};
 use crate::records::{previous, state_file};
 use crate::sandbox::Sandbox;
@@ -147,6 +148,9 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         Ok(hold) => (hold, None),
         Err(err) => (None, Some(err.to_string())),
     };
+    let record = Unproven::read(dir);
+    let hold_of_rollback = hold.as_ref().filter(|hold| !hold.is_unfinished(current));
+    let health = report.health.map(|gate| gate.completed(hold_of_rollback, record.as_ref()));
     let script = running_script::read(dir);
     // While the first attempt runs, the server does not count as unsettled.
     let unsettled = unsettled::read(dir).filter(|left| script.is_none() || left.failures > 0);
@@ -178,7 +182,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         hold,
         hold_error,
         unsettled,
-        health: report.health,
+        health,
         quarantine,
         free_bytes,
         min_free: report.min_free,

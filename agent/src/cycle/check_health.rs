@@ -49,9 +49,8 @@ pub(super) async fn run(
         Verdict::Healthy => {
             let (dir, report) = (agent.dir.clone(), agent.report.clone());
             let healthy = move || {
-                unproven::remove(&dir)?;
                 report.update(|report| report.health = report.health.take().map(LastGate::healthy));
-                Ok::<_, deploy_store::Error>(())
+                unproven::remove(&dir)
             };
             blocking::run(healthy).await?;
             Ok(Checked::Healthy)
@@ -86,7 +85,8 @@ async fn fail(
     offered: Option<Digest>,
 ) -> Result<Checked> {
     let id = deployed.id();
-    let target = if gate.on_failure == OnFailure::Rollback { target(agent, id).await } else { None };
+    let target =
+        if gate.on_failure == OnFailure::Rollback { target(agent, id).await } else { None };
     let Some(target) = target else {
         tracing::error!(
             event = "health_failed",
@@ -124,12 +124,21 @@ async fn target(agent: &Agent, deployed: Digest) -> Option<Configuration> {
     blocking::run(look).await
 }
 
-/// Completes a rollback that the agent began on its own, and that was interrupted.
+/// Completes a rollback that the agent began on its own, and that was interrupted. If the agent was
+/// killed after it had recorded that the rollback failed, there is nothing to complete.
 pub(super) async fn resume(
     agent: &Agent,
     session: &mut Session,
     hold: &RollbackHold,
 ) -> Result<Checked> {
+    let (dir, from) = (agent.dir.clone(), hold.from.clone());
+    let had_failed = move || {
+        let record = Unproven::read(&dir).filter(|it| it.id == from && it.is_rejected());
+        record.map_or(Ok(false), |_| RollbackHold::lift(&dir))
+    };
+    if blocking::run(had_failed).await? {
+        return Ok(Checked::Rejected);
+    }
     match deploy_previous::interrupted(agent, hold).await? {
         Some((current, to)) => roll_back(agent, session, &current, &to, hold).await,
         None => Ok(Checked::RolledBack),

@@ -270,8 +270,8 @@ mod tests {
         let elsewhere = Known { deployed: Some(&old), offered: &old, ..known };
         assert_eq!(decided(&elsewhere).0, Action::Maintain);
         // The deployed configuration is the target of a hold.
-        let hold = hold(&fix, &new);
-        let held = Known { hold: Some(&hold), offered: &fix, ..known };
+        let back = hold(&fix, &new);
+        let held = Known { hold: Some(&back), offered: &fix, ..known };
         assert_eq!(decided(&held), (Action::Check, Outcome::RolledBack, false));
     }
 
@@ -307,8 +307,8 @@ mod tests {
         assert_eq!(decided(&elsewhere).0, Action::Deploy(Change::Tree));
         assert!(!decide(&elsewhere).lifts_rejection);
         // The rejected configuration is the target of a hold.
-        let hold = hold(&fix, &bad);
-        let held = Known { hold: Some(&hold), offered: &fix, ..known };
+        let back = hold(&fix, &bad);
+        let held = Known { hold: Some(&back), offered: &fix, ..known };
         assert_eq!(decided(&held), (Action::Wait, Outcome::Rejected, false));
     }
 }

@@ -17,6 +17,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// The flags of the health gate.
 #[derive(Debug, Args)]
 #[allow(clippy::struct_field_names, reason = "the fields are named like the flags")]
+#[allow(clippy::doc_markdown, reason = "the help shows these lines as they are")]
 pub struct HealthFlags {
     /// Check that decides whether a deploy succeeded: http://HOST[:PORT]/PATH, tcp://HOST:PORT,
     /// unit:NAME, cmd:PATH, or registry. May be given several times.
@@ -129,7 +130,9 @@ pub enum CheckError {
         form: &'static str,
     },
     /// The unit has no valid name.
-    #[error("{0:?} is no name of a unit; give a name as systemctl lists it, for example web.service")]
+    #[error(
+        "{0:?} is no name of a unit; give a name as systemctl lists it, for example web.service"
+    )]
     Unit(String),
     /// The value names no check.
     #[error(
@@ -188,7 +191,8 @@ impl fmt::Display for Check {
 /// Parses an address. `usual` is the port if the address has none.
 fn address(text: &str, form: &'static str, usual: Option<u16>) -> Result<Address, CheckError> {
     let bad = |reason: &str| CheckError::Address { reason: reason.to_owned(), form };
-    let uri: Uri = text.parse().map_err(|err: hyper::http::uri::InvalidUri| bad(&err.to_string()))?;
+    let uri: Uri =
+        text.parse().map_err(|err: hyper::http::uri::InvalidUri| bad(&err.to_string()))?;
     let authority = uri.authority().ok_or_else(|| bad("it has no host"))?;
     if authority.as_str().contains('@') {
         return Err(bad("it has a user name"));

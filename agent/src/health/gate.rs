@@ -52,21 +52,21 @@ pub async fn run(
     let subject = Arc::new(subject);
     let (sender, mut results) = mpsc::channel(gate.checks.len().max(1));
     // Dropping the set ends the probes.
-    let mut probes = JoinSet::new();
+    let mut tasks = JoinSet::new();
     for (n, check) in gate.checks.iter().cloned().enumerate() {
-        probes.spawn(repeat(n, check, Arc::clone(&subject), since, goal.deadline, sender.clone()));
+        tasks.spawn(repeat(n, check, Arc::clone(&subject), since, goal.deadline, sender.clone()));
     }
     loop {
         let due = since + tally.due(since.elapsed());
         tokio::select! {
             biased;
             () = changed(newer) => return superseded(id),
-            Some((n, probed)) = results.recv() => {
-                if let Err(reason) = &probed {
+            Some((n, result)) = results.recv() => {
+                if let Err(reason) = &result {
                     let check = gate.checks[n].to_string();
                     tracing::debug!(event = "health_probe_failed", %id, check, "{reason}");
                 }
-                tally.count(n, probed);
+                tally.count(n, result);
             }
             () = tokio::time::sleep_until(due.into()) => {}
         }

@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::pin::Pin;
 
 use deploy_store::escape;
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body as _, Bytes, Incoming};
 use hyper::client::conn::http1::Builder;
 use hyper::header::{CONNECTION, HOST, HeaderMap, LOCATION, USER_AGENT};
 use hyper::{Request, Response};
@@ -76,7 +76,7 @@ async fn read(mut body: Incoming) -> Result<(), String> {
     let mut left = MOST_OF_BODY;
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
         let frame = frame.map_err(|err| explain(&err))?;
-        left = left.saturating_sub(frame.data_ref().map_or(0, |data| data.len()));
+        left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
         if left == 0 {
             break;
         }

@@ -4,6 +4,9 @@ use deploy_store::Digest;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use crate::records::rollback_hold::RollbackHold;
+use crate::records::unproven::{Failure, Unproven};
+
 /// The last health gate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -69,6 +72,30 @@ impl LastGate {
         Self { result, reason, action, rollback_error, since, ..self }
     }
 
+    /// The gate with the result that the other records have, if the agent was killed before it could
+    /// write the result here.
+    #[must_use]
+    pub fn completed(self, hold: Option<&RollbackHold>, record: Option<&Unproven>) -> Self {
+        if self.result != GateResult::Checking {
+            return self;
+        }
+        let hold = hold.filter(|hold| hold.from == self.id);
+        let reason = hold.and_then(|hold| hold.reason.as_ref().map(|reason| (reason, hold.since)));
+        let failure =
+            record.filter(|record| record.id == self.id).and_then(|it| it.failure.as_ref());
+        match (failure, reason) {
+            (Some(Failure { reason, way_back, at }), _) => {
+                let failed = way_back.is_some();
+                let action = if failed { GateAction::RollbackFailed } else { GateAction::Kept };
+                Self { since: *at, ..self.failed(reason, action, way_back.clone()) }
+            }
+            (None, Some((reason, since))) => {
+                Self { since, ..self.failed(reason, GateAction::RolledBack, None) }
+            }
+            (None, None) => self,
+        }
+    }
+
     /// The result, for people.
     pub fn to_text(&self) -> String {
         let reason = self.reason.as_deref().unwrap_or_default();
@@ -84,5 +111,34 @@ impl LastGate {
             }
             (GateResult::Failed, _) => format!("failed: {reason}; kept"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_that_a_killed_agent_did_not_write_is_in_the_other_records() {
+        let [bad, old] = ["bad", "old"].map(|text| Digest::of(text.as_bytes()));
+        let since = Timestamp::UNIX_EPOCH;
+        let gate = LastGate::begins(bad, vec!["registry".to_owned()]);
+        assert_eq!(gate.clone().completed(None, Some(&Unproven::new(bad, None))), gate);
+        let hold = RollbackHold::new(bad, old, None, since);
+        assert_eq!(gate.clone().completed(Some(&hold), None), gate, "an operator rolled back");
+        let hold = hold.because("why".to_owned());
+        let done = gate.clone().completed(Some(&hold), None);
+        assert_eq!((done.to_text().as_str(), done.since), ("failed: why; rolled back", since));
+        let failure = |way_back| Some(Failure { reason: "no".to_owned(), way_back, at: since });
+        let kept = Unproven { failure: failure(None), ..Unproven::new(bad, None) };
+        let done = gate.clone().completed(None, Some(&kept));
+        assert_eq!((done.to_text().as_str(), done.since), ("failed: no; kept", since));
+        let stuck = Unproven { failure: failure(Some("x".to_owned())), ..kept.clone() };
+        let done = gate.clone().completed(None, Some(&stuck));
+        assert_eq!(done.to_text(), "failed: no; kept, because the rollback failed, too: x");
+        assert_eq!(done.clone().completed(Some(&hold), None), done);
+        let other = LastGate::begins(old, Vec::new());
+        assert_eq!(other.clone().completed(Some(&hold), Some(&kept)), other);
+        assert_eq!(gate.healthy().to_text(), "healthy");
     }
 }

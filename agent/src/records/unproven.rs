@@ -3,7 +3,7 @@
 //! the configuration all the same.
 
 use std::ffi::CStr;
-use std::io::{self, Read as _};
+use std::io::Read as _;
 use std::path::Path;
 
 use deploy_store::disk::Dir;
@@ -65,7 +65,8 @@ impl Unproven {
             let file = Dir::open(dir)?.open_file(NAME)?;
             let read = file.take(MOST).read_to_end(&mut json);
             read.map_err(|err| Error::io("read", path(dir), err))?;
-            serde_json::from_slice(&json).map_err(|err| Error::io("read", path(dir), err.into()))
+            serde_json::from_slice(&json)
+                .map_err(|err: serde_json::Error| Error::io("read", path(dir), err))
         };
         match read() {
             Ok(found) => Some(found),
@@ -80,7 +81,7 @@ impl Unproven {
     /// Writes the record to `dir`, durably.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let json = serde_json::to_vec_pretty(self);
-        let mut json = json.map_err(|err| Error::io("write", path(dir), io::Error::from(err)))?;
+        let mut json = json.map_err(|err| Error::io("write", path(dir), err))?;
         json.push(b'\n');
         replace_file(&path(dir), &json, MODE)
     }
@@ -95,9 +96,9 @@ impl Failure {
     /// For people.
     pub fn to_text(&self) -> String {
         let Self { reason, way_back, .. } = self;
-        let back = way_back.as_ref().map_or_else(String::new, |err| {
-            format!("; the rollback failed, too: {err}")
-        });
+        let back = way_back
+            .as_ref()
+            .map_or_else(String::new, |err| format!("; the rollback failed, too: {err}"));
         format!("{reason}{back}")
     }
 }

@@ -30,7 +30,10 @@ fn is_back(bench: &Bench, (code, events): &(Option<i32>, Vec<Value>), want: &str
     let status = says(bench, &["status", "-json"], 0, "").json();
     let health = &status["health"];
     assert_eq!((&health["result"], &health["action"]), (&"failed".into(), &"rolled_back".into()));
-    assert_eq!((&health["reason"], &status["hold"]["reason"]), (&reason[..].into(), &reason[..].into()));
+    assert_eq!(
+        (&health["reason"], &status["hold"]["reason"]),
+        (&reason[..].into(), &reason[..].into())
+    );
     assert_eq!(health["id"], status["hold"]["from"]);
     says(bench, &["status"], 0, &format!("failed: {reason}; rolled back   since "));
     assert!(!bench.path("a1/checking.json").exists());
@@ -79,7 +82,8 @@ fn http_check_accepts_only_success() {
         release();
     }
     // A body without an end is no failure.
-    let endless = format!("HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n{}", "x".repeat(1 << 20));
+    let endless =
+        format!("HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n{}", "x".repeat(1 << 20));
     web.answers(&endless);
     let (code, events) = once(&bench, &check, &QUICK);
     assert_eq!((code, deployed(&bench).as_str()), (Some(0), "v02"), "{events:#?}");
@@ -111,7 +115,8 @@ fn unit_check_needs_an_active_unit() {
     write_executable(&bench.path("bin/systemctl"), &body);
     let path = format!("{dir}/bin:{}", std::env::var("PATH").unwrap());
     let run = || {
-        let mut agent = bench.agent(&["-once", "-log-format", "json", "-health", "unit:web.service"]);
+        let mut agent =
+            bench.agent(&["-once", "-log-format", "json", "-health", "unit:web.service"]);
         once_of(agent.args(QUICK).env("PATH", &path))
     };
     fs::write(bench.path("unit"), "active\n").unwrap();
@@ -131,7 +136,10 @@ fn command_check_gets_the_scripts_environment_and_its_last_line_is_shown() {
     let bench = bench();
     fs::write(bench.path("variables"), "ROLE=web 1\n").unwrap();
     let more = [&QUICK[..], &["-script-env-file", "variables"]].concat();
-    check(&bench, "env >seen\ncat \"$NEWROOT/conf\"\ngrep -q one \"$NEWROOT/conf\" || { echo no; echo; exit 3; }");
+    check(
+        &bench,
+        "env >seen\ncat \"$NEWROOT/conf\"\ngrep -q one \"$NEWROOT/conf\" || { echo no; echo; exit 3; }",
+    );
     is_healthy(&bench, &once(&bench, "cmd:./check", &more));
     let seen = fs::read_to_string(bench.path("seen")).unwrap();
     let id = bench.state().unwrap().id();

@@ -104,7 +104,8 @@ impl Status {
     fn scripts(&self, lines: &mut Lines) {
         if let Some(gate) = &self.health {
             let text = escape(&gate.to_text());
-            lines.add("health", &format!("{}   {text}   since {:.0}", escape(&gate.id), gate.since));
+            lines
+                .add("health", &format!("{}   {text}   since {:.0}", escape(&gate.id), gate.since));
             gate.checks.iter().for_each(|check| lines.add("health check", &escape(check)));
         }
         if let Some(hold) = &self.hold {

@@ -26,7 +26,10 @@ fn rejected_configuration_is_held_until_the_registry_changes_or_a_release() {
     let why = failed["reason"].as_str().unwrap();
     assert!(why.starts_with("health cmd ./check: exit status 1, "), "{why}");
     assert!(why.contains(&format!("held since a rollback to {v1}")), "{why}");
-    assert_eq!((deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()), ("v01", "one", 3));
+    assert_eq!(
+        (deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()),
+        ("v01", "one", 3)
+    );
     for _ in 0..3 {
         says(&bench, &["sync"], 1, "not deployed: ");
     }
@@ -84,14 +87,18 @@ fn first_deploy_has_no_way_back_and_is_kept() {
 fn hold_keeps_what_runs_and_a_sync_checks_again() {
     let bench = bench();
     check(&bench, ONE_IS_HEALTHY);
-    let agent = Gated::start(&bench, "cmd:./check", &[&QUICK[..], &["-on-failure", "hold"]].concat());
+    let agent =
+        Gated::start(&bench, "cmd:./check", &[&QUICK[..], &["-on-failure", "hold"]].concat());
     says(&bench, &["sync"], 0, "");
     bench.bump("v02", "two\n");
     let failed = says(&bench, &["sync", "-json"], 1, "").json();
     assert_eq!(failed["outcome"], "rejected");
     says(&bench, &["status"], 0, "exit status 1, ");
     says(&bench, &["status"], 0, "; kept   since ");
-    assert_eq!((deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()), ("v02", "two", 2));
+    assert_eq!(
+        (deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()),
+        ("v02", "two", 2)
+    );
     // A sync checks again, without the script: somebody may have repaired the cause.
     let again = says(&bench, &["sync"], 1, "not healthy: ").out;
     assert!(again.contains("nothing is deployed until the registry's configuration changes"));

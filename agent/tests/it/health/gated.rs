@@ -61,9 +61,7 @@ pub fn once_of(agent: &mut Command) -> (Option<i32>, Vec<Value>) {
 }
 
 fn events_in(log: &str) -> Vec<Value> {
-    let event = |line| {
-        serde_json::from_str(line).unwrap_or_else(|err| panic!("{err}: {line}"))
-    };
+    let event = |line| serde_json::from_str(line).unwrap_or_else(|err| panic!("{err}: {line}"));
     log.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(event).collect()
 }
 

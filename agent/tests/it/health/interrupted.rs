@@ -28,7 +28,10 @@ fn killed_gate_runs_again_before_anything_is_up_to_date() {
     in_the_gate(&bench).kill();
     assert!(bench.path("a1/checking.json").exists());
     let status = says(&bench, &["status", "-json"], 0, "").json();
-    assert_eq!((&status["health"]["result"], &status["health"]["reason"]), (&"checking".into(), &().into()));
+    assert_eq!(
+        (&status["health"]["result"], &status["health"]["reason"]),
+        (&"checking".into(), &().into())
+    );
     // Killed once more, in the second gate.
     let agent = Gated::start(&bench, "cmd:./check", &SLOW);
     agent.logs(2, "health_started");
@@ -36,7 +39,10 @@ fn killed_gate_runs_again_before_anything_is_up_to_date() {
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, named(&log, "health_started").len()), (Some(1), 1), "{log:#?}");
     assert!(reason(&log).starts_with("health cmd ./check: exit status 1, "));
-    assert_eq!((deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()), ("v01", "one", 3));
+    assert_eq!(
+        (deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()),
+        ("v01", "one", 3)
+    );
 }
 
 #[test]
@@ -88,7 +94,10 @@ fn newer_configuration_is_deployed_after_a_kill_and_its_way_back_is_the_last_hea
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!(code, Some(1), "{log:#?}");
     // The second configuration has not proven healthy.
-    assert_eq!((deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()), ("v01", "one", 4));
+    assert_eq!(
+        (deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()),
+        ("v01", "one", 4)
+    );
     assert_eq!((named(&log, "health_started").len(), named(&log, "rolled_back").len()), (1, 1));
 }
 
@@ -152,7 +161,10 @@ fn killed_rollback_is_completed_without_another_gate() {
     check(&bench, "exit 0");
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str(), bench.runs()), (Some(1), "v01", 4), "{log:#?}");
-    assert_eq!((named(&log, "rollback_resumed").len(), named(&log, "health_started").len()), (1, 0));
+    assert_eq!(
+        (named(&log, "rollback_resumed").len(), named(&log, "health_started").len()),
+        (1, 0)
+    );
     let status = says(&bench, &["status", "-json"], 0, "").json();
     assert_eq!(status["health"]["action"], "rolled_back");
     assert!(status["hold"]["reason"].as_str().unwrap().starts_with("health cmd ./check: "));

@@ -1,11 +1,12 @@
 //! The health gate: probes every check until the deploy is healthy, or until the deadline.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use deploy_store::Digest;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
 
 use crate::flags::health_flags::{Check, OnFailure, pause};
 use crate::health::probing;
@@ -49,13 +50,12 @@ pub async fn run(
     announce(gate, id);
     let goal = gate.goal;
     let mut tally = Tally::new(goal, gate.checks.iter().map(Check::label));
-    let subject = Arc::new(subject);
     let (sender, mut results) = mpsc::channel(gate.checks.len().max(1));
-    // Dropping the set ends the probes.
-    let mut tasks = JoinSet::new();
-    for (n, check) in gate.checks.iter().cloned().enumerate() {
-        tasks.spawn(repeat(n, check, Arc::clone(&subject), since, goal.deadline, sender.clone()));
-    }
+    // These are no tasks of the runtime: an agent that ends drops them, and so ends their programs.
+    let probes = gate.checks.iter().enumerate();
+    let probes = probes
+        .map(|(n, check)| Box::pin(repeat(n, check, &subject, since, goal.deadline, &sender)));
+    let mut all = together(probes.collect());
     loop {
         let due = since + tally.due(since.elapsed());
         tokio::select! {
@@ -69,6 +69,7 @@ pub async fn run(
                 tally.count(n, result);
             }
             () = tokio::time::sleep_until(due.into()) => {}
+            () = &mut all => unreachable!("probing never ends"),
         }
         match tally.decide(since.elapsed()) {
             None => {}
@@ -111,25 +112,34 @@ async fn changed(newer: &mut watch::Receiver<()>) {
     }
 }
 
+/// Runs futures that never end.
+fn together<F: Future<Output = ()> + Unpin>(mut all: Vec<F>) -> impl Future<Output = ()> + Unpin {
+    poll_fn(move |context| {
+        for one in &mut all {
+            let _ = Pin::new(one).poll(context);
+        }
+        Poll::Pending
+    })
+}
+
 /// Probes one check again and again, and sends each result with the check's number.
 async fn repeat(
     n: usize,
-    check: Check,
-    subject: Arc<Subject>,
+    check: &Check,
+    subject: &Subject,
     since: Instant,
     deadline: Duration,
-    results: mpsc::Sender<(usize, Result<(), String>)>,
+    results: &mpsc::Sender<(usize, Result<(), String>)>,
 ) {
     loop {
         let next = tokio::time::Instant::now() + pause(deadline);
         let limit = PROBE_LIMIT.min(deadline.saturating_sub(since.elapsed()));
-        let probed = tokio::time::timeout(limit, probing::probe(&check, &subject)).await;
+        let probed = tokio::time::timeout(limit, probing::probe(check, subject)).await;
         let probed = probed.unwrap_or_else(|_| {
             Err(format!("{}: no answer within {}", check.label(), seconds(limit)))
         });
-        if results.send((n, probed)).await.is_err() {
-            return;
-        }
+        // The receiver lives as long as this future.
+        let _ = results.send((n, probed)).await;
         tokio::time::sleep_until(next).await;
     }
 }

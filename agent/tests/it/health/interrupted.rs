@@ -8,7 +8,7 @@ use deploy_testing::eventually;
 
 use crate::bench::{Bench, deployed, says, terminate};
 use crate::health::gated::{
-    Gated, QUICK, SLOW, active, bench, check, events, named, once, reason, usual_script,
+    Gated, QUICK, SLOW, active, bench, check, events, is_gone, named, once, reason, usual_script,
 };
 
 /// An agent whose gate for the second configuration runs without an end.
@@ -108,10 +108,17 @@ fn signal_ends_the_gate_promptly_and_status_works_meanwhile() {
     says(&bench, &["status"], 0, "   checking   since ");
     let status = says(&bench, &["status", "-json"], 0, "").json();
     assert_eq!(status["health"]["id"], status["configuration"]["id"]);
+    // A program that runs for a check ends, too.
+    check(&bench, "sleep 600 &\necho $! >pid\nwait");
+    eventually("it hangs", || {
+        fs::read_to_string(bench.path("pid")).is_ok_and(|pid| pid.ends_with('\n'))
+    });
     let began = Instant::now();
     agent.stop();
     assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    eventually("the sleep is gone", || is_gone(&bench.path("pid")));
     assert!(bench.path("a1/checking.json").exists());
+    check(&bench, "exit 1");
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str()), (Some(1), "v01"), "{log:#?}");
 }

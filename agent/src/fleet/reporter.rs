@@ -126,9 +126,17 @@ impl Reports {
 
     /// The end of what the script has printed.
     pub fn printed(&self, output: &[u8]) {
-        if let Some(deploy) = &mut self.inner().deploy {
+        let mut inner = self.inner();
+        // From the health gate on, only a rollback runs a script.
+        if let Some(deploy) = inner.deploy.as_mut().filter(|it| it.phase < Phase::Checking) {
             deploy.output = output.to_vec();
         }
+    }
+
+    /// The health gate of `deployed` begins. If no deploy of it is under way, the gate belongs to
+    /// the deploy that the agent before has begun, or is another try.
+    pub fn checks(&self, deployed: Digest) {
+        self.change(|inner| inner.check(deployed));
     }
 
     /// The deploy under way has succeeded.
@@ -170,6 +178,34 @@ impl Reports {
             let (reason, message) = (Some(reasons::reason(err)), err.to_string());
             let exit_code = reasons::exit_code(err);
             inner.push_new(Report { reason, message, exit_code, ..state });
+        });
+    }
+
+    /// `wants` is not healthy, for the reason in `message`, and the agent has returned to `runs`.
+    pub fn rolled_back(&self, runs: Option<Digest>, wants: Option<Digest>, message: String) {
+        let phase = Phase::RolledBack;
+        self.unhealthy(Report { phase, runs, wants, message, ..Report::default() });
+    }
+
+    /// The deployed configuration `id` is not healthy, for the reason in `message`, and is kept.
+    pub fn rejected(&self, id: Digest, message: String) {
+        let (phase, runs, wants) = (Phase::Failed, Some(id), Some(id));
+        self.unhealthy(Report { phase, runs, wants, message, ..Report::default() });
+    }
+
+    fn unhealthy(&self, state: Report) {
+        self.change(|inner| {
+            inner.lost = 0;
+            let state = Report { reason: Some(Reason::Health), ..state };
+            match inner.deploy.take().filter(|deploy| state.wants == Some(deploy.wants)) {
+                Some(mut deploy) => {
+                    deploy.step(state.phase);
+                    inner.counts.ended(state.phase, &deploy.steps);
+                    let output = end(&deploy.output, MAX_OUTPUT);
+                    inner.push(Report { steps: deploy.steps, output, ..state });
+                }
+                None => inner.push_new(state),
+            }
         });
     }
 
@@ -274,6 +310,41 @@ impl Inner {
     fn ended(&self, deploy: Deploy, phase: Phase) -> Report {
         let Deploy { runs, wants, steps, .. } = deploy;
         Report { phase, runs, wants: Some(wants), steps, ..Report::default() }
+    }
+
+    fn check(&mut self, deployed: Digest) {
+        let mut deploy = match self.deploy.take().filter(|deploy| deploy.wants == deployed) {
+            Some(deploy) => deploy,
+            None => self.taken_up(deployed),
+        };
+        let is_new = deploy.phase < Phase::Checking;
+        if is_new {
+            deploy.step(Phase::Checking);
+            deploy.runs = Some(deployed);
+        }
+        self.deploy = Some(deploy);
+        if is_new {
+            self.push_deploy();
+        } else {
+            let (phase, runs) = (Phase::Checking, Some(deployed));
+            self.push_new(Report { phase, runs, wants: runs, ..Report::default() });
+        }
+    }
+
+    /// The deploy of `wants` that the last report is about, if it has not ended; otherwise a new
+    /// one.
+    fn taken_up(&mut self, wants: Digest) -> Deploy {
+        let last = self.last.as_ref();
+        let last = last.filter(|last| last.wants == Some(wants) && !last.phase.is_final());
+        let (phase, steps) = match last {
+            Some(last) => (last.phase, last.steps.clone()),
+            None => {
+                self.attempts += 1;
+                (Phase::Offered, Vec::new())
+            }
+        };
+        let since = Instant::now();
+        Deploy { runs: Some(wants), wants, phase, steps, since, output: Vec::new() }
     }
 
     fn push_deploy(&mut self) {

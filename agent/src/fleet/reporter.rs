@@ -399,7 +399,9 @@ fn end(output: &[u8], most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use deploy_wire::client::ClientError;
-    use deploy_wire::fleet::Phase::{Failed, Fetched, Healthy, Held, Offered, Staged};
+    use deploy_wire::fleet::Phase::{
+        Checking, Failed, Fetched, Healthy, Held, Offered, RolledBack, Script, Staged,
+    };
 
     use super::*;
 
@@ -487,6 +489,51 @@ mod tests {
         assert_eq!((report.seq, report.attempt), (5, 2));
         assert_eq!((report.reason, report.wants), (Some(Reason::Registry), Some(id("1"))));
         assert_eq!(reports.counts().2.failed, 2);
+    }
+
+    #[test]
+    fn gate_ends_a_deploy_or_takes_one_up() {
+        let before = reports();
+        before.begin(Some(id("1")), id("2"));
+        before.reached(Script);
+        before.printed(b"of the deploy");
+        before.checks(id("2"));
+        let report = before.after(0).remove(0);
+        assert_eq!(
+            (report.phase, report.runs, report.wants),
+            (Checking, Some(id("2")), report.runs)
+        );
+        let killed =
+            Reports::new(About { link: "copy".to_owned(), ..About::default() }, before.file());
+        // The rollback's script.
+        before.reached(Script);
+        before.printed(b"of the rollback");
+        let back = |reports: &Reports| {
+            reports.rolled_back(Some(id("1")), Some(id("2")), "no answer".to_owned());
+            reports.after(0).pop().unwrap()
+        };
+        let report = back(&before);
+        assert_eq!((report.phase, report.reason), (RolledBack, Some(Reason::Health)));
+        assert_eq!((report.runs, report.wants), (Some(id("1")), Some(id("2"))));
+        assert_eq!((&*report.message, &*report.output), ("no answer", "of the deploy"));
+        let steps: Vec<Phase> = report.steps.iter().map(|step| step.phase).collect();
+        assert_eq!(steps, [Script, Checking, RolledBack]);
+        assert_eq!(before.counts().2.rolled_back, 1);
+        assert_eq!(back(&before), report, "later cycles report nothing new");
+
+        // The next agent repeats the gate in the same deploy.
+        let seq = killed.file().seq;
+        killed.checks(id("2"));
+        assert_eq!(killed.file().seq, seq);
+        killed.healthy();
+        let report = killed.after(0).pop().unwrap();
+        assert_eq!((report.attempt, report.phase, report.steps.len()), (1, Healthy, 3));
+        // Another try is another deploy.
+        killed.checks(id("2"));
+        killed.rejected(id("2"), "no answer".to_owned());
+        let report = killed.after(0).pop().unwrap();
+        assert_eq!((report.attempt, report.phase), (2, Failed));
+        assert_eq!((report.reason, report.runs), (Some(Reason::Health), Some(id("2"))));
     }
 
     #[test]

@@ -66,6 +66,11 @@ pub async fn run(
             return ended.map_or(Err(err), Ok);
         }
     };
+    // An offer that `wanted` takes into account is not newer.
+    newer.mark_unchanged();
+    if agent.offers.received().count != wanted.count {
+        newer.mark_changed();
+    }
     *offered = wanted.id;
     agent.reports.decides(wanted.revision);
     let held = wanted.held.as_deref();

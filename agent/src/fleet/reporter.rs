@@ -102,7 +102,8 @@ impl Reports {
     /// deploy of `wants`, this one continues it.
     pub fn begin(&self, runs: Option<Digest>, wants: Digest) {
         self.change(|inner| {
-            if inner.deploy.as_ref().is_some_and(|deploy| deploy.wants == wants) {
+            let continued = |it: &Deploy| it.wants == wants && it.phase < Phase::Checking;
+            if inner.deploy.as_ref().is_some_and(continued) {
                 return;
             }
             inner.attempts += 1;

@@ -136,7 +136,7 @@ fn gate_of_a_held_host_ends_and_nothing_new_is_deployed() {
     reports(&bench, "checking");
     bench.operator("ssh", &["host hold web-01 -m 'new disk'"], "");
     eventually("the gate begins again", || {
-        bench.agent_log().matches("checking whether").count() == 3
+        bench.agent_log().matches("checking whether").count() >= 3
     });
     change(&bench, "v03", "three\n");
     check(&bench, "exit 0");

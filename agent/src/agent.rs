@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use crate::fetch::throttle::Throttle;
 use crate::fleet::offers::Offers;
 use crate::fleet::reporter::Reports;
+use crate::health::gate::Gate;
 use crate::records::agent_report::Reporter;
 use crate::sandbox::Confinement;
 use crate::script::Script;
@@ -44,11 +45,13 @@ pub struct Agent {
     pub spares: Option<Spares>,
     /// Limits the rate of downloads.
     pub throttle: Throttle,
+    /// The health gate, if there are checks.
+    pub health: Option<Gate>,
     /// What the agent reports to the registry.
     pub reports: Reports,
     /// What the registry offers.
     pub offers: Offers,
-    /// Announces that the registry may have another configuration.
+    /// Announces that the registry may have another configuration. This ends a health gate early.
     pub superseded: watch::Sender<()>,
     /// Whether to suppress progress.
     pub quiet: bool,

@@ -1,11 +1,13 @@
 //! A cycle reads the agent's records, asks the registry, decides, and acts on the decision.
 //!
-//! A deploy has four steps: `preflight`, `prepare`, `switch`, `finish`. Only this file, `redeploy`
-//! and `deploy_previous` (a rollback) run all four steps.
+//! A deploy has five steps: `preflight`, `prepare`, `switch`, `check_health`, `finish`. Only this
+//! file, `redeploy` and `deploy_previous` (a rollback) run them; the agent does not check a rollback.
 
+mod check_health;
 pub mod decision;
 pub mod deploy_previous;
 mod finish;
+mod health_outcome;
 mod preflight;
 mod prepare;
 mod redeploy;
@@ -13,21 +15,26 @@ pub mod switch;
 mod wanted;
 
 use std::fmt::Write as _;
+use std::time::Instant;
 
 use deploy_store::{Configuration, Digest};
+use tokio::sync::watch;
 
 use crate::agent::Agent;
 use crate::blocking;
 use crate::cycle::decision::{Action, Decision, Known, decide};
 pub use crate::cycle::decision::{Change, Outcome};
-use crate::cycle::finish::{Left, finish};
+use crate::cycle::finish::Left;
+pub use crate::cycle::health_outcome::retry_rejected;
 use crate::cycle::prepare::{ChangedRoot, prepare};
 use crate::cycle::switch::{Previous, Switch};
+use crate::cycle::wanted::Wanted;
 use crate::error::Result;
 use crate::fetch::registry_session::Session;
 use crate::fleet::derived_state::held_since;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::state_file;
+use crate::records::unproven::{self, Unproven};
 use crate::space::spare_builder;
 
 /// Runs one cycle. `waiting` is a configuration whose script failed and must not run again yet.
@@ -38,95 +45,145 @@ pub async fn run(
     waiting: Option<&Configuration>,
     offered: &mut Option<Digest>,
 ) -> Result<Outcome> {
-    let (deployed, hold) = read_records(agent).await?;
+    // Whatever is announced from here on may come too late for this cycle.
+    let mut newer = agent.superseded.subscribe();
+    let Records { deployed, hold, unproven } = read_records(agent).await?;
     let deployed_id = deployed.as_ref().map(Configuration::id);
     if let Some(hold) = hold.as_ref().filter(|hold| hold.is_unfinished(deployed_id)) {
         // The completion of a rollback does not depend on the registry, which may be unreachable.
-        deploy_previous::resume(agent, session, hold).await?;
-        let (runs, wants) = (hold.to.parse().ok(), hold.from.parse().ok());
-        agent.reports.held(runs, wants, held_since(hold));
-        return Ok(Outcome::RolledBack);
+        return health_outcome::resume(agent, session, hold).await;
     }
-    let wanted = wanted::ask(agent, session).await?;
+    let needs_redeploy = redeploy::is_needed(agent, deployed_id).await;
+    let wanted = match wanted::ask(agent, session).await {
+        Ok(wanted) => wanted,
+        Err(err) => {
+            // Neither does the end of an interrupted gate.
+            let interrupted = unproven.is_some_and(|it| it.is_of(deployed_id) && !it.is_rejected());
+            let Some(deployed) = deployed.filter(|_| interrupted && !needs_redeploy) else {
+                return Err(err);
+            };
+            let ended = health_outcome::end_gate(agent, session, &deployed, &mut newer).await?;
+            return ended.map_or(Err(err), Ok);
+        }
+    };
+    // An offer that `wanted` takes into account is not newer.
+    newer.mark_unchanged();
+    if agent.offers.received().count != wanted.count {
+        newer.mark_changed();
+    }
     *offered = wanted.id;
     agent.reports.decides(wanted.revision);
     let held = wanted.held.as_deref();
-    let new = if held.is_some() { deployed.clone() } else { wanted.configuration };
+    let new = if held.is_some() { deployed.clone() } else { wanted.configuration.clone() };
     let Some(new) = new else {
         agent.reports.held(None, wanted.id, held.unwrap_or_default().to_owned());
         return Ok(Outcome::HostHeld);
     };
     let known = Known {
         deployed: deployed.as_ref(),
-        needs_redeploy: redeploy::is_needed(agent, deployed_id).await,
+        needs_redeploy,
         offered: &new,
         hold: hold.as_ref().filter(|_| held.is_none()),
         waiting,
+        unproven: unproven.as_ref(),
     };
     let decision = decide(&known);
     if decision.lifts_hold {
         lift_hold(agent, new.id()).await?;
     }
-    let outcome = act(agent, session, &known, &decision, wanted.is_pushed).await?;
-    let target = Some(decision.target.id());
-    Ok(match (outcome, held, &hold) {
-        (Outcome::UpToDate | Outcome::Switched, Some(why), _) => {
-            agent.reports.held(target, wanted.id, why.to_owned());
-            Outcome::HostHeld
-        }
-        (Outcome::RolledBack, _, Some(hold)) => {
-            agent.reports.held(target, wanted.id, held_since(hold));
-            outcome
-        }
-        (Outcome::UpToDate | Outcome::Switched, None, _) => {
-            agent.reports.up_to_date(decision.target.id());
-            outcome
-        }
-        (Outcome::Held, ..) => {
-            agent.reports.unchanged();
-            outcome
-        }
-        _ => outcome,
-    })
+    if decision.lifts_rejection {
+        lift_rejection(agent, new.id()).await?;
+    }
+    match act(agent, session, &known, &decision, &wanted, &mut newer).await? {
+        Some(outcome) => Ok(outcome),
+        None => Ok(report(agent, &known, &decision, &wanted)),
+    }
 }
 
-/// Acts on a decision. `is_pushed`: the registry sent the configuration on its own, and may have
-/// said when to begin.
+/// Reports that the cycle ended as `decision` says. Returns the outcome.
+fn report(agent: &Agent, known: &Known<'_>, decision: &Decision<'_>, wanted: &Wanted) -> Outcome {
+    let outcome = decision.outcome;
+    let target = decision.target.id();
+    match (outcome, &wanted.held, known.hold, known.unproven) {
+        (Outcome::UpToDate | Outcome::Switched, Some(why), ..) => {
+            agent.reports.held(Some(target), wanted.id, why.clone());
+            return Outcome::HostHeld;
+        }
+        (Outcome::RolledBack, _, Some(hold), _) => match &hold.reason {
+            Some(reason) => agent.reports.rolled_back(Some(target), wanted.id, reason.clone()),
+            None => agent.reports.held(Some(target), wanted.id, held_since(hold)),
+        },
+        (Outcome::UpToDate | Outcome::Switched, None, ..) => agent.reports.up_to_date(target),
+        (Outcome::Rejected, _, _, Some(unproven)) => {
+            agent.reports.rejected(target, unproven.to_text());
+        }
+        (Outcome::Held, ..) => agent.reports.unchanged(),
+        _ => {}
+    }
+    outcome
+}
+
+/// Acts on a decision. Returns how the cycle ends if it does not end as the decision says.
 async fn act(
     agent: &Agent,
     session: &mut Session,
     known: &Known<'_>,
     decision: &Decision<'_>,
-    is_pushed: bool,
-) -> Result<Outcome> {
+    wanted: &Wanted,
+    newer: &mut watch::Receiver<()>,
+) -> Result<Option<Outcome>> {
     let target = decision.target;
     let begin = || agent.reports.begin(known.deployed.map(Configuration::id), target.id());
-    match decision.action {
-        Action::Wait => {}
+    let (left, since) = match decision.action {
+        Action::Wait => return Ok(None),
         Action::Maintain => {
             switch::mend_link(agent, target).await?;
             spare_builder::prepare(agent, target);
+            return Ok(None);
         }
+        Action::Check => (Left::Behind(None), Instant::now()),
         Action::Redeploy => {
             begin();
-            redeploy::run(agent, session, target).await?;
+            (Left::Nothing, redeploy::run(agent, session, target).await?)
         }
         Action::Deploy(change) => {
             announce(change, target);
             begin();
-            if is_pushed && !agent.offers.wait_to_start().await {
-                return Ok(Outcome::Superseded);
+            // The registry may have said when to begin.
+            if wanted.is_pushed && !agent.offers.wait_to_start().await {
+                return Ok(Some(Outcome::Superseded));
             }
-            deploy(agent, session, known.deployed, target).await?;
+            let ended = deploy(agent, session, known.deployed, target).await?;
+            (Left::Behind(known.deployed), ended)
         }
-    }
-    Ok(decision.outcome)
+    };
+    let gate = health_outcome::Gated { target, left, since, offered: Some(known.offered.id()) };
+    health_outcome::check(agent, session, gate, newer).await
 }
 
-/// Reads the deployed configuration, and the hold that a rollback left.
-async fn read_records(agent: &Agent) -> Result<(Option<Configuration>, Option<RollbackHold>)> {
+/// What the agent knows from its directory.
+struct Records {
+    deployed: Option<Configuration>,
+    /// The hold that a rollback left.
+    hold: Option<RollbackHold>,
+    /// The configuration that has not proven healthy.
+    unproven: Option<Unproven>,
+}
+
+async fn read_records(agent: &Agent) -> Result<Records> {
     let (dir, state) = (agent.dir.clone(), agent.state.clone());
-    blocking::run(move || Ok((state_file::read(&state)?, RollbackHold::read(&dir)?))).await
+    let has_gate = agent.health.is_some();
+    let read = move || {
+        let deployed = state_file::read(&state)?;
+        let hold = RollbackHold::read(&dir)?;
+        let unproven = Unproven::read(&dir);
+        if unproven.is_some() && !has_gate {
+            // An agent without checks has nothing to prove.
+            unproven::remove(&dir)?;
+        }
+        Ok(Records { deployed, hold, unproven: unproven.filter(|_| has_gate) })
+    };
+    blocking::run(read).await
 }
 
 async fn lift_hold(agent: &Agent, id: Digest) -> Result<()> {
@@ -136,19 +193,24 @@ async fn lift_hold(agent: &Agent, id: Digest) -> Result<()> {
     Ok(())
 }
 
+/// Ends the rejection of the deployed configuration. It has still not proven healthy.
+async fn lift_rejection(agent: &Agent, id: Digest) -> Result<()> {
+    tracing::info!(event = "released", %id, "the registry's configuration is now {id}: nothing is held any more");
+    retry_rejected(agent).await?;
+    Ok(())
+}
+
+/// Deploys `new`. Returns the time of the script's end.
 async fn deploy(
     agent: &Agent,
     session: &mut Session,
     old: Option<&Configuration>,
     new: &Configuration,
-) -> Result<()> {
+) -> Result<Instant> {
     preflight::check(agent, new)?;
     let root = prepare(agent, session, new, ChangedRoot::Refuse).await?;
     let (deployed, previous) = (old, Previous::Keep);
-    switch::run(agent, Switch { deployed, new, root: &root, previous, hold: None }).await?;
-    agent.reports.healthy();
-    finish(agent, Left::Behind(old), new).await;
-    Ok(())
+    switch::run(agent, Switch { deployed, new, root: &root, previous, hold: None }).await
 }
 
 fn announce(change: Change, new: &Configuration) {

@@ -1,6 +1,7 @@
 //! The command line.
 
 mod fingerprint;
+pub mod health_flags;
 mod link_flag;
 pub mod owner_flag;
 pub mod sub_help;
@@ -19,6 +20,7 @@ use deploy_cli::log::Format;
 use deploy_wire::flags::normalize;
 use deploy_wire::fleet::HostName;
 
+use crate::flags::health_flags::HealthFlags;
 pub use crate::flags::link_flag::Link;
 use crate::sandbox::Confine;
 
@@ -231,6 +233,9 @@ pub struct Flags {
         value_name = "FINGERPRINT"
     )]
     pub fp: String,
+    /// The flags of the health gate.
+    #[command(flatten)]
+    pub health: HealthFlags,
     /// Name of this host in reports to the registry; the machine's name by default.
     #[arg(long, env = "DEPLOY_AGENT_HOST", value_name = "NAME")]
     pub host: Option<HostName>,
@@ -368,7 +373,7 @@ impl Flags {
         if self.poll.is_zero() {
             return Err(Refused("-poll must be more than 0s; 30s is usual"));
         }
-        Ok(())
+        self.health.check()
     }
 
     /// Whether the user gave the number of roots to keep. If so, roots that another program made
@@ -431,6 +436,28 @@ mod tests {
         assert_eq!(flags.script_arg, ["-a", "--", "--b=c", "x,y"]);
         assert!(flags.v);
         assert!(read("deploy-agent -script-arg").is_err());
+    }
+
+    #[test]
+    fn deadlines_of_the_health_gate_must_fit_into_each_other() {
+        let fp = format!("SHA256:{}", "x".repeat(43));
+        let check = |more: &str| {
+            let line = format!("deploy-agent -name p -fp {fp} {more}");
+            read(line.trim_end()).unwrap().flags.check().map_err(|refused| refused.to_string())
+        };
+        let fits = ["", "-health registry", "-health-deadline 0s", "-health-min 1h"];
+        assert!(fits.into_iter().all(|more| check(more).is_ok()));
+        for (more, want) in [
+            ("-health-deadline 0s", "-health-deadline must be more than 0s"),
+            ("-health-min 5m", "lower -health-min, or raise -health-deadline"),
+            ("-health-min 4m58s", "-health-successes"),
+            ("-health-min 0s -health-successes 301", "-health-successes"),
+        ] {
+            let refused = check(&format!("-health registry {more}")).unwrap_err();
+            assert!(refused.contains(want), "{more}: {refused}");
+        }
+        check("-health registry -health-min 4m57s").unwrap();
+        check("-health registry -health-min 200ms -health-deadline 1s").unwrap();
     }
 
     #[test]

@@ -17,12 +17,14 @@ pub mod records {
     pub mod agent_report;
     pub mod current_link;
     pub mod instance;
+    pub mod last_gate;
     pub mod previous;
     pub mod report_file;
     pub mod rollback_hold;
     pub mod running_script;
     pub mod state_file;
     pub mod state_owner;
+    pub mod unproven;
     pub mod unsettled;
 }
 
@@ -33,6 +35,18 @@ pub mod script;
 pub mod error;
 
 pub mod fetch;
+
+/// The health gate: checks whether a deployed configuration works.
+pub mod health {
+    mod command_probe;
+    pub mod gate;
+    mod http_probe;
+    mod probing;
+    pub mod subject;
+    pub mod tally;
+    mod tcp_probe;
+    mod wording;
+}
 
 /// The watch at the registry: offers come in, reports go out.
 pub mod fleet {

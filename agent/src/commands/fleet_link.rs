@@ -18,6 +18,7 @@ use crate::fleet::identity::Identity;
 use crate::fleet::report_keeper::Keeper;
 use crate::fleet::watch_task::{self, Watch};
 use crate::records::rollback_hold::RollbackHold;
+use crate::records::unproven::Unproven;
 use crate::records::{state_file, unsettled};
 
 /// Longest time that an agent with `-once` waits until its reports are delivered.
@@ -100,6 +101,7 @@ fn records(agent: &Agent) -> Records {
         deployed: state_file::peek(&agent.state).ok().flatten().as_ref().map(Configuration::id),
         left: unsettled::read(&agent.dir),
         hold: RollbackHold::read(&agent.dir).ok().flatten(),
+        unproven: Unproven::read(&agent.dir).filter(|_| agent.health.is_some()),
         output: script_log(agent).unwrap_or_default(),
     }
 }

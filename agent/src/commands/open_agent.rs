@@ -15,6 +15,8 @@ use crate::fetch::throttle::Throttle;
 use crate::flags::{Flags, MAX_BLOB, owner_flag};
 use crate::fleet::offers::Offers;
 use crate::fleet::reporter::{About, Reports};
+use crate::health::gate::Gate;
+use crate::health::tally::Goal;
 use crate::records::agent_report::{Reporter, link_word};
 use crate::records::report_file::ReportFile;
 use crate::records::{running_script, state_owner};
@@ -79,6 +81,7 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationNam
         report.keep_blobs = settings.keep_blobs;
         report.min_free = flags.min_free;
         report.spare = None;
+        report.health = report.health.take().filter(|_| agent.health.is_some());
     });
     Ok((agent, name))
 }
@@ -114,12 +117,25 @@ pub(super) fn agent(flags: &Flags, settings: &Settings, store: Store, stop: Stop
         // With `-once` there is no spare, because a spare exists only while the agent runs.
         spares: (!flags.no_spare && !flags.once).then(Spares::default),
         throttle: Throttle::new(flags.limit_download),
+        health: health(flags),
         reports: Reports::new(about, ReportFile::read(&flags.dir)),
         offers: Offers::default(),
         superseded: watch::Sender::new(()),
         quiet: flags.q,
         stop,
     })
+}
+
+/// The health gate of the flags, if they name checks.
+fn health(flags: &Flags) -> Option<Gate> {
+    let flags = &flags.health;
+    let goal = Goal {
+        successes: flags.health_successes.get(),
+        min: flags.health_min,
+        deadline: flags.health_deadline,
+    };
+    let (checks, on_failure) = (flags.health.clone(), flags.on_failure);
+    (!checks.is_empty()).then_some(Gate { checks, goal, on_failure })
 }
 
 pub(super) fn session(flags: &Flags) -> Session {

@@ -11,7 +11,6 @@ use crate::control::protocol::{Answer, Request};
 use crate::control::{ask, handler};
 use crate::cycle::deploy_previous::{self, Released, RolledBack};
 use crate::flags::Flags;
-use crate::records::rollback_hold::RollbackHold;
 use crate::records::state_owner;
 use crate::script::Script;
 
@@ -23,7 +22,7 @@ pub(super) fn run_rollback(flags: &Flags, json: bool) -> Result<u8> {
 pub(super) fn run_release(flags: &Flags, json: bool) -> Result<u8> {
     let answer = ask::either(&flags.dir, &Request::Release, || {
         let _lock = Lock::take(&flags.dir)?;
-        let was_held = RollbackHold::lift(&flags.dir)?;
+        let was_held = deploy_previous::release(&flags.dir)?;
         Ok(Answer::of(exit::OK, &Released { was_held }))
     })?;
     show(&answer, json, Released::to_text)

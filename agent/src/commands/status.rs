@@ -17,9 +17,11 @@ use serde::Serialize;
 use crate::commands::print;
 use crate::flags::Flags;
 use crate::records::agent_report::{Placed, Report, Spare};
+use crate::records::last_gate::LastGate;
 use crate::records::report_file::ReportFile;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::running_script::{self, Running};
+use crate::records::unproven::Unproven;
 use crate::records::unsettled::{self, Unsettled};
 use crate::records::{previous, state_file};
 use crate::sandbox::Sandbox;
@@ -57,6 +59,8 @@ pub struct Status {
     hold_error: Option<String>,
     /// The record of the last script, if that script did not succeed.
     unsettled: Option<Left>,
+    /// The last health gate.
+    health: Option<LastGate>,
     /// Number of quarantined files.
     quarantine: u64,
     /// The name of this host at the registry.
@@ -176,6 +180,9 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         Ok(hold) => (hold, None),
         Err(err) => (None, Some(err.to_string())),
     };
+    let record = Unproven::read(dir);
+    let hold_of_rollback = hold.as_ref().filter(|hold| !hold.is_unfinished(current));
+    let health = report.health.map(|gate| gate.completed(hold_of_rollback, record.as_ref()));
     let script = running_script::read(dir);
     // While the first attempt runs, the server does not count as unsettled.
     let unsettled = unsettled::read(dir).filter(|left| script.is_none() || left.failures > 0);
@@ -207,6 +214,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         hold,
         hold_error,
         unsettled,
+        health,
         quarantine,
         host: report.host,
         watching: report.watching && agent_pid.is_some(),

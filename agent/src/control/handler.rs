@@ -12,7 +12,6 @@ use crate::control::protocol::{Answer, Request};
 use crate::cycle::deploy_previous::{self, Released};
 use crate::error::Error;
 use crate::fetch::registry_session::Session;
-use crate::records::rollback_hold::RollbackHold;
 use crate::space::collection;
 
 /// What the polling loop does after a request.
@@ -47,7 +46,7 @@ pub async fn serve(
         }
         Request::Release => {
             let dir = agent.dir.clone();
-            let done = blocking::run(move || RollbackHold::lift(&dir)).await;
+            let done = blocking::run(move || deploy_previous::release(&dir)).await;
             let done = done.map(|was_held| Released { was_held }).map_err(Error::from);
             (answer(done), Next::Poll)
         }

@@ -14,7 +14,7 @@ use crate::records::unsettled::Unsettled;
 /// How a poll of the registry ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Synced {
-    /// `up_to_date`, `switched`, `held`, `rolled_back` or `failed`.
+    /// `up_to_date`, `switched`, `held`, `rolled_back`, `rejected` or `failed`.
     pub outcome: String,
     /// Id of the registry's configuration, if the registry answered.
     pub id: Option<String>,
@@ -39,6 +39,7 @@ impl Synced {
                          configuration stays"
                 )
             }
+            ("rejected", Some(reason)) => format!("not healthy: {id}: {reason}"),
             (_, Some(reason)) => format!("not deployed: {id}: {reason}"),
             (outcome, None) => format!("{outcome}: {id}"),
         };
@@ -76,6 +77,7 @@ pub fn answer(
         Ok(Outcome::UpToDate) => Answer::of(exit::OK, &synced("up_to_date", None)),
         Ok(Outcome::Switched) => Answer::of(exit::OK, &synced("switched", None)),
         Ok(Outcome::Held) => Answer::of(exit::FAILED, &synced("held", waits)),
+        Ok(Outcome::Rejected) => Answer::of(exit::FAILED, &synced("rejected", waits)),
         Ok(Outcome::HostHeld) => {
             let reason = "an operator holds this host at the registry; host release ends the hold";
             Answer::of(exit::FAILED, &synced("held", Some(reason.to_owned())))
@@ -84,10 +86,16 @@ pub fn answer(
             let reason = "a newer configuration arrived, and is deployed next".to_owned();
             Answer::of(exit::FAILED, &synced("held", Some(reason)))
         }
+        Ok(Outcome::Undecided) => {
+            let reason = "the health gate has not decided".to_owned();
+            Answer::of(exit::FAILED, &synced("held", Some(reason)))
+        }
         Ok(Outcome::RolledBack) => {
-            let to = hold.map_or_else(String::new, |hold| format!(" to {}", hold.to));
+            let to = hold.as_ref().map_or_else(String::new, |hold| format!(" to {}", hold.to));
+            let why = hold.and_then(|hold| hold.reason).map(|reason| format!("{reason}; "));
+            let why = why.unwrap_or_default();
             let reason = format!(
-                "the registry's configuration is held since a rollback{to}; deploy-agent rollback \
+                "{why}the registry's configuration is held since a rollback{to}; deploy-agent rollback \
                  -release ends the hold"
             );
             Answer::of(exit::FAILED, &synced("rolled_back", Some(reason)))

@@ -4,6 +4,7 @@
 use deploy_store::{Configuration, Layer};
 
 use crate::records::rollback_hold::RollbackHold;
+use crate::records::unproven::Unproven;
 
 /// The result of a cycle that did not fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,10 +17,14 @@ pub enum Outcome {
     RolledBack,
     /// A configuration was deployed.
     Switched,
+    /// The registry's configuration is deployed, and its health gate failed.
+    Rejected,
     /// An operator holds the host: nothing new is deployed.
     HostHeld,
     /// A newer offer arrived before the deploy began.
     Superseded,
+    /// The health gate was interrupted: the registry may have another configuration.
+    Undecided,
 }
 
 /// What is new in a configuration.
@@ -63,6 +68,8 @@ pub struct Known<'a> {
     pub hold: Option<&'a RollbackHold>,
     /// A configuration whose script failed and must not run again yet.
     pub waiting: Option<&'a Configuration>,
+    /// A configuration that has not proven healthy, if any.
+    pub unproven: Option<&'a Unproven>,
 }
 
 /// What to do with a configuration.
@@ -72,6 +79,8 @@ pub enum Action {
     Wait,
     /// The configuration is deployed already: only maintain the symlink and the spare root.
     Maintain,
+    /// The configuration is deployed already, but its health gate has not ended: run the gate.
+    Check,
     /// The configuration is deployed already: deploy it again.
     Redeploy,
     /// Deploy the configuration, which differs from the deployed configuration.
@@ -83,6 +92,8 @@ pub enum Action {
 pub struct Decision<'a> {
     /// Whether to lift the hold of a rollback first, because the hold no longer applies.
     pub lifts_hold: bool,
+    /// Whether the rejection of the deployed configuration ends: the registry has another one.
+    pub lifts_rejection: bool,
     /// What to do with `target`.
     pub action: Action,
     /// The configuration that is or will be deployed.
@@ -98,7 +109,14 @@ pub fn decide<'a>(known: &Known<'a>) -> Decision<'a> {
     let target = known.deployed.filter(|_| is_held).unwrap_or(known.offered);
     let waits =
         known.waiting.is_some_and(|waiting| Change::between(Some(waiting), target) == Change::None);
+    let unproven = known.unproven.filter(|unproven| unproven.is_of(deployed_id));
+    let was_rejected = unproven.is_some_and(Unproven::is_rejected);
+    let is_rejected = was_rejected && deployed_id == Some(target.id());
     let (action, outcome) = match Change::between(known.deployed, target) {
+        _ if is_rejected => (Action::Wait, Outcome::Rejected),
+        Change::None if !known.needs_redeploy && unproven.is_some() => {
+            (Action::Check, Outcome::UpToDate)
+        }
         Change::None if !known.needs_redeploy => (Action::Maintain, Outcome::UpToDate),
         _ if waits => (Action::Wait, Outcome::Held),
         Change::None => (Action::Redeploy, Outcome::Switched),
@@ -108,7 +126,9 @@ pub fn decide<'a>(known: &Known<'a>) -> Decision<'a> {
         Outcome::UpToDate | Outcome::Switched if is_held => Outcome::RolledBack,
         other => other,
     };
-    Decision { lifts_hold: known.hold.is_some() && !is_held, action, target, outcome }
+    let lifts_hold = known.hold.is_some() && !is_held;
+    let lifts_rejection = was_rejected && !is_rejected;
+    Decision { lifts_hold, lifts_rejection, action, target, outcome }
 }
 
 #[cfg(test)]
@@ -117,6 +137,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::records::unproven::Failure;
 
     fn configuration(name: &str, layers: &[(&str, &str)]) -> Configuration {
         let now = "2026-11-23T03:49:00Z".parse().unwrap();
@@ -162,6 +183,7 @@ mod tests {
             offered,
             hold: None,
             waiting: None,
+            unproven: None,
         };
         let deploy = |change| (Action::Deploy(change), Outcome::Switched, true);
         assert_eq!(decided(&known(None, &one)), deploy(Change::Tree));
@@ -185,6 +207,7 @@ mod tests {
             offered,
             hold: None,
             waiting: Some(&two),
+            unproven: None,
         };
         let wait = (Action::Wait, Outcome::Held, true);
         assert_eq!(decided(&known(&two, true)), wait);
@@ -206,6 +229,7 @@ mod tests {
             offered,
             hold: Some(&hold),
             waiting: None,
+            unproven: None,
         };
         let same = known(&bad);
         assert_eq!(decided(&same), (Action::Maintain, Outcome::RolledBack, false));
@@ -225,5 +249,71 @@ mod tests {
         assert_eq!(decided(&elsewhere).0, Action::Deploy(Change::Tree));
         let first = Known { deployed: None, ..same };
         assert_eq!(decided(&first), (Action::Deploy(Change::Tree), Outcome::Switched, true));
+    }
+    #[test]
+    fn interrupted_gate_runs_again_unless_something_else_is_to_be_deployed() {
+        let [old, new, fix] = ["1", "2", "3"].map(|bytes| configuration("p", &[("v1", bytes)]));
+        let record = Unproven::new(new.id(), Some(old.id()));
+        let known = Known {
+            deployed: Some(&new),
+            needs_redeploy: false,
+            offered: &new,
+            hold: None,
+            waiting: None,
+            unproven: Some(&record),
+        };
+        assert_eq!(decided(&known), (Action::Check, Outcome::UpToDate, true));
+        let unsettled = Known { needs_redeploy: true, ..known };
+        assert_eq!(decided(&unsettled).0, Action::Redeploy);
+        let fixed = Known { offered: &fix, ..known };
+        assert_eq!(decided(&fixed).0, Action::Deploy(Change::Tree));
+        assert!(!decide(&fixed).lifts_rejection);
+        let label = configuration("p", &[("v2", "2")]);
+        let renamed = Known { offered: &label, ..known };
+        assert_eq!(decided(&renamed).0, Action::Deploy(Change::Labels));
+        // The record is of another configuration.
+        let elsewhere = Known { deployed: Some(&old), offered: &old, ..known };
+        assert_eq!(decided(&elsewhere).0, Action::Maintain);
+        // The deployed configuration is the target of a hold.
+        let back = hold(&fix, &new);
+        let held = Known { hold: Some(&back), offered: &fix, ..known };
+        assert_eq!(decided(&held), (Action::Check, Outcome::RolledBack, false));
+    }
+
+    #[test]
+    fn rejected_configuration_is_not_tried_again_until_the_registry_changes() {
+        let [old, bad, fix] = ["1", "2", "3"].map(|bytes| configuration("p", &[("v1", bytes)]));
+        let (reason, at) = ("status 503".to_owned(), Timestamp::UNIX_EPOCH);
+        let failure = Some(Failure { reason, way_back: None, at });
+        let record = Unproven { failure, ..Unproven::new(bad.id(), Some(old.id())) };
+        let known = Known {
+            deployed: Some(&bad),
+            needs_redeploy: false,
+            offered: &bad,
+            hold: None,
+            waiting: None,
+            unproven: Some(&record),
+        };
+        let label = configuration("p", &[("v2", "2")]);
+        for needs_redeploy in [false, true] {
+            for (offered, waiting) in [(&bad, None), (&label, None), (&bad, Some(&bad))] {
+                let known = Known { needs_redeploy, offered, waiting, ..known };
+                assert_eq!(decided(&known), (Action::Wait, Outcome::Rejected, true));
+                assert!(!decide(&known).lifts_rejection);
+            }
+            for offered in [&old, &fix] {
+                let known = Known { needs_redeploy, offered, ..known };
+                assert_eq!(decided(&known).0, Action::Deploy(Change::Tree));
+                assert!(decide(&known).lifts_rejection);
+            }
+        }
+        // Another agent has deployed something else since.
+        let elsewhere = Known { deployed: Some(&old), ..known };
+        assert_eq!(decided(&elsewhere).0, Action::Deploy(Change::Tree));
+        assert!(!decide(&elsewhere).lifts_rejection);
+        // The rejected configuration is the target of a hold.
+        let back = hold(&fix, &bad);
+        let held = Known { hold: Some(&back), offered: &fix, ..known };
+        assert_eq!(decided(&held), (Action::Wait, Outcome::Rejected, false));
     }
 }

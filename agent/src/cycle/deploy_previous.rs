@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::fetch::registry_session::Session;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::unsettled::{self, Unsettled};
-use crate::records::{previous, state_file};
+use crate::records::{previous, state_file, unproven};
 
 /// What a rollback did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -126,8 +126,27 @@ fn failed(
     (!tried).then_some(failed)
 }
 
+/// Ends the hold in `dir`, and the rejection of a configuration whose health gate failed. Returns
+/// whether there was either.
+pub fn release(dir: &Path) -> deploy_store::Result<bool> {
+    let was_rejected = unproven::retry(dir)?;
+    Ok(RollbackHold::lift(dir)? || was_rejected)
+}
+
 /// Completes an interrupted rollback whose script may have run already.
 pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -> Result<()> {
+    if let Some((current, to)) = interrupted(agent, hold).await? {
+        deploy_back(agent, session, &current, &to, hold).await?;
+    }
+    Ok(())
+}
+
+/// The start and the target of an interrupted rollback. If there are none any more, the function
+/// lifts the hold.
+pub(super) async fn interrupted(
+    agent: &Agent,
+    hold: &RollbackHold,
+) -> Result<Option<(Configuration, Configuration)>> {
     let (dir, state, hold_to) = (agent.dir.clone(), agent.state.clone(), hold.to.clone());
     let look = move || {
         let current = state_file::read(&state)?;
@@ -138,15 +157,16 @@ pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -
         }
         Ok::<_, Error>(way)
     };
-    let Some((current, to)) = blocking::run(look).await? else { return Ok(()) };
-    tracing::info!(event = "rollback_resumed", id = %to.id(), "completing an interrupted rollback");
-    deploy_back(agent, session, &current, &to, hold).await?;
-    Ok(())
+    let way = blocking::run(look).await?;
+    if let Some((_, to)) = &way {
+        tracing::info!(event = "rollback_resumed", id = %to.id(), "completing an interrupted rollback");
+    }
+    Ok(way)
 }
 
 /// Deploys `to` in place of `current`. If the root differs from the configuration and is used
 /// anyway, returns the names that differ.
-async fn deploy_back(
+pub(super) async fn deploy_back(
     agent: &Agent,
     session: &mut Session,
     current: &Configuration,

@@ -3,12 +3,12 @@
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 use deploy_store::{Configuration, Digest, Store};
 
 use crate::agent::Agent;
 use crate::blocking;
-use crate::cycle::finish::{Left, finish};
 use crate::cycle::preflight;
 use crate::cycle::prepare::{ChangedRoot, prepare};
 use crate::cycle::switch::{self, Previous, Switch};
@@ -32,12 +32,13 @@ fn is_gone(store: &Store, id: Digest) -> bool {
     )
 }
 
-/// Rebuilds the root of the deployed configuration if it is missing, and runs the script.
+/// Rebuilds the root of the deployed configuration if it is missing, and runs the script. Returns
+/// the time of the script's end.
 pub(super) async fn run(
     agent: &Agent,
     session: &mut Session,
     deployed: &Configuration,
-) -> Result<()> {
+) -> Result<Instant> {
     running_script::wait_for_end(&agent.dir).await;
     let id = deployed.id();
     let (dir, store) = (agent.dir.clone(), Arc::clone(&agent.store));
@@ -62,10 +63,7 @@ pub(super) async fn run(
         previous: Previous::Keep,
         hold: None,
     };
-    switch::run(agent, switch).await?;
-    agent.reports.healthy();
-    finish(agent, Left::Nothing, deployed).await;
-    Ok(())
+    switch::run(agent, switch).await
 }
 
 fn announce(id: Digest, is_gone: bool, left: Option<&Unsettled>) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deploy_store::disk::Dir;
-use deploy_store::{Configuration, Root};
+use deploy_store::{Configuration, Digest, Root};
 use deploy_wire::fleet::Phase;
 
 use crate::agent::Agent;
@@ -18,6 +18,7 @@ use crate::fleet::reasons;
 use crate::log::millis;
 use crate::records::agent_report::Placed;
 use crate::records::rollback_hold::RollbackHold;
+use crate::records::unproven::{self, Unproven};
 use crate::records::unsettled::{self, Unsettled};
 use crate::records::{current_link, previous, running_script, state_file};
 use crate::script::{self, Change};
@@ -52,25 +53,28 @@ pub struct Switch<'a> {
     pub hold: Option<&'a RollbackHold>,
 }
 
-/// Deploys a finished root.
-pub async fn run(agent: &Agent, switch: Switch<'_>) -> Result<()> {
+/// Deploys a finished root. Returns the time of the script's end.
+pub async fn run(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
     let _critical = agent.stop.critical().await;
     if let Some(hold) = switch.hold.cloned() {
         // The hold is recorded before the script runs. If the agent dies, the next agent then
         // completes the rollback.
         let dir = agent.dir.clone();
-        blocking::run(move || hold.write(&dir)).await?;
+        blocking::run(move || hold.put(&dir)).await?;
     }
     let switched = to_root(agent, switch).await;
     // After any other error the script has done its work, and the agent retries the other steps.
-    if switch.hold.is_some() && matches!(switched, Err(Error::Script { .. })) {
+    // The hold of a rollback that the agent does on its own stays until that failure is recorded.
+    if switch.hold.is_some_and(|hold| hold.reason.is_none())
+        && matches!(switched, Err(Error::Script { .. }))
+    {
         let dir = agent.dir.clone();
         blocking::run(move || RollbackHold::lift(&dir)).await?;
     }
     switched
 }
 
-async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<()> {
+async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
     let Switch { deployed, new, root, previous, .. } = switch;
     let new_root = absolute(&root.path);
     let root_of = |id| absolute(&agent.store.root_path(id));
@@ -94,6 +98,7 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<()> {
         let log = absolute(&agent.dir.join(&*SCRIPT_LOG.to_string_lossy()));
         return Err(Error::Script { target: Box::new(new.clone()), cause, log });
     }
+    let ended = Instant::now();
     record_success(agent, switch).await?;
     tracing::info!(
         event = "switched",
@@ -101,12 +106,14 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<()> {
         old_id = old_id.map(|id| id.to_string()),
         "switched to the new configuration: {}", new.id()
     );
-    Ok(())
+    Ok(ended)
 }
 
 /// Records the success. After this, a restart of the agent does not run the script again.
 async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
-    let Switch { deployed, new, root, previous, .. } = switch;
+    let Switch { deployed, new, root, previous, hold } = switch;
+    // The health gate follows every switch but a rollback.
+    let (gated, is_rollback) = (hold.is_none() && agent.health.is_some(), hold.is_some());
     let (store, dir, state) = (Arc::clone(&agent.store), agent.dir.clone(), agent.state.clone());
     let (deployed, new) = (deployed.cloned(), new.clone());
     let report = agent.report.clone();
@@ -115,7 +122,12 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
         store.sync_roots()?;
         // If the agent dies between the two writes, the previous configuration is also the deployed
         // configuration, and there is nothing to roll back to.
-        let left = deployed.filter(|deployed| deployed.id() != new.id());
+        let mut left = deployed.filter(|deployed| deployed.id() != new.id());
+        if gated {
+            // This comes before the state file: if the agent dies, the next agent runs the gate.
+            let back = note_gate(&dir, left.as_ref(), &new)?;
+            left = left.filter(|left| Some(left.id()) == back);
+        }
         if let (Some(left), Previous::Keep) = (left, previous) {
             previous::write(&dir, Some(&left))?;
         }
@@ -128,6 +140,9 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
         if previous == Previous::Clear {
             previous::write(&dir, None)?;
         }
+        if is_rollback {
+            unproven::remove(&dir)?;
+        }
         report.update(|report| {
             report.deployed = Some(new.id().to_string());
             if !reused {
@@ -138,6 +153,21 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
         Ok::<_, Error>(())
     };
     blocking::run(work).await
+}
+
+/// Records that `new`, which replaces `old`, has not proven healthy. Returns the configuration to
+/// return to if it does not.
+fn note_gate(
+    dir: &Path,
+    old: Option<&Configuration>,
+    new: &Configuration,
+) -> deploy_store::Result<Option<Digest>> {
+    let record = Unproven::read(dir);
+    // Without an old configuration, `new` is deployed already, or it is the first.
+    let deployed = old.map_or(new.id(), Configuration::id);
+    let back = unproven::way_back(record.as_ref(), Some(deployed), new.id());
+    Unproven::new(new.id(), back).write(dir)?;
+    Ok(back)
 }
 
 /// Makes the symlink lead to the root of the deployed configuration. The symlink leads elsewhere if

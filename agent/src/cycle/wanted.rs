@@ -5,6 +5,7 @@ use deploy_store::{Configuration, Digest};
 use crate::agent::Agent;
 use crate::error::Result;
 use crate::fetch::registry_session::Session;
+use crate::fleet::offers::Received;
 
 /// What to deploy.
 #[derive(Debug)]
@@ -19,14 +20,16 @@ pub(super) struct Wanted {
     pub held: Option<String>,
     /// Whether the registry sent the configuration on its own.
     pub is_pushed: bool,
+    /// Number of the offers that this answer takes into account.
+    pub count: u64,
 }
 
 /// Asks what to deploy.
 pub(super) async fn ask(agent: &Agent, session: &mut Session) -> Result<Wanted> {
-    let last = agent.offers.received().offer;
+    let Received { offer: last, count, .. } = agent.offers.received();
     if let Some(offer) = last.as_ref().filter(|offer| offer.held.is_some()) {
         let (id, revision, held) = (offer.id, offer.revision, offer.held.clone());
-        return Ok(Wanted { configuration: None, id, revision, held, is_pushed: true });
+        return Ok(Wanted { configuration: None, id, revision, held, is_pushed: true, count });
     }
     let offer = agent.offers.usable();
     if offer.as_ref().is_some_and(|offer| offer.id.is_none()) {
@@ -40,5 +43,6 @@ pub(super) async fn ask(agent: &Agent, session: &mut Session) -> Result<Wanted> 
     };
     let id = Some(configuration.id());
     let revision = last.filter(|offer| offer.id == id).map_or(0, |offer| offer.revision);
-    Ok(Wanted { configuration: Some(configuration), id, revision, held: None, is_pushed })
+    let configuration = Some(configuration);
+    Ok(Wanted { configuration, id, revision, held: None, is_pushed, count })
 }

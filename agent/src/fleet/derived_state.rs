@@ -5,6 +5,7 @@ use deploy_store::Digest;
 use deploy_wire::fleet::{Phase, Reason, Report};
 
 use crate::records::rollback_hold::RollbackHold;
+use crate::records::unproven::Unproven;
 use crate::records::unsettled::Unsettled;
 
 /// The records of an agent.
@@ -16,6 +17,8 @@ pub struct Records {
     pub left: Option<Unsettled>,
     /// The hold after a rollback.
     pub hold: Option<RollbackHold>,
+    /// The configuration that has not proven healthy, if the agent has checks.
+    pub unproven: Option<Unproven>,
     /// The end of the last script's output.
     pub output: String,
 }
@@ -24,6 +27,13 @@ pub struct Records {
 /// is unknown.
 pub fn derived(records: &Records) -> Option<Report> {
     let runs = records.deployed;
+    let unproven = records.unproven.as_ref().filter(|unproven| unproven.is_of(runs));
+    if let Some(rejected) = unproven.filter(|unproven| unproven.is_rejected()) {
+        // A rollback may have failed, too. The record of its script says nothing more.
+        let (phase, reason) = (Phase::Failed, Some(Reason::Health));
+        let message = rejected.to_text();
+        return Some(Report { phase, runs, wants: runs, reason, message, ..Report::default() });
+    }
     if let Some(left) = &records.left {
         // Without a failure, the script runs again, and its result is reported then.
         left.failed?;
@@ -39,17 +49,18 @@ pub fn derived(records: &Records) -> Option<Report> {
         });
     }
     let runs = Some(runs?);
-    let state = Report { phase: Phase::Healthy, runs, wants: runs, ..Report::default() };
-    match &records.hold {
-        Some(hold) if runs.is_some_and(|id| id.to_string() == hold.to) => Some(Report {
-            phase: Phase::Held,
-            wants: hold.from.parse().ok(),
-            reason: Some(Reason::Operator),
-            message: held_since(hold),
-            ..state
-        }),
-        _ => Some(state),
-    }
+    let phase = if unproven.is_some() { Phase::Checking } else { Phase::Healthy };
+    let state = Report { phase, runs, wants: runs, ..Report::default() };
+    let hold = records.hold.as_ref();
+    let Some(hold) = hold.filter(|hold| runs.is_some_and(|id| id.to_string() == hold.to)) else {
+        return Some(state);
+    };
+    let wants = hold.from.parse().ok();
+    let (phase, reason, message) = match &hold.reason {
+        Some(reason) => (Phase::RolledBack, Reason::Health, reason.clone()),
+        None => (Phase::Held, Reason::Operator, held_since(hold)),
+    };
+    Some(Report { phase, wants, reason: Some(reason), message, ..state })
 }
 
 /// The message of the hold after a rollback.
@@ -63,6 +74,7 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
+    use crate::records::unproven::Failure;
 
     #[test]
     fn state_is_that_of_the_records() {
@@ -95,5 +107,41 @@ mod tests {
         assert_eq!((report.runs, report.wants), (Some(one), Some(two)));
         let unfinished = derived(&Records { deployed: Some(two), ..held }).unwrap();
         assert_eq!(unfinished.phase, Phase::Healthy);
+    }
+
+    #[test]
+    fn state_has_the_result_of_the_health_gate() {
+        let [one, two] = ["1", "2"].map(|text| Digest::of(text.as_bytes()));
+        let pending = Unproven::new(two, Some(one));
+        let records = |deployed, unproven| Records {
+            deployed: Some(deployed),
+            unproven: Some(unproven),
+            ..Records::default()
+        };
+        let report = derived(&records(two, pending.clone())).unwrap();
+        assert_eq!((report.phase, report.reason), (Phase::Checking, None));
+        assert_eq!((report.runs, report.wants), (Some(two), Some(two)));
+        let other = derived(&records(one, pending.clone())).unwrap();
+        assert_eq!(other.phase, Phase::Healthy, "the state file was not written");
+
+        // The agent was killed while it rolled back, and then after the rollback.
+        let since = Timestamp::UNIX_EPOCH;
+        let hold = RollbackHold::new(two, one, None, since).because("no answer".to_owned());
+        let begun = Records { hold: Some(hold.clone()), ..records(two, pending.clone()) };
+        assert_eq!(derived(&begun).unwrap().phase, Phase::Checking);
+        let back = Records { deployed: Some(one), hold: Some(hold), ..Records::default() };
+        let report = derived(&back).unwrap();
+        assert_eq!((report.phase, report.reason), (Phase::RolledBack, Some(Reason::Health)));
+        assert_eq!((report.runs, report.wants), (Some(one), Some(two)));
+        assert_eq!(report.message, "no answer");
+
+        let failure = Failure { reason: "no answer".to_owned(), way_back: None, at: since };
+        let rejected = Unproven { failure: Some(failure), ..pending };
+        let left = Unsettled { failed: Some(since), ..Unsettled::default() };
+        let kept = Records { left: Some(left), ..records(two, rejected) };
+        let report = derived(&kept).unwrap();
+        assert_eq!((report.phase, report.reason), (Phase::Failed, Some(Reason::Health)));
+        assert_eq!((report.runs, report.wants), (Some(two), Some(two)));
+        assert_eq!(report.message, format!("no answer; {two} is kept"));
     }
 }

@@ -102,7 +102,8 @@ impl Reports {
     /// deploy of `wants`, this one continues it.
     pub fn begin(&self, runs: Option<Digest>, wants: Digest) {
         self.change(|inner| {
-            if inner.deploy.as_ref().is_some_and(|deploy| deploy.wants == wants) {
+            let continued = |it: &Deploy| it.wants == wants && it.phase < Phase::Checking;
+            if inner.deploy.as_ref().is_some_and(continued) {
                 return;
             }
             inner.attempts += 1;
@@ -126,9 +127,17 @@ impl Reports {
 
     /// The end of what the script has printed.
     pub fn printed(&self, output: &[u8]) {
-        if let Some(deploy) = &mut self.inner().deploy {
+        let mut inner = self.inner();
+        // From the health gate on, only a rollback runs a script.
+        if let Some(deploy) = inner.deploy.as_mut().filter(|it| it.phase < Phase::Checking) {
             deploy.output = output.to_vec();
         }
+    }
+
+    /// The health gate of `deployed` begins. If no deploy of it is under way, the gate belongs to
+    /// the deploy that the agent before has begun, or is another try.
+    pub fn checks(&self, deployed: Digest) {
+        self.change(|inner| inner.check(deployed));
     }
 
     /// The deploy under way has succeeded.
@@ -170,6 +179,34 @@ impl Reports {
             let (reason, message) = (Some(reasons::reason(err)), err.to_string());
             let exit_code = reasons::exit_code(err);
             inner.push_new(Report { reason, message, exit_code, ..state });
+        });
+    }
+
+    /// `wants` is not healthy, for the reason in `message`, and the agent has returned to `runs`.
+    pub fn rolled_back(&self, runs: Option<Digest>, wants: Option<Digest>, message: String) {
+        let phase = Phase::RolledBack;
+        self.unhealthy(Report { phase, runs, wants, message, ..Report::default() });
+    }
+
+    /// The deployed configuration `id` is not healthy, for the reason in `message`, and is kept.
+    pub fn rejected(&self, id: Digest, message: String) {
+        let (phase, runs, wants) = (Phase::Failed, Some(id), Some(id));
+        self.unhealthy(Report { phase, runs, wants, message, ..Report::default() });
+    }
+
+    fn unhealthy(&self, state: Report) {
+        self.change(|inner| {
+            inner.lost = 0;
+            let state = Report { reason: Some(Reason::Health), ..state };
+            match inner.deploy.take().filter(|deploy| state.wants == Some(deploy.wants)) {
+                Some(mut deploy) => {
+                    deploy.step(state.phase);
+                    inner.counts.ended(state.phase, &deploy.steps);
+                    let output = end(&deploy.output, MAX_OUTPUT);
+                    inner.push(Report { steps: deploy.steps, output, ..state });
+                }
+                None => inner.push_new(state),
+            }
         });
     }
 
@@ -276,6 +313,41 @@ impl Inner {
         Report { phase, runs, wants: Some(wants), steps, ..Report::default() }
     }
 
+    fn check(&mut self, deployed: Digest) {
+        let mut deploy = match self.deploy.take().filter(|deploy| deploy.wants == deployed) {
+            Some(deploy) => deploy,
+            None => self.taken_up(deployed),
+        };
+        let is_new = deploy.phase < Phase::Checking;
+        if is_new {
+            deploy.step(Phase::Checking);
+            deploy.runs = Some(deployed);
+        }
+        self.deploy = Some(deploy);
+        if is_new {
+            self.push_deploy();
+        } else {
+            let (phase, runs) = (Phase::Checking, Some(deployed));
+            self.push_new(Report { phase, runs, wants: runs, ..Report::default() });
+        }
+    }
+
+    /// The deploy of `wants` that the last report is about, if it has not ended; otherwise a new
+    /// one.
+    fn taken_up(&mut self, wants: Digest) -> Deploy {
+        let last = self.last.as_ref();
+        let last = last.filter(|last| last.wants == Some(wants) && !last.phase.is_final());
+        let (phase, steps) = match last {
+            Some(last) => (last.phase, last.steps.clone()),
+            None => {
+                self.attempts += 1;
+                (Phase::Offered, Vec::new())
+            }
+        };
+        let since = Instant::now();
+        Deploy { runs: Some(wants), wants, phase, steps, since, output: Vec::new() }
+    }
+
     fn push_deploy(&mut self) {
         let Some(Deploy { runs, wants, phase, steps, .. }) = &self.deploy else { return };
         let (runs, wants, phase, steps) = (*runs, Some(*wants), *phase, steps.clone());
@@ -328,7 +400,9 @@ fn end(output: &[u8], most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use deploy_wire::client::ClientError;
-    use deploy_wire::fleet::Phase::{Failed, Fetched, Healthy, Held, Offered, Staged};
+    use deploy_wire::fleet::Phase::{
+        Checking, Failed, Fetched, Healthy, Held, Offered, RolledBack, Script, Staged,
+    };
 
     use super::*;
 
@@ -416,6 +490,51 @@ mod tests {
         assert_eq!((report.seq, report.attempt), (5, 2));
         assert_eq!((report.reason, report.wants), (Some(Reason::Registry), Some(id("1"))));
         assert_eq!(reports.counts().2.failed, 2);
+    }
+
+    #[test]
+    fn gate_ends_a_deploy_or_takes_one_up() {
+        let before = reports();
+        before.begin(Some(id("1")), id("2"));
+        before.reached(Script);
+        before.printed(b"of the deploy");
+        before.checks(id("2"));
+        let report = before.after(0).remove(0);
+        assert_eq!(
+            (report.phase, report.runs, report.wants),
+            (Checking, Some(id("2")), report.runs)
+        );
+        let killed =
+            Reports::new(About { link: "copy".to_owned(), ..About::default() }, before.file());
+        // The rollback's script.
+        before.reached(Script);
+        before.printed(b"of the rollback");
+        let back = |reports: &Reports| {
+            reports.rolled_back(Some(id("1")), Some(id("2")), "no answer".to_owned());
+            reports.after(0).pop().unwrap()
+        };
+        let report = back(&before);
+        assert_eq!((report.phase, report.reason), (RolledBack, Some(Reason::Health)));
+        assert_eq!((report.runs, report.wants), (Some(id("1")), Some(id("2"))));
+        assert_eq!((&*report.message, &*report.output), ("no answer", "of the deploy"));
+        let steps: Vec<Phase> = report.steps.iter().map(|step| step.phase).collect();
+        assert_eq!(steps, [Script, Checking, RolledBack]);
+        assert_eq!(before.counts().2.rolled_back, 1);
+        assert_eq!(back(&before), report, "later cycles report nothing new");
+
+        // The next agent repeats the gate in the same deploy.
+        let seq = killed.file().seq;
+        killed.checks(id("2"));
+        assert_eq!(killed.file().seq, seq);
+        killed.healthy();
+        let report = killed.after(0).pop().unwrap();
+        assert_eq!((report.attempt, report.phase, report.steps.len()), (1, Healthy, 3));
+        // Another try is another deploy.
+        killed.checks(id("2"));
+        killed.rejected(id("2"), "no answer".to_owned());
+        let report = killed.after(0).pop().unwrap();
+        assert_eq!((report.attempt, report.phase), (2, Failed));
+        assert_eq!((report.reason, report.runs), (Some(Reason::Health), Some(id("2"))));
     }
 
     #[test]

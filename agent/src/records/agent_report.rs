@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use deploy_store::{LinkMode, Root};
 use serde::{Deserialize, Serialize};
 
+use crate::records::last_gate::LastGate;
 use crate::sandbox::Sandbox;
 
 const NAME: &str = "agent.json";
@@ -46,6 +47,9 @@ pub struct Report {
     pub offered: Option<String>,
     /// Why the last cycle failed; `None` after a success.
     pub error: Option<String>,
+    /// The last health gate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<LastGate>,
     /// The name of this host at the registry.
     pub host: Option<String>,
     /// Whether the registry sends changes to the agent at once.

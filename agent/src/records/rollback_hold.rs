@@ -27,6 +27,9 @@ pub struct RollbackHold {
     pub to: String,
     /// Time of the rollback.
     pub since: Timestamp,
+    /// Why the agent rolled back on its own: `from` was not healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 impl RollbackHold {
@@ -34,7 +37,13 @@ impl RollbackHold {
     pub fn new(from: Digest, to: Digest, registry: Option<Digest>, since: Timestamp) -> Self {
         let registry = registry.filter(|id| *id != from && *id != to);
         let registry = registry.map(|id| id.to_string());
-        Self { from: from.to_string(), registry, to: to.to_string(), since }
+        Self { from: from.to_string(), registry, to: to.to_string(), since, reason: None }
+    }
+
+    /// The same hold, of a rollback that the agent does on its own.
+    #[must_use]
+    pub fn because(self, reason: String) -> Self {
+        Self { reason: Some(reason), ..self }
     }
 
     /// Whether the rollback was interrupted, so that `deployed` is still the configuration that the
@@ -73,6 +82,14 @@ impl RollbackHold {
             .map_err(|err| Error::io("write", path(dir), io::Error::from(err)))?;
         json.push(b'\n');
         replace_file(&path(dir), &json, MODE)
+    }
+
+    /// Like [`RollbackHold::write`], but does not write a hold that is there already.
+    pub fn put(&self, dir: &Path) -> Result<()> {
+        match Self::read(dir) {
+            Ok(Some(hold)) if hold == *self => Ok(()),
+            _ => self.write(dir),
+        }
     }
 
     /// Removes the hold in `dir`, durably. Returns whether there was a hold.
@@ -117,6 +134,9 @@ mod tests {
         assert!(!RollbackHold::lift(dir).unwrap());
         let hold =
             RollbackHold::new(Digest::of(b"a"), Digest::of(b"b"), None, Timestamp::UNIX_EPOCH);
+        hold.write(dir).unwrap();
+        assert_eq!(RollbackHold::read(dir).unwrap(), Some(hold));
+        let hold = RollbackHold::read(dir).unwrap().unwrap().because("not healthy".to_owned());
         hold.write(dir).unwrap();
         assert_eq!(RollbackHold::read(dir).unwrap(), Some(hold));
         fs::write(dir.join("hold.json"), "{").unwrap();

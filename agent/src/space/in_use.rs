@@ -6,6 +6,7 @@ use std::path::Path;
 use deploy_store::{Configuration, Error, Result};
 
 use crate::agent::Agent;
+use crate::records::unproven::Unproven;
 use crate::records::{previous, state_file, unsettled};
 use crate::space::retained::{Retention, TakenOver};
 
@@ -15,6 +16,11 @@ pub fn retention(agent: &Agent, pending: Option<&Configuration>) -> Result<Reten
     let current = deployed(&agent.state)?;
     let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
     let pending = pending.cloned().or_else(|| unsettled::pending(&agent.dir));
+    // Until the current configuration has proven healthy, the agent may return to the previous one.
+    let unproven =
+        Unproven::read(&agent.dir).filter(|it| it.is_of(current.as_ref().map(Configuration::id)));
+    let way_back = unproven.and_then(|unproven| unproven.back());
+    let pending = pending.or_else(|| previous.clone().filter(|it| Some(it.id()) == way_back));
     let (keep_roots, keep_blobs) = (agent.keep_roots, agent.keep_blobs);
     let replaced = pending.is_none() && unsettled::read(&agent.dir).is_none();
     let taken_over = counted(&agent.dir, agent.count_taken_over)?;

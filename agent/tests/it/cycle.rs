@@ -15,10 +15,14 @@ use deploy_agent::cycle::{self, Outcome};
 use deploy_agent::error::Error;
 use deploy_agent::fetch::registry_session::Session;
 use deploy_agent::fetch::throttle::Throttle;
+use deploy_agent::flags::health_flags::{Check, OnFailure};
 use deploy_agent::fleet::offers::Offers;
 use deploy_agent::fleet::reporter::{About, Reports};
-use deploy_agent::records::agent_report::Reporter;
+use deploy_agent::health::gate::Gate;
+use deploy_agent::health::tally::Goal;
+use deploy_agent::records::agent_report::{Report, Reporter};
 use deploy_agent::records::report_file::ReportFile;
+use deploy_agent::records::unproven::Unproven;
 use deploy_agent::sandbox::{Confine, Confinement};
 use deploy_agent::script::Script;
 use deploy_agent::stop::Stop;
@@ -56,6 +60,7 @@ impl Bench {
             min_free: 0,
             spares: None,
             throttle: Throttle::new(0),
+            health: None,
             reports: Reports::new(About::default(), ReportFile::default()),
             offers: Offers::default(),
             superseded: tokio::sync::watch::Sender::new(()),
@@ -325,5 +330,35 @@ async fn lost_connection_is_reopened_silently() {
     let good = bench.source.configure(&[("code", "v1", code)]);
     bench.switches(&good).await;
     bench.source.drop_connections();
+    assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
+}
+
+#[tokio::test]
+async fn newer_configuration_interrupts_the_health_gate() {
+    let Some(mut bench) = Bench::new() else { return };
+    let gate = |check: &str| Gate {
+        checks: vec![Check::parse(check).unwrap()],
+        goal: Goal { successes: 1, min: Duration::ZERO, deadline: Duration::from_secs(600) },
+        on_failure: OnFailure::Rollback,
+    };
+    bench.agent.health = Some(gate("cmd:false"));
+    let one = bench.source.blob(&[("a", "one")]);
+    bench.source.configure(&[("code", "v1", one)]);
+    let (announce, home) = (bench.agent.superseded.clone(), bench.agent.dir.clone());
+    let announcing = tokio::spawn(async move {
+        while Report::read(&home).health.is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        announce.send_replace(());
+    });
+    assert_eq!(bench.cycle().await.unwrap(), Outcome::Undecided);
+    announcing.await.unwrap();
+    assert!(Unproven::read(&bench.agent.dir).is_some_and(|record| !record.is_rejected()));
+    // The next poll finds the newer one.
+    bench.agent.health = Some(gate("cmd:true"));
+    let two = bench.source.blob(&[("a", "two")]);
+    let second = bench.source.configure(&[("code", "v2", two)]);
+    bench.switches(&second).await;
+    assert_eq!(Unproven::read(&bench.agent.dir), None);
     assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
 }

@@ -1,5 +1,6 @@
 //! Real agents that watch a real registry: changes arrive at once, and results are reported.
 
+mod gate;
 mod old_registry;
 
 use std::fs;

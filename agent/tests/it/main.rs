@@ -8,6 +8,7 @@ mod confined;
 mod cycle;
 mod fleet;
 mod go_readme;
+mod health;
 mod hostile;
 mod kept_roots;
 mod kill;

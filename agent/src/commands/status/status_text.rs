@@ -123,8 +123,14 @@ impl Status {
         lines.add("free", &format!("{}{floor}", Size(self.free_bytes)));
     }
 
-    /// Adds the hold, the failed script, the running script and the last error.
+    /// Adds the health gate, the hold, the failed script, the running script and the last error.
     fn scripts(&self, lines: &mut Lines) {
+        if let Some(gate) = &self.health {
+            let text = escape(&gate.to_text());
+            lines
+                .add("health", &format!("{}   {text}   since {:.0}", escape(&gate.id), gate.since));
+            gate.checks.iter().for_each(|check| lines.add("health check", &escape(check)));
+        }
         if let Some(hold) = &self.hold {
             lines.add(
                 "held",

@@ -95,6 +95,14 @@ impl Bench {
 
     /// Runs a program of OpenSSH as an operator.
     pub fn operator(&self, program: &str, arguments: &[&str], input: &str) -> String {
+        let output = self.operator_output(program, arguments, input);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Like [`Bench::operator`], for commands that may fail.
+    pub fn operator_output(&self, program: &str, arguments: &[&str], input: &str) -> Output {
         let (host, port) = self.registry.addr.rsplit_once(':').unwrap();
         let mut child = Command::new(program)
             .args(["-F", "/dev/null", "-o", "IdentitiesOnly=yes", "-o", "BatchMode=yes"])
@@ -109,10 +117,7 @@ impl Bench {
             .spawn()
             .unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
-        let output = child.wait_with_output().unwrap();
-        let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program} {arguments:?}: {stderr}");
-        String::from_utf8(output.stdout).unwrap()
+        child.wait_with_output().unwrap()
     }
 
     /// Uploads a blob with one file, and binds the blob to a version.

@@ -1,0 +1,23 @@
+//! Words for failed probes.
+
+use std::io;
+
+/// Characters of a line that a message has.
+const MOST_OF_LINE: usize = 200;
+
+/// Why the system refused something, in plain words for the frequent cases.
+pub(super) fn reason(err: &io::Error) -> String {
+    match err.kind() {
+        io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),
+        io::ErrorKind::NotFound => "no such file or directory".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => err.to_string(),
+    }
+}
+
+/// The last line of a text that is not empty.
+pub(super) fn last_line(text: &[u8]) -> String {
+    let text = String::from_utf8_lossy(text);
+    let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());
+    line.unwrap_or_default().chars().take(MOST_OF_LINE).collect()
+}

@@ -1,0 +1,179 @@
+//! Gates and rollbacks that a kill, a signal or another configuration interrupts.
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use deploy_testing::eventually;
+
+use crate::bench::{Bench, deployed, says, terminate};
+use crate::health::gated::{
+    Gated, QUICK, SLOW, active, bench, check, events, is_gone, named, once, reason, usual_script,
+};
+
+/// An agent whose gate for the second configuration runs without an end.
+fn in_the_gate(bench: &Bench) -> Gated<'_> {
+    check(bench, "grep -q one active");
+    assert_eq!(once(bench, "cmd:./check", &QUICK).0, Some(0));
+    bench.bump("v02", "two\n");
+    let agent = Gated::start(bench, "cmd:./check", &[&SLOW[..], &["-v"]].concat());
+    agent.logs(1, "health_probe_failed");
+    assert_eq!((deployed(bench).as_str(), active(bench).as_str()), ("v02", "two"));
+    agent
+}
+
+#[test]
+fn killed_gate_runs_again_before_anything_is_up_to_date() {
+    let bench = bench();
+    in_the_gate(&bench).kill();
+    assert!(bench.path("a1/checking.json").exists());
+    let status = says(&bench, &["status", "-json"], 0, "").json();
+    assert_eq!(
+        (&status["health"]["result"], &status["health"]["reason"]),
+        (&"checking".into(), &().into())
+    );
+    // Killed once more, in the second gate.
+    let agent = Gated::start(&bench, "cmd:./check", &SLOW);
+    agent.logs(2, "health_started");
+    agent.kill();
+    let (code, log) = once(&bench, "cmd:./check", &QUICK);
+    assert_eq!((code, named(&log, "health_started").len()), (Some(1), 1), "{log:#?}");
+    assert!(reason(&log).starts_with("health cmd ./check: exit status 1, "));
+    assert_eq!(
+        (deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()),
+        ("v01", "one", 3)
+    );
+}
+
+#[test]
+fn killed_gate_can_succeed_after_the_restart_without_a_second_script() {
+    let bench = bench();
+    in_the_gate(&bench).kill();
+    check(&bench, "exit 0");
+    let agent = Gated::start(&bench, "cmd:./check", &SLOW);
+    says(&bench, &["sync"], 0, "up to date");
+    let log = events(&bench);
+    assert_eq!((bench.runs(), named(&log, "health_started").len()), (2, 2));
+    assert_eq!(named(&log, "healthy").len(), 1);
+    assert!(!bench.path("a1/checking.json").exists());
+    says(&bench, &["sync"], 0, "up to date");
+    assert_eq!(named(&events(&bench), "health_started").len(), 2);
+    agent.stop();
+}
+
+#[test]
+fn killed_gate_ends_without_the_registry() {
+    let mut bench = bench();
+    in_the_gate(&bench).kill();
+    assert_eq!(terminate(&mut bench.registry.process), Some(0));
+    let (code, log) = once(&bench, "cmd:./check", &QUICK);
+    assert_eq!((code, deployed(&bench).as_str()), (Some(1), "v01"), "{log:#?}");
+    assert_eq!((active(&bench).as_str(), named(&log, "rolled_back").len()), ("one", 1));
+    // The registry's absence is reported as usual then.
+    assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(10));
+}
+
+#[test]
+fn killed_gate_that_succeeds_without_the_registry_is_over() {
+    let mut bench = bench();
+    in_the_gate(&bench).kill();
+    assert_eq!(terminate(&mut bench.registry.process), Some(0));
+    check(&bench, "exit 0");
+    for gates in [1, 0] {
+        let (code, log) = once(&bench, "cmd:./check", &QUICK);
+        assert_eq!((code, named(&log, "healthy").len()), (Some(10), gates), "{log:#?}");
+    }
+    assert_eq!((deployed(&bench).as_str(), bench.runs()), ("v02", 2));
+}
+
+#[test]
+fn newer_configuration_is_deployed_after_a_kill_and_its_way_back_is_the_last_healthy_one() {
+    let bench = bench();
+    in_the_gate(&bench).kill();
+    bench.bump("v03", "three\n");
+    let (code, log) = once(&bench, "cmd:./check", &QUICK);
+    assert_eq!(code, Some(1), "{log:#?}");
+    // The second configuration has not proven healthy.
+    assert_eq!(
+        (deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()),
+        ("v01", "one", 4)
+    );
+    assert_eq!((named(&log, "health_started").len(), named(&log, "rolled_back").len()), (1, 1));
+}
+
+#[test]
+fn signal_ends_the_gate_promptly_and_status_works_meanwhile() {
+    let bench = bench();
+    let agent = in_the_gate(&bench);
+    says(&bench, &["status"], 0, "   checking   since ");
+    let status = says(&bench, &["status", "-json"], 0, "").json();
+    assert_eq!(status["health"]["id"], status["configuration"]["id"]);
+    // A program that runs for a check ends, too.
+    check(&bench, "sleep 600 &\necho $! >pid\nwait");
+    eventually("it hangs", || {
+        fs::read_to_string(bench.path("pid")).is_ok_and(|pid| pid.ends_with('\n'))
+    });
+    let began = Instant::now();
+    agent.stop();
+    assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
+    eventually("the sleep is gone", || is_gone(&bench.path("pid")));
+    assert!(bench.path("a1/checking.json").exists());
+    check(&bench, "exit 1");
+    let (code, log) = once(&bench, "cmd:./check", &QUICK);
+    assert_eq!((code, deployed(&bench).as_str()), (Some(1), "v01"), "{log:#?}");
+}
+
+/// Requests wait for the end of the gate.
+#[test]
+fn sync_waits_for_the_gate() {
+    let bench = bench();
+    let agent = in_the_gate(&bench);
+    let sync = || {
+        let mut sync = Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
+        sync.args(["sync", "-dir", "a1"]).current_dir(bench.temp.path()).output().unwrap()
+    };
+    let output = std::thread::scope(|scope| {
+        let asking = scope.spawn(sync);
+        std::thread::sleep(Duration::from_millis(200));
+        assert!(!asking.is_finished());
+        check(&bench, "exit 0");
+        asking.join().unwrap()
+    });
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    agent.stop();
+}
+
+/// The decision to roll back survives a kill: the next agent does not check again.
+#[test]
+fn killed_rollback_is_completed_without_another_gate() {
+    let bench = bench();
+    check(&bench, "grep -q one active");
+    assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(0));
+    bench.bump("v02", "two\n");
+    // The way back waits.
+    bench.script(
+        "#!/bin/sh\necho \"$OLDID $NEWID\" >>runs\ncp -f \"$NEWROOT/conf\" active\n\
+         if grep -q one active; then mkfifo go && read line <go; fi\nexit 0\n",
+    );
+    let agent = Gated::start(&bench, "cmd:./check", &QUICK);
+    eventually("the script waits", || {
+        bench.path("go").exists() && bench.path("a1/script.json").exists()
+    });
+    agent.kill();
+    assert_eq!((deployed(&bench).as_str(), bench.runs()), ("v02", 3));
+    assert!(bench.path("a1/hold.json").exists());
+    fs::write(bench.path("go"), "done\n").unwrap();
+    usual_script(&bench);
+    // This check would succeed.
+    check(&bench, "exit 0");
+    let (code, log) = once(&bench, "cmd:./check", &QUICK);
+    assert_eq!((code, deployed(&bench).as_str(), bench.runs()), (Some(1), "v01", 4), "{log:#?}");
+    assert_eq!(
+        (named(&log, "rollback_resumed").len(), named(&log, "health_started").len()),
+        (1, 0)
+    );
+    let status = says(&bench, &["status", "-json"], 0, "").json();
+    assert_eq!(status["health"]["action"], "rolled_back");
+    assert!(status["hold"]["reason"].as_str().unwrap().starts_with("health cmd ./check: "));
+    assert!(!bench.path("a1/checking.json").exists());
+}

@@ -126,7 +126,9 @@ impl Reports {
 
     /// The end of what the script has printed.
     pub fn printed(&self, output: &[u8]) {
-        if let Some(deploy) = &mut self.inner().deploy {
+        let mut inner = self.inner();
+        // The script of a rollback that follows is not the script of this deploy.
+        if let Some(deploy) = inner.deploy.as_mut().filter(|deploy| deploy.phase == Phase::Script) {
             deploy.output = output.to_vec();
         }
     }
@@ -140,6 +142,27 @@ impl Reports {
             let output = end(&deploy.output, MAX_OUTPUT_OF_SUCCESS);
             let state = inner.ended(deploy, Phase::Healthy);
             inner.push(Report { runs: state.wants, output, ..state });
+        });
+    }
+
+    /// The health checks of the deploy under way failed, and `runs` is deployed now. `phase` is
+    /// [`Phase::RolledBack`] after a rollback, or [`Phase::Failed`] if the agent keeps what it
+    /// deployed.
+    pub fn unhealthy(
+        &self,
+        phase: Phase,
+        runs: Option<Digest>,
+        message: String,
+        exit_code: Option<i32>,
+    ) {
+        self.change(|inner| {
+            let Some(mut deploy) = inner.deploy.take() else { return };
+            deploy.step(phase);
+            inner.counts.ended(phase, &deploy.steps);
+            let output = end(&deploy.output, MAX_OUTPUT);
+            let reason = Some(Reason::Health);
+            let state = inner.ended(deploy, phase);
+            inner.push(Report { runs, reason, message, exit_code, output, ..state });
         });
     }
 
@@ -328,7 +351,9 @@ fn end(output: &[u8], most: usize) -> String {
 #[cfg(test)]
 mod tests {
     use deploy_wire::client::ClientError;
-    use deploy_wire::fleet::Phase::{Failed, Fetched, Healthy, Held, Offered, Staged};
+    use deploy_wire::fleet::Phase::{
+        Checking, Failed, Fetched, Healthy, Held, Offered, RolledBack, Script, Staged,
+    };
 
     use super::*;
 
@@ -359,13 +384,15 @@ mod tests {
         reports.reached(Fetched);
         reports.reached(Staged);
         reports.reached(Fetched);
+        reports.printed(b"of another script");
+        reports.reached(Script);
         reports.printed(format!("{}end", "x".repeat(MAX_OUTPUT)).as_bytes());
         reports.healthy();
         let report = reports.after(0).remove(0);
-        assert_eq!((report.phase, report.seq, &*report.link), (Healthy, 4, "copy"));
+        assert_eq!((report.phase, report.seq, &*report.link), (Healthy, 5, "copy"));
         assert_eq!((report.runs, report.wants), (Some(id("2")), Some(id("2"))));
         let steps: Vec<Phase> = report.steps.iter().map(|step| step.phase).collect();
-        assert_eq!(steps, [Fetched, Staged, Healthy]);
+        assert_eq!(steps, [Fetched, Staged, Script, Healthy]);
         assert!(report.output.len() == MAX_OUTPUT_OF_SUCCESS && report.output.ends_with("xend"));
         // Outside of a deploy, as in a rollback, steps are not reported.
         reports.reached(Staged);
@@ -377,24 +404,25 @@ mod tests {
         let reports = reports();
         reports.decides(4);
         reports.begin(None, id("1"));
+        reports.reached(Script);
         reports.printed(b"done");
         reports.healthy();
         for _ in 0..2 {
             reports.up_to_date(id("1"));
-            assert_eq!(reports.file().seq, 2);
+            assert_eq!(reports.file().seq, 3);
         }
         reports.decides(5);
         reports.up_to_date(id("1"));
         reports.up_to_date(id("1"));
         let report = reports.after(0).remove(0);
-        assert_eq!((report.seq, report.revision, &*report.output), (3, 5, "done"));
-        assert_eq!(report.steps.len(), 1, "the confirmation keeps the steps of the deploy");
+        assert_eq!((report.seq, report.revision, &*report.output), (4, 5, "done"));
+        assert_eq!(report.steps.len(), 2, "the confirmation keeps the steps of the deploy");
         reports.held(Some(id("1")), Some(id("2")), "an operator holds the host".to_owned());
         reports.held(Some(id("1")), Some(id("2")), "an operator holds the host".to_owned());
         reports.decides(6);
         reports.unchanged();
         let last = reports.after(0).pop().unwrap();
-        assert_eq!((last.seq, last.phase, last.revision), (5, Held, 6));
+        assert_eq!((last.seq, last.phase, last.revision), (6, Held, 6));
     }
 
     #[test]
@@ -416,6 +444,24 @@ mod tests {
         assert_eq!((report.seq, report.attempt), (5, 2));
         assert_eq!((report.reason, report.wants), (Some(Reason::Registry), Some(id("1"))));
         assert_eq!(reports.counts().2.failed, 2);
+    }
+
+    #[test]
+    fn failed_health_checks_have_their_own_reason() {
+        let reports = reports();
+        reports.begin(Some(id("1")), id("2"));
+        reports.reached(Script);
+        reports.printed(b"new");
+        reports.reached(Checking);
+        // The rollback runs the script, too.
+        reports.reached(Script);
+        reports.printed(b"old");
+        reports.unhealthy(RolledBack, Some(id("1")), "http 503".to_owned(), None);
+        let report = reports.after(0).pop().unwrap();
+        assert_eq!((report.phase, report.reason), (RolledBack, Some(Reason::Health)));
+        assert_eq!((report.runs, report.wants), (Some(id("1")), Some(id("2"))));
+        assert_eq!((&*report.message, &*report.output), ("http 503", "new"));
+        assert_eq!(reports.counts().2.rolled_back, 1);
     }
 
     #[test]

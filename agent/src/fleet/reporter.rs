@@ -84,6 +84,8 @@ impl Reports {
                 (last.phase, last.runs, last.wants) == (state.phase, state.runs, state.wants)
             });
             if !same {
+                // Something was deployed, even if the record of it is lost.
+                inner.attempts = inner.attempts.max(1);
                 inner.revision = inner
                     .last
                     .as_ref()

@@ -6,7 +6,7 @@ use std::ffi::{CString, OsStr};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use deploy_store::Error;
 
@@ -17,6 +17,10 @@ use crate::fleet::reporter::{About, Reports};
 use crate::records::agent_report::Reporter;
 use crate::records::report_file::ReportFile;
 use crate::records::state_file::split;
+
+/// The time from a change to the write. A short deploy is over by then: these writes would make its
+/// own syncs slower. If the agent is killed meanwhile, its other records have the result.
+const PAUSE: Duration = Duration::from_millis(250);
 
 /// What is written, and where.
 #[derive(Debug, Clone)]
@@ -44,7 +48,7 @@ struct Written {
 }
 
 impl Keeper {
-    /// Writes after each change, until it is dropped.
+    /// Writes a moment after each change, until it is dropped.
     pub async fn run(self) -> Infallible {
         let (mut reports, mut offers) = (self.reports.changed(), self.offers.changed());
         let mut written = Written { reports: self.reports.file(), ..Written::default() };
@@ -57,6 +61,7 @@ impl Keeper {
                 _ = reports.changed() => {}
                 _ = offers.changed() => {}
             }
+            tokio::time::sleep(PAUSE).await;
         }
     }
 

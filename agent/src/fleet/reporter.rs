@@ -84,6 +84,8 @@ impl Reports {
                 (last.phase, last.runs, last.wants) == (state.phase, state.runs, state.wants)
             });
             if !same {
+                // Something was deployed, even if the record of it is lost.
+                inner.attempts = inner.attempts.max(1);
                 inner.revision = inner
                     .last
                     .as_ref()
@@ -433,13 +435,15 @@ mod tests {
         reports.reached(Fetched);
         reports.reached(Staged);
         reports.reached(Fetched);
+        reports.printed(b"of another script");
+        reports.reached(Script);
         reports.printed(format!("{}end", "x".repeat(MAX_OUTPUT)).as_bytes());
         reports.healthy();
         let report = reports.after(0).remove(0);
-        assert_eq!((report.phase, report.seq, &*report.link), (Healthy, 4, "copy"));
+        assert_eq!((report.phase, report.seq, &*report.link), (Healthy, 5, "copy"));
         assert_eq!((report.runs, report.wants), (Some(id("2")), Some(id("2"))));
         let steps: Vec<Phase> = report.steps.iter().map(|step| step.phase).collect();
-        assert_eq!(steps, [Fetched, Staged, Healthy]);
+        assert_eq!(steps, [Fetched, Staged, Script, Healthy]);
         assert!(report.output.len() == MAX_OUTPUT_OF_SUCCESS && report.output.ends_with("xend"));
         // Outside of a deploy, as in a rollback, steps are not reported.
         reports.reached(Staged);
@@ -451,24 +455,25 @@ mod tests {
         let reports = reports();
         reports.decides(4);
         reports.begin(None, id("1"));
+        reports.reached(Script);
         reports.printed(b"done");
         reports.healthy();
         for _ in 0..2 {
             reports.up_to_date(id("1"));
-            assert_eq!(reports.file().seq, 2);
+            assert_eq!(reports.file().seq, 3);
         }
         reports.decides(5);
         reports.up_to_date(id("1"));
         reports.up_to_date(id("1"));
         let report = reports.after(0).remove(0);
-        assert_eq!((report.seq, report.revision, &*report.output), (3, 5, "done"));
-        assert_eq!(report.steps.len(), 1, "the confirmation keeps the steps of the deploy");
+        assert_eq!((report.seq, report.revision, &*report.output), (4, 5, "done"));
+        assert_eq!(report.steps.len(), 2, "the confirmation keeps the steps of the deploy");
         reports.held(Some(id("1")), Some(id("2")), "an operator holds the host".to_owned());
         reports.held(Some(id("1")), Some(id("2")), "an operator holds the host".to_owned());
         reports.decides(6);
         reports.unchanged();
         let last = reports.after(0).pop().unwrap();
-        assert_eq!((last.seq, last.phase, last.revision), (5, Held, 6));
+        assert_eq!((last.seq, last.phase, last.revision), (6, Held, 6));
     }
 
     #[test]

@@ -252,6 +252,26 @@ fn script_reports_its_result_with_stock_ssh() {
 }
 
 #[test]
+fn agent_that_only_polls_is_unknown_until_it_reports() {
+    let rig = start(&[]);
+    let poll = || rig.sftp("srv", "deploy-agent", "get configs/web.json polled.json");
+    assert!(poll().status.success());
+    let fleet = document(&rig, "fleet -name web -json");
+    let (counts, host) = (&fleet["configurations"][0], &fleet["hosts"][0]);
+    assert_eq!((&counts["unknown"], &counts["hosts"]), (&json!(1), &json!(0)), "{fleet}");
+    assert_eq!((&host["host"], &host["phase"]), (&json!("127.0.0.1"), &json!("unknown")));
+    let id = std::fs::read_to_string(rig.path("polled.json")).unwrap();
+    let id: Value = serde_json::from_str(&id).unwrap();
+    let line =
+        format!("report -name web -host old-01 -id {} -code 0", id["Hash"].as_str().unwrap());
+    assert!(agent(&rig, &line).status.success());
+    assert!(poll().status.success());
+    let fleet = document(&rig, "fleet -name web -json");
+    let counts = &fleet["configurations"][0];
+    assert_eq!((&counts["unknown"], &counts["done"]), (&json!(0), &json!(1)), "{fleet}");
+}
+
+#[test]
 fn host_of_another_key_and_junk_change_nothing() {
     let rig = start(&[]);
     rig.authorize("srv.keys", "", &["srv", "other"]);

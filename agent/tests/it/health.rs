@@ -14,7 +14,8 @@ use serde_json::Value;
 
 use crate::bench::{Bench, deployed, says};
 use crate::health::gated::{
-    QUICK, Web, active, answer, bench, check, is_gone, ms_between, named, once, once_of, reason,
+    PATIENT, QUICK, Web, active, answer, bench, check, is_gone, ms_between, named, once, once_of,
+    reason,
 };
 use crate::source::write_executable;
 
@@ -59,7 +60,7 @@ fn is_healthy(bench: &Bench, (code, events): &(Option<i32>, Vec<Value>)) {
 fn http_check_accepts_only_success() {
     let bench = bench();
     let web = Web::start(&answer("204 No Content"));
-    is_healthy(&bench, &once(&bench, &web.check(), &QUICK));
+    is_healthy(&bench, &once(&bench, &web.check(), &PATIENT));
     assert!(web.asked() >= 2);
     bench.bump("v02", "two\n");
     let check = web.check();
@@ -94,7 +95,7 @@ fn tcp_check_needs_a_port_that_listens() {
     let bench = bench();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let check = format!("tcp://{}", listener.local_addr().unwrap());
-    is_healthy(&bench, &once(&bench, &check, &QUICK));
+    is_healthy(&bench, &once(&bench, &check, &PATIENT));
     drop(listener);
     bench.bump("v02", "two\n");
     let ended = once(&bench, &check, &QUICK);
@@ -138,7 +139,7 @@ fn command_check_gets_the_scripts_environment_and_its_last_line_is_shown() {
     let more = [&QUICK[..], &["-script-env-file", "variables"]].concat();
     check(
         &bench,
-        "env >seen\ncat \"$NEWROOT/conf\"\ngrep -q one \"$NEWROOT/conf\" || { echo no; echo; exit 3; }",
+        "env >seen.new && mv seen.new seen\ncat \"$NEWROOT/conf\"\ngrep -q one \"$NEWROOT/conf\" || { echo no; echo; exit 3; }",
     );
     is_healthy(&bench, &once(&bench, "cmd:./check", &more));
     let seen = fs::read_to_string(bench.path("seen")).unwrap();
@@ -164,7 +165,7 @@ fn command_check_gets_the_scripts_environment_and_its_last_line_is_shown() {
 #[test]
 fn registry_check_needs_the_registry_and_the_rollback_does_not() {
     let mut bench = bench();
-    is_healthy(&bench, &once(&bench, "registry", &QUICK));
+    is_healthy(&bench, &once(&bench, "registry", &PATIENT));
     bench.bump("v02", "two\n");
     let pid = bench.registry.process.id();
     bench.script(&format!(
@@ -181,7 +182,7 @@ fn registry_check_needs_the_registry_and_the_rollback_does_not() {
 fn previous_root_and_script_are_back_right_after_the_deadline() {
     let bench = bench();
     let web = Web::start(&answer("200 OK"));
-    assert_eq!(once(&bench, &web.check(), &QUICK).0, Some(0));
+    assert_eq!(once(&bench, &web.check(), &PATIENT).0, Some(0));
     web.answers(&answer("500 Internal Server Error"));
     let mut late = Vec::new();
     for version in ["v02", "v03", "v04"] {
@@ -205,7 +206,7 @@ fn previous_root_and_script_are_back_right_after_the_deadline() {
 fn check_that_hangs_is_ended_with_its_processes() {
     let bench = bench();
     check(&bench, "exit 0");
-    assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(0));
+    assert_eq!(once(&bench, "cmd:./check", &PATIENT).0, Some(0));
     bench.bump("v02", "two\n");
     check(&bench, "sleep 600 &\necho $! >pid\nwait");
     let began = Instant::now();
@@ -226,7 +227,7 @@ fn is_back_without_answer(bench: &Bench, (code, events): &(Option<i32>, Vec<Valu
 fn check_that_flaps_is_not_healthy() {
     let bench = bench();
     check(&bench, "exit 0");
-    assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(0));
+    assert_eq!(once(&bench, "cmd:./check", &PATIENT).0, Some(0));
     bench.bump("v02", "two\n");
     // Every second run fails.
     check(&bench, "if [ -e odd ]; then rm odd; exit 1; fi; touch odd");
@@ -248,7 +249,7 @@ fn all_of_several_checks_must_succeed() {
     let web = Web::start(&answer("200 OK"));
     check(&bench, "exit 0");
     let both = format!("{},cmd:./check", web.check());
-    assert_eq!(once(&bench, &both, &QUICK).0, Some(0));
+    assert_eq!(once(&bench, &both, &PATIENT).0, Some(0));
     bench.bump("v02", "two\n");
     check(&bench, "exit 7");
     is_back(&bench, &once(&bench, &both, &QUICK), "cmd ./check: exit status 7, ");

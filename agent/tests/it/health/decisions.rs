@@ -7,7 +7,7 @@ use deploy_testing::eventually;
 
 use crate::bench::{deployed, says};
 use crate::health::gated::{
-    Gated, QUICK, active, bench, check, events, named, once, reason, usual_script,
+    Gated, PATIENT, QUICK, active, bench, check, events, named, once, reason, usual_script,
 };
 
 /// Only the first configuration is healthy, or one with `good` in `conf`.
@@ -170,7 +170,7 @@ fn failed_rollback_does_not_block_the_fix() {
     let bench = bench();
     bench.script(NO_WAY_BACK);
     check(&bench, ONE_IS_HEALTHY);
-    assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(0));
+    assert_eq!(once(&bench, "cmd:./check", &PATIENT).0, Some(0));
     bench.bump("v02", "two\n");
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, named(&log, "rollback_failed").len()), (Some(1), 1), "{log:#?}");
@@ -210,9 +210,9 @@ fn rollback_needs_no_download_even_if_one_root_is_kept() {
 fn redeployed_configuration_is_checked_and_kept() {
     let bench = bench();
     check(&bench, "exit 0");
-    assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(0));
+    assert_eq!(once(&bench, "cmd:./check", &PATIENT).0, Some(0));
     bench.bump("v02", "two\n");
-    assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(0));
+    assert_eq!(once(&bench, "cmd:./check", &PATIENT).0, Some(0));
     let root = bench.path("a1/unpacked").join(bench.state().unwrap().id().to_string());
     fs::remove_dir_all(root).unwrap();
     check(&bench, "exit 1");

@@ -20,6 +20,10 @@ use crate::source::write_executable;
 pub const QUICK: [&str; 6] =
     ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "1s"];
 
+/// A gate that decides soon if all is well, and does not fail soon on a busy machine.
+pub const PATIENT: [&str; 6] =
+    ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "10s"];
+
 /// A gate that does not fail while a test runs.
 pub const SLOW: [&str; 6] =
     ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "10m"];

@@ -8,13 +8,14 @@ use deploy_testing::eventually;
 
 use crate::bench::{Bench, deployed, says, terminate};
 use crate::health::gated::{
-    Gated, QUICK, SLOW, active, bench, check, events, is_gone, named, once, reason, usual_script,
+    Gated, PATIENT, QUICK, SLOW, active, bench, check, events, is_gone, named, once, reason,
+    usual_script,
 };
 
 /// An agent whose gate for the second configuration runs without an end.
 fn in_the_gate(bench: &Bench) -> Gated<'_> {
     check(bench, "grep -q one active");
-    assert_eq!(once(bench, "cmd:./check", &QUICK).0, Some(0));
+    assert_eq!(once(bench, "cmd:./check", &PATIENT).0, Some(0));
     bench.bump("v02", "two\n");
     let agent = Gated::start(bench, "cmd:./check", &[&SLOW[..], &["-v"]].concat());
     agent.logs(1, "health_probe_failed");
@@ -148,7 +149,7 @@ fn sync_waits_for_the_gate() {
 fn killed_rollback_is_completed_without_another_gate() {
     let bench = bench();
     check(&bench, "grep -q one active");
-    assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(0));
+    assert_eq!(once(&bench, "cmd:./check", &PATIENT).0, Some(0));
     bench.bump("v02", "two\n");
     // The way back waits.
     bench.script(

@@ -9,7 +9,7 @@ use sqlx::{FromRow, Row as _, Sqlite, Transaction};
 use super::agents::{digest, steps};
 use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
-/// Deploys of an agent that are kept.
+/// Number of deploys that the registry keeps for each agent.
 pub const MOST: i64 = 20;
 
 /// One deploy of an agent.
@@ -17,7 +17,7 @@ pub const MOST: i64 = 20;
 pub struct Attempt {
     /// Its number among the agent's deploys, from 1.
     pub number: u64,
-    /// How far it came.
+    /// The last phase that it reached.
     pub phase: Phase,
     /// The configuration that was to be deployed.
     pub wants: Option<Digest>,
@@ -29,7 +29,7 @@ pub struct Attempt {
     pub exit_code: Option<i32>,
     /// The digest of the script's output.
     pub output: Option<String>,
-    /// Its finished steps.
+    /// The steps that it has finished.
     pub steps: Vec<Step>,
     /// When its first report came.
     pub began: Timestamp,

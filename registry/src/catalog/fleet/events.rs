@@ -1,5 +1,5 @@
-//! What happened in the fleet, in order. Events have numbers, so that a client that was away goes
-//! on where it was.
+//! The events of the fleet, in order. Each event has a number, so a client that was disconnected
+//! resumes after the last event that it received.
 
 use std::fmt;
 
@@ -10,9 +10,10 @@ use sqlx::{Sqlite, Transaction};
 use crate::catalog::counters::count;
 use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
-/// Events that are kept.
+/// Number of events that the registry keeps.
 pub const MOST: i64 = 100_000;
-/// Events above [`MOST`] after which the oldest are removed, so that most events remove nothing.
+/// The registry removes the oldest events only when there are this many more than [`MOST`]. So
+/// adding an event seldom removes others.
 const SLACK: i64 = 1000;
 
 /// What happened.
@@ -24,21 +25,21 @@ pub enum Kind {
     Deleted,
     /// A host reported for the first time.
     HostAdded,
-    /// Two agents report under one name.
+    /// Two agents report under the same host name.
     HostDuplicate,
     /// A host was retired.
     HostRetired,
-    /// An operator holds a host.
+    /// An operator held a host: its agents deploy nothing new.
     HostHeld,
-    /// An operator released a host.
+    /// An operator ended the hold of a host.
     HostReleased,
     /// A deploy succeeded.
     Healthy,
     /// A deploy failed.
     Failed,
-    /// Health checks failed, and the agent went back.
+    /// Health checks failed, and the agent deployed the previous configuration again.
     RolledBack,
-    /// An agent holds what failed or was rolled back.
+    /// An agent will not retry a configuration that failed or was rolled back.
     Held,
 }
 
@@ -88,7 +89,7 @@ pub struct Event {
     pub number: u64,
     /// When it happened, by the registry's clock.
     pub time: Timestamp,
-    /// What happened; `None` for a kind of a later version.
+    /// What happened; `None` if a later version of the registry added this kind.
     pub kind: Option<Kind>,
     /// The configuration; empty if the event is about no configuration.
     pub configuration: String,
@@ -132,7 +133,7 @@ pub async fn add(
 }
 
 impl Catalog {
-    /// The number of the last event.
+    /// The number of the newest event; 0 if there was none yet.
     pub async fn last_event(&self) -> Result<u64> {
         let number: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'event'")
             .fetch_one(&self.readers)

@@ -24,7 +24,8 @@ pub struct Freeze {
 type Row = (String, String, i64, i64);
 
 impl Catalog {
-    /// Freezes a configuration until `until`, or changes why and until when it is frozen.
+    /// Freezes a configuration until `until`. If it is frozen already, changes the message and the
+    /// end of the freeze.
     pub async fn freeze(
         &self,
         name: &ConfigurationName,
@@ -92,7 +93,7 @@ async fn find(
     }))
 }
 
-/// Fails if the configuration is frozen.
+/// Fails if the configuration is frozen at `now`.
 pub async fn check(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,

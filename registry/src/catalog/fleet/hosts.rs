@@ -1,4 +1,4 @@
-//! Hosts: names, keys, labels, and what operators do with them.
+//! Hosts: their names, keys and labels, and the changes that operators make to them.
 
 use std::collections::BTreeMap;
 
@@ -13,10 +13,10 @@ use crate::catalog::audit::Change;
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
-/// Most hosts that are not retired.
+/// Maximum number of hosts, not counting retired ones.
 pub const MAX_HOSTS: i64 = 100_000;
 
-/// Why an operator lets a host deploy nothing new.
+/// The hold of a host: an operator has stopped it from deploying anything new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostHold {
     /// Why.
@@ -34,20 +34,20 @@ pub struct HostRow {
     pub number: i64,
     /// Its name.
     pub name: String,
-    /// The fingerprint of the key that reported it.
+    /// The fingerprint of the agent's key that reported the host for the first time.
     pub key: String,
     /// When it reported for the first time.
     pub since: Timestamp,
-    /// When it was retired.
+    /// When it was retired; `None` if it is not.
     pub retired: Option<Timestamp>,
-    /// The hold of an operator.
+    /// The hold, if an operator holds the host.
     pub hold: Option<HostHold>,
     /// Its labels.
     pub labels: BTreeMap<String, String>,
 }
 
 impl HostRow {
-    /// The group that operators gave the host; empty if none.
+    /// The host's group, which is its label `group`; empty if operators set none.
     pub fn group(&self) -> &str {
         self.labels.get("group").map_or("", String::as_str)
     }
@@ -56,7 +56,8 @@ impl HostRow {
 type Row =
     (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, Option<i64>, String);
 
-/// The columns of a [`Row`]. Labels come as one text: names and values have no blanks.
+/// The columns of a [`Row`]. A blank separates the labels in their text, because names and values
+/// contain no blanks.
 const COLUMNS: &str = "SELECT h.host, h.name, h.key, h.since, h.retired, h.held, h.held_by, \
      h.held_since, COALESCE((SELECT GROUP_CONCAT(l.name || '=' || l.value, ' ') \
      FROM host_labels l WHERE l.host = h.host), '') FROM hosts h";
@@ -117,7 +118,7 @@ pub async fn add(transaction: &mut WriteTx, name: &str, key: &str, now: Timestam
     Ok(number)
 }
 
-/// Why `host`, which reports with the key `key`, is another's.
+/// If `host` belongs to a key other than `key`, returns why a report with `key` is refused.
 pub fn foreign(host: &HostRow, key: &str) -> Option<String> {
     let (name, owner) = (escape(&host.name), escape(&host.key));
     (host.key != key).then(|| {
@@ -135,7 +136,7 @@ impl Catalog {
         require(&mut transaction, name).await
     }
 
-    /// Hosts with names after `after`, in byte order, `limit` at most.
+    /// At most `limit` hosts with names after `after`, in byte order.
     pub async fn hosts(
         &self,
         after: Option<&HostName>,
@@ -155,7 +156,7 @@ impl Catalog {
         Ok(rows.into_iter().map(host).collect())
     }
 
-    /// Sets labels of a host, and removes those without a value.
+    /// Sets those of `labels` that have a value, and removes the others from the host.
     pub async fn label_host(
         &self,
         name: &HostName,
@@ -181,7 +182,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// Lets a host deploy nothing new. Returns the names of its configurations.
+    /// Holds a host: its agents deploy nothing new. Returns the names of its configurations.
     pub async fn hold_host(
         &self,
         name: &HostName,
@@ -221,8 +222,8 @@ impl Catalog {
         Ok(names)
     }
 
-    /// Retires a host: it does not count any more, and its name is free. Returns the names of its
-    /// configurations.
+    /// Retires a host: it no longer counts, and another host may use its name. Returns the names of
+    /// its configurations.
     pub async fn retire_host(&self, name: &HostName, change: &Change) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
@@ -231,8 +232,8 @@ impl Catalog {
         Ok(names)
     }
 
-    /// The hosts that did not report since `before`, by name. Connected ones may be among them: an
-    /// agent reports only when something changes.
+    /// The names of the hosts that have not reported since `before`. Some of these hosts may be
+    /// connected, because an agent reports only when something changes.
     pub async fn silent_hosts(&self, before: Timestamp) -> Result<Vec<String>> {
         Ok(sqlx::query_scalar(
             "SELECT h.name FROM hosts h WHERE h.retired IS NULL AND h.since < $1 AND h.seen < $1 \
@@ -253,7 +254,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Retires a host that is gone.
+    /// Retires a host that has not reported for too long.
     pub async fn retire_silent(&self, name: &str, now: Timestamp) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         if let Some(host) = find(&mut transaction, name).await? {
@@ -299,7 +300,8 @@ async fn retire(
     Ok(names)
 }
 
-/// Begins or ends to show an agent the state that it runs, or else the current state.
+/// If `held`, keeps a state to show to the agent: the one that it runs, or the current state if
+/// that is unknown. If not `held`, clears the kept state.
 async fn show_state(
     transaction: &mut WriteTx,
     host: i64,

@@ -1,8 +1,9 @@
-//! What agents and the registry tell each other about deploys, beyond the files that agents read.
+//! The messages between agents and the registry about deploys. Agents also read files, which are
+//! not described here.
 //!
 //! An agent keeps one `watch` command open on its connection. Both sides send lines of JSON: the
-//! registry sends offers, and the agent sends reports. Fields that a side does not know are
-//! ignored, so that either side may be newer than the other.
+//! registry sends offers, and the agent sends reports. Each side ignores fields that it does not
+//! know, so either side may be newer than the other.
 
 pub mod deploy_report;
 pub mod host_name;

@@ -1,4 +1,4 @@
-//! Shares, as in `5%`.
+//! Shares of a whole, such as `5%`.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Share(pub u32);
 
 impl Share {
-    /// The whole.
+    /// The whole: 100%.
     pub const ALL: Self = Self(10_000);
 
     /// Reads a share.

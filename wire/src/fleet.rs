@@ -21,9 +21,9 @@ pub const MAX_LINE: usize = 512 << 10;
 /// Longest configuration document inside an offer, in bytes. An agent reads a longer document over
 /// sftp.
 pub const MAX_DOCUMENT: usize = 64 << 10;
-/// Most bytes of a script's output in a report of a failure.
+/// Maximum number of bytes of a script's output in a report of a failure.
 pub const MAX_OUTPUT: usize = 64 << 10;
-/// Most bytes of a script's output in a report of a success.
+/// Maximum number of bytes of a script's output in a report of a success.
 pub const MAX_OUTPUT_OF_SUCCESS: usize = 4 << 10;
 /// How often each side sends at least one line.
 pub const HEARTBEAT: Duration = Duration::from_secs(25);

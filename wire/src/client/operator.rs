@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Connect, HostKey, Keys};
 use crate::command::Refusal;
 
-/// Most time for connecting and logging in.
+/// Maximum time for connecting and logging in.
 pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The user name of agents. Agents can only read.

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::sftp::{Sftp, is_status};
 use super::{Client, ClientError};
 
-/// Most bytes of one transfer that are requested or sent, and not answered yet.
+/// Maximum number of bytes of one transfer that are requested or sent, and not answered yet.
 const UNDER_WAY: usize = 4 << 20;
 
 impl Client {

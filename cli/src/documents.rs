@@ -43,8 +43,8 @@ fn man() -> Command {
 }
 
 /// Executes `arguments` (the program's name first) if they need nothing but `program`, the
-/// description of the command line. `names` says whether the program's completions know names of a
-/// registry.
+/// description of the command line. `names` says whether the program's completions complete names
+/// from a registry.
 pub fn early(
     arguments: impl IntoIterator<Item = OsString>,
     program: impl FnOnce() -> Command,

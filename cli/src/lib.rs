@@ -1,5 +1,5 @@
-//! The parts that all programs' command lines share: help, completions, man pages, the version and
-//! limits for archives. Also logs, the progress of long work, and messages to a service manager.
+//! The parts that all programs share. For command lines: help, completions, man pages, the version
+//! and limits for archives. For running work: logs, progress, and messages to a service manager.
 
 mod documents;
 pub mod limit_flags;

@@ -78,7 +78,8 @@ fn known_blob_is_not_sent_again() {
 #[test]
 fn standard_input_and_pipes_are_read_only_once() {
     let rig = Rig::start();
-    // The data is larger than all queues on the way together, and is not compressible.
+    // The data is larger than all queues between the program and the registry together, and it
+    // cannot be compressed.
     let mut state = 1_u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -11,7 +11,7 @@ use crate::raw::{
 };
 use crate::rig::Rig;
 
-/// Most memory that one hostile client may cost, including the usual work.
+/// Maximum memory that one hostile client may cost, including the usual work.
 const MUCH_KIB: u64 = 48 << 10;
 /// A test's write stops after this time if the server has no room for the data.
 const FULL: Duration = Duration::from_secs(2);

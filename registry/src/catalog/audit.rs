@@ -20,7 +20,7 @@ pub struct Change {
     pub command: String,
     /// The time.
     pub now: Timestamp,
-    /// Whether frozen configurations are changed, too.
+    /// Whether the change may also change frozen configurations.
     pub overrides: bool,
 }
 

@@ -13,7 +13,7 @@ use super::replacing::{check_whole, find_whole, is_there, replace};
 use super::versions::latest_version;
 use super::{Catalog, Error, Result, column};
 
-/// Most states of a short listing. Longer listings use the connections for long reads.
+/// Maximum number of states of a short listing. Longer listings use the connections for long reads.
 const LONG: u64 = 200;
 
 impl Catalog {

@@ -236,8 +236,8 @@ mod tests {
             ("a b 1 c 3", None),
             ("a b 1 c d 4", Some(3)),
             ("a b 1 c d 4 3", None),
-            // A state with the tree of an earlier state, made without a rollback, hides no other
-            // state.
+            // A new state may have the tree of an earlier state without being a rollback. Such a
+            // state hides no other state.
             ("a b 1 a", None),
             ("a b c 2 b", Some(1)),
             // A replaced tree is skipped further back, too.

@@ -11,8 +11,8 @@ use super::references::{Needs, Versions, find_use, is_referenced, needs};
 use super::versions::{delete, has_component, require_version};
 use super::{Catalog, Error, Result, column, image_layers};
 
-/// Most versions that one transaction deletes. With this limit, other writers wait only for
-/// milliseconds.
+/// Maximum number of versions that one transaction deletes. With this limit, other writers wait
+/// only for milliseconds.
 const BATCH: usize = 100;
 
 impl Catalog {

@@ -11,10 +11,10 @@ use sqlx::{Sqlite, Transaction};
 use super::counters::count;
 use super::{Catalog, Result, nanoseconds, uses};
 
-/// Most states that one transaction removes. With this limit, other writers wait only for
-/// milliseconds.
+/// Maximum number of states that one transaction removes. With this limit, other writers wait only
+/// for milliseconds.
 const STATES: i64 = 100;
-/// Most audit entries that one transaction removes.
+/// Maximum number of audit entries that one transaction removes.
 const ENTRIES: i64 = 500;
 
 /// How many rows were removed because of their age.

@@ -197,7 +197,7 @@ async fn running(transaction: &mut Transaction<'_, Sqlite>, history: i64) -> Res
     Ok(numbers.into_iter().collect())
 }
 
-/// Adds a state that a host runs to the table, if it is not there.
+/// Adds a state that a host runs to the table, unless the table has this state already.
 pub(super) async fn protect(transaction: &mut WriteTx, history: i64, number: i64) -> Result<()> {
     if numbers(transaction, history).await?.contains(&number) {
         return Ok(());

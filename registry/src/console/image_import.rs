@@ -143,8 +143,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// If the importer has ended, nobody receives the answer. The caller notices that the importer
-    /// has ended.
+    /// Answers one request. If the importer has ended, nobody receives the answer, and the caller
+    /// notices the end.
     async fn answer(&mut self, request: ImportRequest) {
         match request {
             ImportRequest::Check(layers, reply) => drop(reply.send(self.check(&layers).await)),

@@ -19,7 +19,7 @@ const BUCKET_HEADER: usize = 16;
 const BRANCH: u16 = 1;
 const LEAF: u16 = 2;
 const IS_BUCKET: u32 = 1;
-/// Most levels of branch pages in one bucket. Even 2^64 keys need no more levels.
+/// Maximum number of levels of branch pages in one bucket. Even 2^64 keys need no more levels.
 const MAX_DEPTH: usize = 64;
 
 /// Why a file cannot be read.

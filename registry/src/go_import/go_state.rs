@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::go_import::bolt::{self, Bolt, Bucket, Item};
 
-/// Most bytes of a list of the versions that use one file.
+/// Maximum number of bytes of a list of the versions that use one file.
 const MAX_REFERENCES: usize = 64 << 20;
 
 /// Why the Go tool's catalogue cannot be used.

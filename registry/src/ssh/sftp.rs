@@ -116,7 +116,7 @@ pub async fn run(
             return Ok(false);
         };
         // The connection counts as busy until the reply is sent, so that the server does not stop
-        // before that.
+        // earlier.
         let _busy = activity.busy();
         let working = activity.working();
         let (reply, why) = answer(request, &mut files).await;

@@ -15,7 +15,7 @@ use crate::catalog::{Change, Imaged, NewImage, NewLayer};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 
-/// Most missing layers that the error lists.
+/// Maximum number of missing layers that the error lists.
 const NAMED: usize = 5;
 
 impl Registry {

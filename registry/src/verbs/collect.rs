@@ -19,7 +19,7 @@ use crate::reserve;
 /// The number of blobs in the first batch that gc removes. Between batches, clients may bind
 /// versions.
 const FIRST_BATCH: usize = 16;
-/// Most blobs in one batch.
+/// Maximum number of blobs in one batch.
 const LARGEST_BATCH: usize = 256;
 /// How long a batch should take. During a batch, no client can bind a version.
 const BATCH_TIME: Duration = Duration::from_millis(40);

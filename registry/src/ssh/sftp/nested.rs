@@ -8,7 +8,7 @@ use russh_sftp::protocol::Packet;
 
 use crate::view::view_path::{MAX_PATH, clean};
 
-/// Most directories of one channel.
+/// Maximum number of directories of one channel.
 const MAX_DIRECTORIES: usize = 64;
 
 /// The directories that the client of a channel created, as `/put/NAME/DIRECTORY`.
@@ -23,7 +23,7 @@ impl NestedDirectories {
         self.0.contains(&path) || (self.0.len() < MAX_DIRECTORIES && self.0.insert(path))
     }
 
-    /// Removes these directories from the paths of a request.
+    /// Removes the names of these directories from the paths of a request.
     pub fn without(&self, mut packet: Packet) -> Packet {
         if self.0.is_empty() {
             return packet;

@@ -15,8 +15,8 @@ pub use lines::{Offer, ToAgent, ToRegistry, Unreadable};
 
 use std::time::Duration;
 
-/// Longest line on a watch, in bytes, in either direction. It has room for the longest output with
-/// each byte escaped.
+/// Longest line on a watch, in bytes, in either direction. A line of this length has room for the
+/// longest output, even if each byte is escaped.
 pub const MAX_LINE: usize = 512 << 10;
 /// Longest configuration document inside an offer, in bytes. An agent reads a longer document over
 /// sftp.

@@ -1,5 +1,5 @@
-//! The options that all verbs which change a configuration share: `-override`, `-wait` and
-//! `-timeout`.
+//! The flags `-override`, `-wait` and `-timeout`, which the verbs that change a configuration
+//! share.
 
 use std::time::Duration;
 

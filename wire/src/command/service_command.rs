@@ -54,13 +54,13 @@ pub enum ServiceCommand {
         name: ConfigurationName,
         /// The host. If `None`, the registry makes a name from the address of the connection.
         host: Option<HostName>,
-        /// The configuration's id.
+        /// The id of the configuration for which the script ran.
         id: Digest,
         /// The exit code of the script.
         code: i32,
         /// The phase, if it does not follow from the exit code.
         phase: Option<Phase>,
-        /// What happened, for people.
+        /// A text for people that says what happened.
         message: String,
     },
 }

@@ -12,7 +12,7 @@ const MAX_WORD: usize = 64;
 /// Maximum number of steps of a deploy.
 const MAX_STEPS: usize = 16;
 
-/// How far an agent is with the configuration that it wants to deploy.
+/// How far an agent has come with the deploy of a configuration.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -34,7 +34,8 @@ pub enum Phase {
     Failed,
     /// The health checks failed, and the agent deployed the previous configuration again.
     RolledBack,
-    /// The agent deploys nothing new, because an operator holds it or because a deploy failed.
+    /// The agent deploys nothing new, because an operator holds its host or because a deploy
+    /// failed.
     Held,
     /// The registry does not know the phase: the agent has never reported, or it reported a phase
     /// of a later protocol.
@@ -79,22 +80,22 @@ pub struct Step {
 pub struct Report {
     /// The report's number. An agent's later report has a greater number.
     pub seq: u64,
-    /// The revision of the newest offer that the agent has acted on; 0 if it only polls.
+    /// The revision of the newest offer that the agent has acted on; 0 if the agent only polls.
     pub revision: u64,
     /// The number of the deploy among this agent's deploys.
     pub attempt: u64,
     /// The phase that the deploy has reached.
     pub phase: Phase,
-    /// The deployed configuration.
+    /// The id of the configuration that the host runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runs: Option<Digest>,
-    /// The configuration that the agent deploys or has deployed.
+    /// The id of the configuration that the agent deploys or has deployed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wants: Option<Digest>,
     /// Why the deploy failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// What happened, for people.
+    /// A text for people that says what happened.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The exit code of the script or of the health check.
@@ -112,7 +113,7 @@ pub struct Report {
     /// The version of the agent.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// How the agent places files.
+    /// The way in which the agent places files in a root.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub link: String,
 }
@@ -196,8 +197,8 @@ impl Reason {
 }
 
 impl Report {
-    /// The same report, cut to the limits of the registry. It keeps the end of the output, and the
-    /// beginning of each other text.
+    /// The same report with texts cut to the limits of the registry. The output keeps its end, and
+    /// every other text keeps its beginning.
     #[must_use]
     pub fn within_limits(mut self) -> Self {
         let cut = |text: &mut String, most: usize| {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::deploy_report::Report;
 use super::{MAX_DOCUMENT, MAX_LINE};
 
-/// The configuration that an agent should deploy, and when.
+/// An offer: the configuration that an agent should deploy, and the conditions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Offer {
@@ -16,19 +16,19 @@ pub struct Offer {
     /// The configuration's id; `None` if there is no such configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Digest>,
-    /// The configuration's document, as the agent would read it over sftp. Absent if it is longer
-    /// than [`MAX_DOCUMENT`] or if an operator holds the host.
+    /// The configuration's document, as the agent would read it over sftp. Absent if the document
+    /// is longer than [`MAX_DOCUMENT`], or if an operator holds the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
-    /// How long the agent waits before it acts, in milliseconds, so that a large fleet does not
-    /// download all at once.
+    /// How long the agent waits before it acts, in milliseconds, so that the hosts of a large fleet
+    /// do not all download at the same time.
     #[serde(skip_serializing_if = "is_zero")]
     pub start_after_ms: u64,
     /// Why the agent deploys nothing new, if an operator holds the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
-    /// How often operators have asked this agent to try again. If the number is greater than
-    /// before, the agent ends its hold of a failed configuration and tries again at once.
+    /// How many times operators have asked this agent to try again. If the number is greater than
+    /// before, the agent ends its hold of a failed configuration and tries again immediately.
     #[serde(skip_serializing_if = "is_zero")]
     pub retries: u64,
 }
@@ -38,14 +38,14 @@ pub struct Offer {
 #[serde(default)]
 pub struct ToAgent {
     /// The number of the last report that the registry has from this agent. The first line contains
-    /// it, so that the agent's next report has a greater number.
+    /// this number, so that the agent's next report has a greater number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seq: Option<u64>,
-    /// What the agent should deploy.
+    /// The new offer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
-    /// The registry has answered the reports up to this number: they are on its disk, or `refused`
-    /// says why not.
+    /// The registry has handled the reports up to this number. They are on its disk, unless
+    /// `refused` says why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack: Option<u64>,
     /// Why the registry does not keep this agent's reports. For example, the host name belongs to
@@ -53,8 +53,8 @@ pub struct ToAgent {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// After the agent loses the connection, it waits for a random part of this time, in
-    /// milliseconds, and connects again. So a large fleet does not connect all at once. The first
-    /// line contains it.
+    /// milliseconds, and connects again. So the agents of a large fleet do not all connect at the
+    /// same time. The first line contains this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconnect_within_ms: Option<u64>,
 }

@@ -3,7 +3,7 @@
 //!
 //! `deploy-fleet ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES IDLE-SECONDS [WAIT-FOR-FILE]`
 //!
-//! It measures the time from the start of an operator's change until each agent has the offer, It
+//! It measures the time from the start of an operator's change until each agent has the offer. It
 //! also measures the memory and processor time that an idle fleet costs the registry. If a file is
 //! given, it also measures the return of all agents after a restart. It creates the file when it is
 //! ready for the restart.

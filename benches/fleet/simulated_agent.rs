@@ -1,4 +1,5 @@
-//! One simulated agent. It watches, records when an offer comes, and reports the offer as deployed.
+//! One simulated agent. The agent watches, records when an offer comes, and reports the offer as
+//! deployed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};

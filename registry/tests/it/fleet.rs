@@ -1,5 +1,5 @@
-//! Tests of watches and reports, with stock ssh in the role of the agents, and of the verbs that
-//! show the fleet.
+//! Tests watches and reports, and the verbs that show the fleet. Stock ssh plays the role of the
+//! agents.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -46,7 +46,7 @@ impl Watch {
         self.lines.recv_timeout(SOON).expect("a line of the registry")
     }
 
-    /// The next offer. Skips the lines before it, such as acknowledgements.
+    /// The next offer. Skips the lines before the offer, such as acknowledgements.
     pub fn offer(&self) -> Value {
         loop {
             let line = self.next();
@@ -316,7 +316,7 @@ fn two_agents_under_one_name_are_told_apart() {
     drop(second);
     wait_until("one agent is left", || duplicate() == false);
     // A second watch of the same directory shows that the earlier watch is dead, so the registry
-    // ends that one.
+    // ends the earlier watch.
     let again = Watch::begin(&rig, "srv", "web", "web-01", "a1");
     again.next();
     assert_ne!(wait_for_end(&mut first.child), Some(0));

@@ -36,8 +36,8 @@ impl Dice {
     }
 }
 
-/// The data that an agent has on its disk, and a record of its deploys for the test. It survives
-/// kills of the agent.
+/// The data that an agent has on its disk, and a record of its deploys for the test. The value
+/// survives kills of the agent.
 #[derive(Default)]
 struct Disk {
     seq: u64,

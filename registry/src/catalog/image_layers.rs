@@ -24,7 +24,7 @@ pub struct NewLayer {
     pub digest: Digest,
     /// The blob's length.
     pub bytes: u64,
-    /// The origin of the blob: what the blob was made from.
+    /// The origin of the blob, if the importer gives the origin.
     pub origin: Option<Origin>,
 }
 

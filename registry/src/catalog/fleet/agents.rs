@@ -30,7 +30,7 @@ pub struct AgentRow {
     pub reported: Timestamp,
     /// How many times operators have asked the agent to try again.
     pub retries: u64,
-    /// The number of the agent's last deploy, as the registry counts them.
+    /// The number of the agent's last deploy. The registry counts the deploys itself.
     pub tried: i64,
     /// The number of the state that the agent runs, if the registry knows it.
     pub state: Option<i64>,
@@ -142,8 +142,9 @@ impl Catalog {
         find(&mut transaction, name, host).await
     }
 
-    /// Asks agents to try again: all agents of `host`, or without `host` all whose deploy failed.
-    /// Returns the host and the configuration of each agent that was asked.
+    /// Asks agents to try their deploys again. With `host`, asks all agents of this host;
+    /// otherwise, asks all agents whose deploy failed. With `name`, asks only agents of this
+    /// configuration. Returns the host and the configuration of each agent that was asked.
     pub async fn retry(
         &self,
         name: Option<&ConfigurationName>,

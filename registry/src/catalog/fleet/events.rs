@@ -16,7 +16,7 @@ pub const MOST: i64 = 100_000;
 /// adding an event seldom removes others.
 const SLACK: i64 = 1000;
 
-/// What happened.
+/// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A configuration has a new current state.
@@ -85,23 +85,23 @@ impl fmt::Display for Kind {
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Its number, from 1.
+    /// The number of the event, from 1.
     pub number: u64,
-    /// When it happened, by the registry's clock.
+    /// The time of the event, by the registry's clock.
     pub time: Timestamp,
-    /// What happened; `None` if a later version of the registry added this kind.
+    /// The kind; `None` if this version of the registry does not know the kind.
     pub kind: Option<Kind>,
     /// The configuration; empty if the event is about no configuration.
     pub configuration: String,
     /// The host; empty if the event is about no host.
     pub host: String,
-    /// Details, for people.
+    /// A text for people with details.
     pub message: String,
 }
 
 type Row = (i64, i64, String, String, String, String);
 
-/// Records that something happened.
+/// Adds an event.
 pub async fn add(
     transaction: &mut Transaction<'_, Sqlite>,
     now: Timestamp,
@@ -141,7 +141,7 @@ impl Catalog {
         Ok(number.cast_unsigned())
     }
 
-    /// The oldest `limit` events with numbers above `after`, oldest first; with `name`, only events
+    /// The oldest `limit` events with numbers above `after`, oldest first. With `name`, only events
     /// of this configuration.
     pub async fn events_after(
         &self,
@@ -155,7 +155,7 @@ impl Catalog {
         self.some_events(query, name, after, limit).await
     }
 
-    /// The newest `limit` events with numbers above `after`, oldest first; with `name`, only events
+    /// The newest `limit` events with numbers above `after`, oldest first. With `name`, only events
     /// of this configuration.
     pub async fn newest_events(
         &self,

@@ -1,4 +1,4 @@
-//! Configurations that may not change for a while.
+//! Freezes. A frozen configuration may not change until its freeze ends.
 
 use deploy_store::{ConfigurationName, escape};
 use jiff::Timestamp;
@@ -8,16 +8,16 @@ use super::running;
 use crate::catalog::audit::Change;
 use crate::catalog::{Catalog, Error, Result, nanoseconds, timestamp};
 
-/// Why a configuration may not change, and until when.
+/// The freeze of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freeze {
-    /// Why.
+    /// Why the configuration is frozen.
     pub message: String,
-    /// The key that froze it: fingerprint and comment.
+    /// The fingerprint and the comment of the key that froze the configuration.
     pub who: String,
-    /// Since when.
+    /// When the freeze began.
     pub since: Timestamp,
-    /// Until when.
+    /// When the freeze ends.
     pub until: Timestamp,
 }
 
@@ -52,7 +52,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// Allows changes of a configuration again.
+    /// Ends the freeze of a configuration.
     pub async fn unfreeze(&self, name: &ConfigurationName, change: &Change) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
         if find(&mut transaction, name, change.now).await?.is_none() {

@@ -13,36 +13,36 @@ use crate::catalog::audit::Change;
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
-/// Maximum number of hosts, not counting retired ones.
+/// Maximum number of hosts. Retired hosts do not count.
 pub const MAX_HOSTS: i64 = 100_000;
 
-/// The hold of a host: an operator has stopped it from deploying anything new.
+/// The hold of a host. While an operator holds a host, its agents deploy nothing new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostHold {
-    /// Why.
+    /// Why the operator holds the host.
     pub message: String,
-    /// The operator's key: fingerprint and comment.
+    /// The fingerprint and the comment of the operator's key.
     pub who: String,
-    /// Since when.
+    /// When the hold began.
     pub since: Timestamp,
 }
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRow {
-    /// Its number in the catalogue.
+    /// The number of the host in the catalogue.
     pub number: i64,
-    /// Its name.
+    /// The name of the host.
     pub name: String,
     /// The fingerprint of the agent's key that reported the host for the first time.
     pub key: String,
-    /// When it reported for the first time.
+    /// When the host reported for the first time.
     pub since: Timestamp,
-    /// When it was retired; `None` if it is not.
+    /// When the host was retired; `None` if it is not retired.
     pub retired: Option<Timestamp>,
     /// The hold, if an operator holds the host.
     pub hold: Option<HostHold>,
-    /// Its labels.
+    /// The labels of the host.
     pub labels: BTreeMap<String, String>,
 }
 
@@ -98,7 +98,7 @@ async fn require(transaction: &mut Transaction<'_, Sqlite>, name: &HostName) -> 
     find(transaction, name.as_str()).await?.ok_or_else(none)
 }
 
-/// Adds a host. Returns its number.
+/// Adds a host. Returns the number of the host.
 pub async fn add(transaction: &mut WriteTx, name: &str, key: &str, now: Timestamp) -> Result<i64> {
     let hosts: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM hosts WHERE retired IS NULL")
         .fetch_one(&mut ***transaction)
@@ -182,7 +182,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// Holds a host: its agents deploy nothing new. Returns the names of its configurations.
+    /// Holds a host: its agents deploy nothing new. Returns the names of the host's configurations.
     pub async fn hold_host(
         &self,
         name: &HostName,
@@ -223,7 +223,7 @@ impl Catalog {
     }
 
     /// Retires a host: it no longer counts, and another host may use its name. Returns the names of
-    /// its configurations.
+    /// the host's configurations.
     pub async fn retire_host(&self, name: &HostName, change: &Change) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
@@ -300,8 +300,8 @@ async fn retire(
     Ok(names)
 }
 
-/// If `held`, keeps a state to show to the agent: the one that it runs, or the current state if
-/// that is unknown. If not `held`, clears the kept state.
+/// If `held`, records the state to show to the agent: the state that the agent runs, or else the
+/// current state. If not `held`, deletes this record.
 async fn show_state(
     transaction: &mut WriteTx,
     host: i64,

@@ -43,7 +43,7 @@ impl Catalog {
         Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
     }
 
-    /// Removes the outputs that no kept report refers to. Returns how many it removed.
+    /// Removes the outputs that no kept report refers to. Returns the number of removed outputs.
     pub async fn remove_unused_outputs(&self) -> Result<u64> {
         let mut removed = 0;
         loop {

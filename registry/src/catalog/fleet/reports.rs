@@ -1,6 +1,6 @@
-//! Writes the reports of agents to the catalogue. A batch of reports is one transaction, so that a
-//! whole fleet may report at once. An agent repeats a report until the registry acknowledges it,
-//! and the registry counts the repeats once.
+//! Writes the reports of agents to the catalogue. One transaction writes a whole batch of reports,
+//! so that a large fleet may report at the same time. An agent repeats a report until the registry
+//! acknowledges it, and the registry counts the repeats once.
 
 use deploy_store::{ConfigurationName, escape};
 use deploy_wire::fleet::{HostName, Phase, Reason, Report};
@@ -21,7 +21,7 @@ const MAX_AGENTS_OF_HOST: i64 = 200;
 /// A report that the registry has received, and its sender.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    /// The fingerprint of the key that sent it.
+    /// The fingerprint of the sender's key.
     pub key: String,
     /// The host.
     pub host: HostName,
@@ -29,21 +29,21 @@ pub struct Sent {
     pub name: ConfigurationName,
     /// The random id of the agent's directory. Empty if a script sent the report.
     pub instance: String,
-    /// The report. If its number is 0, it gets the next number.
+    /// The report. If the report has the number 0, the registry gives it the agent's next number.
     pub report: Report,
 }
 
 /// What the registry did with a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
-    /// The registry has written it to the disk.
+    /// The registry has written the report to the disk.
     New {
         /// Number of the host.
         host: i64,
     },
-    /// It changed nothing, because it or a later report was on the disk already.
+    /// The report changed nothing, because this report or a later report was on the disk already.
     Old,
-    /// The registry does not keep it. The text says why.
+    /// The registry does not keep the report. The text says why.
     Refused(String),
 }
 
@@ -196,8 +196,8 @@ impl Row<'_> {
         self.tell(transaction, before, report, is_next).await
     }
 
-    /// Finds the state that the agent runs now, and counts the agent there instead of at its
-    /// previous state.
+    /// Finds the state that the agent runs now. Moves the agent from the count of its previous
+    /// state to the count of this state.
     async fn change_state(
         &self,
         transaction: &mut WriteTx,
@@ -228,7 +228,7 @@ impl Row<'_> {
             Phase::Healthy => Kind::Healthy,
             Phase::Failed => Kind::Failed,
             Phase::RolledBack => Kind::RolledBack,
-            // The operator's own hold is an event already.
+            // If an operator holds the host, the hold is an event already.
             Phase::Held if !self.held => Kind::Held,
             _ => return Ok(()),
         };

@@ -1,6 +1,6 @@
-//! The states that hosts run, and those that the registry shows to held hosts. The registry keeps
-//! their layers as it keeps those of rollback targets, because an agent may need them to repair its
-//! root.
+//! The states that hosts run, and the states that the registry shows to held hosts. The registry
+//! keeps the layers of these states, as it keeps the layers of rollback targets. An agent may need
+//! the layers to repair its root.
 
 use deploy_store::{ConfigurationName, Digest};
 use sqlx::{Sqlite, Transaction};
@@ -61,9 +61,8 @@ pub async fn find(
     .await?)
 }
 
-/// Moves one host from the count of the state `old`, if given, to that of `new`, if given. Protects
-/// the layers of a state that gets its first host, and releases those of a state that loses its
-/// last.
+/// Removes one host from the count of the state `old`, and adds one to the count of the state
+/// `new`. The layers of a state are protected while its count is above zero.
 pub async fn change(
     transaction: &mut WriteTx,
     current: &Current,

@@ -23,13 +23,13 @@ const PAGE: u64 = 100;
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long the program may take for one event.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How many times the program runs for one event before the registry skips the event, if it fails
-/// each time.
+/// How many times the program runs for one event if it fails. After the last failure, the registry
+/// skips the event.
 const TRIES: u32 = 3;
 
-/// Runs `program` for each event, one after the other, until this future is dropped. The first
-/// start begins with the next event. After a restart of the registry, it begins with the events
-/// that the program has not had yet. The program gets the event as a line of JSON on its standard
+/// Runs `program` for each event, one after the other, until this future is dropped. At its first
+/// start, the registry begins with the next event. After a restart, it begins with the events for
+/// which the program has not run yet. The program gets the event as a line of JSON on its standard
 /// input, and in environment variables `EVENT_…`.
 pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     let mut written = registry.fleet.written();

@@ -129,7 +129,7 @@ fn age(time: Timestamp) -> String {
     }
 }
 
-/// What explains a host's phase, for the last column of the table.
+/// The explanation of a host's phase, for the last column of the table.
 fn reason(host: &HostStatus) -> String {
     let mut parts = Vec::new();
     if host.duplicate {
@@ -160,7 +160,7 @@ fn first_of(message: &str) -> String {
     message.split("; ").next().unwrap_or_default().to_owned()
 }
 
-/// What happened on a host.
+/// The answer of `why` as text.
 pub fn why(why: &Why) -> String {
     why.configurations.iter().map(why_one).collect::<Vec<_>>().join("\n")
 }
@@ -309,7 +309,7 @@ pub fn event_json(event: &Event) -> String {
     deploy_store::escape_json(&line.to_string()) + "\n"
 }
 
-/// The agents that were asked to try again.
+/// The list of agents that `retry` has asked to try again.
 pub fn asked(asked: &[(String, String)]) -> String {
     let line = |(host, name): &(String, String)| format!("{}: {}\n", escape(host), escape(name));
     let text = asked.iter().take(SOME).map(line).collect::<String>();

@@ -1,5 +1,5 @@
-//! Decides the answer of the verb `wait` from the reports of the hosts. It uses no disk, network or
-//! clock.
+//! Decides the answer of the verb `wait` from the reports of the hosts. The code is pure: it uses
+//! no disk, network or clock.
 
 use deploy_store::Digest;
 use deploy_wire::command::Share;
@@ -8,21 +8,21 @@ use deploy_wire::fleet::Phase;
 /// What the registry knows about one host of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// The phase of its last report.
+    /// The phase of the host's last report.
     pub phase: Phase,
-    /// The id of the configuration that it runs.
+    /// The id of the configuration that the host runs.
     pub runs: Option<Digest>,
-    /// The id of the configuration that it deploys or has deployed.
+    /// The id of the configuration that the host deploys or has deployed.
     pub wants: Option<Digest>,
-    /// The revision of the offer that its last report answers.
+    /// The revision of the offer that the host's last report answers.
     pub revision: u64,
-    /// Whether it is connected now.
+    /// Whether the host is connected now.
     pub connected: bool,
-    /// Whether an operator holds it.
+    /// Whether an operator holds the host.
     pub held: bool,
 }
 
-/// What `wait` waits for.
+/// The goal that `wait` waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Goal {
     /// The revision: the number of the change that made the configuration current.
@@ -57,7 +57,7 @@ pub enum Verdict {
     Converged,
     /// So many hosts have failed that the others are too few for success.
     Halted,
-    /// It is not decided yet.
+    /// The result is not decided yet.
     Waiting,
 }
 

@@ -1,5 +1,5 @@
-//! Offers as lines to agents. The registry sends a change to thousands of agents at once, so it
-//! makes the line once.
+//! A cache of the lines that offer configurations to agents. The registry sends a change to
+//! thousands of agents at the same time, so it makes the line only once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,8 +13,8 @@ use tokio::sync::OnceCell;
 use crate::catalog::Catalog;
 use crate::error::Result;
 
-/// Maximum number of lines that are kept. At this number, all are dropped and made again when
-/// needed.
+/// Maximum number of lines in the cache. Before one more line, the registry empties the cache, and
+/// makes the lines again when agents need them.
 const MOST: usize = 2000;
 
 /// An offer, and its line.
@@ -26,8 +26,8 @@ pub struct Prepared {
     pub line: Bytes,
 }
 
-/// The count of changes when the line was requested, and the line, which may still be in the
-/// making.
+/// The number of changes at the time of the request for the line, and the line. Another task may
+/// still be making the line.
 type Slot = (u64, Arc<OnceCell<Arc<Prepared>>>);
 
 /// The newest line of each configuration.

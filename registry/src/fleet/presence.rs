@@ -1,5 +1,6 @@
-//! Which agents are connected. The registry keeps this in memory only. While an agent stays
-//! connected, the registry writes nothing to the disk.
+//! Which agents are connected. The registry keeps this information only in memory. A connection
+//! alone causes no writes to the disk, except that the janitor sometimes records that a host is
+//! connected (see `-retire-after`).
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -10,7 +11,8 @@ use deploy_wire::fleet::HostName;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-/// Maximum number of agents that are remembered after they disconnect.
+/// Maximum number of disconnected agents that the registry remembers. Before one more agent, the
+/// registry forgets all of them.
 const MOST_SEEN: usize = 200_000;
 
 /// An agent: one configuration on one host.
@@ -64,8 +66,8 @@ pub struct Present {
     pub signals: Signals,
     /// Whether another agent is connected under the same name.
     pub is_duplicate: bool,
-    /// Whether all agents under this name have the same directory id. If so, the other connection
-    /// may be a dead one of this agent, which has a new address.
+    /// Whether all agents under this name have the same directory id. If so, this may be a single
+    /// agent with a new address, whose old connection is dead.
     pub is_same_instance: bool,
 }
 

@@ -1,5 +1,5 @@
 //! The queue of reports that are not on the disk yet. One transaction writes all reports that come
-//! within a few milliseconds, so that ten thousand agents may report at once.
+//! within a few milliseconds, so that ten thousand agents may report at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -40,8 +40,8 @@ impl ReportQueue {
         Self(sender)
     }
 
-    /// Queues a report. The receiver gets the result when the report is on the disk; it gets
-    /// nothing if the catalogue failed.
+    /// Queues a report. The receiver gets the result when the report is on the disk. If the
+    /// catalogue fails, the receiver gets an error.
     pub async fn send(&self, sent: Sent) -> oneshot::Receiver<Applied> {
         let (done, result) = oneshot::channel();
         // If the queue has ended, the registry is stopping, and the receiver gets an error.

@@ -21,13 +21,14 @@ use crate::error::Result;
 
 /// Maximum number of reports of one agent that are not on the disk yet. One more ends the watch.
 const MAX_PENDING: usize = 32;
-/// Size of a fleet whose agents may all start a deploy at once. In a larger fleet, some agents
-/// start later.
+/// Maximum size of a fleet whose agents all start a deploy without a wait. In a larger fleet, each
+/// agent waits for a random time.
 const AT_ONCE: u64 = 1000;
-/// The time by which each further agent lengthens the period in which agents start or connect
-/// again.
+/// Agents start deploys, and connect again, spread over a period. Each further agent lengthens this
+/// period by this time.
 const SPREAD: Duration = Duration::from_millis(3);
-/// If an agent has a new address, its dead old connection has ended after this time.
+/// If an agent has connected from a new address, its old connection has certainly ended after this
+/// time.
 const DOUBT: Duration = SILENCE.saturating_add(Duration::from_secs(10));
 /// The period in which the agents of a small fleet connect again.
 const SHORTEST_RECONNECT: Duration = Duration::from_secs(1);
@@ -66,7 +67,8 @@ struct Host {
     refused: Option<String>,
 }
 
-/// The number of a queued report, and its result; `None` if the registry could not write it.
+/// The number of a queued report, and the result of the report; `None` if the registry could not
+/// write the report.
 type Pending = BoxFuture<'static, (u64, Option<Applied>)>;
 
 /// One agent's watch.
@@ -226,7 +228,8 @@ fn answer(seq: u64, applied: Option<Applied>) -> Option<Bytes> {
     Some(to_line(&ToAgent { ack: Some(seq), refused, ..ToAgent::default() }).into())
 }
 
-/// Waits for `wait`. If several agents are still connected under one name then, records that.
+/// Sleeps for the time `wait`. If several agents are still connected under one name after that, the
+/// function records this.
 async fn report_duplicate(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr, wait: Duration) {
     tokio::time::sleep(wait).await;
     let agent = AgentId { host: watcher.host.clone(), name: watcher.name.clone() };
@@ -254,7 +257,8 @@ async fn look_up(fleet: &Fleet, watcher: &Watcher) -> Result<Host> {
     })
 }
 
-/// How long one of `agents` agents waits before it starts a deploy, in milliseconds.
+/// How long an agent in a fleet of `agents` agents waits before it starts a deploy, in
+/// milliseconds.
 fn start_after(agents: u64, fraction: f64) -> u64 {
     let spread =
         SPREAD.saturating_mul(u32::try_from(agents.saturating_sub(AT_ONCE)).unwrap_or(u32::MAX));
@@ -262,8 +266,9 @@ fn start_after(agents: u64, fraction: f64) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(0)
 }
 
-/// The period, in milliseconds, in which each of `agents` agents connects again after it has lost
-/// its connection. A registry that has restarted cannot log in a whole fleet at once.
+/// The period, in milliseconds, in which a fleet of `agents` agents connects again after the
+/// connections are lost. A registry that has restarted cannot log in a whole fleet at the same
+/// time.
 fn reconnect_within(agents: usize) -> u64 {
     let spread = SPREAD.saturating_mul(u32::try_from(agents).unwrap_or(u32::MAX));
     let within = spread.clamp(SHORTEST_RECONNECT, LONGEST_SPREAD);

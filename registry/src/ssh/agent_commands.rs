@@ -17,7 +17,7 @@ use crate::fleet::presence::AgentId;
 use crate::fleet::watch_session::{WatchSession, Watcher};
 
 /// If a watch cannot begin, the registry pauses for this time before it ends the watch, so that the
-/// agent does not retry at once.
+/// agent does not retry immediately.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves the command in `line`.

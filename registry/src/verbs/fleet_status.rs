@@ -29,14 +29,14 @@ pub struct FleetQuery {
     pub phase: Option<Phase>,
     /// Only hosts that have not confirmed the current state and are not held by an operator.
     pub behind: bool,
-    /// Only hosts whose names come after this one.
+    /// Only hosts with names after this name.
     pub after: Option<HostName>,
     /// Maximum number of hosts to show; `None` means all.
     pub limit: Option<u64>,
 }
 
-/// The fleet, in the form of its JSON document. Later versions only add fields and never remove
-/// any.
+/// The fleet, in the form of its JSON document. Later versions may add fields, but never remove
+/// fields.
 #[derive(Debug, Clone, Serialize)]
 pub struct FleetStatus {
     /// Each configuration and its counts.
@@ -47,10 +47,10 @@ pub struct FleetStatus {
     pub more: bool,
 }
 
-/// The counts of one configuration.
+/// One configuration with the counts of its hosts.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConfigurationStatus {
-    /// Its name.
+    /// The name of the configuration.
     pub configuration: String,
     /// Number of the current state.
     pub state: u64,
@@ -58,7 +58,7 @@ pub struct ConfigurationStatus {
     pub hash: String,
     /// Hosts of the configuration.
     pub hosts: u64,
-    /// Hosts that confirmed the current state.
+    /// Hosts that have confirmed the current state.
     pub done: u64,
     /// Hosts that have not confirmed the current state and are not held by an operator.
     pub behind: u64,
@@ -77,39 +77,39 @@ pub struct ConfigurationStatus {
 /// One host and one of its configurations.
 #[derive(Debug, Clone, Serialize)]
 pub struct HostStatus {
-    /// Its name, or the address of an agent that only polls.
+    /// The name of the host, or the address of an agent that only polls.
     pub host: String,
     /// The configuration.
     pub configuration: String,
     /// The group that operators gave the host.
     pub group: String,
-    /// The phase of its last report.
+    /// The phase of the host's last report.
     pub phase: &'static str,
-    /// Number of the state that it runs, if the registry knows the number.
+    /// Number of the state that the host runs, if the registry knows the number.
     pub runs: Option<u64>,
-    /// Id of the configuration that it runs.
+    /// Id of the configuration that the host runs.
     pub runs_hash: Option<Digest>,
-    /// Number of the state that it deploys or has deployed, if the registry knows the number.
+    /// Number of the state that the host deploys or has deployed, if the registry knows the number.
     pub wants: Option<u64>,
-    /// Id of the configuration that it deploys or has deployed.
+    /// Id of the configuration that the host deploys or has deployed.
     pub wants_hash: Option<Digest>,
-    /// Whether it confirmed the current state.
+    /// Whether the host has confirmed the current state.
     pub done: bool,
     /// When the phase began.
     pub since: Option<Timestamp>,
-    /// Whether it is connected.
+    /// Whether the host is connected.
     pub connected: bool,
-    /// When the registry last saw it.
+    /// When the registry last saw the host.
     pub last_seen: Timestamp,
     /// Whether several agents report under this name.
     pub duplicate: bool,
-    /// Why an operator holds it.
+    /// Why an operator holds the host, if one does.
     pub held: Option<String>,
-    /// The reason for which its deploy failed, as one word.
+    /// The reason for the failure of the deploy, as one word.
     pub reason: Option<&'static str>,
-    /// What happened, for people.
+    /// A text for people that says what happened.
     pub message: String,
-    /// The version of its agent.
+    /// The version of the host's agent.
     pub version: String,
 }
 

@@ -1,4 +1,4 @@
-//! Ends uploads. An upload with the bytes of a lost blob replaces the lost blob at once.
+//! Ends uploads. An upload with the bytes of a lost blob replaces the lost blob immediately.
 
 use std::sync::Arc;
 

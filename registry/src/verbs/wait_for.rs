@@ -33,7 +33,7 @@ pub enum Ending {
 /// The result of a wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waited {
-    /// How it ended.
+    /// How the wait ended.
     pub ending: Ending,
     /// The number of the current state.
     pub state: u64,
@@ -61,8 +61,8 @@ impl Registry {
             written.borrow_and_update();
             let began = Instant::now();
             let waited = self.look(wait, &mut goal).await?;
-            // A look at a large fleet takes longer. The pause grows with it, so that most of the
-            // time is left for other work.
+            // To look at a large fleet takes longer. The pause grows with this time, so that the
+            // registry has most of its time for other work.
             let pause = PAUSE.max(began.elapsed() * PAUSE_FACTOR);
             if waited.ending != Ending::TimedOut {
                 break waited;
@@ -80,7 +80,7 @@ impl Registry {
                 sleep(pause).await;
             };
             tokio::select! {
-                // After the time limit, the loop looks at the fleet once more.
+                // After the time limit, the loop looks at the fleet one last time.
                 _ = timeout_at(end, next) => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {
                     return Err(Error::Failed("the registry stops; wait again".to_owned()));

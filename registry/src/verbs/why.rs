@@ -10,12 +10,12 @@ use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::verbs::fleet_status::{FleetQuery, HostStatus};
 
-/// What happened on a host. Later versions only add fields and never remove any.
+/// What happened on a host. Later versions may add fields, but never remove fields.
 #[derive(Debug, Clone, Serialize)]
 pub struct Why {
     /// The host.
     pub host: String,
-    /// Its configurations.
+    /// The configurations of the host.
     pub configurations: Vec<WhyOne>,
 }
 
@@ -25,7 +25,7 @@ pub struct WhyOne {
     /// The present status of the host.
     #[serde(flatten)]
     pub status: HostStatus,
-    /// Its last deploys, newest first.
+    /// The last deploys of the configuration on this host, newest first.
     pub attempts: Vec<Tried>,
     /// The end of the deploy script's output in the last deploy.
     pub output: String,
@@ -34,23 +34,23 @@ pub struct WhyOne {
 /// One deploy.
 #[derive(Debug, Clone, Serialize)]
 pub struct Tried {
-    /// Its number on this host.
+    /// The number of the deploy on this host.
     pub number: u64,
     /// Id of the configuration that was to be deployed.
     pub wants_hash: Option<Digest>,
-    /// The last phase that it reached.
+    /// The last phase that the deploy reached.
     pub phase: &'static str,
-    /// The reason for which it failed, as one word.
+    /// The reason for the failure, as one word.
     pub reason: Option<&'static str>,
-    /// What happened, for people.
+    /// A text for people that says what happened.
     pub message: String,
     /// The exit code of the script or of the health check.
     pub exit_code: Option<i32>,
-    /// Its steps with their times.
+    /// The steps of the deploy with their times.
     pub steps: Vec<Step>,
-    /// When its first report came.
+    /// When the registry received the first report of the deploy.
     pub began: Timestamp,
-    /// When its last report came.
+    /// When the registry received the last report of the deploy.
     pub reported: Timestamp,
 }
 

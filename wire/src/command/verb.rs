@@ -1,5 +1,5 @@
 //! The description of a verb and its flags. The parser, the usage texts, the completion and
-//! `deployctl` all use it.
+//! `deployctl` all use this description.
 
 use std::fmt::Write;
 

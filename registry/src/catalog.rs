@@ -173,7 +173,7 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .max_lifetime(None)
         // If SQLite ends a transaction on its own, as on a full disk, sqlx still counts the
         // transaction as open. The connection would then refuse all further transactions, so the
-        // pool discards it.
+        // pool discards the connection.
         .before_acquire(|connection, _| {
             Box::pin(async move { Ok(!connection.is_in_transaction()) })
         })

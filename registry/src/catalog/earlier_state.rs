@@ -182,8 +182,8 @@ fn left_by(
 fn origins(numbered: &BTreeMap<u64, &State>) -> BTreeMap<u64, u64> {
     let mut origins = BTreeMap::new();
     for (&number, state) in numbered {
-        // A restored state that is not in `numbered` counts as its own origin: its number shows at
-        // least that it is older.
+        // A restored state that is not in `numbered` counts as its own origin. Its number at least
+        // shows that this state is older than all states in `numbered`.
         let origin = state.back_to.map_or(number, |to| origins.get(&to).copied().unwrap_or(to));
         origins.insert(number, origin);
     }

@@ -1,6 +1,6 @@
-//! Removes rows from tables that would otherwise only grow, a few rows at a time. The rows are the
-//! histories of deleted configurations. With `-keep-history`, they are also old states and old
-//! entries of the audit trail.
+//! Removes rows, a few at a time, from tables that would otherwise only grow. The rows belong to
+//! the histories of deleted configurations. With `-keep-history`, old states and old entries of the
+//! audit trail are removed, too.
 
 use std::collections::BTreeSet;
 

@@ -1,7 +1,7 @@
 //! The verb `import`, which reads a container image from standard input. The importer reads, plans
 //! and packs the image on a separate thread, because this work waits for the disk and for the
 //! client. For every change of the registry, the importer sends a request, and this module answers
-//! it.
+//! the request.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -209,7 +209,7 @@ fn failed(why: String) -> Refusal {
     Refusal::new(exit::FAILED, why)
 }
 
-/// The importer's connection to this registry. It sends the importer's requests.
+/// The importer's connection to this registry, through which the importer sends its requests.
 struct Here {
     to: mpsc::Sender<ImportRequest>,
 }

@@ -61,7 +61,7 @@ pub enum Verdict {
     Waiting,
 }
 
-/// Whether the host has confirmed that it runs the goal and is healthy.
+/// Whether the host has confirmed that it runs the goal's configuration and is healthy.
 ///
 /// A report from before the change does not count, even if the host ran the same configuration at
 /// that time. The host may have begun to deploy another configuration since then.
@@ -71,7 +71,7 @@ pub fn is_done(standing: &Standing, goal: &Goal) -> bool {
         && standing.revision >= goal.revision
 }
 
-/// Whether the goal failed on the host.
+/// Whether the deploy of the goal's configuration has failed on the host.
 pub fn is_failed(standing: &Standing, goal: &Goal) -> bool {
     let ended_badly = standing.phase.is_failure() || standing.phase == Phase::Held;
     ended_badly && standing.wants == Some(goal.id) && standing.revision >= goal.revision

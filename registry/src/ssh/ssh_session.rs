@@ -189,8 +189,8 @@ impl Handler for Session {
         }
     }
 
-    /// Only this method and the next method grant rights, because only for them has the library
-    /// verified the signature.
+    /// Only this method and the next method grant rights. The library calls these two methods only
+    /// after it has verified the signature.
     async fn auth_publickey(
         &mut self,
         user: &str,

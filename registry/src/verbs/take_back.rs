@@ -12,7 +12,7 @@ use crate::uploads::upload::Upload;
 
 impl Registry {
     /// Ends an upload, and stages it. If the upload has the bytes of a lost blob, the function also
-    /// publishes it.
+    /// publishes the blob.
     pub async fn finish_upload(&self, upload: Upload) -> Result<Digest> {
         let digest = upload.finish().await?;
         if let Err(err) = self.take_back(digest).await {

@@ -38,8 +38,9 @@ pub struct Scope {
     pub budget: Option<Duration>,
     /// Whether to continue where the last run stopped.
     pub resume: bool,
-    /// For a run in the background, the most bytes to read each second. A run in the background
-    /// does not wait for a run of an operator. The caller of such a run writes the note about it.
+    /// Set only for a run in the background: the maximum number of bytes to read each second. A run
+    /// in the background does not wait for a run of an operator. Its caller writes the note about
+    /// the run.
     pub rate: Option<u64>,
 }
 

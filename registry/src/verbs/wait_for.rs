@@ -61,7 +61,7 @@ impl Registry {
             written.borrow_and_update();
             let began = Instant::now();
             let waited = self.look(wait, &mut goal).await?;
-            // To look at a large fleet takes longer. The pause grows with this time, so that the
+            // A look at a large fleet takes longer, and the pause grows accordingly. So the
             // registry has most of its time for other work.
             let pause = PAUSE.max(began.elapsed() * PAUSE_FACTOR);
             if waited.ending != Ending::TimedOut {

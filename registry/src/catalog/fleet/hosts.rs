@@ -208,7 +208,7 @@ impl Catalog {
         Ok(names)
     }
 
-    /// Ends the hold of a host. Returns the names of its configurations.
+    /// Ends the hold of a host. Returns the names of the host's configurations.
     pub async fn release_host(&self, name: &HostName, change: &Change) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
@@ -265,7 +265,7 @@ impl Catalog {
     }
 }
 
-/// Ends the hold of a host. Returns the names of its configurations.
+/// Ends the hold of a host. Returns the names of the host's configurations.
 async fn release(transaction: &mut WriteTx, host: i64) -> Result<Vec<String>> {
     sqlx::query("UPDATE hosts SET held = NULL, held_by = NULL, held_since = NULL WHERE host = $1")
         .bind(host)

@@ -62,7 +62,8 @@ pub async fn find(
 }
 
 /// Removes one host from the count of the state `old`, and adds one to the count of the state
-/// `new`. The layers of a state are protected while its count is above zero.
+/// `new`. Either state may be absent. The layers of a state are protected while its count is above
+/// zero.
 pub async fn change(
     transaction: &mut WriteTx,
     current: &Current,

@@ -29,8 +29,8 @@ const LOGINS: usize = 40;
 const BLOB: usize = 16 << 20;
 /// A poll that takes longer than this is late, because agents poll every few seconds.
 const LATE: Duration = Duration::from_secs(1);
-/// The rates of further polls, as multiples of the requested rate. The program stops at a rate that
-/// is too high.
+/// The rates of further polls, as multiples of the requested rate. The program stops at the first
+/// rate that is too high for the registry.
 const BEYOND: [u32; 6] = [2, 5, 10, 20, 40, 80];
 
 /// The times and errors of one kind of work.

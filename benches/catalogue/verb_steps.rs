@@ -67,8 +67,8 @@ pub enum Verb {
     CollectMeanwhile,
 }
 
-/// The measured verbs in their order. Each verb has the name of its row and its maximum number of
-/// repetitions.
+/// The verbs, in the order in which they are measured. Each verb has the name of its row and its
+/// maximum number of repetitions.
 pub const VERBS: [(Verb, &str, u32); 27] = [
     (Verb::ShowConfiguration, "showconf", MOST),
     (Verb::ShowComponent, "showcomp", MOST),

@@ -153,7 +153,8 @@ fn completions(mut program: Command, shell: Shell) -> String {
 }
 
 /// Adapts the completions to fish, where long flags have two dashes and "old" flags have one dash.
-/// The script parses the line to find the subcommand. Its parser does not know old flags.
+/// The script parses the line to find the subcommand. The script's parser does not know old flags,
+/// so it gets the flags with two dashes.
 fn fish(script: &str) -> String {
     let line = |line: &str| match line.trim() {
         _ if line.starts_with("complete ") => line.replace(" -l ", " -o "),

@@ -1,5 +1,5 @@
-//! The common part of the logs of agent and registry: one line for each event on stderr, as text or
-//! as JSON. Each program has its own form of these lines.
+//! The common part of the logs of the agent and the registry: one line for each event on stderr, as
+//! text or as JSON. Each program has its own form of these lines.
 //!
 //! Programs log with `tracing`. An event's `message` is its text.
 

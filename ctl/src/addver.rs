@@ -214,8 +214,8 @@ impl Archive {
     }
 }
 
-/// The context for an error of opening a file. If the file's directory does not exist, the text
-/// says so.
+/// The context for an error that occurs when a file is opened. If the file's directory does not
+/// exist, the text says so.
 fn opening(path: &str) -> String {
     let dir = Path::new(path).parent().filter(|dir| !dir.as_os_str().is_empty());
     match dir.filter(|dir| !dir.exists()) {
@@ -249,7 +249,8 @@ async fn send(
         (read, to_registry, to_validator)
     });
     let reading = async {
-        // The two senders are kept until here, because dropping them means the end of the file.
+        // The two senders are kept until here, because dropping a sender tells its receiver that
+        // the file has ended.
         let (read, to_registry, to_validator) = reader.await.context("reader")?;
         let Some(digest) = read.with_context(|| format!("read {}", archive.name()))? else {
             // The receiver that stopped returns the error.

@@ -153,8 +153,8 @@ fn download_obeys_the_umask_and_replaces_files_atomically() {
         assert_eq!(fs::read(rig.path("got")).unwrap(), bytes);
         assert_eq!(fs::metadata(rig.path("got")).unwrap().mode() & 0o7777, mode, "{umask}");
     }
-    // If the path is not a file, `get` writes to the path and does not replace it. Root may have
-    // given /dev/null as the path.
+    // If the path is not a file, `get` writes to the path and does not replace it. For example,
+    // root may give /dev/null as the path.
     assert!(Command::new("mkfifo").arg(rig.path("fifo")).status().unwrap().success());
     let reader = Command::new("cat").arg(rig.path("fifo")).stdout(Stdio::piped()).spawn().unwrap();
     assert_eq!(get("022", "1", "fifo"), ok(""));

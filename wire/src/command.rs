@@ -280,7 +280,7 @@ pub enum Command {
         group: Option<Label>,
         /// If given, show only hosts in this phase.
         phase: Option<Phase>,
-        /// Whether to show only hosts that have not confirmed the current state.
+        /// Whether to show only hosts that have not confirmed the current state and are not held.
         behind: bool,
         /// If given, show only hosts with names after this name.
         after: Option<HostName>,
@@ -318,7 +318,7 @@ pub enum Command {
     Host(HostAction),
     /// `retry`
     Retry {
-        /// If given, retry only on agents of this configuration.
+        /// If given, only agents of this configuration try again.
         name: Option<ConfigurationName>,
         /// The host; `None` stands for all hosts whose deploy failed.
         host: Option<HostName>,

@@ -72,7 +72,7 @@ impl Sftp {
         self.open_sized(path, flags, None).await
     }
 
-    /// Opens a file. If `size` is known, the server gets it.
+    /// Opens a file. If `size` is known, the server gets the size.
     pub(super) async fn open_sized(
         &self,
         path: &str,

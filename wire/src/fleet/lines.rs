@@ -20,8 +20,8 @@ pub struct Offer {
     /// is longer than [`MAX_DOCUMENT`], or if an operator holds the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
-    /// How long the agent waits before it acts, in milliseconds, so that the hosts of a large fleet
-    /// do not all download at the same time.
+    /// How long the agent waits before it acts, in milliseconds. So the hosts of a large fleet do
+    /// not all download at the same time.
     #[serde(skip_serializing_if = "is_zero")]
     pub start_after_ms: u64,
     /// Why the agent deploys nothing new, if an operator holds the host.

@@ -60,8 +60,8 @@ pub enum HostAction {
     Retire(HostName),
 }
 
-/// Rewrites the words at the start that have no flag: the action, labels and the host get their
-/// flags.
+/// Adds the missing flags to the words at the start. The action, the host and the labels may be
+/// given without flags there.
 pub(in crate::command) fn with_flags(words: &[String]) -> Vec<String> {
     let bare = words.iter().take_while(|word| !word.starts_with('-')).count();
     let flags = words[..bare].iter().enumerate().map(|(place, word)| match place {

@@ -64,7 +64,8 @@ impl Drop for Bystander {
     }
 }
 
-/// A breach of the protocol: its name, its required result, and the function that makes it.
+/// A breach of the protocol: its name, its required result, and the function that commits the
+/// breach.
 type Case<'a> = (&'a str, Then, &'a dyn Fn(&mut Raw));
 
 /// Runs each of `cases` with a new client, and checks the bystander after each case.

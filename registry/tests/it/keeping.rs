@@ -281,7 +281,7 @@ fn upload_limits_are_reported() {
     }
     let digest = rig.archive("small", b"small");
     rig.put("one");
-    // Another upload of the same bytes would not count, but other bytes count.
+    // Another upload of the same bytes would not count towards the limit, but other bytes count.
     fs::write(rig.path("two"), [noise(2 << 20), vec![1]].concat()).unwrap();
     let refused = rig.sftp("op", "me", "put two");
     assert!(!refused.status.success(), "{}", both(&refused));

@@ -156,7 +156,7 @@ impl Catalog {
         Ok(self.readers.begin().await?)
     }
 
-    /// Begins a transaction that only reads, and may take long.
+    /// Begins a transaction that only reads, and may take a long time.
     async fn scan_tx(&self) -> Result<Transaction<'static, Sqlite>> {
         Ok(self.scanners.begin().await?)
     }

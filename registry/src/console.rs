@@ -64,7 +64,7 @@ pub async fn run(
     let done = match &parsed {
         Ok(command) => {
             let change = caller.change(command);
-            // The dropped input signals that the command reads no input.
+            // The input is dropped here, to signal that the command reads no input.
             let input = if command.has_input() { input } else { Input::none() };
             let unseen = Arc::default();
             // Scripts for the Go tool treat every line on stderr as a hint.

@@ -52,7 +52,8 @@ pub struct Settings {
     pub keep_history: Option<Duration>,
     /// How long an upload waits to be bound, and how long an unneeded blob is kept.
     pub grace: Duration,
-    /// Time without a report after which a host is retired; `None` keeps all hosts.
+    /// A host is retired after this time without a report and without a connection; `None` keeps
+    /// all hosts.
     pub retire_after: Option<Duration>,
     /// Whether `addconf` replaces an existing configuration, as in the Go tool.
     pub addconf_replaces: bool,

@@ -127,8 +127,8 @@ impl Catalog {
         Ok(unneeded)
     }
 
-    /// Deletes the rows of condemned blobs after their files were removed. Also deletes the rows of
-    /// the layers that these blobs were made from.
+    /// Deletes the rows of condemned blobs after their files were removed. Also deletes the rows
+    /// that record the origins of these blobs.
     pub async fn forget(&self, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         for digest in digests {

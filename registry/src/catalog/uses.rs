@@ -60,7 +60,8 @@ impl Choice {
 }
 
 /// The kept states to drop once `added` is current; `kept` has the newest state first. `None` if
-/// `kept` has a state without files, which stops being current. Then the choice needs older states.
+/// `kept` has a state without files. This state stops being current, so the choice needs older
+/// states.
 fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64>> {
     if kept.iter().any(|state| state.lost) {
         return None;

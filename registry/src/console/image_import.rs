@@ -111,7 +111,7 @@ fn text(summary: &Summary, dry_run: bool, time: std::time::Duration) -> String {
 
 fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
     let platform = wanted.platform.as_deref().map(str::parse).transpose();
-    // The temporary file must leave as much disk space free as uploads do.
+    // The temporary file must leave as much disk space free as uploads must.
     registry.uploads.check_free()?;
     let settings = &registry.settings;
     let free = registry.blobs().free_bytes()?.saturating_sub(settings.min_free);

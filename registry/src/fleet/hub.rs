@@ -62,8 +62,8 @@ impl Fleet {
         }
     }
 
-    /// A receiver whose value changes after each batch of reports is written, and after an operator
-    /// changes a host.
+    /// A receiver whose value changes whenever a batch of reports is on the disk, and whenever an
+    /// operator changes a host.
     pub fn written(&self) -> watch::Receiver<u64> {
         self.written.subscribe()
     }

@@ -192,7 +192,8 @@ impl<'a> Reader<'a> {
             components.insert(component);
             versions.extend(here);
         }
-        // The Go tool sorts by second and name, but these times also have nanoseconds.
+        // The Go tool sorts versions by second and name. The stored times also have nanoseconds,
+        // which give the exact order.
         versions.sort_by_key(|version| version.created);
         Ok((components, versions))
     }

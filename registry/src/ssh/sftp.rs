@@ -83,7 +83,8 @@ impl Files {
     }
 }
 
-/// Serves sftp until the client ends the session. Returns whether the session ended well.
+/// Serves sftp until the client ends the session. Returns whether the session ended without an
+/// error.
 pub async fn run(
     client: &mut Incoming,
     activity: &Arc<Activity>,

@@ -153,7 +153,7 @@ impl Upload {
         }
     }
 
-    /// Starts a thread that writes and hashes the queue, unless one is writing.
+    /// Starts a thread that writes and hashes the queue, unless a thread is already writing.
     fn start_writing(&mut self) {
         if self.queue.is_empty() || !matches!(self.disk, Disk::Idle(_)) {
             return;

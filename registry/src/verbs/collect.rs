@@ -193,8 +193,8 @@ impl Registry {
             let began = Instant::now();
             let removed = self.remove_unneeded(batch, timestamp(cutoff)).await?;
             for blob in batch.iter().filter(|blob| !removed.contains(blob)) {
-                // After the plan was made, somebody bound the blob, or an importer asked for the
-                // blob.
+                // Since the plan was made, somebody has bound the blob, or an importer has asked
+                // for the blob.
                 let count = kept.entry(KeepReason::Version).or_default();
                 count.blobs += 1;
                 count.bytes += blob.bytes;

@@ -127,7 +127,8 @@ impl Registry {
         let noted: Option<String> =
             if scope.resume { self.catalog.note(cursor_note).await? } else { None };
         let from: Option<Digest> = noted.and_then(|digest| digest.parse().ok());
-        // The run that begins a reading of the blobs checks all histories, and later parts do not.
+        // Only the run that begins a reading of all blobs checks all histories. Runs that continue
+        // the reading do not.
         let problems = match from {
             None => self.catalog.check().await?,
             Some(_) => self.catalog.check_kept().await?,

@@ -110,7 +110,8 @@ async fn serve(
     watch_over(&server, session, address, &login, &activity, stopped).await
 }
 
-/// Waits for the end of the session, or ends the session.
+/// Waits for the end of the session. If the server has a reason to end the session, the function
+/// ends it.
 async fn watch_over(
     server: &Server,
     mut session: RunningSession<Session>,

@@ -16,8 +16,8 @@ const MAX_DIRECTORIES: usize = 64;
 pub struct NestedDirectories(HashSet<String>);
 
 impl NestedDirectories {
-    /// Creates a directory. Returns false if the directory does not exist because there are too
-    /// many directories.
+    /// Creates a directory, unless it exists already. Returns false if there are too many
+    /// directories for a new one.
     pub fn make(&mut self, path: &str) -> bool {
         let path = clean(path);
         self.0.contains(&path) || (self.0.len() < MAX_DIRECTORIES && self.0.insert(path))

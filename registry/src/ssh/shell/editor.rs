@@ -339,7 +339,7 @@ fn width(c: char) -> usize {
     c.width().unwrap_or(0)
 }
 
-/// Arranges `words` in rows of at most `cells` cells, sorted downwards.
+/// Arranges `words` in rows of at most `cells` cells. The order of the words runs down each column.
 fn columns(words: &[String], cells: usize) -> Vec<String> {
     let of = |word: &str| word.chars().map(width).sum::<usize>();
     let widest = words.iter().map(|word| of(word)).max().unwrap_or(0) + 2;

@@ -1,7 +1,7 @@
 //! The table `uses`: the kept states of each configuration, and their layers. The kept states are
 //! the current state, the newest states with different trees, which a rollback may restore, and the
-//! states that hosts run. Every change of a configuration changes `uses` in the same transaction, so
-//! no reader needs to search a history for uses.
+//! states that hosts run. Every change of a configuration changes `uses` in the same transaction,
+//! so no reader needs to search a history for uses.
 
 #[cfg(test)]
 mod random_changes;

@@ -107,7 +107,7 @@ pub struct HostStatus {
     pub held: Option<String>,
     /// The reason for the failure of the deploy, as one word.
     pub reason: Option<&'static str>,
-    /// A text for people that says what happened.
+    /// What happened, as a text for people.
     pub message: String,
     /// The version of the host's agent.
     pub version: String,

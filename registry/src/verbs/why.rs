@@ -42,7 +42,7 @@ pub struct Tried {
     pub phase: &'static str,
     /// The reason for the failure, as one word.
     pub reason: Option<&'static str>,
-    /// A text for people that says what happened.
+    /// What happened, as a text for people.
     pub message: String,
     /// The exit code of the script or of the health check.
     pub exit_code: Option<i32>,

@@ -60,7 +60,7 @@ pub enum ServiceCommand {
         code: i32,
         /// The phase, if it does not follow from the exit code.
         phase: Option<Phase>,
-        /// A text for people that says what happened.
+        /// What happened, as a text for people.
         message: String,
     },
 }

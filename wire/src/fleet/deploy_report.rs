@@ -95,7 +95,7 @@ pub struct Report {
     /// Why the deploy failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// A text for people that says what happened.
+    /// What happened, as a text for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The exit code of the script or of the health check.

@@ -23,7 +23,7 @@ pub struct Attempt {
     pub wants: Option<Digest>,
     /// Why the deploy failed.
     pub reason: Option<Reason>,
-    /// A text for people that says what happened.
+    /// What happened, as a text for people.
     pub message: String,
     /// The exit code of the script or of the health check.
     pub exit_code: Option<i32>,

@@ -95,7 +95,7 @@ pub struct Event {
     pub configuration: String,
     /// The host; empty if the event is about no host.
     pub host: String,
-    /// A text for people with details.
+    /// Details of the event, as a text for people.
     pub message: String,
 }
 

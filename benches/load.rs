@@ -1,6 +1,7 @@
 //! The load of `scripts/bench-load` on a registry. Many agents stay connected and poll from time to
-//! time. At the same time, operators upload, bind and delete, and downloads, `gc` and `verify` run.
-//! Then the program makes more and more polls, until the registry is too slow.
+//! time. At the same time, operators upload archives, bind them to versions and delete the
+//! versions, and downloads, `gc` and `verify` run. Then the program makes more and more polls,
+//! until the registry is too slow.
 //!
 //! `deploy-load ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS POLLS-A-SECOND SECONDS`
 
@@ -28,8 +29,8 @@ const LOGINS: usize = 40;
 const BLOB: usize = 16 << 20;
 /// A poll that takes longer than this is late, because agents poll every few seconds.
 const LATE: Duration = Duration::from_secs(1);
-/// The rates of further polls, as multiples of the requested rate. The program stops at a rate that
-/// is too high.
+/// The rates of further polls, as multiples of the requested rate. The program stops at the first
+/// rate that is too high for the registry.
 const BEYOND: [u32; 6] = [2, 5, 10, 20, 40, 80];
 
 /// The times and errors of one kind of work.
@@ -49,8 +50,8 @@ impl Seen {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Prints a row of the table. Returns how many times were over [`LATE`], as a share and as a
-    /// number.
+    /// Prints a row of the table. Returns the share and the number of the measured times that were
+    /// longer than `over`.
     fn row(&self, what: &str, over: Duration) -> (f64, usize) {
         let mut times = std::mem::take(&mut *self.times.lock().unwrap());
         times.sort_unstable();
@@ -101,7 +102,7 @@ fn archive(number: u64) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// Uploads, binds and deletes repeatedly.
+/// Repeatedly uploads an archive, binds it to a version and deletes the version.
 async fn upload(registry: Registry, number: u64, seen: Arc<Seen>, verbs: Arc<Seen>, end: Instant) {
     let client = registry.connect("operator").await.unwrap();
     let mut round = 0;

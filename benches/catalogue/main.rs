@@ -22,7 +22,8 @@ use deploy_wire::client::Client;
 use crate::background::{Agents, Background};
 use crate::verb_steps::{VERBS, Verb};
 
-/// The number of runs of a verb even if its time is over, unless they take [`MUCH`] times as long.
+/// The minimum number of runs of a verb. They continue even after the verb's time is over, unless
+/// they take [`MUCH`] times as long.
 const FEWEST: u32 = 3;
 /// See [`FEWEST`].
 const MUCH: u32 = 5;

@@ -12,7 +12,8 @@ use deploy_wire::client::Client;
 pub const MOST: u32 = 100;
 /// The configurations that only `delconf` uses.
 pub const DELETED: Range<u32> = 0..100;
-/// The first configuration that each of these verbs changes. Each verb has two rounds.
+/// For each of the next three verbs: the first configuration that the verb changes. Each verb has
+/// two rounds.
 const CHANGED: u32 = 100;
 const BUMPED: u32 = 300;
 const ROLLED_BACK: u32 = 500;
@@ -66,8 +67,8 @@ pub enum Verb {
     CollectMeanwhile,
 }
 
-/// The measured verbs in their order. Each verb has the name of its row and its maximum number of
-/// repetitions.
+/// The verbs, in the order in which they are measured. Each verb has the name of its row and its
+/// maximum number of repetitions.
 pub const VERBS: [(Verb, &str, u32); 27] = [
     (Verb::ShowConfiguration, "showconf", MOST),
     (Verb::ShowComponent, "showcomp", MOST),

@@ -1,11 +1,12 @@
-//! The program that `scripts/bench-fleet` runs. It plays a fleet: thousands of agents that watch a
-//! configuration over the real client's code, and report what they are offered.
+//! The program that `scripts/bench-fleet` runs. It simulates a fleet: thousands of agents watch a
+//! configuration with the code of the real client, and report each offer as deployed.
 //!
 //! `deploy-fleet ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES IDLE-SECONDS [WAIT-FOR-FILE]`
 //!
-//! It measures the time from the start of a change at the operator until each agent has the offer,
-//! what the idle fleet costs the registry, and, if a file is given, the return of all agents after
-//! a restart: it creates the file when it is ready for the restart.
+//! It measures the time from the start of an operator's change until each agent has the offer. It
+//! also measures the memory and processor time that an idle fleet costs the registry. If a file is
+//! given, it also measures the return of all agents after a restart. It creates the file when it is
+//! ready for the restart.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is its purpose")]
 #![allow(
@@ -26,17 +27,17 @@ use tokio::sync::Semaphore;
 
 use crate::simulated_agent::{Fleet, run};
 
-/// Number of simultaneous logins. The registry allows 50 connections from one address that have not
-/// logged in.
+/// Maximum number of simultaneous logins. The registry allows each address 50 connections that have
+/// not logged in yet.
 const LOGINS: usize = 40;
-/// How long all agents may take to connect.
+/// Time limit for all agents to connect.
 const CONNECTING: Duration = Duration::from_secs(600);
-/// How long an offer may take to reach the last agent.
+/// Time limit for an offer to reach the last agent.
 const LONGEST_PUSH: Duration = Duration::from_secs(60);
 /// The pause between two pushes.
 const PAUSE: Duration = Duration::from_secs(1);
 
-/// Makes a component with two versions and a configuration of the first.
+/// Creates a component with two versions, and a configuration of the first version.
 async fn prepare(operator: &Client, archive: &[u8]) -> Result<(), String> {
     for version in ["v1", "v2"] {
         exec(operator, &format!("put -name code -version {version}"), archive).await?;
@@ -44,7 +45,7 @@ async fn prepare(operator: &Client, archive: &[u8]) -> Result<(), String> {
     exec(operator, "addconf -name fleet -layer code:v1", &[]).await
 }
 
-/// Waits until `count` says that all agents are there.
+/// Waits until `count` is at least `agents`. Returns how long that took, or `None` after `longest`.
 async fn all(count: impl Fn() -> usize, agents: usize, longest: Duration) -> Option<Duration> {
     let began = Instant::now();
     while count() < agents {
@@ -56,7 +57,8 @@ async fn all(count: impl Fn() -> usize, agents: usize, longest: Duration) -> Opt
     Some(began.elapsed())
 }
 
-/// Changes the configuration `pushes` times, and prints how long the offers took.
+/// Changes the configuration `pushes` times, and prints how long the offers took to reach the
+/// agents.
 async fn measure_pushes(operator: &Client, fleet: &Fleet, agents: usize, pushes: u32) {
     let (mut times, mut changes, mut confirmed) = (Vec::new(), Vec::new(), Vec::new());
     for push in 0..pushes {
@@ -83,7 +85,8 @@ async fn measure_pushes(operator: &Client, fleet: &Fleet, agents: usize, pushes:
     println!("confirmed\t{:.1}\t{:.1}", quantile(&confirmed, 0.5), quantile(&confirmed, 1.0));
 }
 
-/// Prints memory, and the share of one processor that the idle fleet takes.
+/// Prints the registry's memory, and the share of one processor that the registry uses for an idle
+/// fleet.
 async fn measure_idle(registry: &Registry, seconds: u64) {
     let before = registry.cpu();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
@@ -92,8 +95,8 @@ async fn measure_idle(registry: &Registry, seconds: u64) {
     println!("idle\t{}\t{share:.2}", registry.memory().0);
 }
 
-/// Asks for a restart by creating `file`, and prints how long the fleet took to come back, and how
-/// long an operator's command took meanwhile.
+/// Asks for a restart by creating `file`. Prints how long the fleet took to connect again, and how
+/// long an operator's commands took meanwhile.
 async fn measure_return(registry: &Registry, fleet: &Fleet, agents: usize, file: &Path) {
     std::fs::write(file, "").expect("the file is made");
     let gone = all(|| agents - fleet.connected().min(agents), agents, CONNECTING).await;

@@ -1,4 +1,5 @@
-//! One agent of the fleet: it watches, notes when an offer comes, and reports it as deployed.
+//! One simulated agent. The agent watches, records when an offer comes, and reports the offer as
+//! deployed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,40 +15,40 @@ use tokio::sync::Semaphore;
 /// The pause after a refused connection.
 const PAUSE: Duration = Duration::from_millis(500);
 
-/// What all agents note.
+/// The measurements of all agents.
 #[derive(Debug, Default)]
 pub struct Fleet {
     connected: AtomicUsize,
     acknowledged: AtomicUsize,
-    /// When the change began that is measured, and how long its offers took.
+    /// When the change under measurement began, and how long its offer took to each agent.
     expected: Mutex<(Option<Instant>, Vec<Duration>)>,
 }
 
 impl Fleet {
-    /// Begins to measure a change that begins at `now`.
+    /// Starts to measure a change that begins at `now`.
     pub fn expect(&self, now: Instant) {
         *self.expected.lock().unwrap() = (Some(now), Vec::new());
         self.acknowledged.store(0, Ordering::SeqCst);
     }
 
-    /// How many agents have the offer.
+    /// The number of agents that have received the offer.
     pub fn arrived(&self) -> usize {
         self.expected.lock().unwrap().1.len()
     }
 
-    /// How long the offers took.
+    /// Ends the measurement. Returns how long the offer took to each agent.
     pub fn take_times(&self) -> Vec<Duration> {
         let mut expected = self.expected.lock().unwrap();
         expected.0 = None;
         std::mem::take(&mut expected.1)
     }
 
-    /// How many reports are acknowledged.
+    /// The number of reports that the registry has acknowledged since the change began.
     pub fn acknowledged(&self) -> usize {
         self.acknowledged.load(Ordering::SeqCst)
     }
 
-    /// How many agents are connected.
+    /// The number of connected agents.
     pub fn connected(&self) -> usize {
         self.connected.load(Ordering::SeqCst)
     }
@@ -61,7 +62,7 @@ impl Fleet {
     }
 }
 
-/// Counts an agent as connected until it is dropped.
+/// Counts an agent as connected until this value is dropped.
 struct Connected(Arc<Fleet>);
 
 impl Drop for Connected {
@@ -70,11 +71,11 @@ impl Drop for Connected {
     }
 }
 
-/// Runs the agent with this number until the program ends.
+/// Runs the agent with the number `number` until the program ends.
 pub async fn run(registry: Registry, number: usize, fleet: Arc<Fleet>, logins: Arc<Semaphore>) {
     let (mut seq, mut within) = (0, None);
     loop {
-        // The error says why the watch ended, and the next one begins.
+        // The error, which says why the watch ended, is not needed: the loop begins the next watch.
         let _ = watch(&registry, number, &fleet, &logins, (&mut seq, &mut within)).await;
         let fraction = f64::from(u32::try_from(number % 1000).unwrap_or(0)) / 1000.0;
         let wait = within.map_or(PAUSE, |within| within.mul_f64(fraction));

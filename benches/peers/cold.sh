@@ -1,7 +1,7 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # Measures the first root: the blobs are in the cache, and nothing is extracted. The agent's time is from the
 # event downloaded to root_ready. In this time, it checks the blobs, extracts them, and builds and syncs a
-# root. deploy-agent unpack and the peers follow. CPU times are those of the whole processes.
+# root. After that, deploy-agent unpack and the peers are measured. CPU times are those of whole processes.
 
 work_cold() {
     local run who base=$mnt/cold blobs_of name

@@ -141,7 +141,7 @@ quiet() {
     fail "the agent of $1 does not become idle"
 }
 
-# measure_idle NAME: measures the CPU time of one second of polling, in nanoseconds. `bump_of` subtracts it.
+# measure_idle NAME: measures the CPU time of one second of polling, in nanoseconds. `bump_of` subtracts this.
 measure_idle() {
     local before after
     before=$(cpu_of "${agent_pid[$1]}")

@@ -1,5 +1,5 @@
-# Prints a table of the medians that scripts/bench-peers recorded. Each measured program has a row, in the
-# order of their first measurements. The variables are lists that are separated by commas:
+# Prints a table of the medians that scripts/bench-peers recorded. Each measured program has a row. The rows
+# have the order of the first measurements. The variables are lists that are separated by commas:
 #   columns  the columns to show     heads  the headings of the columns
 #   of       the columns from which ratios are made: `of[n]` is compared with the row `to[n]`
 #   to       rows (separated by semicolons); a ratio states how many times as long as this row another row takes

@@ -43,8 +43,8 @@ fn man() -> Command {
 }
 
 /// Executes `arguments` (the program's name first) if they need nothing but `program`, the
-/// description of the command line. `names` says whether the program's completions know names of a
-/// registry.
+/// description of the command line. `names` says whether the program's completions complete names
+/// from a registry.
 pub fn early(
     arguments: impl IntoIterator<Item = OsString>,
     program: impl FnOnce() -> Command,
@@ -153,7 +153,8 @@ fn completions(mut program: Command, shell: Shell) -> String {
 }
 
 /// Adapts the completions to fish, where long flags have two dashes and "old" flags have one dash.
-/// The script parses the line to find the subcommand. Its parser does not know old flags.
+/// The script parses the line to find the subcommand. The script's parser does not know old flags,
+/// so it gets the flags with two dashes.
 fn fish(script: &str) -> String {
     let line = |line: &str| match line.trim() {
         _ if line.starts_with("complete ") => line.replace(" -l ", " -o "),

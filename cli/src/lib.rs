@@ -1,5 +1,5 @@
-//! The parts that all programs' command lines share: help, completions, man pages, the version and
-//! limits for archives. Also logs, the progress of long work, and messages to a service manager.
+//! The parts that all programs share. For command lines: help, completions, man pages, the version
+//! and limits for archives. For running work: logs, progress, and messages to a service manager.
 
 mod documents;
 pub mod limit_flags;
@@ -21,9 +21,9 @@ pub use subcommand::focused;
 #[doc(hidden)]
 pub use git_version;
 
-/// The version with its commit, as `0.9.0 (ff8aa91b4)`; `-modified` marks uncommitted changes.
-/// Outside a checkout, the version is `0.9.0 (no commit)`. A macro is used, so that a new commit
-/// rebuilds only the programs and no library.
+/// The version with its commit, such as `0.9.0 (ff8aa91b4)`; `-modified` marks uncommitted changes.
+/// Outside a checkout, the version is `0.9.0 (no commit)`. This is a macro, so that cargo rebuilds
+/// only the programs and no library after a new commit.
 #[macro_export]
 macro_rules! version {
     () => {

@@ -1,4 +1,5 @@
-//! The flags of agent and registry that limit archives; see [`deploy_store::Limits`].
+//! The flags of the agent and the registry that set limits for archives; see
+//! [`deploy_store::Limits`].
 
 use clap::{Arg, Args, Command};
 use deploy_store::Limits;

@@ -1,5 +1,5 @@
-//! The common part of the logs of agent and registry: one line for each event on stderr, as text or
-//! as JSON. Each program has its own form of these lines.
+//! The common part of the logs of the agent and the registry: one line for each event on stderr, as
+//! text or as JSON. Each program has its own form of these lines.
 //!
 //! Programs log with `tracing`. An event's `message` is its text.
 
@@ -27,8 +27,8 @@ pub enum Format {
 /// The target of this crate's own events, for filters.
 pub const TARGET: &str = "deploy_cli";
 
-/// Logs each panic as one escaped line, because its text may contain data from a peer or an
-/// archive.
+/// Logs each panic as one line, with control characters escaped. The text of a panic may contain
+/// data from a peer or an archive.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();

@@ -25,7 +25,8 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The columns of a terminal that does not state its width.
 pub const COLUMNS: usize = 80;
-/// Minimum interval for the rate. While the work has not taken that long, the interval is shorter.
+/// Minimum interval over which the rate is computed. At the start of the work, the interval is
+/// shorter.
 const RATE_OVER: Duration = Duration::from_secs(5);
 
 /// How to show progress.

@@ -1,7 +1,7 @@
 //! The spelling of flags in documentation: one dash, as in Go's flag package. clap writes two
 //! dashes.
 
-/// Returns `text` with one dash before each flag's name, with or without colours.
+/// Returns `text` with one dash before each flag's name. `text` may contain colours, which stay.
 pub fn one_dash(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;

@@ -1,9 +1,9 @@
 //! `addver -file`: uses one connection, and uploads only what the registry lacks.
 //!
-//! The program first hashes the file, which is cheap, and asks the registry to bind that hash. If
-//! the registry does not have the blob, the program reads the file again. It then validates, hashes
-//! and uploads the file in one pass. Standard input and pipes can be read only once, so the program
-//! uploads them without asking first.
+//! The program first hashes the file, which is cheap, and asks the registry to bind that hash to
+//! the version. If the registry does not have the blob, the program reads the file again. It then
+//! validates, hashes and uploads the file in one pass. Standard input and pipes can be read only
+//! once, so the program uploads them without asking first.
 
 use std::fs::{self, File};
 use std::io::{self, Read, Seek as _};
@@ -76,7 +76,8 @@ pub fn parse(words: &[String]) -> Result<Parsed, Refusal> {
         ("", _) => Some(Source::Directory { path, times: value("times") == "true" }),
         _ => Some(Source::File(file)),
     };
-    // If no hash was given, the hash of no bytes stands in, so that the console's own checks apply.
+    // If no hash was given, the hash of an empty file takes its place, so that the console's own
+    // checks apply.
     let hash = if hash.is_empty() { Digest::of(b"").to_string() } else { hash };
     let mut line = vec!["addver".to_owned(), format!("-hash={hash}")];
     line.extend(["name", "version"].map(|flag| format!("-{flag}={}", value(flag))));
@@ -99,12 +100,13 @@ fn as_here(refusal: &Refusal) -> Refusal {
     Refusal { text, code: refusal.code }
 }
 
-/// The upload of `put`, which uploads standard input and binds it.
+/// The upload that `put` makes: it uploads standard input and binds it to the version.
 pub fn put(component: ComponentName, version: VersionName) -> Upload {
     Upload { component, version, source: Source::File("-".to_owned()) }
 }
 
-/// Uploads and binds. Returns the registry's answer, with the archive's digest and size.
+/// Uploads an archive and binds it to its version. Returns the registry's answer, with the
+/// archive's digest and size.
 pub async fn run(flags: &Flags, upload: &Upload) -> Result<(Exec, Digest, u64)> {
     let connect = flags.connect()?;
     let archive = Archive::of(&upload.source)?;
@@ -212,8 +214,8 @@ impl Archive {
     }
 }
 
-/// The context for an error of opening a file. If the file's directory does not exist, the text
-/// says so.
+/// The context for an error that occurs when a file is opened. If the file's directory does not
+/// exist, the text says so.
 fn opening(path: &str) -> String {
     let dir = Path::new(path).parent().filter(|dir| !dir.as_os_str().is_empty());
     match dir.filter(|dir| !dir.exists()) {
@@ -247,7 +249,8 @@ async fn send(
         (read, to_registry, to_validator)
     });
     let reading = async {
-        // The two senders are kept until here, because dropping them means the end of the file.
+        // The two senders are kept until here, because dropping a sender tells its receiver that
+        // the file has ended.
         let (read, to_registry, to_validator) = reader.await.context("reader")?;
         let Some(digest) = read.with_context(|| format!("read {}", archive.name()))? else {
             // The receiver that stopped returns the error.

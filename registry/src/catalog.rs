@@ -12,7 +12,7 @@
 //!            references, retention                          references to blobs; deletions
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load                                      the catalogue of a Go registry
-//!            changes                                        tells those who wait for a change
+//!            changes                                        notifies tasks that wait for a change
 //! fleet/     hosts, reports of agents, events               see fleet.rs
 //! ```
 
@@ -90,14 +90,14 @@ pub struct Catalog {
     /// Connections for long reads: lists, gc and verify.
     scanners: SqlitePool,
     documents: Arc<DocumentCache>,
-    /// Those who wait for changes.
+    /// The channels that announce changes to waiting tasks.
     pub changes: Arc<Changes>,
     /// How many states of a configuration, with different trees, stay rollback targets.
     keep_states: usize,
 }
 
 impl Catalog {
-    /// Opens `catalogue.db` in `dir`, or creates it. A damaged file is left alone. For each
+    /// Opens `catalogue.db` in `dir`, or creates it. A damaged file is not changed. For each
     /// configuration, the newest `keep_states` states with different trees stay rollback targets.
     /// `meter` counts the progress of moving the catalogue of an earlier version.
     pub async fn open(dir: &Path, keep_states: usize, meter: &Meter) -> Result<Self> {
@@ -156,7 +156,7 @@ impl Catalog {
         Ok(self.readers.begin().await?)
     }
 
-    /// Begins a transaction that only reads, and may take long.
+    /// Begins a transaction that only reads, and may take a long time.
     async fn scan_tx(&self) -> Result<Transaction<'static, Sqlite>> {
         Ok(self.scanners.begin().await?)
     }
@@ -173,7 +173,7 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .max_lifetime(None)
         // If SQLite ends a transaction on its own, as on a full disk, sqlx still counts the
         // transaction as open. The connection would then refuse all further transactions, so the
-        // pool discards it.
+        // pool discards the connection.
         .before_acquire(|connection, _| {
             Box::pin(async move { Ok(!connection.is_in_transaction()) })
         })

@@ -64,7 +64,7 @@ pub async fn run(
     let done = match &parsed {
         Ok(command) => {
             let change = caller.change(command);
-            // The dropped input signals that the command reads no input.
+            // The input is dropped here, to signal that the command reads no input.
             let input = if command.has_input() { input } else { Input::none() };
             let unseen = Arc::default();
             // Scripts for the Go tool treat every line on stderr as a hint.
@@ -95,12 +95,12 @@ pub async fn run(
     }
 }
 
-/// What the user of a failed command reads, and the exit code.
+/// The text for the user of a failed command, and the exit code.
 pub fn refusal(err: Error) -> Refusal {
     err.into()
 }
 
-/// Events, one a line, as text or as JSON.
+/// Events, one on each line, as text or as JSON.
 pub fn events(events: &[Event], json: bool) -> String {
     let line = if json { fleet_text::event_json } else { fleet_text::event };
     events.iter().map(line).collect()

@@ -1,4 +1,5 @@
-//! Runs an operator's program for each event, as for a webhook or a chat message.
+//! Runs an operator's program for each event. The program may, for example, call a webhook or send
+//! a chat message.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -13,20 +14,23 @@ use crate::catalog::fleet::Event;
 use crate::console;
 use crate::registry::Registry;
 
-/// The note that has the number of the last event for which the program ran.
+/// The name of the note in the catalogue with the number of the last event for which the program
+/// ran.
 const NOTE: &str = "event_program";
-/// Events that are read at once.
+/// Number of events that one query reads.
 const PAGE: u64 = 100;
-/// How often the catalogue is asked, if no report says that there may be more.
+/// How often the registry looks for new events if no report has been written meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long the program may take for one event.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How often the program runs for one event that it fails for.
+/// How many times the program runs for one event if it fails. After the last failure, the registry
+/// skips the event.
 const TRIES: u32 = 3;
 
-/// Runs `program` for each event from now on, one after the other, until it is dropped. After a
-/// restart of the registry, events that happened meanwhile come first. The program gets the event
-/// as a line of JSON on its standard input, and in variables `EVENT_…`.
+/// Runs `program` for each event, one after the other, until this future is dropped. At its first
+/// start, the registry begins with the next event. After a restart, it begins with the events for
+/// which the program has not run yet. The program gets the event as a line of JSON on its standard
+/// input, and in environment variables `EVENT_…`.
 pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     let mut written = registry.fleet.written();
     let mut after = first(&registry).await;
@@ -40,7 +44,8 @@ pub async fn run(registry: Arc<Registry>, program: PathBuf) {
                 for event in events {
                     tell(&program, &event).await;
                     after = event.number;
-                    // If this is lost, the program runs for the event once more.
+                    // If the registry is killed before it has written this note, the program runs
+                    // for the event again.
                     if let Err(err) = registry.catalog.set_note(NOTE, &after).await {
                         tracing::warn!(
                             event = "event_program",
@@ -57,7 +62,8 @@ pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     }
 }
 
-/// The number of the last event for which the program ran, or of the last event at all.
+/// The number of the last event for which the program ran. If it never ran, the number of the
+/// newest event.
 async fn first(registry: &Registry) -> u64 {
     loop {
         let last = match registry.catalog.note(NOTE).await {
@@ -109,7 +115,7 @@ async fn run_once(program: &PathBuf, event: &Event) -> Result<(), String> {
         .map_err(|err| format!("cannot start it: {err}"))?;
     if let Some(mut stdin) = child.stdin.take() {
         let line = console::events(std::slice::from_ref(event), true);
-        // A program that does not read its input may still do its work.
+        // Writing fails if the program does not read its input. The program may still succeed.
         let _ = stdin.write_all(line.as_bytes()).await;
     }
     let status = child.wait().await.map_err(|err| format!("cannot wait for it: {err}"))?;

@@ -1,4 +1,4 @@
-//! The fleet: agents that are connected, what they are offered, and what they report.
+//! The fleet: the connected agents, the offers to them, and their reports.
 //!
 //! ```text
 //! hub            what all watches share         watch_session  one agent's watch
@@ -7,7 +7,8 @@
 //! convergence    decides what `wait` answers    metrics        counters and histograms
 //! ```
 //!
-//! Nothing here knows ssh: `ssh/` passes lines on, and `console/` runs verbs.
+//! These modules do not depend on ssh. The module `ssh` passes the lines on, and `console` runs the
+//! verbs.
 
 pub mod convergence;
 pub mod hub;

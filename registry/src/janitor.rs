@@ -14,7 +14,7 @@ use crate::verbs::verify_blobs::{Scope, Verified};
 
 const UPLOADS_EVERY: Duration = Duration::from_secs(10 * 60);
 const COLLECT_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Least time from the start of one reading of all blobs to the start of the next reading.
+/// Minimum time from the start of one reading of all blobs to the start of the next reading.
 const VERIFY_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Duration of one part of a reading. After each part, the registry records the position.
 const VERIFY_PART: Duration = Duration::from_secs(60);
@@ -69,8 +69,8 @@ pub async fn run(registry: Arc<Registry>) {
     }
 }
 
-/// Removes outputs that no report has any more, and retires hosts that did not report within the time
-/// of `-retire-after`.
+/// Removes outputs that no kept report refers to, and retires hosts that were not connected and did
+/// not report within the time of `-retire-after`.
 async fn tidy_fleet(registry: &Registry) -> Result<()> {
     registry.catalog.remove_unused_outputs().await?;
     let Some(age) = registry.settings.retire_after else { return Ok(()) };
@@ -78,8 +78,9 @@ async fn tidy_fleet(registry: &Registry) -> Result<()> {
     let (Ok(before), Ok(half)) = (now.checked_sub(age), now.checked_sub(age / 2)) else {
         return Ok(());
     };
-    // Connected agents report only when something changes. Their hosts are noted from time to time,
-    // so that a restart of the registry does not make them look gone.
+    // Connected agents report only when something changes. So the registry records from time to
+    // time that their hosts are connected. Otherwise, these hosts would seem to be gone after a
+    // restart of the registry.
     for host in registry.catalog.silent_hosts(half).await? {
         if registry.fleet.presence.has_host(&host, half) {
             registry.catalog.see_host(&host, now).await?;

@@ -16,7 +16,7 @@ const FORM: Form = Form { text: for_people, json: as_json };
 
 /// Sends the log of this process to stderr, including panics.
 pub fn start(format: Format) {
-    // Other libraries do not log, because they return their errors.
+    // Other libraries need no log, because they return their errors.
     let ours = Targets::new()
         .with_target("deploy_registry", LevelFilter::INFO)
         .with_target("deploy_store", LevelFilter::INFO)
@@ -45,8 +45,8 @@ fn as_json(entry: &Entry, now: Timestamp) -> String {
     let mut document = Map::new();
     document.insert("ts".to_owned(), time(now).into());
     document.insert("level".to_owned(), entry.level_word().into());
-    // If the entry has an event name, its text is the field `message`. Otherwise, its text is the
-    // field `event`.
+    // If the entry has an event name, the field `message` has the entry's text. Otherwise, the
+    // field `event` has the text.
     let named = entry.event().is_some();
     let text = if named { "message" } else { "event" };
     if !(named && entry.message.is_empty()) {

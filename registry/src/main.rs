@@ -26,7 +26,7 @@ use deploy_wire::{exit, flags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Most time that closing the catalogue may take.
+/// Maximum time that closing the catalogue may take.
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Keeps components and configurations, and serves them over ssh and sftp.
@@ -348,8 +348,8 @@ async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
     }
 }
 
-/// Most time that the catalogue may take to answer. After this time, the registry sends no report
-/// to the service manager.
+/// Maximum time that the catalogue may take to answer. After this time, the registry sends no
+/// report to the service manager.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Regularly reports to the service manager that the catalogue answers, if the service manager asks

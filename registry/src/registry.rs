@@ -26,10 +26,10 @@ use crate::uploads::upload_room::{UploadLimits, UploadRoom};
 const CHECKS: usize = 2;
 /// How image imports share their slots. Each import needs memory for the names in its layers.
 const IMPORTS: Sharing = Sharing { most: 2, share: 1, reserve: 0, silence: Duration::from_secs(5) };
-/// The most imports that have begun, including imports that wait for their clients.
+/// Maximum number of imports that have begun, including imports that wait for their clients.
 const MAX_IMPORTS: usize = 32;
 /// How many directory lists may be open at once. In a registry with 100,000 files, a list takes
-/// some 6 MiB of memory.
+/// about 6 MiB of memory.
 const LISTS: usize = 64;
 
 /// The settings of a registry: what it keeps, and its limits.
@@ -37,7 +37,7 @@ const LISTS: usize = 64;
 pub struct Settings {
     /// Largest upload, in bytes.
     pub max_upload: u64,
-    /// Most bytes that one key may have staged.
+    /// Maximum number of bytes that one key may have staged.
     pub max_staged: u64,
     /// Limits on archives that become versions.
     pub limits: Limits,
@@ -52,7 +52,8 @@ pub struct Settings {
     pub keep_history: Option<Duration>,
     /// How long an upload waits to be bound, and how long an unneeded blob is kept.
     pub grace: Duration,
-    /// Time without a report after which a host is retired; `None` keeps all hosts.
+    /// A host is retired after this time without a report and without a connection; `None` keeps
+    /// all hosts.
     pub retire_after: Option<Duration>,
     /// Whether `addconf` replaces an existing configuration, as in the Go tool.
     pub addconf_replaces: bool,

@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use deploy_store::Size;
 use tokio::sync::mpsc;
 
-/// Most chunks that may wait to be read. After this many chunks, the client must wait.
+/// Maximum number of chunks that may wait to be read. After this many chunks, the client must wait.
 const MAX_CHUNKS: usize = 4;
 
 /// The reading end of the stream.

@@ -101,8 +101,8 @@ impl History {
         self.is_whole().await;
     }
 
-    /// Adds a version with one of a few texts, so that versions share blobs. Sometimes there was no
-    /// upload before.
+    /// Adds a version with one of a few texts, so that versions share blobs. Sometimes the blob was
+    /// not uploaded before.
     async fn add(&mut self, component: &str) {
         let bytes = archive(&self.dice.throw(8).to_string());
         let digest = Digest::of(&bytes);

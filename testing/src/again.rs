@@ -1,4 +1,4 @@
-//! Tests that run themselves again in an environment of their own.
+//! Runs tests again in a separate environment.
 
 use std::process::{Command, ExitStatus, Stdio};
 

@@ -36,7 +36,8 @@ pub use watch_channel::WatchChannel;
 
 /// Largest accepted answer to a command, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
-/// Flow control window of a channel: most bytes that may be on their way to the client.
+/// Flow control window of a channel: the maximum number of bytes that may be on their way to the
+/// client.
 const WINDOW: u32 = 16 << 20;
 
 /// The server, and how to connect to it.
@@ -50,7 +51,7 @@ pub struct Connect {
     pub keys: Keys,
     /// How to identify the server.
     pub host: HostKey,
-    /// Most time for connecting and logging in.
+    /// Maximum time for connecting and logging in.
     pub timeout: Duration,
 }
 

@@ -68,7 +68,7 @@ pub enum Command {
         layers: Vec<(ComponentName, VersionName)>,
         /// Whether to replace an existing configuration of this name.
         replace: bool,
-        /// What to do besides the change.
+        /// Whether to change a frozen configuration, and whether to wait for the hosts.
         options: ChangeOptions,
     },
     /// `addimage`, with the layers on standard input
@@ -90,7 +90,7 @@ pub enum Command {
         changes: Vec<(ComponentName, VersionName)>,
         /// If given, the change is made only if the configuration has this id.
         if_hash: Option<Hash>,
-        /// What to do besides the change.
+        /// Whether to change a frozen configuration, and whether to wait for the hosts.
         options: ChangeOptions,
     },
     /// `bumpconf`
@@ -101,7 +101,7 @@ pub enum Command {
         components: Vec<ComponentName>,
         /// If given, the change is made only if the configuration has this id.
         if_hash: Option<Hash>,
-        /// What to do besides the change.
+        /// Whether to change a frozen configuration, and whether to wait for the hosts.
         options: ChangeOptions,
     },
     /// `showconf`
@@ -119,7 +119,7 @@ pub enum Command {
         name: ComponentName,
         /// If given, show only versions that were added before this version.
         before: Option<VersionName>,
-        /// Most versions to show, newest versions only; `None` shows all.
+        /// Maximum number of versions to show, newest versions only; `None` shows all.
         limit: Option<u64>,
         /// Whether to answer as JSON.
         json: bool,
@@ -128,7 +128,7 @@ pub enum Command {
     Components {
         /// If given, show only names after this name.
         after: Option<ComponentName>,
-        /// Most names to show; `None` shows all.
+        /// Maximum number of names to show; `None` shows all.
         limit: Option<u64>,
         /// Whether to answer as JSON.
         json: bool,
@@ -137,7 +137,7 @@ pub enum Command {
     Configurations {
         /// If given, show only names after this name.
         after: Option<ConfigurationName>,
-        /// Most names to show; `None` shows all.
+        /// Maximum number of names to show; `None` shows all.
         limit: Option<u64>,
         /// Whether to answer as JSON.
         json: bool,
@@ -171,7 +171,7 @@ pub enum Command {
         name: ConfigurationName,
         /// Whether the user has confirmed the deletion.
         force: bool,
-        /// Whether a frozen configuration is deleted, too.
+        /// Whether to delete the configuration even if it is frozen.
         overrides: bool,
     },
     /// `history`
@@ -180,7 +180,7 @@ pub enum Command {
         name: ConfigurationName,
         /// If given, show only states with lower numbers.
         before: Option<u64>,
-        /// Most states to show, newest first; `None` shows all.
+        /// Maximum number of states to show, newest first; `None` shows all.
         limit: Option<u64>,
         /// Whether to answer as JSON.
         json: bool,
@@ -192,7 +192,7 @@ pub enum Command {
         /// State to make current again; `None` stands for an earlier state that the registry
         /// chooses.
         to: Option<u64>,
-        /// What to do besides the change.
+        /// Whether to change a frozen configuration, and whether to wait for the hosts.
         options: ChangeOptions,
     },
     /// `diff`
@@ -266,66 +266,68 @@ pub enum Command {
         since: Option<Since>,
         /// If given, show only entries with lower numbers.
         before: Option<u64>,
-        /// Most entries to show, newest first; `None` shows all.
+        /// Maximum number of entries to show, newest first; `None` shows all.
         limit: Option<u64>,
         /// Whether to answer as JSON.
         json: bool,
     },
     /// `fleet`
     Fleet {
-        /// Only agents of this configuration; `None`: a summary of each configuration.
+        /// If given, show only agents of this configuration. `None` shows a summary of each
+        /// configuration.
         name: Option<ConfigurationName>,
-        /// Only hosts of this group.
+        /// If given, show only hosts of this group.
         group: Option<Label>,
-        /// Only hosts in this phase.
+        /// If given, show only hosts in this phase.
         phase: Option<Phase>,
-        /// Only hosts that do not run what the registry offers.
+        /// Whether to show only hosts that have not confirmed the current state and are not held.
         behind: bool,
-        /// Only hosts whose names come after this one.
+        /// If given, show only hosts with names after this name.
         after: Option<HostName>,
-        /// Most hosts to show; `None`: all.
+        /// Maximum number of hosts to show; `None` shows all.
         limit: Option<u64>,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `why`
     Why {
         /// The host.
         host: HostName,
-        /// The configuration; `None`: every configuration of the host.
+        /// The configuration; `None` shows every configuration of the host.
         name: Option<ConfigurationName>,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `wait`
     Wait(Wait),
     /// `events`
     Events {
-        /// Only events of this configuration.
+        /// If given, show only events of this configuration.
         name: Option<ConfigurationName>,
-        /// Only events with greater numbers.
+        /// If given, show only events with greater numbers.
         since: Option<u64>,
-        /// Most events to show, the newest; `None`: all that the registry keeps.
+        /// Maximum number of events to show, newest events only; `None` shows all that the registry
+        /// keeps.
         limit: Option<u64>,
         /// Whether to show new events until interrupted.
         follow: bool,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
     /// `host`
     Host(HostAction),
     /// `retry`
     Retry {
-        /// Only agents of this configuration.
+        /// If given, only agents of this configuration try again.
         name: Option<ConfigurationName>,
-        /// The host; `None`: all hosts whose deploy failed.
+        /// The host; `None` stands for all hosts whose deploy failed.
         host: Option<HostName>,
     },
     /// `freeze`
     Freeze {
         /// The configuration.
         name: ConfigurationName,
-        /// For how long, and why; `None`: changes are allowed again.
+        /// How long the configuration stays frozen, and why; `None` ends the freeze.
         until: Option<(Duration, String)>,
     },
     /// `metrics`

@@ -14,9 +14,9 @@ pub const DENIED: u8 = 4;
 pub const NOT_FOUND: u8 = 5;
 /// The change conflicts with the existing state.
 pub const CONFLICT: u8 = 6;
-/// Not done in time.
+/// The time limit passed before the work was done.
 pub const TIMEOUT: u8 = 7;
-/// Damage found.
+/// Damage was found.
 pub const CORRUPT: u8 = 8;
 /// The registry cannot be reached.
 pub const UNREACHABLE: u8 = 10;

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 /// For the flags in `known`, converts `-name v` and `-name=v` to `--name v` and `--name=v`. Words
-/// after `--` stay unchanged, and so do words that are not a known flag.
+/// after `--` stay unchanged, and so do words that are not known flags.
 pub fn normalize(arguments: impl IntoIterator<Item = OsString>, known: &[String]) -> Vec<OsString> {
     let mut done = false;
     let mut one = |argument: OsString| {

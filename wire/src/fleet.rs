@@ -1,8 +1,9 @@
-//! What agents and the registry tell each other about deploys, beyond the files that agents read.
+//! The messages between agents and the registry about deploys. Agents also read files, which are
+//! not described here.
 //!
 //! An agent keeps one `watch` command open on its connection. Both sides send lines of JSON: the
-//! registry sends offers, and the agent sends reports. Fields that a side does not know are
-//! ignored, so that either side may be newer than the other.
+//! registry sends offers, and the agent sends reports. Each side ignores fields that it does not
+//! know, so either side may be newer than the other.
 
 pub mod deploy_report;
 pub mod host_name;
@@ -14,15 +15,15 @@ pub use lines::{Offer, ToAgent, ToRegistry, Unreadable};
 
 use std::time::Duration;
 
-/// Longest line on a watch, in bytes, in either direction. It has room for the longest output with
-/// each byte escaped.
+/// Longest line on a watch, in bytes, in either direction. A line of this length has room for the
+/// longest output, even if each byte is escaped.
 pub const MAX_LINE: usize = 512 << 10;
 /// Longest configuration document inside an offer, in bytes. An agent reads a longer document over
 /// sftp.
 pub const MAX_DOCUMENT: usize = 64 << 10;
-/// Most bytes of a script's output in a report of a failure.
+/// Maximum number of bytes of a script's output in a report of a failure.
 pub const MAX_OUTPUT: usize = 64 << 10;
-/// Most bytes of a script's output in a report of a success.
+/// Maximum number of bytes of a script's output in a report of a success.
 pub const MAX_OUTPUT_OF_SUCCESS: usize = 4 << 10;
 /// How often each side sends at least one line.
 pub const HEARTBEAT: Duration = Duration::from_secs(25);

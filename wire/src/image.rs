@@ -29,7 +29,7 @@ pub struct Origin {
     #[serde(with = "text")]
     pub diff_id: Digest,
     /// The sha256 over the entries that were left out or added because of other layers. If there
-    /// are no such entries, this is the sha256 of no bytes.
+    /// are no such entries, this is the sha256 of an empty input.
     #[serde(with = "text")]
     pub removals: Digest,
     /// How the blob is compressed.

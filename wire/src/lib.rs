@@ -11,6 +11,7 @@ pub mod image;
 pub mod path;
 pub mod wildcard;
 
-/// A variable in the environment of a channel. A client uses it to ask for progress on standard
-/// error. The value is the number of columns of the client's terminal, or 0 for no progress.
+/// A variable in the environment of a channel. A client uses the variable to ask for progress on
+/// standard error. The value is the number of columns of the client's terminal, or 0 for no
+/// progress.
 pub const PROGRESS: &str = "DEPLOY_PROGRESS";

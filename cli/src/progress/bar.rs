@@ -27,8 +27,8 @@ pub fn show(told: Told) {
 }
 
 /// The text that replaces a bar of `drawn` columns with the bar `text`. After this text, the cursor
-/// is at the start of the line. Blanks erase the rest of the old bar, because they work on every
-/// terminal, unlike escape sequences.
+/// is at the start of the line. Blanks erase the rest of the old bar. Unlike escape sequences,
+/// blanks work on every terminal.
 pub fn over(text: &str, drawn: &mut usize) -> String {
     let columns = text.chars().count();
     let blanks = drawn.saturating_sub(columns);

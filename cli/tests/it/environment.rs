@@ -79,8 +79,8 @@ fn every_flag_has_an_environment_variable_in_its_help() {
         assert!(all.len() > 4, "{name}: {all:?}");
         for (flag, text) in all.iter().filter(|(flag, _)| !QUESTIONS.contains(&flag.as_str())) {
             let expected = match flag.as_str() {
-                // These variables have the names of the Go tool, because both programs connect as
-                // an operator.
+                // These variables have the same names as in the Go tool, because both programs
+                // connect as an operator.
                 "fp" if is_operators(name) => "DEPLOYCTL_FINGERPRINT".to_owned(),
                 "addr" | "key" | "user" if is_operators(name) => {
                     format!("DEPLOYCTL_{}", flag.to_uppercase())

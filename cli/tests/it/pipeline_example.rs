@@ -28,7 +28,8 @@ fn pipeline_of_the_documents_deploys_and_waits() {
     }
     stage.start("deploy-agent -name web -dir agent -poll 1h", "agent.log");
     stage.wait_for("agent.log", "switched to the new configuration");
-    // The host counts from its first report on.
+    // The pipeline counts a host only after the host's first report, so the test waits for that
+    // report.
     let reported = "until deployctl fleet -name web | grep -q '1 healthy'; do sleep 0.05; done";
     assert!(stage.play(reported).status.success());
     let commands = commands();

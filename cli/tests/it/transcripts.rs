@@ -152,8 +152,8 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// All commands in these transcripts and in the console's. Commands of the console are in the form
-/// for ssh.
+/// All commands in these transcripts and in those of the registry's console. Commands of the
+/// console get the prefix `ssh registry`.
 fn commands() -> Vec<String> {
     let console = deploy_testing::package().join("../registry/tests/transcripts");
     [(directory(), ""), (console, "ssh registry ")]

@@ -78,7 +78,8 @@ fn known_blob_is_not_sent_again() {
 #[test]
 fn standard_input_and_pipes_are_read_only_once() {
     let rig = Rig::start();
-    // The data is larger than all queues on the way together, and is not compressible.
+    // The data is larger than all queues between the program and the registry together, and it
+    // cannot be compressed.
     let mut state = 1_u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -152,8 +153,8 @@ fn download_obeys_the_umask_and_replaces_files_atomically() {
         assert_eq!(fs::read(rig.path("got")).unwrap(), bytes);
         assert_eq!(fs::metadata(rig.path("got")).unwrap().mode() & 0o7777, mode, "{umask}");
     }
-    // If the path is not a file, `get` writes to the path and does not replace it. Root may have
-    // given /dev/null as the path.
+    // If the path is not a file, `get` writes to the path and does not replace it. For example,
+    // root may give /dev/null as the path.
     assert!(Command::new("mkfifo").arg(rig.path("fifo")).status().unwrap().success());
     let reader = Command::new("cat").arg(rig.path("fifo")).stdout(Stdio::piped()).spawn().unwrap();
     assert_eq!(get("022", "1", "fifo"), ok(""));

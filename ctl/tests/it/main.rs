@@ -1,5 +1,5 @@
-//! The integration tests of this crate, as one program. One program per file would link all libraries
-//! each time.
+//! The integration tests of this crate, as one program. Separate programs for the files would each
+//! link all libraries.
 
 mod certificates;
 mod cli;

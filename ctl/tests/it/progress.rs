@@ -26,7 +26,8 @@ fn on_terminal(rig: &Rig, words: &[&str]) -> (String, i32) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code().unwrap())
 }
 
-/// A tar of one file that consists of a hole: the upload takes a while, and the file takes no room.
+/// A tar of one file that consists of a hole: the upload takes a while, and the file takes no disk
+/// space.
 fn hole(rig: &Rig, name: &str, bytes: u64) {
     let mut header = tar::Header::new_gnu();
     header.set_path("hole").unwrap();
@@ -140,7 +141,8 @@ impl Drop for Slow {
 fn pipe_gets_progress_lines_and_quiet_gets_none() {
     let rig = Rig::start();
     let piece = noise(256 << 10);
-    // The quiet upload begins first, so a line of it would come first.
+    // The quiet upload begins first. If it printed a line, that line would come before the other
+    // upload's.
     let mut quiet = Slow::start(&rig, "1", &["-q"]);
     quiet.send(&piece);
     let mut plain = Slow::start(&rig, "2", &[]);

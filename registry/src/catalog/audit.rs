@@ -7,7 +7,7 @@ use sqlx::{Sqlite, Transaction};
 use super::write_tx::WriteTx;
 use super::{Catalog, Result, nanoseconds, timestamp};
 
-/// Who changes something, with which command, and when.
+/// The author, the command and the time of a change.
 #[derive(Debug, Clone)]
 pub struct Change {
     /// User name.
@@ -20,7 +20,7 @@ pub struct Change {
     pub command: String,
     /// The time.
     pub now: Timestamp,
-    /// Whether frozen configurations are changed, too.
+    /// Whether the change may also change frozen configurations.
     pub overrides: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Tells those who wait that a configuration has changed.
+//! Notifies waiting tasks that a configuration has changed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -7,24 +7,25 @@ use std::time::Instant;
 use deploy_store::ConfigurationName;
 use tokio::sync::watch;
 
-/// Configurations that are remembered. With more, those that nobody waits for are forgotten.
+/// Maximum number of configurations that are remembered. Above it, the configurations that no task
+/// waits for are forgotten.
 const MOST: usize = 1000;
 
 /// The last change of a configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Announced {
-    /// How many changes there were since somebody began to wait.
+    /// The number of changes since the first task began to wait.
     pub count: u64,
-    /// When the last change was on the disk.
+    /// When the last change was written to the disk.
     pub at: Option<Instant>,
 }
 
-/// The configurations that somebody waits for.
+/// The configurations that tasks wait for, each with the channel that announces its changes.
 #[derive(Debug, Default)]
 pub struct Changes(Mutex<HashMap<ConfigurationName, watch::Sender<Announced>>>);
 
 impl Changes {
-    /// Waits for changes of a configuration, which need not exist.
+    /// A receiver for the changes of a configuration. The configuration need not exist.
     pub fn subscribe(&self, name: &ConfigurationName) -> watch::Receiver<Announced> {
         let mut all = self.all();
         if let Some(sender) = all.get(name) {

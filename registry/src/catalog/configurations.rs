@@ -13,7 +13,7 @@ use super::replacing::{check_whole, find_whole, is_there, replace};
 use super::versions::latest_version;
 use super::{Catalog, Error, Result, column};
 
-/// Most states of a short listing. Longer listings use the connections for long reads.
+/// Maximum number of states of a short listing. Longer listings use the connections for long reads.
 const LONG: u64 = 200;
 
 impl Catalog {
@@ -55,7 +55,8 @@ impl Catalog {
         Ok(Some(json))
     }
 
-    /// Applies `item` to the current state of each configuration, in byte order of their names.
+    /// Applies `item` to the current state of each configuration, in byte order of the names.
+    /// Returns the results.
     pub async fn configurations<T>(&self, item: impl Fn(Configuration) -> T) -> Result<Vec<T>> {
         let names = self.configuration_names(None, u64::MAX).await?;
         let mut items = Vec::with_capacity(names.len());

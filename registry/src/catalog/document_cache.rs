@@ -13,7 +13,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use deploy_store::ConfigurationName;
 
-/// Most bytes that the cache keeps. Thousands of configurations of usual size fit.
+/// Maximum number of bytes that the cache keeps. Thousands of configurations of usual size fit.
 const MAX_BYTES: usize = 32 << 20;
 
 /// The documents of one catalogue.

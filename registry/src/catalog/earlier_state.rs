@@ -182,8 +182,8 @@ fn left_by(
 fn origins(numbered: &BTreeMap<u64, &State>) -> BTreeMap<u64, u64> {
     let mut origins = BTreeMap::new();
     for (&number, state) in numbered {
-        // A restored state that is not in `numbered` counts as its own origin: its number shows at
-        // least that it is older.
+        // A restored state that is not in `numbered` counts as its own origin. Its number at least
+        // shows that this state is older than all states in `numbered`.
         let origin = state.back_to.map_or(number, |to| origins.get(&to).copied().unwrap_or(to));
         origins.insert(number, origin);
     }
@@ -236,8 +236,8 @@ mod tests {
             ("a b 1 c 3", None),
             ("a b 1 c d 4", Some(3)),
             ("a b 1 c d 4 3", None),
-            // A state with the tree of an earlier state, made without a rollback, hides no other
-            // state.
+            // A new state may have the tree of an earlier state without being a rollback. Such a
+            // state hides no other state.
             ("a b 1 a", None),
             ("a b c 2 b", Some(1)),
             // A replaced tree is skipped further back, too.

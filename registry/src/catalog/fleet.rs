@@ -1,4 +1,4 @@
-//! The fleet: which hosts there are, what their agents report, and what happened.
+//! The fleet: the hosts, the reports of their agents, and the events.
 //!
 //! ```text
 //! hosts     names, keys, labels, holds      reports   one batch of reports, one transaction

@@ -24,7 +24,7 @@ pub struct NewLayer {
     pub digest: Digest,
     /// The blob's length.
     pub bytes: u64,
-    /// The origin of the blob: what the blob was made from.
+    /// The origin of the blob, if the importer gives the origin.
     pub origin: Option<Origin>,
 }
 
@@ -152,7 +152,7 @@ pub(super) async fn is_leased(
     Ok(count > 0)
 }
 
-/// Deletes the rows of the layers that condemned blobs were made from.
+/// If the blob is condemned, deletes the rows that record the blob's origins.
 pub(super) async fn forget(
     transaction: &mut Transaction<'_, Sqlite>,
     digest: Digest,

@@ -11,8 +11,8 @@ use super::references::{Needs, Versions, find_use, is_referenced, needs};
 use super::versions::{delete, has_component, require_version};
 use super::{Catalog, Error, Result, column, image_layers};
 
-/// Most versions that one transaction deletes. With this limit, other writers wait only for
-/// milliseconds.
+/// Maximum number of versions that one transaction deletes. With this limit, other writers wait
+/// only for milliseconds.
 const BATCH: usize = 100;
 
 impl Catalog {
@@ -127,8 +127,8 @@ impl Catalog {
         Ok(unneeded)
     }
 
-    /// Deletes the rows of condemned blobs after their files were removed. Also deletes the rows of
-    /// the layers that these blobs were made from.
+    /// Deletes the rows of condemned blobs after their files were removed. Also deletes the rows
+    /// that record the origins of these blobs.
     pub async fn forget(&self, digests: impl IntoIterator<Item = Digest>) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         for digest in digests {

@@ -1,6 +1,6 @@
-//! Removes rows from tables that would otherwise only grow, a few rows at a time. The rows are the
-//! histories of deleted configurations. With `-keep-history`, they are also old states and old
-//! entries of the audit trail.
+//! Removes rows, a few at a time, from tables that would otherwise only grow. The rows belong to
+//! the histories of deleted configurations. With `-keep-history`, old states and old entries of the
+//! audit trail are removed, too.
 
 use std::collections::BTreeSet;
 
@@ -11,10 +11,10 @@ use sqlx::{Sqlite, Transaction};
 use super::counters::count;
 use super::{Catalog, Result, nanoseconds, uses};
 
-/// Most states that one transaction removes. With this limit, other writers wait only for
-/// milliseconds.
+/// Maximum number of states that one transaction removes. With this limit, other writers wait only
+/// for milliseconds.
 const STATES: i64 = 100;
-/// Most audit entries that one transaction removes.
+/// Maximum number of audit entries that one transaction removes.
 const ENTRIES: i64 = 500;
 
 /// How many rows were removed because of their age.

@@ -1,7 +1,7 @@
 //! The table `uses`: the kept states of each configuration, and their layers. The kept states are
 //! the current state, the newest states with different trees, which a rollback may restore, and the
-//! states that hosts run. Every change of a configuration changes `uses` in the same transaction, so
-//! no reader needs to search a history for uses.
+//! states that hosts run. Every change of a configuration changes `uses` in the same transaction,
+//! so no reader needs to search a history for uses.
 
 #[cfg(test)]
 mod random_changes;
@@ -60,7 +60,8 @@ impl Choice {
 }
 
 /// The kept states to drop once `added` is current; `kept` has the newest state first. `None` if
-/// `kept` has a state without files, which stops being current. Then the choice needs older states.
+/// `kept` has a state without files. This state stops being current, so the choice needs older
+/// states.
 fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64>> {
     if kept.iter().any(|state| state.lost) {
         return None;
@@ -197,7 +198,7 @@ async fn running(transaction: &mut Transaction<'_, Sqlite>, history: i64) -> Res
     Ok(numbers.into_iter().collect())
 }
 
-/// Adds a state that a host runs to the table, if it is not there.
+/// Adds a state that a host runs to the table, unless the table has this state already.
 pub(super) async fn protect(transaction: &mut WriteTx, history: i64, number: i64) -> Result<()> {
     if numbers(transaction, history).await?.contains(&number) {
         return Ok(());

@@ -236,7 +236,7 @@ pub(super) async fn require_version(
     found.ok_or_else(|| Error::NotFound(no_version(component, version)))
 }
 
-/// The text of the Go tool for a version that does not exist.
+/// The Go tool's error text for a version that does not exist.
 pub(super) fn no_version(component: &ComponentName, version: &VersionName) -> String {
     format!("no version \"{version}\" for component \"{component}\" found")
 }

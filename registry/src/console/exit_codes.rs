@@ -50,7 +50,7 @@ pub(super) fn reword(client: Client, command: &Command, refusal: Refusal) -> Ref
 }
 
 /// Whether the command was only a question. Before an upload, `deployctl` asks whether the registry
-/// has the file. If the registry answers "no", it has not refused a change.
+/// has the file. The answer "no" is not a refused change.
 pub(super) fn only_asks(client: Client, command: &Command, refusal: &Refusal) -> bool {
     client == Client::Deployctl
         && matches!(command, Command::AddVersion { .. })

@@ -1,4 +1,4 @@
-//! Answers of the fleet's verbs, as text and as JSON.
+//! Formats the answers of the fleet's verbs as text and as JSON.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -15,16 +15,17 @@ use crate::verbs::fleet_status::{ConfigurationStatus, FleetQuery, FleetStatus, H
 use crate::verbs::wait_for::{Ending, Waited};
 use crate::verbs::why::{Tried, Why, WhyOne};
 
-/// Digits of an id in a table.
+/// Number of digits of an id that a table shows.
 const SHORT_ID: usize = 12;
-/// Characters of a message in a table.
+/// Number of characters of a message that a table shows.
 const SHORT_MESSAGE: usize = 100;
-/// Hosts that an answer names.
+/// Number of hosts that an answer lists by name.
 const SOME: usize = 10;
-/// Former deploys that `why` lists as text.
+/// Number of earlier deploys that `why` lists in its text.
 const FORMER: usize = 5;
 
-/// The fleet: a line for each configuration, or the hosts of one.
+/// The fleet as text. Without conditions in `query`, one line for each configuration; otherwise,
+/// the selected hosts.
 pub fn fleet(fleet: &FleetStatus, query: &FleetQuery) -> String {
     let only_counts = query.name.is_none()
         && query.group.is_none()
@@ -59,7 +60,8 @@ fn configurations(all: &[ConfigurationStatus]) -> String {
     list(&rows)
 }
 
-/// `41 hosts: 38 healthy, 1 failed; state 15 confirmed by 38, 1 absent`.
+/// The heading of a configuration, such as `41 hosts: 38 healthy, 1 failed; state 15 confirmed by
+/// 38, 1 absent`.
 fn head(one: &ConfigurationStatus) -> String {
     let mut parts: Vec<String> =
         one.phases.iter().map(|(phase, count)| format!("{count} {}", spaced(phase))).collect();
@@ -115,7 +117,7 @@ fn state_or_id(state: Option<u64>, id: Option<Digest>) -> String {
     }
 }
 
-/// The time since `time`, in one unit.
+/// The time since `time`, rounded down to one unit, such as `5m`.
 fn age(time: Timestamp) -> String {
     let since = Timestamp::now().duration_since(time);
     let seconds = Duration::try_from(since).unwrap_or_default().as_secs();
@@ -127,7 +129,7 @@ fn age(time: Timestamp) -> String {
     }
 }
 
-/// Why a host is where it is.
+/// The explanation of a host's phase, for the last column of the table.
 fn reason(host: &HostStatus) -> String {
     let mut parts = Vec::new();
     if host.duplicate {
@@ -153,12 +155,12 @@ fn short(text: &str) -> String {
     line.chars().take(SHORT_MESSAGE).chain(['…']).collect()
 }
 
-/// The first part of a message. `why` shows all of it.
+/// The first part of a message. The verb `why` shows the whole message.
 fn first_of(message: &str) -> String {
     message.split("; ").next().unwrap_or_default().to_owned()
 }
 
-/// What happened on a host.
+/// The answer of `why` as text.
 pub fn why(why: &Why) -> String {
     why.configurations.iter().map(why_one).collect::<Vec<_>>().join("\n")
 }
@@ -212,7 +214,7 @@ fn former_row(tried: &Tried) -> Vec<String> {
     vec![seconds(tried.began), id, spaced(tried.phase), short(&tried.message)]
 }
 
-/// How a wait ended, without the end of the line.
+/// How a wait ended, as text without a line break at its end.
 pub fn waited(name: &ConfigurationName, waited: &Waited) -> String {
     let (tally, state) = (&waited.tally, waited.state);
     let counts = format!("{} of {} hosts", tally.done, tally.hosts);
@@ -281,7 +283,7 @@ pub fn waited_json(name: &ConfigurationName, waited: &Waited) -> Result<String, 
     }))
 }
 
-/// An event as a line.
+/// An event as one line of text.
 pub fn event(event: &Event) -> String {
     let kind = event.kind.map_or("unknown", crate::catalog::fleet::Kind::word);
     let mut line = format!("{}  {}  {kind}", event.number, seconds(event.time));
@@ -293,7 +295,7 @@ pub fn event(event: &Event) -> String {
     line + "\n"
 }
 
-/// An event as a line of JSON.
+/// An event as one line of JSON.
 pub fn event_json(event: &Event) -> String {
     let kind = event.kind.map_or("unknown", crate::catalog::fleet::Kind::word);
     let line = json!({
@@ -307,7 +309,7 @@ pub fn event_json(event: &Event) -> String {
     deploy_store::escape_json(&line.to_string()) + "\n"
 }
 
-/// The agents that were asked to try again.
+/// The list of agents that `retry` has asked to try again.
 pub fn asked(asked: &[(String, String)]) -> String {
     let line = |(host, name): &(String, String)| format!("{}: {}\n", escape(host), escape(name));
     let text = asked.iter().take(SOME).map(line).collect::<String>();
@@ -317,7 +319,7 @@ pub fn asked(asked: &[(String, String)]) -> String {
     }
 }
 
-/// Hosts, one a line.
+/// Hosts as a table, one host on each line.
 pub fn hosts(hosts: &[HostRow]) -> String {
     let mut rows = vec![["HOST", "LABELS", "KEY", "SINCE", "HELD"].map(str::to_owned).to_vec()];
     for host in hosts {

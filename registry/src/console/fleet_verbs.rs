@@ -16,10 +16,10 @@ use crate::registry::Registry;
 use crate::verbs::fleet_status::FleetQuery;
 use crate::verbs::wait_for::{Ending, Waited};
 
-/// Events that are shown without `-limit`.
+/// Number of events that `events` shows without `-limit`.
 const EVENTS: u64 = 100;
 
-/// Runs one of these verbs.
+/// Runs one of the verbs of the fleet.
 pub async fn execute(
     registry: &Registry,
     command: &Command,
@@ -97,7 +97,7 @@ async fn host(registry: &Registry, action: &HostAction, change: &Change) -> Resu
     Ok(Done::from(String::new()))
 }
 
-/// The answer of a wait.
+/// The answer and the exit code of a `wait` that has ended.
 fn ended(name: &ConfigurationName, waited: &Waited, json: bool) -> Result<Done, Refusal> {
     let code = match waited.ending {
         Ending::Converged => exit::OK,
@@ -112,8 +112,8 @@ fn ended(name: &ConfigurationName, waited: &Waited, json: bool) -> Result<Done, 
     if code == exit::OK { Ok(Done::from(said + "\n")) } else { Err(Refusal::new(code, said)) }
 }
 
-/// Waits until the hosts have deployed a change that was just made, if `options` say so. `said` is
-/// the answer of the change.
+/// If `options` say so, waits until the hosts have deployed the change that was just made. `said`
+/// is the text with which the registry answers the change.
 pub async fn after_change(
     registry: &Registry,
     name: &ConfigurationName,
@@ -136,7 +136,8 @@ pub async fn after_change(
         quiet: false,
     };
     let waited = registry.wait_for(&wait, meter).await?;
-    // The change is made, so the way back is shown whether the hosts have deployed it or not.
+    // The change is made, so its answer is always shown, even if the hosts have not deployed it.
+    // The answer says how to revert the change.
     match ended(name, &waited, false) {
         Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
         Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),

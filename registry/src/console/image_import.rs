@@ -1,7 +1,7 @@
 //! The verb `import`, which reads a container image from standard input. The importer reads, plans
 //! and packs the image on a separate thread, because this work waits for the disk and for the
 //! client. For every change of the registry, the importer sends a request, and this module answers
-//! it.
+//! the request.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -111,7 +111,7 @@ fn text(summary: &Summary, dry_run: bool, time: std::time::Duration) -> String {
 
 fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
     let platform = wanted.platform.as_deref().map(str::parse).transpose();
-    // The temporary file must leave as much disk space free as uploads do.
+    // The temporary file must leave as much disk space free as uploads must.
     registry.uploads.check_free()?;
     let settings = &registry.settings;
     let free = registry.blobs().free_bytes()?.saturating_sub(settings.min_free);
@@ -143,8 +143,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// If the importer has ended, nobody receives the answer. The caller notices that the importer
-    /// has ended.
+    /// Answers one request. If the importer has ended, nobody receives the answer, and the caller
+    /// notices the end.
     async fn answer(&mut self, request: ImportRequest) {
         match request {
             ImportRequest::Check(layers, reply) => drop(reply.send(self.check(&layers).await)),
@@ -209,7 +209,7 @@ fn failed(why: String) -> Refusal {
     Refusal::new(exit::FAILED, why)
 }
 
-/// The importer's connection to this registry. It sends the importer's requests.
+/// The importer's connection to this registry, through which the importer sends its requests.
 struct Here {
     to: mpsc::Sender<ImportRequest>,
 }

@@ -1,38 +1,39 @@
-//! Decides what `wait` answers, from what the registry knows: without disk, network or clock.
+//! Decides the answer of the verb `wait` from the reports of the hosts. The code is pure: it uses
+//! no disk, network or clock.
 
 use deploy_store::Digest;
 use deploy_wire::command::Share;
 use deploy_wire::fleet::Phase;
 
-/// What is known of one host that runs the configuration.
+/// What the registry knows about one host of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// The phase of its last report.
+    /// The phase of the host's last report.
     pub phase: Phase,
-    /// What it runs.
+    /// The id of the configuration that the host runs.
     pub runs: Option<Digest>,
-    /// What it deploys or has deployed.
+    /// The id of the configuration that the host deploys or has deployed.
     pub wants: Option<Digest>,
-    /// The revision that its last report answers.
+    /// The revision of the offer that the host's last report answers.
     pub revision: u64,
-    /// Whether it is connected now.
+    /// Whether the host is connected now.
     pub connected: bool,
-    /// Whether an operator holds it.
+    /// Whether an operator holds the host.
     pub held: bool,
 }
 
-/// What `wait` waits for.
+/// The goal that `wait` waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Goal {
-    /// The revision that made the configuration current.
+    /// The revision: the number of the change that made the configuration current.
     pub revision: u64,
     /// The configuration's id.
     pub id: Digest,
-    /// The share of the hosts that is enough.
+    /// The share of the hosts that has to confirm.
     pub min: Share,
 }
 
-/// How many hosts are where.
+/// How many hosts have confirmed the goal, failed, or are still missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Hosts that count.
@@ -45,38 +46,38 @@ pub struct Tally {
     pub absent: u64,
     /// Hosts that an operator holds. They do not count.
     pub held: u64,
-    /// Hosts that are needed.
+    /// Hosts that have to confirm before `wait` succeeds.
     pub needed: u64,
 }
 
-/// What `wait` answers now.
+/// The answer of `wait` at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
     /// Enough hosts have confirmed.
     Converged,
-    /// So many hosts failed that not enough can confirm.
+    /// So many hosts have failed that the others are too few for success.
     Halted,
-    /// It is not decided yet.
+    /// The result is not decided yet.
     Waiting,
 }
 
-/// Whether the host has confirmed that it runs the goal and is healthy.
+/// Whether the host has confirmed that it runs the goal's configuration and is healthy.
 ///
-/// A report from before the change does not count, even if the host ran the same configuration
-/// then: it may be deploying another one since.
+/// A report from before the change does not count, even if the host ran the same configuration at
+/// that time. The host may have begun to deploy another configuration since then.
 pub fn is_done(standing: &Standing, goal: &Goal) -> bool {
     standing.phase == Phase::Healthy
         && standing.runs == Some(goal.id)
         && standing.revision >= goal.revision
 }
 
-/// Whether the goal failed on the host.
+/// Whether the deploy of the goal's configuration has failed on the host.
 pub fn is_failed(standing: &Standing, goal: &Goal) -> bool {
     let ended_badly = standing.phase.is_failure() || standing.phase == Phase::Held;
     ended_badly && standing.wants == Some(goal.id) && standing.revision >= goal.revision
 }
 
-/// Counts hosts.
+/// Counts the hosts by their standing towards the goal.
 pub fn tally(hosts: impl IntoIterator<Item = Standing>, goal: &Goal) -> Tally {
     let mut tally = Tally::default();
     for host in hosts {
@@ -97,7 +98,7 @@ pub fn tally(hosts: impl IntoIterator<Item = Standing>, goal: &Goal) -> Tally {
     tally
 }
 
-/// Decides what `wait` answers.
+/// Decides the answer of `wait` from the counts.
 pub fn verdict(tally: &Tally) -> Verdict {
     if tally.done >= tally.needed {
         Verdict::Converged
@@ -142,7 +143,8 @@ mod tests {
 
     #[test]
     fn report_from_before_the_change_does_not_count() {
-        // From new to old and back to new: the host may still be on its way to old.
+        // The configuration changed from new to old and back to new. The host may still be
+        // deploying the old one.
         let before = standing(Phase::Healthy, "new", 6);
         assert_eq!(decided(&[before], 100), Verdict::Waiting);
         let failed_before = standing(Phase::Failed, "new", 6);

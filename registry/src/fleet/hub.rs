@@ -1,4 +1,4 @@
-//! What all watches of a registry share.
+//! The parts of the fleet that all watches of a registry share.
 
 use std::sync::Arc;
 
@@ -23,7 +23,8 @@ pub struct Fleet {
     pub(super) reports: ReportQueue,
     /// Connected agents.
     pub presence: Arc<Presence>,
-    /// Agents that only poll, and what held hosts are shown.
+    /// Agents that only poll, and the states that the registry shows to them while their hosts are
+    /// held.
     pub polls: Polls,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
@@ -32,7 +33,8 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// The fleet of `catalog`. Call it within a runtime.
+    /// Opens the fleet of `catalog`. The caller must run inside a tokio runtime, because this
+    /// starts a task.
     pub async fn open(catalog: &Catalog) -> Result<Self> {
         let (written, _) = watch::channel(0);
         let metrics = Arc::new(Metrics::default());
@@ -51,7 +53,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Keeps the report of a script.
+    /// Keeps the report that a script sent.
     pub async fn report(&self, sent: Sent) -> Result<()> {
         match self.reports.send(sent).await.await {
             Ok(Applied::New { .. } | Applied::Old) => Ok(()),
@@ -60,22 +62,23 @@ impl Fleet {
         }
     }
 
-    /// Changes when reports have been written.
+    /// A receiver whose value changes whenever a batch of reports is on the disk, and whenever an
+    /// operator changes a host.
     pub fn written(&self) -> watch::Receiver<u64> {
         self.written.subscribe()
     }
 
-    /// Changes to `true` when the registry stops.
+    /// A receiver whose value changes to `true` when the registry stops.
     pub fn stopped(&self) -> watch::Receiver<bool> {
         self.stopped.subscribe()
     }
 
-    /// Ends waits, because the registry stops.
+    /// Ends all running `wait` verbs, because the registry stops.
     pub fn stop(&self) {
         self.stopped.send_replace(true);
     }
 
-    /// Tells the agents of a host that an operator did something with the host.
+    /// Signals the watches of a host's agents that an operator changed the host.
     pub async fn host_changed(&self, host: &HostName, names: &[String]) -> Result<()> {
         self.reload_holds().await?;
         for name in names {
@@ -85,7 +88,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Tells an agent that an operator did something with it.
+    /// Signals the watches of an agent that an operator changed the agent or its host.
     pub fn agent_changed(&self, host: &str, name: &str) {
         let (Ok(host), Ok(name)) = (host.parse(), name.parse::<ConfigurationName>()) else {
             return;

@@ -1,4 +1,5 @@
-//! Counters and histograms of a running registry. Gauges are read when somebody asks.
+//! Counters and histograms of a running registry. Gauges are not kept here: the caller reads them
+//! for each request and passes them as samples.
 
 use std::time::Duration;
 
@@ -11,33 +12,34 @@ use prometheus::{
 
 use crate::catalog::fleet::Applied;
 
-/// Upper bounds for times of a push, in seconds.
+/// Upper bounds of the histogram's buckets for the time of a push, in seconds.
 const PUSH: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// Upper bounds for times of a step of a deploy, in seconds.
+/// Upper bounds of the histogram's buckets for the time of a step of a deploy, in seconds.
 const DEPLOY: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
 
 /// Counters and histograms.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Seconds from the commit of a change until its line to an agent is written.
+    /// Seconds from the commit of a change until the registry has written the line with the change
+    /// to an agent.
     pub push_latency: Histogram,
     /// Polls of configurations over sftp.
     pub polls: IntCounter,
     /// Refused connections.
     pub refused: IntCounterVec,
-    /// Bytes of blobs that were sent.
+    /// Bytes of blobs that the registry has sent.
     pub sent_bytes: IntCounter,
     deploys: HistogramVec,
     reports: IntCounterVec,
 }
 
-/// A value that is read when somebody asks.
+/// A gauge, whose value is read for each request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Name of the metric, without the prefix.
     pub name: &'static str,
-    /// What it is, for people.
+    /// The help text of the metric.
     pub help: &'static str,
     /// Names and values of its labels.
     pub labels: Vec<(&'static str, String)>,
@@ -49,7 +51,8 @@ fn named(name: &str) -> String {
     format!("deploy_registry_{name}")
 }
 
-/// A metric with a name that is valid, as all names here are.
+/// Unwraps a new metric. Creation fails only for an invalid name or label, and all names here are
+/// valid.
 fn made<T>(metric: Result<T, prometheus::Error>) -> T {
     metric.expect("the name and the labels of the metric are valid")
 }
@@ -101,7 +104,7 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a report, and the steps of a deploy that has ended.
+    /// Counts a report. If the report ends a deploy, records the times of the deploy's steps.
     pub fn reported(&self, report: &Report, applied: &Applied) {
         let result = match applied {
             Applied::New { .. } => "new",
@@ -118,7 +121,7 @@ impl Metrics {
         }
     }
 
-    /// All metrics and `samples` in the text format of Prometheus.
+    /// All metrics, and the gauges in `samples`, in the text format of Prometheus.
     pub fn text(&self, samples: &[Sample]) -> String {
         let now = Registry::new();
         for same in samples.chunk_by(|one, other| one.name == other.name) {

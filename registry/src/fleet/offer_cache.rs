@@ -1,4 +1,5 @@
-//! Offers as lines. A change goes to thousands of agents at once, so its line is made once.
+//! A cache of the lines that offer configurations to agents. The registry sends a change to
+//! thousands of agents at the same time, so it makes the line only once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,7 +13,8 @@ use tokio::sync::OnceCell;
 use crate::catalog::Catalog;
 use crate::error::Result;
 
-/// Lines that are kept. With more configurations, all are made again.
+/// Maximum number of lines in the cache. Before one more line, the registry empties the cache, and
+/// makes the lines again when agents need them.
 const MOST: usize = 2000;
 
 /// An offer, and its line.
@@ -20,19 +22,20 @@ const MOST: usize = 2000;
 pub struct Prepared {
     /// The offer.
     pub offer: Offer,
-    /// The line for agents without a hold and without retries.
+    /// The line for agents that are not held, have no retries and need not wait before they start.
     pub line: Bytes,
 }
 
-/// A line under way or done, and the change that it was made after.
+/// The number of changes at the time of the request for the line, and the line. Another task may
+/// still be making the line.
 type Slot = (u64, Arc<OnceCell<Arc<Prepared>>>);
 
-/// The lines of the last changes.
+/// The newest line of each configuration.
 #[derive(Debug, Default)]
 pub struct OfferCache(Mutex<HashMap<ConfigurationName, Slot>>);
 
 impl OfferCache {
-    /// The offer of a configuration after its change `count`, or after a later one.
+    /// The offer of a configuration after its change number `count`, or after a later change.
     pub async fn get(
         &self,
         catalog: &Catalog,

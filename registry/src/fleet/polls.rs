@@ -1,5 +1,5 @@
-//! Agents that only poll: what is known of them, and what they are shown while their hosts are held.
-//! The agents of 2017 neither watch nor report.
+//! Agents that only poll, such as the agents of 2017, which neither watch nor report. The registry
+//! remembers their last polls, and the states that it shows to them while their hosts are held.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,34 +8,35 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
 
-/// Agents that are remembered. With more, those that did not poll for longest are forgotten.
+/// Maximum number of agents that are remembered. Above it, the registry forgets those whose last
+/// poll is oldest.
 const MOST: usize = 20_000;
 
-/// An agent that only polls, as far as it can be told from others.
+/// An agent that only polls. Two agents that share all these fields count as one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Poller {
     /// The configuration.
     pub name: ConfigurationName,
-    /// The fingerprint of its key.
+    /// The fingerprint of the agent's key.
     pub key: String,
-    /// Its address.
+    /// The agent's address.
     pub address: IpAddr,
 }
 
-/// What is known of agents that only poll.
+/// What the registry knows about agents that only poll.
 #[derive(Debug, Default)]
 pub struct Polls(Mutex<Known>);
 
 #[derive(Debug, Default)]
 struct Known {
     last: HashMap<Poller, Timestamp>,
-    /// The states that agents with this key are shown.
+    /// The number of the state to show to agents with this key and configuration.
     held: HashMap<(String, ConfigurationName), u64>,
 }
 
 impl Polls {
-    /// Records a poll, and returns the number of the state to show if the hosts with this key are
-    /// held.
+    /// Records a poll. If all hosts with this key are held, returns the number of the state to
+    /// show.
     pub fn polled(&self, poller: Poller, now: Timestamp) -> Option<u64> {
         let mut known = self.known();
         let held = if known.held.is_empty() {
@@ -53,7 +54,8 @@ impl Polls {
         held
     }
 
-    /// The agents that polled since `since`, in order.
+    /// The agents that polled since `since` and the times of their last polls, in the order of the
+    /// agents.
     pub fn since(&self, since: Timestamp) -> Vec<(Poller, Timestamp)> {
         let known = self.known();
         let recent = known.last.iter().filter(|(_, time)| **time >= since);
@@ -63,7 +65,7 @@ impl Polls {
         pollers
     }
 
-    /// Sets the states that agents are shown while all hosts with their key are held.
+    /// Sets the states to show to agents while all hosts with their key are held.
     pub fn set_held(&self, held: HashMap<(String, ConfigurationName), u64>) {
         self.known().held = held;
     }

@@ -1,5 +1,6 @@
-//! Which agents are connected. The registry keeps this in memory only. While an agent stays
-//! connected, the registry writes nothing to the disk.
+//! Which agents are connected. The registry keeps this information only in memory. A connection
+//! alone causes no writes to the disk, except that the janitor sometimes records that a host is
+//! connected (see `-retire-after`).
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
@@ -10,7 +11,8 @@ use deploy_wire::fleet::HostName;
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-/// Agents that are remembered after they left.
+/// Maximum number of disconnected agents that the registry remembers. Before one more agent, the
+/// registry forgets all of them.
 const MOST_SEEN: usize = 200_000;
 
 /// An agent: one configuration on one host.
@@ -29,7 +31,7 @@ pub struct Presence(Mutex<Agents>);
 #[derive(Debug, Default)]
 struct Agents {
     connected: HashMap<AgentId, Vec<Live>>,
-    /// When and where the others were seen last.
+    /// When agents that are no longer connected were last seen, and at which address.
     seen: HashMap<AgentId, (Timestamp, IpAddr)>,
     next: u64,
     count: usize,
@@ -44,16 +46,16 @@ struct Live {
     signals: Signals,
 }
 
-/// What a watch waits for.
+/// Signals that a watch waits for.
 #[derive(Debug, Clone, Default)]
 pub struct Signals {
-    /// An operator did something with the host.
+    /// An operator changed the host or the agent.
     pub changed: Arc<Notify>,
     /// The same agent has connected again, so this watch is dead.
     pub replaced: Arc<Notify>,
 }
 
-/// Keeps an agent connected until it is dropped.
+/// Counts an agent as connected until this value is dropped.
 #[derive(Debug)]
 pub struct Present {
     presence: Arc<Presence>,
@@ -64,14 +66,14 @@ pub struct Present {
     pub signals: Signals,
     /// Whether another agent is connected under the same name.
     pub is_duplicate: bool,
-    /// Whether the other agents have the same directory id. Then the other connection may be dead,
-    /// and this agent may have a new address.
+    /// Whether all agents under this name have the same directory id. If so, this may be a single
+    /// agent with a new address, whose old connection is dead.
     pub is_same_instance: bool,
 }
 
 impl Presence {
     /// Records that an agent watches. An earlier watch of the same directory from the same address
-    /// is dead, and gets a signal.
+    /// must be dead, so it gets the signal `replaced`.
     pub fn enter(self: &Arc<Self>, agent: AgentId, instance: &str, address: IpAddr) -> Present {
         let signals = Signals::default();
         let mut agents = self.agents();
@@ -105,7 +107,7 @@ impl Presence {
         self.agents().connected.contains_key(agent)
     }
 
-    /// Whether any agent of a host is connected, or was connected since `time`.
+    /// Whether any agent of a host is connected, or was last seen at `time` or later.
     pub fn has_host(&self, host: &str, time: Timestamp) -> bool {
         let agents = self.agents();
         let is_of = |agent: &AgentId| agent.host.as_str() == host;
@@ -113,7 +115,8 @@ impl Presence {
             || agents.seen.iter().any(|(agent, (seen, _))| is_of(agent) && *seen >= time)
     }
 
-    /// Whether several agents are connected under this name.
+    /// Whether several agents with different directories or addresses are connected under this
+    /// name.
     pub fn is_duplicate(&self, agent: &AgentId) -> bool {
         self.agents().connected.get(agent).is_some_and(|live| {
             live.iter()
@@ -121,12 +124,12 @@ impl Presence {
         })
     }
 
-    /// When the agent was last connected, if that was since this registry started.
+    /// When the agent was last seen, if it was seen since this registry started.
     pub fn last_seen(&self, agent: &AgentId) -> Option<Timestamp> {
         self.agents().seen.get(agent).map(|(time, _)| *time)
     }
 
-    /// How many watches there are.
+    /// The number of open watches.
     pub fn count(&self) -> usize {
         self.agents().count
     }
@@ -136,8 +139,8 @@ impl Presence {
         self.agents().connected.keys().filter(|agent| agent.name == *name).count()
     }
 
-    /// Address and configuration of each agent that is connected, or was seen since this registry
-    /// started.
+    /// The address and the configuration of each agent that is connected or was seen since this
+    /// registry started.
     pub fn addresses(&self) -> HashSet<(IpAddr, ConfigurationName)> {
         let agents = self.agents();
         let connected = agents.connected.iter();
@@ -152,7 +155,7 @@ impl Presence {
         self.agents().note(agent, address);
     }
 
-    /// Tells the watches of a host that an operator did something with it.
+    /// Signals the watches of an agent that an operator changed the agent or its host.
     pub fn signal(&self, agent: &AgentId) {
         let agents = self.agents();
         for live in agents.connected.get(agent).into_iter().flatten() {

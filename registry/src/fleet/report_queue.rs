@@ -1,5 +1,5 @@
-//! Reports on their way to the disk. Reports that come within a moment are one transaction, so that
-//! ten thousand agents may report at once.
+//! The queue of reports that are not on the disk yet. One transaction writes all reports that come
+//! within a few milliseconds, so that ten thousand agents may report at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,16 +15,17 @@ use crate::error::Error;
 
 /// How long the first report of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(20);
-/// Most reports of one transaction.
+/// Maximum number of reports in one transaction.
 const BATCH: usize = 500;
-/// Reports that wait. Then agents wait, too.
+/// Maximum number of queued reports. If the queue is full, the agents wait.
 const WAITING: usize = 2000;
 /// The pause after an error of the catalogue.
 const PAUSE: Duration = Duration::from_secs(1);
-/// How often the same reports are tried before their agents have to send them again.
+/// How many times the registry tries to write a batch. After that, the agents have to send the
+/// reports again.
 const TRIES: u32 = 3;
 
-/// A report, and the receiver of its result.
+/// A report, and the channel for its result.
 type Entry = (Sent, oneshot::Sender<Applied>);
 
 /// Takes reports, and writes them in batches.
@@ -32,18 +33,18 @@ type Entry = (Sent, oneshot::Sender<Applied>);
 pub struct ReportQueue(mpsc::Sender<Entry>);
 
 impl ReportQueue {
-    /// A queue for `catalog`. After each batch `written` has another number.
+    /// Starts a queue for `catalog`. After each batch, the number in `written` changes.
     pub fn new(catalog: Catalog, metrics: Arc<Metrics>, written: watch::Sender<u64>) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
         tokio::spawn(run(catalog, metrics, receiver, written));
         Self(sender)
     }
 
-    /// Queues a report. The receiver gets the result when the report is on the disk; it gets
-    /// nothing if the catalogue failed.
+    /// Queues a report. The receiver gets the result when the report is on the disk. If the
+    /// catalogue fails, the receiver gets an error.
     pub async fn send(&self, sent: Sent) -> oneshot::Receiver<Applied> {
         let (done, result) = oneshot::channel();
-        // If the queue is gone, the registry stops, and the receiver sees that.
+        // If the queue has ended, the registry is stopping, and the receiver gets an error.
         let _ = self.0.send((sent, done)).await;
         result
     }
@@ -68,14 +69,14 @@ async fn run(
         let Some(results) = write(&catalog, &sent).await else { continue };
         for ((sent, done), result) in sent.iter().zip(waiting).zip(results) {
             metrics.reported(&sent.report, &result);
-            // The agent may have left.
+            // The agent may have disconnected by now.
             let _ = done.send(result);
         }
         written.send_modify(|count| *count += 1);
     }
 }
 
-/// Writes a batch; `None` if the catalogue cannot.
+/// Writes a batch. Returns `None` if the catalogue failed.
 async fn write(catalog: &Catalog, sent: &[Sent]) -> Option<Vec<Applied>> {
     for attempt in 1..=TRIES {
         match catalog.apply_reports(sent, Timestamp::now()).await {

@@ -1,4 +1,4 @@
-//! One agent's watch: what it is offered, and the reports that it sends.
+//! The watch of one agent: the registry's offers to it, and its reports.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,20 +19,23 @@ use crate::catalog::Announced;
 use crate::catalog::fleet::{Applied, Sent};
 use crate::error::Result;
 
-/// Reports of one agent that are on their way to the disk. Then the agent has to wait.
+/// Maximum number of reports of one agent that are not on the disk yet. One more ends the watch.
 const MAX_PENDING: usize = 32;
-/// Agents that all begin at once. Of a larger fleet, some begin later.
+/// Maximum size of a fleet whose agents all start a deploy without a wait. In a larger fleet, each
+/// agent waits for a random time.
 const AT_ONCE: u64 = 1000;
-/// The time between the starts of two agents of a larger fleet.
+/// Agents start deploys, and connect again, spread over a period. Each further agent lengthens this
+/// period by this time.
 const SPREAD: Duration = Duration::from_millis(3);
-/// After this time, a dead connection of an agent that has a new address has ended.
+/// If an agent has connected from a new address, its old connection has certainly ended after this
+/// time.
 const DOUBT: Duration = SILENCE.saturating_add(Duration::from_secs(10));
-/// The time in which the agents of a small fleet connect again.
+/// The period in which the agents of a small fleet connect again.
 const SHORTEST_RECONNECT: Duration = Duration::from_secs(1);
-/// The longest time that an agent waits.
+/// The longest time that an agent waits before it starts a deploy or connects again.
 const LONGEST_SPREAD: Duration = Duration::from_secs(30);
 
-/// Who watches what.
+/// The agent that watches, and the configuration that it watches.
 #[derive(Debug, Clone)]
 pub struct Watcher {
     /// The fingerprint of the key.
@@ -45,26 +48,27 @@ pub struct Watcher {
     pub instance: String,
 }
 
-/// A line for the agent.
+/// A line to send to the agent.
 #[derive(Debug)]
 pub struct Outgoing {
     /// The line.
     pub line: Bytes,
-    /// When the change that the line reports was on the disk, if it reports one.
+    /// If the line announces a change: when the change was written to the disk.
     pub changed: Option<Instant>,
 }
 
-/// What the catalogue says about the host.
+/// What the catalogue says about the host and its agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Host {
     held: Option<String>,
     retries: u64,
     last_seq: u64,
-    /// Why reports are not kept.
+    /// Why the registry refuses the agent's reports, if it does.
     refused: Option<String>,
 }
 
-/// A report on its way to the disk: its number, and what became of it.
+/// The number of a queued report, and the result of the report; `None` if the registry could not
+/// write the report.
 type Pending = BoxFuture<'static, (u64, Option<Applied>)>;
 
 /// One agent's watch.
@@ -75,7 +79,7 @@ pub struct WatchSession {
     changes: watch::Receiver<Announced>,
     host: Host,
     pending: FuturesUnordered<Pending>,
-    /// The first line is still to be sent.
+    /// Whether the first line has yet to be sent.
     is_new: bool,
 }
 
@@ -143,7 +147,7 @@ impl WatchSession {
         }
     }
 
-    /// Takes a line of the agent. `Err` says why the watch should end.
+    /// Handles a line from the agent. `Err` says why the watch should end.
     pub async fn take(&mut self, line: &[u8]) -> Result<(), String> {
         let line: ToRegistry = from_line(line).map_err(|err| err.to_string())?;
         let Some(report) = line.report else { return Ok(()) };
@@ -163,7 +167,7 @@ impl WatchSession {
         Ok(())
     }
 
-    /// Records how long a change took until its line was written.
+    /// Records the time from a change until its line was written to the agent.
     pub fn sent(&self, outgoing: &Outgoing) {
         if let Some(changed) = outgoing.changed {
             self.fleet.metrics.push_latency.observe(changed.elapsed().as_secs_f64());
@@ -200,7 +204,8 @@ impl WatchSession {
         Ok(self.shown(&prepared.offer))
     }
 
-    /// What this agent is shown instead of `offer`.
+    /// `offer` as this agent gets it: without a document if the host is held, and with the agent's
+    /// own numbers.
     fn shown(&self, offer: &Offer) -> Offer {
         let agents = u64::try_from(self.fleet.presence.count()).unwrap_or(u64::MAX);
         Offer {
@@ -213,8 +218,8 @@ impl WatchSession {
     }
 }
 
-/// The line that says what became of a report. `None`: the registry could not keep it, and the
-/// watch ends, so that the agent sends it again.
+/// The line that acknowledges or refuses a report. `None` if the registry could not write the
+/// report: then the watch ends, so that the agent sends the report again.
 fn answer(seq: u64, applied: Option<Applied>) -> Option<Bytes> {
     let refused = match applied? {
         Applied::New { .. } | Applied::Old => None,
@@ -223,7 +228,8 @@ fn answer(seq: u64, applied: Option<Applied>) -> Option<Bytes> {
     Some(to_line(&ToAgent { ack: Some(seq), refused, ..ToAgent::default() }).into())
 }
 
-/// Records that several agents are connected under one name, if they still are after `wait`.
+/// Sleeps for the time `wait`. If several agents are still connected under one name after that, the
+/// function records this.
 async fn report_duplicate(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr, wait: Duration) {
     tokio::time::sleep(wait).await;
     let agent = AgentId { host: watcher.host.clone(), name: watcher.name.clone() };
@@ -251,7 +257,8 @@ async fn look_up(fleet: &Fleet, watcher: &Watcher) -> Result<Host> {
     })
 }
 
-/// How long one of `agents` waits before it begins, in milliseconds.
+/// How long an agent in a fleet of `agents` agents waits before it starts a deploy, in
+/// milliseconds.
 fn start_after(agents: u64, fraction: f64) -> u64 {
     let spread =
         SPREAD.saturating_mul(u32::try_from(agents.saturating_sub(AT_ONCE)).unwrap_or(u32::MAX));
@@ -259,8 +266,9 @@ fn start_after(agents: u64, fraction: f64) -> u64 {
     u64::try_from(wait.as_millis()).unwrap_or(0)
 }
 
-/// The time in which one of `agents` connects again after it has lost its connection, in
-/// milliseconds: a registry that has restarted cannot log in a whole fleet at once.
+/// The period, in milliseconds, in which a fleet of `agents` agents connects again after the
+/// connections are lost. A registry that has restarted cannot log in a whole fleet at the same
+/// time.
 fn reconnect_within(agents: usize) -> u64 {
     let spread = SPREAD.saturating_mul(u32::try_from(agents).unwrap_or(u32::MAX));
     let within = spread.clamp(SHORTEST_RECONNECT, LONGEST_SPREAD);

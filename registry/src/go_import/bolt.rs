@@ -9,8 +9,8 @@ use std::ops::Range;
 
 const MAGIC: u32 = 0xED0C_DAED;
 const VERSION: u32 = 2;
-/// The page sizes that the reader tries, as powers of two. These are the sizes of all machines that
-/// Go supports, and smaller sizes, which a program may choose.
+/// The page sizes that the reader tries, as exponents of two. The range has the page sizes of all
+/// machines that Go supports, and smaller sizes, which a program may choose.
 const PAGE_SIZES: Range<u32> = 9..17;
 const PAGE_HEADER: usize = 16;
 const META: usize = 64;
@@ -19,7 +19,7 @@ const BUCKET_HEADER: usize = 16;
 const BRANCH: u16 = 1;
 const LEAF: u16 = 2;
 const IS_BUCKET: u32 = 1;
-/// Most levels of branch pages in one bucket. Even 2^64 keys need no more levels.
+/// Maximum number of levels of branch pages in one bucket. Even 2^64 keys need no more levels.
 const MAX_DEPTH: usize = 64;
 
 /// Why a file cannot be read.

@@ -19,7 +19,7 @@ const BUFFER: usize = 256 << 10;
 pub struct Files {
     /// Files whose contents match the digest in their names, with their lengths.
     pub sound: BTreeMap<Digest, u64>,
-    /// Damaged files, with their lengths and what is wrong.
+    /// Damaged files, with their lengths and descriptions of the damage.
     pub damaged: BTreeMap<Digest, (u64, String)>,
     /// File names that are not digests.
     pub foreign: Vec<String>,

@@ -17,7 +17,7 @@ use serde::Deserialize;
 
 use crate::go_import::bolt::{self, Bolt, Bucket, Item};
 
-/// Most bytes of a list of the versions that use one file.
+/// Maximum number of bytes of a list of the versions that use one file.
 const MAX_REFERENCES: usize = 64 << 20;
 
 /// Why the Go tool's catalogue cannot be used.
@@ -192,7 +192,8 @@ impl<'a> Reader<'a> {
             components.insert(component);
             versions.extend(here);
         }
-        // The Go tool sorts by second and name, but these times also have nanoseconds.
+        // The Go tool sorts versions by second and name. The stored times also have nanoseconds,
+        // which give the exact order.
         versions.sort_by_key(|version| version.created);
         Ok((components, versions))
     }

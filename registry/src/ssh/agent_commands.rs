@@ -16,7 +16,8 @@ use crate::error::Error;
 use crate::fleet::presence::AgentId;
 use crate::fleet::watch_session::{WatchSession, Watcher};
 
-/// The pause before a watch ends that cannot begin, so that agents do not try at once again.
+/// If a watch cannot begin, the registry pauses for this time before it ends the watch, so that the
+/// agent does not retry immediately.
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Serves the command in `line`.
@@ -38,7 +39,7 @@ pub async fn run(mut client: Incoming, context: &Context, line: &str) {
     }
 }
 
-/// Sends the answer of a command. Returns its exit code.
+/// Sends the answer of a command, and logs a refusal. Returns the exit code.
 async fn answer(
     client: &mut Incoming,
     context: &Context,
@@ -81,7 +82,7 @@ async fn report(context: &Context, command: ServiceCommand) -> Result<(), Error>
     context.registry.fleet.report(Sent { key, host, name, instance, report }).await
 }
 
-/// The name of a host that gives none.
+/// The name of a host for which the command gives no name.
 fn named_by_address(address: IpAddr) -> Result<HostName, Error> {
     let address = address.to_canonical();
     let text = address.to_string().replace(':', "-");
@@ -89,7 +90,8 @@ fn named_by_address(address: IpAddr) -> Result<HostName, Error> {
     text.parse().map_err(|err| Error::Invalid(format!("{err}; give a name with -host")))
 }
 
-/// Serves a watch until the agent leaves, is silent for too long, or breaks the rules.
+/// Serves a watch until the agent disconnects, sends nothing for too long, or violates the
+/// protocol.
 async fn watch(client: &mut Incoming, context: &Context, watcher: Watcher) -> Result<u8, Gone> {
     let fleet = Arc::clone(&context.registry.fleet);
     let mut session = match WatchSession::begin(fleet, watcher, context.address).await {
@@ -107,7 +109,7 @@ async fn watch(client: &mut Incoming, context: &Context, watcher: Watcher) -> Re
     Ok(console::session_code(false))
 }
 
-/// Passes lines on in both directions. Returns why the watch ends.
+/// Passes lines between the agent and the session in both directions. Returns why the watch ends.
 async fn serve(client: &mut Incoming, session: &mut WatchSession) -> Result<String, Gone> {
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);

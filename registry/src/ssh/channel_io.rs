@@ -16,7 +16,7 @@ use crate::ssh::activity::{Activity, Busy};
 use crate::ssh::command_progress::Progress;
 use crate::stdin::{Feed, Piece};
 
-/// Most bytes of a client that are kept while data is sent to the client.
+/// Maximum number of received bytes that are kept while data is sent to the client.
 pub const MAX_AHEAD: usize = 1 << 20;
 /// Data is sent in pieces of this size. A client that does not accept a piece in time counts as
 /// disconnected.

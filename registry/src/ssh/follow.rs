@@ -1,4 +1,4 @@
-//! `events -follow`: shows events as they happen, until the client leaves.
+//! `events -follow`: shows events as they happen, until the client disconnects.
 
 use std::time::Duration;
 
@@ -12,12 +12,12 @@ use super::shell;
 use crate::console;
 use crate::error::Result;
 
-/// Events that are sent at once.
+/// Maximum number of events that the registry reads and sends in one step.
 const PAGE: u64 = 500;
-/// How often the catalogue is asked, if no report says that there may be more.
+/// How often the registry looks for new events if no report has been written meanwhile.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
-/// What to follow.
+/// The events to follow, and how to show them.
 #[derive(Debug)]
 pub struct Follow {
     name: Option<ConfigurationName>,
@@ -25,7 +25,7 @@ pub struct Follow {
     json: bool,
 }
 
-/// What `line` follows, if it follows events.
+/// The events that the command in `line` follows; `None` for any other command.
 pub fn wanted(line: &str) -> Option<Follow> {
     match command::parse(&command::split(line).ok()?).ok()? {
         Command::Events { name, since, limit: _, follow: true, json } => {
@@ -35,7 +35,7 @@ pub fn wanted(line: &str) -> Option<Follow> {
     }
 }
 
-/// Sends events until the client leaves or the catalogue fails.
+/// Sends events until the client disconnects or the registry cannot continue.
 pub async fn run(mut client: Incoming, context: &Context, follow: &Follow, to_terminal: bool) {
     match events(&mut client, context, follow, to_terminal).await {
         Ok(why) => {
@@ -48,7 +48,7 @@ pub async fn run(mut client: Incoming, context: &Context, follow: &Follow, to_te
     }
 }
 
-/// Sends events. Returns why there are no more.
+/// Sends events. Returns why it sends no more.
 async fn events(
     client: &mut Incoming,
     context: &Context,

@@ -83,7 +83,8 @@ impl Files {
     }
 }
 
-/// Serves sftp until the client ends the session. Returns whether the session ended well.
+/// Serves sftp until the client ends the session. Returns whether the session ended without an
+/// error.
 pub async fn run(
     client: &mut Incoming,
     activity: &Arc<Activity>,
@@ -116,7 +117,7 @@ pub async fn run(
             return Ok(false);
         };
         // The connection counts as busy until the reply is sent, so that the server does not stop
-        // before that.
+        // earlier.
         let _busy = activity.busy();
         let working = activity.working();
         let (reply, why) = answer(request, &mut files).await;

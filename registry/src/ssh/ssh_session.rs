@@ -25,7 +25,7 @@ use crate::ssh::command_progress;
 use crate::ssh::context::{Context, Terminal};
 use crate::ssh::server::Server;
 
-/// Most channels that one connection may have open at a time.
+/// Maximum number of channels that one connection may have open at a time.
 pub const MAX_CHANNELS: usize = 10;
 /// Longest command line of an exec request.
 pub const MAX_COMMAND: usize = 64 << 10;
@@ -189,8 +189,8 @@ impl Handler for Session {
         }
     }
 
-    /// Only this method and the next method grant rights, because only for them has the library
-    /// verified the signature.
+    /// Only this method and the next method grant rights. The library calls these two methods only
+    /// after it has verified the signature.
     async fn auth_publickey(
         &mut self,
         user: &str,
@@ -328,7 +328,7 @@ impl Handler for Session {
             if is_operator {
                 return Some(ChannelRequest::Exec(line, terminal, form));
             }
-            // All other commands are refused, as by a registry that knows no commands of agents.
+            // An agent may run only the commands of agents. All its other commands are refused.
             ServiceCommand::is_one(&line).then_some(ChannelRequest::Service(line))
         };
         self.grant(id, request, ssh)

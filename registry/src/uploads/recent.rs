@@ -9,9 +9,9 @@ use jiff::Timestamp;
 
 use crate::caller::Caller;
 
-/// Most remembered uploads of all keys together.
+/// Maximum number of remembered uploads of all keys together.
 const MAX_ALL: usize = 2048;
-/// Most remembered uploads of one key. The registry forgets the oldest uploads first.
+/// Maximum number of remembered uploads of one key. The registry forgets the oldest uploads first.
 const MAX_OF_KEY: usize = 256;
 
 /// The remembered uploads, oldest first.

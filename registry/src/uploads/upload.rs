@@ -16,10 +16,10 @@ use super::upload_room::UploadRoom;
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 
-/// Most bytes of one upload that may wait for the disk. If more bytes wait, the client must wait,
-/// too.
+/// Maximum number of bytes of one upload that may wait for the disk. If more bytes wait, the client
+/// must wait, too.
 const MAX_QUEUED: usize = 4 << 20;
-/// Fewest bytes that a thread writes at a time.
+/// Minimum number of bytes that a thread writes at a time.
 const BATCH: usize = 1 << 20;
 /// The written part of an upload is synced each time this many bytes were written.
 const SYNC_EVERY: usize = 32 << 20;
@@ -153,7 +153,7 @@ impl Upload {
         }
     }
 
-    /// Starts a thread that writes and hashes the queue, unless one is writing.
+    /// Starts a thread that writes and hashes the queue, unless a thread is already writing.
     fn start_writing(&mut self) {
         if self.queue.is_empty() || !matches!(self.disk, Disk::Idle(_)) {
             return;

@@ -12,7 +12,7 @@ use super::upload_quota::UploadQuota;
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 
-/// Most uploads that all clients together may have open at once.
+/// Maximum number of uploads that all clients together may have open at once.
 pub const MAX_UPLOADS: usize = 256;
 /// How keys share the slots for uploads. A client that sends nothing for a minute may lose its
 /// slot.
@@ -22,7 +22,7 @@ const SHARING: Sharing = Sharing {
     reserve: MAX_UPLOADS / 4,
     silence: Duration::from_secs(60),
 };
-/// Most renewals of waiting uploads within one grace period.
+/// Maximum number of renewals of waiting uploads within one grace period.
 const RENEWALS: u32 = 8;
 
 /// The limits on uploads.
@@ -30,7 +30,7 @@ const RENEWALS: u32 = 8;
 pub struct UploadLimits {
     /// Largest upload, in bytes.
     pub max_upload: u64,
-    /// Most bytes that one key may have staged.
+    /// Maximum number of bytes that one key may have staged.
     pub max_staged: u64,
     /// Bytes of the filesystem that uploads leave free.
     pub min_free: u64,

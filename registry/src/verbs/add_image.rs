@@ -15,13 +15,13 @@ use crate::catalog::{Change, Imaged, NewImage, NewLayer};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 
-/// Most missing layers that the error lists.
+/// Maximum number of missing layers that the error lists.
 const NAMED: usize = 5;
 
 impl Registry {
     /// The layers of images whose blobs the registry has. With `asked`, the function returns only
     /// layers of `asked`, and the caller gets a lease on their blobs. The registry keeps a leased
-    /// blob as long as an upload.
+    /// blob for the same time as an upload.
     pub async fn known_layers(&self, asked: Option<&[Origin]>) -> Result<Vec<KnownLayer>> {
         let mut known = match asked {
             None => self.catalog.layers().await?,

@@ -19,7 +19,7 @@ use crate::reserve;
 /// The number of blobs in the first batch that gc removes. Between batches, clients may bind
 /// versions.
 const FIRST_BATCH: usize = 16;
-/// Most blobs in one batch.
+/// Maximum number of blobs in one batch.
 const LARGEST_BATCH: usize = 256;
 /// How long a batch should take. During a batch, no client can bind a version.
 const BATCH_TIME: Duration = Duration::from_millis(40);
@@ -193,7 +193,8 @@ impl Registry {
             let began = Instant::now();
             let removed = self.remove_unneeded(batch, timestamp(cutoff)).await?;
             for blob in batch.iter().filter(|blob| !removed.contains(blob)) {
-                // After the plan was made, somebody bound the blob, or an importer asked for it.
+                // Since the plan was made, somebody has bound the blob, or an importer has asked
+                // for the blob.
                 let count = kept.entry(KeepReason::Version).or_default();
                 count.blobs += 1;
                 count.bytes += blob.bytes;

@@ -1,4 +1,5 @@
-//! Which hosts run what: for the verb `fleet`, for `/fleet` over sftp and for metrics.
+//! Which configurations the hosts run. The verb `fleet`, the folder `/fleet` over sftp and the
+//! metrics show this.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -14,41 +15,42 @@ use crate::fleet::polls::Poller;
 use crate::fleet::presence::AgentId;
 use crate::registry::Registry;
 
-/// An agent that only polls is shown if it polled within this many seconds.
+/// Agents that only poll are shown if their last poll is at most this many seconds ago.
 const RECENT: i64 = 24 * 60 * 60;
 
-/// Which hosts to show.
+/// Conditions for the hosts to show.
 #[derive(Debug, Clone, Default)]
 pub struct FleetQuery {
-    /// Only this configuration.
+    /// Only hosts of this configuration.
     pub name: Option<ConfigurationName>,
     /// Only hosts of this group.
     pub group: Option<Label>,
     /// Only hosts in this phase.
     pub phase: Option<Phase>,
-    /// Only hosts that do not run what the registry offers.
+    /// Only hosts that have not confirmed the current state and are not held by an operator.
     pub behind: bool,
-    /// Only hosts whose names come after this one.
+    /// Only hosts with names after this name.
     pub after: Option<HostName>,
-    /// Most hosts to show; `None`: all.
+    /// Maximum number of hosts to show; `None` means all.
     pub limit: Option<u64>,
 }
 
-/// The fleet, as documents show it. Fields are only added, never removed.
+/// The fleet, in the form of its JSON document. Later versions may add fields, but never remove
+/// fields.
 #[derive(Debug, Clone, Serialize)]
 pub struct FleetStatus {
     /// Each configuration and its counts.
     pub configurations: Vec<ConfigurationStatus>,
-    /// The hosts that were asked for, by name.
+    /// The hosts that the query selects, sorted by name.
     pub hosts: Vec<HostStatus>,
-    /// Whether there are more hosts than were asked for.
+    /// Whether the limit cut off further hosts.
     pub more: bool,
 }
 
-/// The counts of one configuration.
+/// One configuration with the counts of its hosts.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConfigurationStatus {
-    /// Its name.
+    /// The name of the configuration.
     pub configuration: String,
     /// Number of the current state.
     pub state: u64,
@@ -56,7 +58,7 @@ pub struct ConfigurationStatus {
     pub hash: String,
     /// Hosts of the configuration.
     pub hosts: u64,
-    /// Hosts that confirmed the current state.
+    /// Hosts that have confirmed the current state.
     pub done: u64,
     /// Hosts that have not confirmed the current state and are not held by an operator.
     pub behind: u64,
@@ -66,7 +68,7 @@ pub struct ConfigurationStatus {
     pub absent: u64,
     /// Hosts that an operator holds.
     pub held: u64,
-    /// Agents that poll and never reported. They count nowhere else.
+    /// Agents that poll and have never reported. No other field counts them.
     pub unknown: u64,
     /// Hosts by the phase of their last report.
     pub phases: BTreeMap<&'static str, u64>,
@@ -75,39 +77,39 @@ pub struct ConfigurationStatus {
 /// One host and one of its configurations.
 #[derive(Debug, Clone, Serialize)]
 pub struct HostStatus {
-    /// Its name, or the address of an agent that only polls.
+    /// The name of the host, or the address of an agent that only polls.
     pub host: String,
     /// The configuration.
     pub configuration: String,
-    /// The group that operators gave it.
+    /// The group that operators gave the host.
     pub group: String,
-    /// The phase of its last report.
+    /// The phase of the host's last report.
     pub phase: &'static str,
-    /// Number of the state that it runs, if that is known.
+    /// Number of the state that the host runs, if the registry knows the number.
     pub runs: Option<u64>,
-    /// Id of what it runs.
+    /// Id of the configuration that the host runs.
     pub runs_hash: Option<Digest>,
-    /// Number of the state that it deploys or has deployed, if that is known.
+    /// Number of the state that the host deploys or has deployed, if the registry knows the number.
     pub wants: Option<u64>,
-    /// Id of what it deploys or has deployed.
+    /// Id of the configuration that the host deploys or has deployed.
     pub wants_hash: Option<Digest>,
-    /// Whether it confirmed the current state.
+    /// Whether the host has confirmed the current state.
     pub done: bool,
-    /// Since when it is in the phase.
+    /// When the phase began.
     pub since: Option<Timestamp>,
-    /// Whether it is connected.
+    /// Whether the host is connected.
     pub connected: bool,
-    /// When it was seen last.
+    /// When the registry last saw the host.
     pub last_seen: Timestamp,
-    /// Whether two agents report under this name.
+    /// Whether several agents report under this name.
     pub duplicate: bool,
-    /// Why an operator holds it.
+    /// Why an operator holds the host, if one does.
     pub held: Option<String>,
-    /// Why its deploy failed, as a word.
+    /// The reason for the failure of the deploy, as one word.
     pub reason: Option<&'static str>,
-    /// What happened, for people.
+    /// What happened, as a text for people.
     pub message: String,
-    /// The version of its agent.
+    /// The version of the host's agent.
     pub version: String,
 }
 
@@ -120,7 +122,7 @@ struct Current {
 }
 
 impl Registry {
-    /// The fleet, or the part of it that `query` asks for.
+    /// The part of the fleet that `query` selects.
     pub async fn fleet_status(&self, query: &FleetQuery) -> Result<FleetStatus> {
         let currents = self.currents(query.name.as_ref()).await?;
         let hosts: HashMap<i64, HostRow> = self
@@ -155,7 +157,7 @@ impl Registry {
         Ok(FleetStatus { configurations, hosts, more })
     }
 
-    /// How many hosts of a configuration are where, for `goal`.
+    /// Counts the hosts of a configuration by their standing towards `goal`.
     pub async fn fleet_tally(
         &self,
         name: &ConfigurationName,
@@ -245,7 +247,7 @@ impl Registry {
         (status, standing)
     }
 
-    /// Agents that poll and never reported.
+    /// The agents that poll and have never reported.
     fn only_polling(
         &self,
         currents: &HashMap<String, Current>,
@@ -278,7 +280,7 @@ fn goal_of(current: &Current) -> Goal {
     Goal { revision: current.revision, id: current.id, min }
 }
 
-/// An agent that polls and never reported.
+/// The row of an agent that polls and has never reported.
 fn only_polls(poller: &Poller, time: Timestamp) -> HostStatus {
     HostStatus {
         host: poller.address.to_string(),
@@ -329,7 +331,7 @@ fn summary<'a>(
     }
 }
 
-/// The hosts that `query` asks for, in order, and whether there are more.
+/// The hosts that `query` selects, in order, and whether its limit cut off further hosts.
 fn selected(mut hosts: Vec<HostStatus>, query: &FleetQuery) -> (Vec<HostStatus>, bool) {
     let is_wanted = |host: &HostStatus| {
         query.phase.is_none_or(|phase| phase.word() == host.phase)

@@ -76,7 +76,8 @@ impl Registry {
             return Err(err);
         }
         let bound = self.bind_version(component, version, digest, &change).await;
-        // The cause of the failure may disappear. The client then need not send the bytes again.
+        // The cause of the failure may disappear. In that case, the client need not send the bytes
+        // again.
         bound.map_err(|err| Error::NotBound { digest, cause: Box::new(err) })
     }
 

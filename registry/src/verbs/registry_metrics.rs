@@ -1,11 +1,12 @@
-//! The metrics of a registry: counters and histograms, and gauges that are read now.
+//! The metrics of a registry: its counters and histograms, and gauges whose values are read for
+//! each request.
 
 use crate::error::Result;
 use crate::fleet::metrics::Sample;
 use crate::registry::Registry;
 use crate::verbs::fleet_status::{ConfigurationStatus, FleetQuery};
 
-/// A count of a configuration's hosts.
+/// Reads one of the counts of a configuration's hosts.
 type Count = fn(&ConfigurationStatus) -> u64;
 
 impl Registry {

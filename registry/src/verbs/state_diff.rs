@@ -1,5 +1,5 @@
-//! The verb `diff`, which compares two states of a configuration. It compares their layers, or the
-//! files that agents would have.
+//! The verb `diff`, which compares two states of a configuration. It compares the layers of both
+//! states, or the files that agents would have in their roots.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

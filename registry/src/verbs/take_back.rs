@@ -1,4 +1,4 @@
-//! Ends uploads. An upload with the bytes of a lost blob replaces the lost blob at once.
+//! Ends uploads. An upload with the bytes of a lost blob replaces the lost blob immediately.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::uploads::upload::Upload;
 
 impl Registry {
     /// Ends an upload, and stages it. If the upload has the bytes of a lost blob, the function also
-    /// publishes it.
+    /// publishes the blob.
     pub async fn finish_upload(&self, upload: Upload) -> Result<Digest> {
         let digest = upload.finish().await?;
         if let Err(err) = self.take_back(digest).await {

@@ -38,8 +38,9 @@ pub struct Scope {
     pub budget: Option<Duration>,
     /// Whether to continue where the last run stopped.
     pub resume: bool,
-    /// For a run in the background, the most bytes to read each second. A run in the background
-    /// does not wait for a run of an operator. The caller of such a run writes the note about it.
+    /// Set only for a run in the background: the maximum number of bytes to read each second. A run
+    /// in the background does not wait for a run of an operator. Its caller writes the note about
+    /// the run.
     pub rate: Option<u64>,
 }
 
@@ -126,7 +127,8 @@ impl Registry {
         let noted: Option<String> =
             if scope.resume { self.catalog.note(cursor_note).await? } else { None };
         let from: Option<Digest> = noted.and_then(|digest| digest.parse().ok());
-        // The run that begins a reading of the blobs checks all histories, and later parts do not.
+        // Only the run that begins a reading of all blobs checks all histories. Runs that continue
+        // the reading do not.
         let problems = match from {
             None => self.catalog.check().await?,
             Some(_) => self.catalog.check_kept().await?,

@@ -24,31 +24,32 @@ pub enum Ending {
     Converged,
     /// Too many hosts failed.
     Halted,
-    /// Another state is current now.
+    /// Another state has become current.
     Superseded,
-    /// The time is over.
+    /// The time limit of the wait has passed.
     TimedOut,
 }
 
 /// The result of a wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Waited {
-    /// How it ended.
+    /// How the wait ended.
     pub ending: Ending,
-    /// The number of the state.
+    /// The number of the current state.
     pub state: u64,
-    /// The id of the state.
+    /// The id of the current state.
     pub id: Digest,
     /// The number of the change that made the state current.
     pub revision: u64,
-    /// How many hosts are where.
+    /// How many hosts have confirmed, failed, or are still missing.
     pub tally: Tally,
     /// The hosts that failed, by name.
     pub failed: Vec<String>,
 }
 
 impl Registry {
-    /// Waits until enough hosts have confirmed. `meter` counts them.
+    /// Waits until enough hosts have confirmed, or the wait ends in another way. `meter` shows how
+    /// many have confirmed.
     pub async fn wait_for(&self, wait: &Wait, meter: &Meter) -> Result<Waited> {
         let end = Instant::now() + wait.timeout.min(Duration::from_secs(365 * 24 * 60 * 60));
         let mut changes = self.catalog.changes.subscribe(&wait.name);
@@ -60,7 +61,8 @@ impl Registry {
             written.borrow_and_update();
             let began = Instant::now();
             let waited = self.look(wait, &mut goal).await?;
-            // A look at a large fleet takes longer. Most of the time is left for other work.
+            // A look at a large fleet takes longer, and the pause grows accordingly. So the
+            // registry has most of its time for other work.
             let pause = PAUSE.max(began.elapsed() * PAUSE_FACTOR);
             if waited.ending != Ending::TimedOut {
                 break waited;
@@ -78,7 +80,7 @@ impl Registry {
                 sleep(pause).await;
             };
             tokio::select! {
-                // At the end there is one more look.
+                // After the time limit, the loop looks at the fleet one last time.
                 _ = timeout_at(end, next) => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {
                     return Err(Error::Failed("the registry stops; wait again".to_owned()));
@@ -89,7 +91,8 @@ impl Registry {
         Ok(waited)
     }
 
-    /// Looks at the fleet. If it is not decided yet, the ending is [`Ending::TimedOut`].
+    /// Looks at the fleet once. If the result is not decided yet, the ending is
+    /// [`Ending::TimedOut`].
     async fn look(&self, wait: &Wait, goal: &mut Option<Goal>) -> Result<Waited> {
         let none = || Error::NotFound(format!("configuration \"{}\" not found", wait.name));
         let (state, revision, id) =
@@ -118,7 +121,7 @@ impl Registry {
     }
 }
 
-/// Shows how many hosts have confirmed. Hosts may also stop confirming.
+/// Shows how many hosts have confirmed. This number may also fall.
 fn show(meter: &Meter, tally: &Tally, shown: &mut (u64, u64)) {
     let (done, needed) = *shown;
     if tally.needed != needed || tally.done < done {

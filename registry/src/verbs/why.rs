@@ -10,47 +10,47 @@ use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::verbs::fleet_status::{FleetQuery, HostStatus};
 
-/// What happened on a host. Fields are only added, never removed.
+/// What happened on a host. Later versions may add fields, but never remove fields.
 #[derive(Debug, Clone, Serialize)]
 pub struct Why {
     /// The host.
     pub host: String,
-    /// Its configurations.
+    /// The configurations of the host.
     pub configurations: Vec<WhyOne>,
 }
 
 /// What happened to one configuration of a host.
 #[derive(Debug, Clone, Serialize)]
 pub struct WhyOne {
-    /// Where the host is now.
+    /// The present status of the host.
     #[serde(flatten)]
     pub status: HostStatus,
-    /// Its last deploys, newest first.
+    /// The last deploys of the configuration on this host, newest first.
     pub attempts: Vec<Tried>,
-    /// The end of the output of the script in the last deploy.
+    /// The end of the deploy script's output in the last deploy.
     pub output: String,
 }
 
 /// One deploy.
 #[derive(Debug, Clone, Serialize)]
 pub struct Tried {
-    /// Its number on this host.
+    /// The number of the deploy on this host.
     pub number: u64,
     /// Id of the configuration that was to be deployed.
     pub wants_hash: Option<Digest>,
-    /// How far it came.
+    /// The last phase that the deploy reached.
     pub phase: &'static str,
-    /// Why it failed, as a word.
+    /// The reason for the failure, as one word.
     pub reason: Option<&'static str>,
-    /// What happened, for people.
+    /// What happened, as a text for people.
     pub message: String,
     /// The exit code of the script or of the health check.
     pub exit_code: Option<i32>,
-    /// Its steps with their times.
+    /// The steps of the deploy with their times.
     pub steps: Vec<Step>,
-    /// When it began.
+    /// When the registry received the first report of the deploy.
     pub began: Timestamp,
-    /// When its last report came.
+    /// When the registry received the last report of the deploy.
     pub reported: Timestamp,
 }
 
@@ -71,7 +71,7 @@ impl From<Attempt> for Tried {
 }
 
 impl Registry {
-    /// What happened on a host, with `name` only to this configuration.
+    /// What happened on a host. With `name`, only what happened to this configuration.
     pub async fn why(&self, host: &HostName, name: Option<&ConfigurationName>) -> Result<Why> {
         let row = self.catalog.host(host).await?;
         let mut configurations = Vec::new();
@@ -102,7 +102,7 @@ impl Registry {
     async fn status_on(&self, host: &HostName, name: &str) -> Result<Option<HostStatus>> {
         let name = Some(name.parse()?);
         let fleet = match self.fleet_status(&FleetQuery { name, ..FleetQuery::default() }).await {
-            // The configuration was deleted since the host reported.
+            // The configuration has been deleted since the host's last report.
             Err(Error::NotFound(_)) => return Ok(None),
             other => other?,
         };

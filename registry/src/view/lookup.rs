@@ -121,8 +121,8 @@ pub async fn open(registry: &Registry, place: Place) -> Result<OpenFile> {
     }
 }
 
-/// One document for each configuration. Its size is not known before it is made, and clients read
-/// to its end.
+/// The items of `/fleet`: one document for each configuration. The registry makes a document only
+/// when a client opens it, so the list does not know the size. Clients read to the end anyway.
 async fn fleet_items(registry: &Registry) -> Result<Vec<Item>> {
     let names = registry.catalog.configuration_names(None, u64::MAX).await?;
     let item = |name: &ConfigurationName| Item::Document {

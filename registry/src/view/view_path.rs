@@ -44,7 +44,7 @@ pub enum Place {
     State(ConfigurationName, u64),
     /// `/put`
     Put,
-    /// `/put/NAME`, whether or not the component exists
+    /// `/put/NAME`. The component need not exist.
     PutInto(ComponentName),
 }
 

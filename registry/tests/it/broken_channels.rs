@@ -11,7 +11,7 @@ use crate::raw::{
 };
 use crate::rig::Rig;
 
-/// Most memory that one hostile client may cost, including the usual work.
+/// Maximum memory that one hostile client may cost, including the usual work.
 const MUCH_KIB: u64 = 48 << 10;
 /// A test's write stops after this time if the server has no room for the data.
 const FULL: Duration = Duration::from_secs(2);
@@ -64,7 +64,8 @@ impl Drop for Bystander {
     }
 }
 
-/// A breach of the protocol: its name, its required result, and the function that makes it.
+/// A breach of the protocol: its name, its required result, and the function that commits the
+/// breach.
 type Case<'a> = (&'a str, Then, &'a dyn Fn(&mut Raw));
 
 /// Runs each of `cases` with a new client, and checks the bystander after each case.

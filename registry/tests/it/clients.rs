@@ -1,6 +1,6 @@
-//! Tests clients of other projects with the real registry. They upload, bind, list and download,
-//! and do everything else that each client usually does. The test runs programs and libraries, and
-//! replays the packets of all other clients.
+//! Tests clients of other projects with the real registry. The clients upload, bind, list and
+//! download, and do everything else that each of them usually does. The test runs programs and
+//! libraries, and replays the packets of all other clients.
 
 mod replayed;
 

@@ -94,7 +94,7 @@ async fn rollback_skips_states_without_their_files() {
     rig.ok("changeconf -name p -component code -version v2");
     rig.ok("changeconf -name p -component code -version v3");
     rig.stop("-TERM");
-    // An import from a Go registry leaves such a state if its file is missing.
+    // An import from a Go registry leaves such a state if a file of the state is missing.
     let lost = "UPDATE states SET lost = TRUE WHERE number = 2";
     let gone = "DELETE FROM blobs WHERE digest = (SELECT digest FROM versions WHERE name = 'v2')";
     std::fs::remove_file(rig.path("reg/files").join(rig.sha256("v2"))).unwrap();
@@ -135,7 +135,7 @@ async fn clock_set_back_loses_nothing_and_keeps_order() {
     });
     rig.ok("addconf -name p -layer code:v1");
     rig.stop("-TERM");
-    // Moves the time of every change so far into the far future.
+    // Moves the times of all earlier changes into the far future.
     let far = "9000000000000000000";
     let later = |table: &str, column: &str| format!("UPDATE {table} SET {column} = {far}");
     let statements =

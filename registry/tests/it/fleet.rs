@@ -1,4 +1,5 @@
-//! Agents that watch and report, played with stock ssh, and the verbs that show the fleet.
+//! Tests watches and reports, and the verbs that show the fleet. Stock ssh plays the role of the
+//! agents.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
@@ -9,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::rig::{Rig, both, wait_until};
 
-/// How long an answer of the registry may take on a busy machine.
+/// Time limit for an answer of the registry on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
 /// A watch over stock ssh.
@@ -45,7 +46,7 @@ impl Watch {
         self.lines.recv_timeout(SOON).expect("a line of the registry")
     }
 
-    /// The next offer. Acknowledgements before it are passed over.
+    /// The next offer. Skips the lines before the offer, such as acknowledgements.
     pub fn offer(&self) -> Value {
         loop {
             let line = self.next();
@@ -61,7 +62,8 @@ impl Watch {
         self.input.write_all(b"\n").unwrap();
     }
 
-    /// Sends a report, and waits until the registry has answered it.
+    /// Sends a report, and waits until the registry has acknowledged it. Returns the line of the
+    /// acknowledgement.
     pub fn report(&mut self, report: &Value) -> Value {
         self.send(json!({ "report": report }).to_string().as_bytes());
         loop {
@@ -72,7 +74,7 @@ impl Watch {
         }
     }
 
-    /// Reports the offer as deployed.
+    /// Reports that the offer is deployed and healthy.
     pub fn healthy(&mut self, seq: u64, offer: &Value) {
         let id = &offer["id"];
         let report = json!({
@@ -91,7 +93,8 @@ impl Drop for Watch {
     }
 }
 
-/// A registry with the configuration `web` of one layer with two versions.
+/// Starts a registry with three versions of a component, and with the configuration `web` of one
+/// layer.
 fn start(flags: &[&str]) -> Rig {
     let rig = Rig::start_with(flags);
     for version in ["v1", "v2", "v3"] {
@@ -117,7 +120,7 @@ fn document(rig: &Rig, line: &str) -> Value {
     serde_json::from_str(&rig.ok(line)).unwrap()
 }
 
-/// Runs a command of an agent's script over stock ssh.
+/// Runs a command with the agent's key over stock ssh, as a script of an agent does.
 fn agent(rig: &Rig, line: &str) -> Output {
     rig.ssh("srv", "deploy-agent", &[line])
 }
@@ -185,7 +188,7 @@ fn failure_is_shown_with_reason_exit_code_and_output() {
     assert_eq!((&counts["hosts"], &counts["failed"]), (&json!(3), &json!(1)), "{fleet}");
     let failed = document(&rig, "fleet -name web -phase failed -json");
     assert_eq!(failed["hosts"][0]["host"], "web-01");
-    // Enough of the others are enough.
+    // The wait succeeds, because enough of the other hosts confirm.
     for (n, watch) in watches.iter_mut().enumerate().filter(|(n, _)| *n != 1) {
         let offer = watch.offer();
         watch.healthy(2 + n as u64, &offer);
@@ -208,7 +211,7 @@ fn repeated_and_old_reports_count_once() {
     for _ in 0..3 {
         web.healthy(5, &offer);
     }
-    // A report from the past is acknowledged, and changes nothing.
+    // A report with an older number is acknowledged but changes nothing.
     web.report(&json!({ "seq": 4, "phase": "failed", "wants": offer["id"] }));
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "healthy");
     let attempts = document(&rig, "why -host web-01 -json");
@@ -245,7 +248,7 @@ fn script_reports_its_result_with_stock_ssh() {
         assert_eq!(output.status.code(), Some(code), "{line}: {}", both(&output));
         assert!(both(&output).contains(want), "{line}: {}", both(&output));
     }
-    // An agent runs nothing else.
+    // An agent's key may run no other commands.
     for line in ["gc", "fleet", "showconf -name web", "reports"] {
         assert!(!agent(&rig, line).status.success(), "{line}");
     }
@@ -302,7 +305,8 @@ fn host_of_another_key_and_junk_change_nothing() {
         let ended = wait_for_end(&mut broken.child);
         assert_ne!(ended, Some(0), "{junk:.20?}");
     }
-    // A field of a protocol to come is ignored.
+    // Fields and phases of a later protocol are accepted: the field is ignored, and the phase
+    // counts as unknown.
     let later = json!({ "seq": 2, "phase": "levitating", "revision": 1, "new": { "a": 1 } });
     web.report(&later);
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "unknown");
@@ -331,7 +335,8 @@ fn two_agents_under_one_name_are_told_apart() {
     assert!(rig.ok("fleet -name web").contains("two agents report under this name"));
     drop(second);
     wait_until("one agent is left", || duplicate() == false);
-    // The same directory again: the earlier watch is dead, and ends.
+    // A second watch of the same directory shows that the earlier watch is dead, so the registry
+    // ends the earlier watch.
     let again = Watch::begin(&rig, "srv", "web", "web-01", "a1");
     again.next();
     assert_ne!(wait_for_end(&mut first.child), Some(0));
@@ -359,7 +364,7 @@ fn operators_label_hold_release_and_retire_hosts() {
     assert_eq!((&held["held"], held.get("document")), (&json!("new disk"), None));
     // A held host does not count.
     assert!(rig.ok("wait -name web -timeout 1s").contains("1 held, which do not count"));
-    // An agent that only polls is shown what it runs.
+    // While its host is held, an agent that only polls still gets the state that it runs.
     let poll = |rig: &Rig| {
         rig.sftp("srv", "deploy-agent", "get configs/web.json polled.json");
         std::fs::read_to_string(rig.path("polled.json")).unwrap()
@@ -376,7 +381,7 @@ fn operators_label_hold_release_and_retire_hosts() {
     assert!(rig.ok("wait -name web -timeout 1s").contains("no host that counts"));
     assert!(!rig.ok("host list").contains("web-01"));
     assert!(rig.ok("host list -retired").contains("web-01"));
-    // What reports again under the name is a new host.
+    // A host that reports under the name of a retired host is a new host.
     web.healthy(7, &offer);
     assert!(rig.ok("host list").contains("web-01"));
     let audit = rig.ok("audit");
@@ -475,7 +480,8 @@ fn metrics_count_hosts_and_reports() {
     ] {
         assert!(text.lines().any(|one| one == line), "{line} is not in\n{text}");
     }
-    // Debian's package prometheus has the program that checks names and types.
+    // The program promtool, from Debian's package prometheus, checks the names and types of the
+    // metrics.
     let promtool =
         Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn();
     let Ok(mut promtool) = promtool else {

@@ -1,5 +1,5 @@
-//! Kills the registry and agents in the midst of reports. No result is lost, none counts twice, and
-//! `wait` never says that a state is deployed before every host has confirmed it.
+//! Kills the registry and agents while they exchange reports. No result is lost, no result counts
+//! twice, and `wait` never says that a state is deployed before every host has confirmed it.
 //!
 //! `DEPLOY_TEST_STEPS` sets the number of kills, and `DEPLOY_TEST_SEED` the seed.
 
@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use crate::rig::{Rig, wait_until};
 
 const AGENTS: usize = 6;
-/// Deploys of an agent that the registry keeps.
+/// Number of deploys that the registry keeps for each agent.
 const KEPT: usize = 20;
 
 /// A generator of random numbers (xorshift64*).
@@ -36,7 +36,8 @@ impl Dice {
     }
 }
 
-/// What an agent has on its disk, and what it has done. It survives kills of the agent.
+/// The data that an agent has on its disk, and a record of its deploys for the test. The value
+/// survives kills of the agent.
 #[derive(Default)]
 struct Disk {
     seq: u64,
@@ -55,7 +56,7 @@ impl Disk {
         self.waiting.push_back(Report { seq: self.seq, attempt: self.attempt, ..report });
     }
 
-    /// Deploys an offer, well or badly.
+    /// Deploys an offer. The deploy fails if `fails` is set.
     fn deploy(&mut self, host: usize, offer: &Offer, fails: bool) {
         let Some(id) = offer.id.filter(|id| self.last != Some((offer.revision, *id))) else {
             return;
@@ -84,7 +85,7 @@ struct Fleet {
 }
 
 impl Fleet {
-    /// One life of an agent: until it is killed, or the registry is.
+    /// One life of an agent, which ends when the agent or the registry is killed.
     async fn live(&self, number: usize, dice: &mut Dice) -> Result<(), ClientError> {
         let connect = Connect {
             addr: format!("127.0.0.1:{}", self.port),
@@ -106,7 +107,7 @@ impl Fleet {
             let reports = self.taken(number, &message, dice.throw(4) == 0);
             for report in reports {
                 channel.send(to_line(&ToRegistry { report: Some(report) })).await?;
-                // Sometimes the agent is killed before it has an answer.
+                // Sometimes the agent is killed before it has received an answer.
                 if dice.throw(15) == 0 {
                     return Ok(());
                 }
@@ -114,7 +115,7 @@ impl Fleet {
         }
     }
 
-    /// Takes a line of the registry. Returns the reports to send.
+    /// Handles a line from the registry. Returns the reports to send.
     fn taken(&self, number: usize, message: &ToAgent, fails: bool) -> Vec<Report> {
         let mut disk = self.disks[number].lock().unwrap();
         if let Some(last) = message.last_seq {
@@ -137,7 +138,7 @@ impl Fleet {
         self.disks.iter().all(|disk| disk.lock().unwrap().waiting.is_empty())
     }
 
-    /// Whether every agent has confirmed `id` since the change `revision`.
+    /// Whether every agent has confirmed `id` at the revision `revision` or a later one.
     fn has_confirmed(&self, revision: u64, id: Digest) -> bool {
         self.disks.iter().all(|disk| {
             let confirmed = disk.lock().unwrap().confirmed;
@@ -154,7 +155,7 @@ fn environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// Fails if a wait says that the state is deployed and a host has not confirmed it.
+/// Fails if `wait` says that the state is deployed although a host has not confirmed it.
 fn check_wait(rig: &Rig, fleet: &Fleet) {
     let output = rig.ssh("op", "me", &["wait -name web -timeout 300ms -json"]);
     if output.status.code() != Some(0) {
@@ -163,7 +164,7 @@ fn check_wait(rig: &Rig, fleet: &Fleet) {
     let waited: Value = serde_json::from_slice(&output.stdout).unwrap();
     let id = waited["hash"].as_str().unwrap().parse().unwrap();
     let revision = waited["revision"].as_u64().unwrap();
-    // Until the first report of an agent, the registry does not know that the agent exists.
+    // The registry does not know an agent before the agent's first report.
     if waited["hosts"] == AGENTS as u64 {
         assert!(
             fleet.has_confirmed(revision, id),
@@ -200,7 +201,8 @@ fn no_result_is_lost_or_counted_twice() {
         threads.spawn(async move {
             loop {
                 let life = Duration::from_millis(200 + dice.throw(2000));
-                // The end of a life, by a kill of the agent or of the registry.
+                // An error means that the registry was killed. After the time `life`, the timeout
+                // kills the agent.
                 let _ = timeout(life, fleet.live(number, &mut dice.clone())).await;
                 dice.throw(2);
                 sleep(Duration::from_millis(dice.throw(50))).await;
@@ -225,7 +227,7 @@ fn no_result_is_lost_or_counted_twice() {
     }
 }
 
-/// Compares the results that the registry has of an agent with those that the agent had.
+/// Compares the results that the registry has for an agent with those that the agent recorded.
 fn compare(rig: &Rig, fleet: &Fleet, number: usize) {
     wait_until("the agent has no report under way", || {
         fleet.disks[number].lock().unwrap().waiting.is_empty()

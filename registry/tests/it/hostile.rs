@@ -16,11 +16,11 @@ use russh::client::{self, Handle};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
 use russh::{ChannelMsg, Disconnect};
 
-/// Most time from the first byte to the login, see `ssh/accept/connection.rs`.
+/// Maximum time from the first byte to the login, see `ssh/accept/connection.rs`.
 const LOGIN_TIME: Duration = Duration::from_secs(20);
 /// Longest time that a quick step may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Most memory that a registry with little work may use.
+/// Maximum memory that a registry with little work may use.
 const MUCH_KIB: u64 = 128 << 10;
 
 struct Trusting;

@@ -1,5 +1,5 @@
-//! Tests over ssh, as operators see it, which blobs are kept, why they are kept, and what happens
-//! after damage.
+//! Tests over ssh, from the view of an operator: which blobs are kept, why they are kept, and what
+//! happens after damage.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -239,7 +239,7 @@ fn audit_lists_changes_and_refusals_with_their_user() {
 #[test]
 fn gc_keeps_blobs_that_are_being_downloaded() {
     let (rig, [_, _, three]) = rig(&["-grace", "0s"]);
-    // The file is much larger than the data that can be on its way, so the file stays open.
+    // The file is much larger than the data that can be in transit, so the file stays open.
     let mut stuck = rig.client("sftp", "srv");
     let big = rig.archive("big", &noise(64 << 20));
     rig.put("big");
@@ -281,7 +281,7 @@ fn upload_limits_are_reported() {
     }
     let digest = rig.archive("small", b"small");
     rig.put("one");
-    // Another upload of the same bytes would not count, but other bytes count.
+    // Another upload of the same bytes would not count towards the limit, but other bytes count.
     fs::write(rig.path("two"), [noise(2 << 20), vec![1]].concat()).unwrap();
     let refused = rig.sftp("op", "me", "put two");
     assert!(!refused.status.success(), "{}", both(&refused));

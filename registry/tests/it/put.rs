@@ -1,4 +1,4 @@
-//! Tests uploads that one stock command also binds: `tar | ssh registry put` and `scp x
+//! Tests stock commands that upload and bind in one step: `tar | ssh registry put` and `scp x
 //! registry:/put/NAME/VERSION`. Also tests the directories in which clients see the registry.
 
 use std::fs;

@@ -109,7 +109,8 @@ pub enum ClientError {
     Sink(#[from] deploy_store::Error),
 }
 
-/// A text for the keys that the server accepts from `user`, with the flag of the server's key file.
+/// A text that describes the keys that the server accepts from `user`, with the flag of the
+/// server's key file.
 fn role(user: &str) -> &'static str {
     if user == super::operator::AGENT {
         "agents (-srvauth; an operator's is none)"

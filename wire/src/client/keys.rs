@@ -171,7 +171,7 @@ impl Login<'_> {
             match result {
                 Ok(result) if result.success() => return Ok(true),
                 Ok(_) => {}
-                // An agent may ask its user for permission, and the user may refuse.
+                // The ssh agent may ask its user for permission, and the user may refuse.
                 Err(err) => self.skipped.push(format!("ssh-agent does not sign: {err}")),
             }
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use super::{Connect, HostKey, Keys};
 use crate::command::Refusal;
 
-/// Most time for connecting and logging in.
+/// Maximum time for connecting and logging in.
 pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The user name of agents. Agents can only read.
@@ -39,8 +39,8 @@ pub fn operator(
     Ok(Connect { addr: addr.to_owned(), user, keys, host, timeout })
 }
 
-/// The value of `$USER` or `$LOGNAME`. A cron job may have neither variable, and then the function
-/// returns the name of the account.
+/// The value of `$USER` or `$LOGNAME`. A cron job may have neither variable. In that case, the
+/// function returns the name of the account.
 fn login_name() -> String {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     set("USER").or_else(|| set("LOGNAME")).or_else(account_name).unwrap_or_default()

@@ -13,18 +13,18 @@ use tokio::time::{Instant, timeout_at};
 
 /// If no answer arrives for this long, the session fails.
 pub(super) const STALLED: Duration = Duration::from_secs(60);
-/// Most bytes that every server accepts in one request.
+/// Maximum number of bytes that every server accepts in one request.
 const SMALL: u64 = 32 << 10;
-/// Most bytes that the client requests or sends in one request. Such a request fits into a packet
-/// that every server with larger limits accepts.
+/// Maximum number of bytes that the client requests or sends in one request. Such a request fits
+/// into a packet that every server with larger limits accepts.
 const LARGE: u64 = 255 << 10;
 
 /// An sftp session.
 pub(super) struct Sftp {
     raw: RawSftpSession,
-    /// Most bytes to ask for in one request.
+    /// Maximum number of bytes to ask for in one request.
     pub(super) read_size: u32,
-    /// Most bytes to send in one request.
+    /// Maximum number of bytes to send in one request.
     pub(super) write_size: usize,
     /// The time at which the last answer arrived.
     heard: Mutex<Instant>,
@@ -72,7 +72,7 @@ impl Sftp {
         self.open_sized(path, flags, None).await
     }
 
-    /// Opens a file. If `size` is known, the server gets it.
+    /// Opens a file. If `size` is known, the server gets the size.
     pub(super) async fn open_sized(
         &self,
         path: &str,

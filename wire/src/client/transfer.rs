@@ -13,14 +13,14 @@ use tokio::sync::mpsc;
 use super::sftp::{Sftp, is_status};
 use super::{Client, ClientError};
 
-/// Most bytes of one transfer that are requested or sent, and not answered yet.
+/// Maximum number of bytes of one transfer that are requested or sent, and not answered yet.
 const UNDER_WAY: usize = 4 << 20;
 
 impl Client {
-    /// Uploads `chunks` as `path`, and closes the file at their end. A server that gets the `size`
-    /// can refuse an oversized upload at the start. `progress` gets the number of bytes that the
-    /// server has received. If the upload is dropped, the client does not close the file, so the
-    /// server knows that the file is incomplete.
+    /// Uploads `chunks` as `path`, and closes the file after the last chunk. A server that gets the
+    /// `size` can refuse an oversized upload at the start. `progress` gets the number of bytes that
+    /// the server has received. If the upload is dropped, the client does not close the file, so
+    /// the server knows that the file is incomplete.
     pub async fn put(
         &self,
         path: &str,

@@ -1,4 +1,5 @@
-//! A command that runs as long as the connection lives, with lines in both directions.
+//! A command that runs while the connection lasts, and exchanges lines with the client in both
+//! directions.
 
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
@@ -7,12 +8,12 @@ use tokio::time::timeout;
 use super::{Client, ClientError, STALLED};
 use crate::fleet::MAX_LINE;
 
-/// Most bytes of the command's standard error that are kept for the message.
+/// Maximum number of bytes of the command's standard error that are kept for the message.
 const MAX_ERROR: usize = 2000;
-/// The name of the command in messages.
+/// The name of the command in error messages.
 const WHAT: &str = "watch";
 
-/// A command that runs. Dropping the value closes the channel.
+/// A running command. Dropping the value closes the channel.
 pub struct WatchChannel {
     reader: ChannelReadHalf,
     /// `None` after the channel was closed.
@@ -24,7 +25,7 @@ pub struct WatchChannel {
 #[derive(Debug, Default)]
 struct Received {
     bytes: Vec<u8>,
-    /// The bytes up to here have no newline.
+    /// The number of bytes at the start of `bytes` that contain no newline.
     searched: usize,
     stderr: Vec<u8>,
     code: Option<u32>,
@@ -67,8 +68,8 @@ impl Client {
 }
 
 impl WatchChannel {
-    /// Sends bytes. Received bytes are kept meanwhile, because the library would stop the whole
-    /// connection otherwise.
+    /// Sends bytes. Meanwhile, the function also takes and keeps received bytes. Otherwise, the
+    /// library would stop reading the whole connection.
     pub async fn send(&mut self, bytes: impl Into<Vec<u8>>) -> Result<(), ClientError> {
         let Self { reader, writer, received } = self;
         let Some(writer) = writer else { return Err(ended(received)) };
@@ -83,8 +84,8 @@ impl WatchChannel {
         }
     }
 
-    /// Waits for the next line, and returns it without its end. The future may be dropped at any
-    /// time. An error of the command is [`ClientError::Refused`] with the server's message.
+    /// Waits for the next line, and returns it without its line break. The future may be dropped at
+    /// any time. An error of the command is [`ClientError::Refused`] with the server's message.
     pub async fn next_line(&mut self) -> Result<Vec<u8>, ClientError> {
         loop {
             if let Some(line) = self.received.next_line()? {

@@ -1,4 +1,5 @@
-//! What the verbs that change a configuration do besides the change.
+//! The flags `-override`, `-wait` and `-timeout`, which the verbs that change a configuration
+//! share.
 
 use std::time::Duration;
 
@@ -9,12 +10,12 @@ use super::line::{Line, duration_text};
 /// How long `-wait` waits without `-timeout`.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(10 * 60);
 
-/// What a change of a configuration does besides the change.
+/// The options of a verb that changes a configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ChangeOptions {
-    /// Whether the configuration is changed even if it is frozen.
+    /// Whether the verb changes the configuration even if it is frozen.
     pub overrides: bool,
-    /// How long to wait until the hosts have deployed the change; `None`: not at all.
+    /// How long to wait until the hosts have deployed the change; `None` means not to wait.
     pub wait: Option<Duration>,
 }
 

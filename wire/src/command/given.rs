@@ -121,7 +121,7 @@ impl Given {
         if self.all(name).next().is_none() { Ok(None) } else { self.parsed(name).map(Some) }
     }
 
-    /// The word in a flag that need not be given.
+    /// The host name or label in an optional flag, if the flag was given.
     pub(super) fn word<T: std::str::FromStr<Err = BadName>>(
         &self,
         name: &str,
@@ -129,7 +129,7 @@ impl Given {
         self.value(name, |text| text.parse().map_err(|err: BadName| err.to_string()))
     }
 
-    /// The host, which must be given.
+    /// The value of the flag `-host`, which the user must give.
     pub(super) fn host(&self) -> Result<HostName, Refusal> {
         self.need(&["host"], "host should be set")?;
         self.word("host")?.ok_or_else(|| Refusal::usage("host should be set".to_owned()))

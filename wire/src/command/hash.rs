@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use deploy_store::Digest;
 
-/// Fewest digits of an abbreviated hash.
+/// Minimum number of digits of an abbreviated hash.
 pub const MIN_DIGITS: usize = 8;
 /// Digits of a complete hash.
 const DIGITS: usize = 64;

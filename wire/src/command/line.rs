@@ -76,7 +76,7 @@ impl Command {
         self.described().is_some_and(|verb| verb.changes) && !only_shows
     }
 
-    /// Whether the command changes frozen configurations, too.
+    /// Whether the command may change frozen configurations, too.
     pub fn overrides(&self) -> bool {
         self.line().is_on(OVERRIDE)
     }

@@ -1,4 +1,4 @@
-//! The commands of agents: `watch` and `report`. The key of an agent may run no others.
+//! The commands of agents: `watch` and `report`. An agent's key may run no other commands.
 
 use deploy_store::{ConfigurationName, Digest};
 
@@ -39,7 +39,7 @@ const REPORT: Verb = Verb {
 /// A command of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceCommand {
-    /// `watch`, with lines of JSON in both directions.
+    /// `watch`, which then exchanges lines of JSON in both directions.
     Watch {
         /// The configuration that the agent tracks.
         name: ConfigurationName,
@@ -48,28 +48,28 @@ pub enum ServiceCommand {
         /// The random id of the agent's directory.
         instance: String,
     },
-    /// `report`, once, for scripts of agents that cannot watch.
+    /// `report`, which sends one result. It is for the scripts of agents that cannot watch.
     Report {
         /// The configuration.
         name: ConfigurationName,
-        /// The host; `None`: the address of the connection.
+        /// The host. If `None`, the registry makes a name from the address of the connection.
         host: Option<HostName>,
-        /// The configuration's id.
+        /// The id of the configuration for which the script ran.
         id: Digest,
         /// The exit code of the script.
         code: i32,
-        /// The phase, if the exit code does not say it.
+        /// The phase, if it does not follow from the exit code.
         phase: Option<Phase>,
-        /// What happened, for people.
+        /// What happened, as a text for people.
         message: String,
     },
 }
 
-/// Longest id of an instance in bytes.
+/// Maximum length of an agent's directory id, in bytes.
 const MAX_INSTANCE: usize = 64;
 
 impl ServiceCommand {
-    /// Whether `line` begins like a command of an agent.
+    /// Whether the first word of `line` is the name of an agent's command.
     pub fn is_one(line: &str) -> bool {
         matches!(line.split_ascii_whitespace().next(), Some("watch" | "report"))
     }

@@ -1,4 +1,4 @@
-//! Shares, as in `5%`.
+//! Shares of a whole, such as `5%`.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use std::fmt;
 pub struct Share(pub u32);
 
 impl Share {
-    /// The whole.
+    /// The whole: 100%.
     pub const ALL: Self = Self(10_000);
 
     /// Reads a share.
@@ -24,7 +24,7 @@ impl Share {
             .ok_or_else(|| "should be from 0.01% to 100%".to_owned())
     }
 
-    /// The share of `whole` things, rounded up.
+    /// This share of the number `whole`, rounded up.
     pub fn of(self, whole: u64) -> u64 {
         let all = u128::from(whole) * u128::from(self.0);
         u64::try_from(all.div_ceil(u128::from(Self::ALL.0))).unwrap_or(u64::MAX)

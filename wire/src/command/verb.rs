@@ -1,5 +1,5 @@
 //! The description of a verb and its flags. The parser, the usage texts, the completion and
-//! `deployctl` all use it.
+//! `deployctl` all use this description.
 
 use std::fmt::Write;
 
@@ -102,7 +102,7 @@ pub(super) const HASH: Flag =
     text("hash", "sha256 content hash in hex representation (64 chars, or the first 8 or more)");
 pub(super) const IF_HASH: Flag =
     text("if-hash", "change only if this is the configuration's hash now");
-/// Name of the switch that changes a frozen configuration all the same.
+/// Name of the switch that allows the change of a frozen configuration.
 pub(super) const OVERRIDE: &str = "override";
 
 pub(super) const OVERRIDE_FLAG: Flag =

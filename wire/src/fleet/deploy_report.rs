@@ -5,14 +5,14 @@ use serde::{Deserialize, Serialize};
 
 use super::MAX_OUTPUT;
 
-/// Most characters of a message.
+/// Maximum length of a message, in characters.
 const MAX_MESSAGE: usize = 2000;
-/// Most characters of the other texts.
+/// Maximum length of the other texts except the output, in characters.
 const MAX_WORD: usize = 64;
-/// Most steps of a deploy.
+/// Maximum number of steps of a deploy.
 const MAX_STEPS: usize = 16;
 
-/// How far an agent is with the configuration that it wants to deploy.
+/// How far an agent has come with the deploy of a configuration.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -28,15 +28,17 @@ pub enum Phase {
     Script,
     /// The script succeeded, and the health checks run.
     Checking,
-    /// The configuration is deployed, and the health checks succeeded, if there are any.
+    /// The configuration is deployed. If there are health checks, they have succeeded.
     Healthy,
     /// The deploy failed. The agent may try again.
     Failed,
     /// The health checks failed, and the agent deployed the previous configuration again.
     RolledBack,
-    /// The agent deploys nothing, because an operator or a failure holds it.
+    /// The agent deploys nothing new, because an operator holds its host or because a deploy
+    /// failed.
     Held,
-    /// Nobody knows: the agent never reported, or reported a phase of a later protocol.
+    /// The registry does not know the phase: the agent has never reported, or it reported a phase
+    /// of a later protocol.
     #[default]
     #[serde(other)]
     Unknown,
@@ -46,9 +48,9 @@ pub enum Phase {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
-    /// The registry cannot be reached, or refuses.
+    /// The agent cannot reach the registry, or the registry refuses the request.
     Registry,
-    /// A layer cannot be downloaded or extracted.
+    /// The agent cannot download or extract a layer.
     Layer,
     /// The disk is full.
     Space,
@@ -56,7 +58,7 @@ pub enum Reason {
     Script,
     /// The health checks failed.
     Health,
-    /// An operator rolled back or holds the host.
+    /// An operator rolled the host back or holds it.
     Operator,
     /// Another reason.
     #[serde(other)]
@@ -68,7 +70,7 @@ pub enum Reason {
 pub struct Step {
     /// The phase that ended the step.
     pub phase: Phase,
-    /// Milliseconds since the step before.
+    /// Milliseconds since the end of the previous step.
     pub ms: u64,
 }
 
@@ -78,22 +80,22 @@ pub struct Step {
 pub struct Report {
     /// The report's number. An agent's later report has a greater number.
     pub seq: u64,
-    /// The revision of the newest offer that the agent has acted on; 0 if it only polls.
+    /// The revision of the newest offer that the agent has acted on; 0 if the agent only polls.
     pub revision: u64,
     /// The number of the deploy among this agent's deploys.
     pub attempt: u64,
-    /// How far the deploy is.
+    /// The phase that the deploy has reached.
     pub phase: Phase,
-    /// The deployed configuration.
+    /// The id of the configuration that the host runs.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub runs: Option<Digest>,
-    /// The configuration that the agent deploys or has deployed.
+    /// The id of the configuration that the agent deploys or has deployed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wants: Option<Digest>,
     /// Why the deploy failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// What happened, for people.
+    /// What happened, as a text for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The exit code of the script or of the health check.
@@ -111,7 +113,7 @@ pub struct Report {
     /// The version of the agent.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// How the agent places files.
+    /// The way in which the agent places files in a root.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub link: String,
 }
@@ -195,8 +197,8 @@ impl Reason {
 }
 
 impl Report {
-    /// The same report, with texts that are cut to what the registry keeps: the end of the output,
-    /// and the beginning of the others.
+    /// The same report with texts cut to the limits of the registry. The output keeps its end, and
+    /// every other text keeps its beginning.
     #[must_use]
     pub fn within_limits(mut self) -> Self {
         let cut = |text: &mut String, most: usize| {
@@ -209,7 +211,7 @@ impl Report {
         cut(&mut self.version, MAX_WORD);
         cut(&mut self.link, MAX_WORD);
         self.steps.truncate(MAX_STEPS);
-        // Neither a variable nor every terminal takes a NUL.
+        // An environment variable cannot contain a NUL byte, and some terminals cannot show one.
         for text in [&mut self.message, &mut self.output] {
             if text.contains('\0') {
                 *text = text.replace('\0', "\u{fffd}");

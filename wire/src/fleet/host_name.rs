@@ -5,9 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-/// Longest name of a host in bytes, as for names in DNS.
+/// Maximum length of a host's name in bytes, the same as for names in DNS.
 pub const MAX_HOST_NAME: usize = 253;
-/// Longest label in bytes.
+/// Maximum length of a label in bytes.
 pub const MAX_LABEL: usize = 64;
 
 /// The name of a host, as its agent declares it.
@@ -20,7 +20,7 @@ pub struct HostName(String);
 #[serde(try_from = "String", into = "String")]
 pub struct Label(String);
 
-/// Why a text is no name of a host, or no label.
+/// Why a text is not a valid host name or label.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{kind} {text:?} {reason}")]
 pub struct BadName {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::deploy_report::Report;
 use super::{MAX_DOCUMENT, MAX_LINE};
 
-/// What an agent should deploy.
+/// An offer: the configuration that an agent should deploy, and the conditions.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Offer {
@@ -16,42 +16,45 @@ pub struct Offer {
     /// The configuration's id; `None` if there is no such configuration.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Digest>,
-    /// The configuration's document as the agent would read it over sftp, unless it is longer than
-    /// [`MAX_DOCUMENT`].
+    /// The configuration's document, as the agent would read it over sftp. Absent if the document
+    /// is longer than [`MAX_DOCUMENT`], or if an operator holds the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
-    /// How long the agent waits before it acts, in milliseconds, so that a large fleet does not
-    /// download all at once.
+    /// How long the agent waits before it acts, in milliseconds. So the hosts of a large fleet do
+    /// not all download at the same time.
     #[serde(skip_serializing_if = "is_zero")]
     pub start_after_ms: u64,
     /// Why the agent deploys nothing new, if an operator holds the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
-    /// How often operators have asked this agent to try again. If the number is greater than
-    /// before, the agent forgets what it holds and tries at once.
+    /// How many times operators have asked this agent to try again. If the number is greater than
+    /// before, the agent ends its hold of a failed configuration and tries again immediately.
     #[serde(skip_serializing_if = "is_zero")]
     pub retries: u64,
 }
 
-/// A line from the registry. Each field that is set says one thing.
+/// A line from the registry. Each field has its own meaning, and absent fields say nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToAgent {
-    /// The number of the last report that the registry has of this agent. Sent first, so that the
-    /// agent's next report has a greater number.
+    /// The number of the last report that the registry has from this agent. The first line contains
+    /// this number, so that the agent's next report has a greater number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub last_seq: Option<u64>,
-    /// What the agent should deploy.
+    /// The new offer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
-    /// Reports up to this number are on the registry's disk.
+    /// The registry has handled the reports up to this number. They are on its disk, unless
+    /// `refused` says why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack: Option<u64>,
-    /// Why the registry keeps no reports of this agent, such as a host name that is another's.
+    /// Why the registry does not keep this agent's reports. For example, the host name belongs to
+    /// another key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
-    /// After the connection is lost, the agent connects again after a random part of this time, in
-    /// milliseconds, so that a large fleet does not come back all at once. Sent in the first line.
+    /// After the agent loses the connection, it waits for a random part of this time, in
+    /// milliseconds, and connects again. So the agents of a large fleet do not all connect at the
+    /// same time. The first line contains this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconnect_within_ms: Option<u64>,
 }
@@ -71,7 +74,7 @@ pub enum Unreadable {
     /// The line is too long.
     #[error("the line is longer than {MAX_LINE} bytes")]
     TooLong,
-    /// The JSON of the line has another form.
+    /// The line is not JSON, or a field has an unexpected type.
     #[error("the line has another form: {0}")]
     Form(#[from] serde_json::Error),
     /// The line is not a JSON object.
@@ -92,28 +95,29 @@ impl Offer {
         Self { revision, id: Some(id), document, ..Self::default() }
     }
 
-    /// The configuration, if the document is here and is the offered configuration.
+    /// The configuration in the document, if the offer has a document and the configuration's id is
+    /// the offered one.
     pub fn configuration(&self) -> Option<Configuration> {
         let configuration = Configuration::from_json(self.document.as_ref()?.as_bytes()).ok()?;
         (Some(configuration.id()) == self.id).then_some(configuration)
     }
 }
 
-/// `message` as one line, with its end.
+/// `message` as one line, including the line break.
 pub fn to_line(message: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     line
 }
 
-/// Reads one line. An empty line is a sign of life that says nothing else.
+/// Reads one line. An empty line has no content: it only shows that the sender is alive.
 pub fn from_line<T: DeserializeOwned + Default>(line: &[u8]) -> Result<T, Unreadable> {
     if line.len() > MAX_LINE {
         return Err(Unreadable::TooLong);
     }
     match line.trim_ascii().first() {
         None => return Ok(T::default()),
-        // The library would read an array as the fields in order.
+        // `serde_json` would accept an array and read its elements as the fields, in order.
         Some(b'{') => {}
         Some(_) => return Err(Unreadable::NoObject),
     }

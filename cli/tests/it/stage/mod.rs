@@ -53,7 +53,8 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// Sets up a stage with keys, archives and a registry, which gets these additional flags.
+    /// Sets up a stage with keys, archives and a registry. `flags` are additional flags of the
+    /// registry.
     pub fn set(flags: &[&str]) -> Self {
         let dir = TempDir::new().unwrap();
         let mut stage =
@@ -104,7 +105,7 @@ impl Stage {
             // Filesystems and kernels differ, so the link mode and the confinement are fixed.
             ("DEPLOY_AGENT_LINK", &"hardlink".to_owned()),
             ("DEPLOY_AGENT_CONFINE", &"off".to_owned()),
-            // Every machine has another name.
+            // The names of machines differ, so the host's name is fixed.
             ("DEPLOY_AGENT_HOST", &"web-01".to_owned()),
         ] {
             stage.environment.insert(name, value.clone());

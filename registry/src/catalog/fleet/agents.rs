@@ -11,39 +11,39 @@ use crate::catalog::audit::Change;
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, column, timestamp};
 
-/// The last report of an agent, and what the registry knows about it.
+/// The last report of an agent, and what else the registry knows about the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRow {
     /// The configuration.
     pub configuration: String,
-    /// Number of the host.
+    /// The number of the host in the catalogue.
     pub host: i64,
-    /// The random id of the agent's directory; empty if a script reported.
+    /// The random id of the agent's directory. Empty if a script sent the report.
     pub instance: String,
     /// The report, without the script's output.
     pub report: Report,
-    /// The digest of the script's output.
+    /// The digest of the deploy script's output; `None` if there was no output.
     pub output: Option<String>,
     /// When the phase began.
     pub since: Timestamp,
-    /// When the last report came.
+    /// When the registry received the last report.
     pub reported: Timestamp,
-    /// How often operators have asked the agent to try again.
+    /// How many times operators have asked the agent to try again.
     pub retries: u64,
-    /// The number of the last attempt.
+    /// The number of the agent's last deploy. The registry counts the deploys itself.
     pub tried: i64,
-    /// The number of the state that the agent runs, if it is known.
+    /// The number of the state that the agent runs, if the registry knows it.
     pub state: Option<i64>,
-    /// The number of the state that the agent is shown while its host is held.
+    /// While the host is held: the number of the state that the registry shows to the agent.
     pub held_state: Option<i64>,
 }
 
-/// A digest in a column that may be empty or hold what no digest is.
+/// The digest in a column; `None` if the column is empty or its text is not a digest.
 pub(super) fn digest(text: Option<String>) -> Option<Digest> {
     text.and_then(|text| text.parse().ok())
 }
 
-/// The steps in a column.
+/// The steps in a column; none if the text cannot be read.
 pub(super) fn steps(text: &str) -> Vec<Step> {
     serde_json::from_str(text).unwrap_or_default()
 }
@@ -97,13 +97,14 @@ pub async fn find(
     Ok(row.fetch_optional(&mut **transaction).await?)
 }
 
-/// The configurations of a host's agents.
+/// The names of the configurations that a host's agents deploy.
 pub async fn names(transaction: &mut Transaction<'_, Sqlite>, host: i64) -> Result<Vec<String>> {
     let query = "SELECT configuration FROM agents WHERE host = $1 ORDER BY configuration";
     Ok(sqlx::query_scalar(query).bind(host).fetch_all(&mut **transaction).await?)
 }
 
-/// Forgets which state an agent runs, so that the state need not be kept for it.
+/// Forgets which state an agent runs, so that the registry no longer keeps the state for this
+/// agent.
 pub async fn forget_state(transaction: &mut WriteTx, host: i64, configuration: &str) -> Result<()> {
     let name = column(configuration)?;
     let Some(current) = running::current(transaction, &name).await? else { return Ok(()) };
@@ -141,8 +142,9 @@ impl Catalog {
         find(&mut transaction, name, host).await
     }
 
-    /// Asks agents to try again: those of `host`, or all whose deploy failed. Returns host and
-    /// configuration of each.
+    /// Asks agents to try their deploys again. With `host`, asks all agents of this host;
+    /// otherwise, asks all agents whose deploy failed. With `name`, asks only agents of this
+    /// configuration. Returns the host and the configuration of each agent that was asked.
     pub async fn retry(
         &self,
         name: Option<&ConfigurationName>,

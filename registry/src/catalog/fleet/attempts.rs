@@ -9,31 +9,31 @@ use sqlx::{FromRow, Row as _, Sqlite, Transaction};
 use super::agents::{digest, steps};
 use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
-/// Deploys of an agent that are kept.
+/// Number of deploys that the registry keeps for each agent.
 pub const MOST: i64 = 20;
 
 /// One deploy of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attempt {
-    /// Its number among the agent's deploys, from 1.
+    /// The number of the deploy among the agent's deploys, from 1.
     pub number: u64,
-    /// How far it came.
+    /// The last phase that the deploy reached.
     pub phase: Phase,
     /// The configuration that was to be deployed.
     pub wants: Option<Digest>,
-    /// Why it failed.
+    /// Why the deploy failed.
     pub reason: Option<Reason>,
-    /// What happened, for people.
+    /// What happened, as a text for people.
     pub message: String,
     /// The exit code of the script or of the health check.
     pub exit_code: Option<i32>,
     /// The digest of the script's output.
     pub output: Option<String>,
-    /// Its finished steps.
+    /// The finished steps of the deploy.
     pub steps: Vec<Step>,
-    /// When its first report came.
+    /// When the registry received the first report of the deploy.
     pub began: Timestamp,
-    /// When its last report came.
+    /// When the registry received the last report of the deploy.
     pub reported: Timestamp,
 }
 
@@ -57,7 +57,7 @@ impl FromRow<'_, SqliteRow> for Attempt {
     }
 }
 
-/// Records what `report` says about the attempt `number` of an agent.
+/// Writes `report` as the row of an agent's deploy with the number `number`.
 pub async fn put(
     transaction: &mut Transaction<'_, Sqlite>,
     (name, host, number): (&ConfigurationName, i64, i64),

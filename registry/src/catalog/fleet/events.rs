@@ -1,5 +1,5 @@
-//! What happened in the fleet, in order. Events have numbers, so that a client that was away goes
-//! on where it was.
+//! The events of the fleet, in order. Each event has a number, so a client that was disconnected
+//! resumes after the last event that it received.
 
 use std::fmt;
 
@@ -10,12 +10,13 @@ use sqlx::{Sqlite, Transaction};
 use crate::catalog::counters::count;
 use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
-/// Events that are kept.
+/// Number of events that the registry keeps.
 pub const MOST: i64 = 100_000;
-/// Events above [`MOST`] after which the oldest are removed, so that most events remove nothing.
+/// The registry removes the oldest events only when there are this many more than [`MOST`]. So
+/// adding an event seldom removes others.
 const SLACK: i64 = 1000;
 
-/// What happened.
+/// The kinds of events.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// A configuration has a new current state.
@@ -24,21 +25,21 @@ pub enum Kind {
     Deleted,
     /// A host reported for the first time.
     HostAdded,
-    /// Two agents report under one name.
+    /// Two agents report under the same host name.
     HostDuplicate,
     /// A host was retired.
     HostRetired,
-    /// An operator holds a host.
+    /// An operator held a host: its agents deploy nothing new.
     HostHeld,
-    /// An operator released a host.
+    /// An operator ended the hold of a host.
     HostReleased,
     /// A deploy succeeded.
     Healthy,
     /// A deploy failed.
     Failed,
-    /// Health checks failed, and the agent went back.
+    /// Health checks failed, and the agent deployed the previous configuration again.
     RolledBack,
-    /// An agent holds what failed or was rolled back.
+    /// An agent will not retry a configuration that failed or was rolled back.
     Held,
 }
 
@@ -84,23 +85,23 @@ impl fmt::Display for Kind {
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
-    /// Its number, from 1.
+    /// The number of the event, from 1.
     pub number: u64,
-    /// When it happened, by the registry's clock.
+    /// The time of the event, by the registry's clock.
     pub time: Timestamp,
-    /// What happened; `None` for a kind of a later version.
+    /// The kind; `None` if this version of the registry does not know the kind.
     pub kind: Option<Kind>,
     /// The configuration; empty if the event is about no configuration.
     pub configuration: String,
     /// The host; empty if the event is about no host.
     pub host: String,
-    /// Details, for people.
+    /// Details of the event, as a text for people.
     pub message: String,
 }
 
 type Row = (i64, i64, String, String, String, String);
 
-/// Records that something happened.
+/// Adds an event.
 pub async fn add(
     transaction: &mut Transaction<'_, Sqlite>,
     now: Timestamp,
@@ -132,7 +133,7 @@ pub async fn add(
 }
 
 impl Catalog {
-    /// The number of the last event.
+    /// The number of the newest event; 0 if there was none yet.
     pub async fn last_event(&self) -> Result<u64> {
         let number: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'event'")
             .fetch_one(&self.readers)
@@ -140,7 +141,7 @@ impl Catalog {
         Ok(number.cast_unsigned())
     }
 
-    /// The oldest `limit` events with numbers above `after`, oldest first; with `name`, only events
+    /// The oldest `limit` events with numbers above `after`, oldest first. With `name`, only events
     /// of this configuration.
     pub async fn events_after(
         &self,
@@ -154,7 +155,7 @@ impl Catalog {
         self.some_events(query, name, after, limit).await
     }
 
-    /// The newest `limit` events with numbers above `after`, oldest first; with `name`, only events
+    /// The newest `limit` events with numbers above `after`, oldest first. With `name`, only events
     /// of this configuration.
     pub async fn newest_events(
         &self,

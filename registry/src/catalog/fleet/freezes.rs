@@ -1,4 +1,4 @@
-//! Configurations that may not change for a while.
+//! Freezes. A frozen configuration may not change until its freeze ends.
 
 use deploy_store::{ConfigurationName, escape};
 use jiff::Timestamp;
@@ -8,23 +8,24 @@ use super::running;
 use crate::catalog::audit::Change;
 use crate::catalog::{Catalog, Error, Result, nanoseconds, timestamp};
 
-/// Why a configuration may not change, and until when.
+/// The freeze of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Freeze {
-    /// Why.
+    /// Why the configuration is frozen.
     pub message: String,
-    /// The key that froze it: fingerprint and comment.
+    /// The fingerprint and the comment of the key that froze the configuration.
     pub who: String,
-    /// Since when.
+    /// When the freeze began.
     pub since: Timestamp,
-    /// Until when.
+    /// When the freeze ends.
     pub until: Timestamp,
 }
 
 type Row = (String, String, i64, i64);
 
 impl Catalog {
-    /// Freezes a configuration until `until`, or changes why and until when it is frozen.
+    /// Freezes a configuration until `until`. If it is frozen already, changes the message and the
+    /// end of the freeze.
     pub async fn freeze(
         &self,
         name: &ConfigurationName,
@@ -51,7 +52,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// Allows changes of a configuration again.
+    /// Ends the freeze of a configuration.
     pub async fn unfreeze(&self, name: &ConfigurationName, change: &Change) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
         if find(&mut transaction, name, change.now).await?.is_none() {
@@ -92,7 +93,7 @@ async fn find(
     }))
 }
 
-/// Fails if the configuration is frozen.
+/// Fails if the configuration is frozen at `now`.
 pub async fn check(
     transaction: &mut Transaction<'_, Sqlite>,
     name: &ConfigurationName,

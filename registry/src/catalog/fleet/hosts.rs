@@ -1,4 +1,4 @@
-//! Hosts: names, keys, labels, and what operators do with them.
+//! Hosts: their names, keys and labels, and the changes that operators make to them.
 
 use std::collections::BTreeMap;
 
@@ -13,41 +13,41 @@ use crate::catalog::audit::Change;
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
-/// Most hosts that are not retired.
+/// Maximum number of hosts. Retired hosts do not count.
 pub const MAX_HOSTS: i64 = 100_000;
 
-/// Why an operator lets a host deploy nothing new.
+/// The hold of a host. While an operator holds a host, its agents deploy nothing new.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostHold {
-    /// Why.
+    /// Why the operator holds the host.
     pub message: String,
-    /// The operator's key: fingerprint and comment.
+    /// The fingerprint and the comment of the operator's key.
     pub who: String,
-    /// Since when.
+    /// When the hold began.
     pub since: Timestamp,
 }
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostRow {
-    /// Its number in the catalogue.
+    /// The number of the host in the catalogue.
     pub number: i64,
-    /// Its name.
+    /// The name of the host.
     pub name: String,
-    /// The fingerprint of the key that reported it.
+    /// The fingerprint of the agent's key that reported the host for the first time.
     pub key: String,
-    /// When it reported for the first time.
+    /// When the host reported for the first time.
     pub since: Timestamp,
-    /// When it was retired.
+    /// When the host was retired; `None` if it is not retired.
     pub retired: Option<Timestamp>,
-    /// The hold of an operator.
+    /// The hold, if an operator holds the host.
     pub hold: Option<HostHold>,
-    /// Its labels.
+    /// The labels of the host.
     pub labels: BTreeMap<String, String>,
 }
 
 impl HostRow {
-    /// The group that operators gave the host; empty if none.
+    /// The host's group, which is its label `group`; empty if operators set none.
     pub fn group(&self) -> &str {
         self.labels.get("group").map_or("", String::as_str)
     }
@@ -56,7 +56,8 @@ impl HostRow {
 type Row =
     (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, Option<i64>, String);
 
-/// The columns of a [`Row`]. Labels come as one text: names and values have no blanks.
+/// The columns of a [`Row`]. A blank separates the labels in their text, because names and values
+/// contain no blanks.
 const COLUMNS: &str = "SELECT h.host, h.name, h.key, h.since, h.retired, h.held, h.held_by, \
      h.held_since, COALESCE((SELECT GROUP_CONCAT(l.name || '=' || l.value, ' ') \
      FROM host_labels l WHERE l.host = h.host), '') FROM hosts h";
@@ -97,7 +98,7 @@ async fn require(transaction: &mut Transaction<'_, Sqlite>, name: &HostName) -> 
     find(transaction, name.as_str()).await?.ok_or_else(none)
 }
 
-/// Adds a host. Returns its number.
+/// Adds a host. Returns the number of the host.
 pub async fn add(transaction: &mut WriteTx, name: &str, key: &str, now: Timestamp) -> Result<i64> {
     let hosts: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM hosts WHERE retired IS NULL")
         .fetch_one(&mut ***transaction)
@@ -117,7 +118,7 @@ pub async fn add(transaction: &mut WriteTx, name: &str, key: &str, now: Timestam
     Ok(number)
 }
 
-/// Why `host`, which reports with the key `key`, is another's.
+/// If `host` belongs to a key other than `key`, returns why a report with `key` is refused.
 pub fn foreign(host: &HostRow, key: &str) -> Option<String> {
     let (name, owner) = (escape(&host.name), escape(&host.key));
     (host.key != key).then(|| {
@@ -135,7 +136,7 @@ impl Catalog {
         require(&mut transaction, name).await
     }
 
-    /// Hosts with names after `after`, in byte order, `limit` at most.
+    /// At most `limit` hosts with names after `after`, in byte order.
     pub async fn hosts(
         &self,
         after: Option<&HostName>,
@@ -155,7 +156,7 @@ impl Catalog {
         Ok(rows.into_iter().map(host).collect())
     }
 
-    /// Sets labels of a host, and removes those without a value.
+    /// Sets those of `labels` that have a value, and removes the others from the host.
     pub async fn label_host(
         &self,
         name: &HostName,
@@ -181,7 +182,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// Lets a host deploy nothing new. Returns the names of its configurations.
+    /// Holds a host: its agents deploy nothing new. Returns the names of the host's configurations.
     pub async fn hold_host(
         &self,
         name: &HostName,
@@ -207,7 +208,7 @@ impl Catalog {
         Ok(names)
     }
 
-    /// Ends the hold of a host. Returns the names of its configurations.
+    /// Ends the hold of a host. Returns the names of the host's configurations.
     pub async fn release_host(&self, name: &HostName, change: &Change) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
@@ -221,8 +222,8 @@ impl Catalog {
         Ok(names)
     }
 
-    /// Retires a host: it does not count any more, and its name is free. Returns the names of its
-    /// configurations.
+    /// Retires a host: it no longer counts, and another host may use its name. Returns the names of
+    /// the host's configurations.
     pub async fn retire_host(&self, name: &HostName, change: &Change) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
@@ -231,8 +232,8 @@ impl Catalog {
         Ok(names)
     }
 
-    /// The hosts that did not report since `before`, by name. Connected ones may be among them: an
-    /// agent reports only when something changes.
+    /// The names of the hosts that have not reported since `before`. Some of these hosts may be
+    /// connected, because an agent reports only when something changes.
     pub async fn silent_hosts(&self, before: Timestamp) -> Result<Vec<String>> {
         Ok(sqlx::query_scalar(
             "SELECT h.name FROM hosts h WHERE h.retired IS NULL AND h.since < $1 AND h.seen < $1 \
@@ -253,7 +254,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Retires a host that is gone.
+    /// Retires a host that has not reported for too long.
     pub async fn retire_silent(&self, name: &str, now: Timestamp) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         if let Some(host) = find(&mut transaction, name).await? {
@@ -264,7 +265,7 @@ impl Catalog {
     }
 }
 
-/// Ends the hold of a host. Returns the names of its configurations.
+/// Ends the hold of a host. Returns the names of the host's configurations.
 async fn release(transaction: &mut WriteTx, host: i64) -> Result<Vec<String>> {
     sqlx::query("UPDATE hosts SET held = NULL, held_by = NULL, held_since = NULL WHERE host = $1")
         .bind(host)
@@ -299,7 +300,8 @@ async fn retire(
     Ok(names)
 }
 
-/// Begins or ends to show an agent the state that it runs, or else the current state.
+/// If `held`, records the state to show to the agent: the state that the agent runs, or else the
+/// current state. If not `held`, deletes this record.
 async fn show_state(
     transaction: &mut WriteTx,
     host: i64,

@@ -1,4 +1,4 @@
-//! What agents are offered.
+//! The states that the registry offers to agents.
 
 use std::collections::HashMap;
 
@@ -12,8 +12,8 @@ use crate::catalog::configuration_rows::load;
 use crate::catalog::{Catalog, Result, column};
 
 impl Catalog {
-    /// Revision, id and document of the current state of a configuration, if there is such a
-    /// configuration.
+    /// The revision, the id and the document of a configuration's current state; `None` if there is
+    /// no such configuration.
     pub async fn offered(&self, name: &ConfigurationName) -> Result<Option<(u64, Digest, Bytes)>> {
         let mut transaction = self.read_tx().await?;
         let Some(current) = running::current(&mut transaction, name).await? else {
@@ -23,8 +23,8 @@ impl Catalog {
         Ok(Some((current.revision, state.id(), state.to_json().into())))
     }
 
-    /// Number, revision and id of the current state of a configuration, if there is such a
-    /// configuration.
+    /// The number, the revision and the id of a configuration's current state; `None` if there is
+    /// no such configuration.
     pub async fn current_state(
         &self,
         name: &ConfigurationName,
@@ -51,8 +51,8 @@ impl Catalog {
         rows.into_iter().map(state).collect()
     }
 
-    /// The states that agents are shown whose hosts cannot be told apart, because they only poll:
-    /// by key and configuration, if all hosts with this key are held.
+    /// The number of the state to show to agents that only poll, by key and configuration. Such an
+    /// agent does not name its host. So there is an entry only if all hosts with the key are held.
     pub async fn held_by_key(&self) -> Result<HashMap<(String, ConfigurationName), u64>> {
         let rows: Vec<(String, String, i64)> = sqlx::query_as(
             "SELECT h.key, a.configuration, MAX(a.held_state) FROM hosts h \
@@ -68,7 +68,7 @@ impl Catalog {
         rows.into_iter().map(held).collect()
     }
 
-    /// Records that two agents report under one name.
+    /// Records that two agents report under the same host name.
     pub async fn add_duplicate(&self, host: &str, name: &str, address: &str) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         let message = format!("another agent reports as {host}, from {address}");

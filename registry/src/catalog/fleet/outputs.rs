@@ -1,19 +1,19 @@
-//! Ends of the output of scripts. Hosts that fail in the same way often print the same, so equal
-//! outputs are kept once.
+//! The ends of the outputs of deploy scripts. Hosts that fail in the same way often print the same
+//! output, so the registry keeps equal outputs once.
 
 use deploy_store::Digest;
 use sqlx::{Sqlite, Transaction};
 
 use crate::catalog::{Catalog, Result};
 
-/// The compression of outputs: small, and fast enough for thousands a second.
+/// The level of compression: it is fast enough for thousands of outputs a second.
 const LEVEL: i32 = 3;
-/// Most bytes of an output when it is decompressed again.
+/// Maximum size of a decompressed output, in bytes.
 const MAX_BYTES: usize = deploy_wire::fleet::MAX_OUTPUT;
-/// Most outputs that one transaction removes.
+/// Maximum number of outputs that one transaction removes.
 const BATCH: i64 = 200;
 
-/// Keeps an output, and returns its digest; `None` if it is empty.
+/// Keeps an output. Returns the output's digest, or `None` if the output is empty.
 pub async fn put(
     transaction: &mut Transaction<'_, Sqlite>,
     output: &str,
@@ -32,7 +32,7 @@ pub async fn put(
 }
 
 impl Catalog {
-    /// The output with the digest `digest`; empty if it is not kept any more.
+    /// The output with the digest `digest`; empty if the registry has removed the output.
     pub async fn output(&self, digest: &str) -> Result<String> {
         let bytes: Option<Vec<u8>> =
             sqlx::query_scalar("SELECT bytes FROM outputs WHERE digest = $1")
@@ -43,7 +43,7 @@ impl Catalog {
         Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
     }
 
-    /// Removes outputs that no report has any more. Returns how many.
+    /// Removes the outputs that no kept report refers to. Returns the number of removed outputs.
     pub async fn remove_unused_outputs(&self) -> Result<u64> {
         let mut removed = 0;
         loop {

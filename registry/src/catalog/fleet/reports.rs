@@ -1,5 +1,6 @@
-//! Reports of agents become rows. A batch of reports is one transaction, so that a whole fleet may
-//! report at once. A report counts once: an agent repeats it until it is acknowledged.
+//! Writes the reports of agents to the catalogue. One transaction writes a whole batch of reports,
+//! so that a large fleet may report at the same time. An agent repeats a report until the registry
+//! acknowledges it, and the registry counts the repeats once.
 
 use deploy_store::{ConfigurationName, escape};
 use deploy_wire::fleet::{HostName, Phase, Reason, Report};
@@ -14,40 +15,41 @@ use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Result, nanoseconds};
 use crate::error::Error;
 
-/// Most configurations on one host.
+/// Maximum number of configurations on one host.
 const MAX_AGENTS_OF_HOST: i64 = 200;
 
-/// A report that has come in.
+/// A report that the registry has received, and its sender.
 #[derive(Debug, Clone)]
 pub struct Sent {
-    /// The fingerprint of the key that sent it.
+    /// The fingerprint of the sender's key.
     pub key: String,
     /// The host.
     pub host: HostName,
     /// The configuration.
     pub name: ConfigurationName,
-    /// The random id of the agent's directory; empty if a script reported.
+    /// The random id of the agent's directory. Empty if a script sent the report.
     pub instance: String,
-    /// The report. Without a number (0), it counts as the next one.
+    /// The report. If the report has the number 0, the registry gives it the agent's next number.
     pub report: Report,
 }
 
-/// What became of a report.
+/// What the registry did with a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Applied {
-    /// It is on the disk now.
+    /// The registry has written the report to the disk.
     New {
         /// Number of the host.
         host: i64,
     },
-    /// It was on the disk already, or a later one is.
+    /// The report changed nothing, because this report or a later report was on the disk already.
     Old,
-    /// It is not kept, and why.
+    /// The registry does not keep the report. The text says why.
     Refused(String),
 }
 
 impl Catalog {
-    /// Applies reports, in order. A report that is refused leaves the others alone.
+    /// Applies the reports in order, in one transaction. A refused report does not affect the
+    /// others.
     pub async fn apply_reports(&self, batch: &[Sent], now: Timestamp) -> Result<Vec<Applied>> {
         let mut transaction = self.write_tx().await?;
         let mut applied = Vec::with_capacity(batch.len());
@@ -62,8 +64,8 @@ impl Catalog {
         Ok(applied)
     }
 
-    /// What the registry knows of an agent that begins to watch: its host and its last report.
-    /// `Err` has the reason if the host's name is another's.
+    /// What the registry knows about an agent that begins a watch: its host and its last report.
+    /// The inner `Err` says why the host's name belongs to another key.
     pub async fn known_agent(
         &self,
         key: &str,
@@ -100,7 +102,8 @@ async fn apply(transaction: &mut WriteTx, sent: &Sent, now: Timestamp) -> Result
     let mut report = sent.report.clone();
     if report.seq == 0 {
         report.seq = last_seq + 1;
-        // A script reports what it was run for. That answers the last change only if it is current.
+        // A script reports the configuration that it ran for, without a revision. The report
+        // answers the last change only if that configuration is current.
         if report.wants.is_some_and(|id| id.to_string() == current.hash) {
             report.revision = current.revision;
         }
@@ -128,7 +131,7 @@ async fn check_room(transaction: &mut WriteTx, host: i64) -> Result<()> {
     Ok(())
 }
 
-/// The row of an agent that a report changes.
+/// Writes a report to the row of its agent.
 struct Row<'a> {
     sent: &'a Sent,
     host: i64,
@@ -193,7 +196,8 @@ impl Row<'_> {
         self.tell(transaction, before, report, is_next).await
     }
 
-    /// Finds the state that the agent runs now, and keeps it instead of the one before.
+    /// Finds the state that the agent runs now. Moves the agent from the count of its previous
+    /// state to the count of this state.
     async fn change_state(
         &self,
         transaction: &mut WriteTx,
@@ -212,7 +216,7 @@ impl Row<'_> {
         Ok(state)
     }
 
-    /// Records an event if a deploy has ended.
+    /// Records an event if the report says that a deploy has ended.
     async fn tell(
         &self,
         transaction: &mut WriteTx,
@@ -224,7 +228,7 @@ impl Row<'_> {
             Phase::Healthy => Kind::Healthy,
             Phase::Failed => Kind::Failed,
             Phase::RolledBack => Kind::RolledBack,
-            // The operator's own hold is an event already.
+            // If an operator holds the host, the hold is an event already.
             Phase::Held if !self.held => Kind::Held,
             _ => return Ok(()),
         };

@@ -1,5 +1,6 @@
-//! The states that hosts run, or that held hosts are shown. Their layers are kept like those of
-//! rollback targets: an agent may need them to repair its root.
+//! The states that hosts run, and the states that the registry shows to held hosts. The registry
+//! keeps the layers of these states, as it keeps the layers of rollback targets. An agent may need
+//! the layers to repair its root.
 
 use deploy_store::{ConfigurationName, Digest};
 use sqlx::{Sqlite, Transaction};
@@ -10,7 +11,7 @@ use crate::catalog::{Result, uses};
 /// The history and the current state of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Current {
-    /// Number of the history.
+    /// The number of the configuration's history.
     pub history: i64,
     /// Number of the current state.
     pub number: i64,
@@ -40,7 +41,7 @@ pub async fn current(
     }))
 }
 
-/// The newest kept state with the id `id`.
+/// The number of the newest kept state with the id `id`.
 pub async fn find(
     transaction: &mut Transaction<'_, Sqlite>,
     current: &Current,
@@ -60,7 +61,9 @@ pub async fn find(
     .await?)
 }
 
-/// Counts a host that ran the state `old`, and runs `new` now.
+/// Removes one host from the count of the state `old`, and adds one to the count of the state
+/// `new`. Either state may be absent. The layers of a state are protected while its count is above
+/// zero.
 pub async fn change(
     transaction: &mut WriteTx,
     current: &Current,
@@ -102,7 +105,8 @@ pub async fn change(
     Ok(())
 }
 
-/// Forgets what the agents of a configuration run, before its history is deleted.
+/// Forgets which states the agents of a configuration run, before the history with these states is
+/// deleted.
 pub async fn forget(
     transaction: &mut WriteTx,
     name: &ConfigurationName,

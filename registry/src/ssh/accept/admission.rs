@@ -7,15 +7,15 @@ use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Most connections that have not logged in.
+/// Maximum number of connections that have not logged in.
 pub const MAX_UNAUTHENTICATED: usize = 200;
-/// Most connections from one address (for IPv6, from one /64) that have not logged in.
+/// Maximum number of connections from one address (for IPv6, from one /64) that have not logged in.
 pub const MAX_UNAUTHENTICATED_PER_SOURCE: usize = 50;
-/// Most connections in all.
+/// Maximum number of connections in all.
 pub const MAX_CONNECTIONS: usize = 12_000;
-/// Most connections of agents. The others are left for operators.
+/// Maximum number of connections of agents. The others are left for operators.
 pub const MAX_AGENTS: usize = 11_000;
-/// Most connections from one source. A whole fleet behind one address must fit.
+/// Maximum number of connections from one source. A whole fleet behind one address must fit.
 pub const MAX_CONNECTIONS_PER_SOURCE: usize = MAX_AGENTS;
 /// After this many failed logins, the server refuses further connections from the source for a
 /// while.
@@ -26,7 +26,8 @@ const MOST_FAILED: u32 = MAX_FAILED + 30;
 const LOG_EVERY: Duration = Duration::from_secs(1);
 /// Each time this period passes, the server forgets one failure.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(1);
-/// Most sources that the server remembers. If there are more, the server forgets idle sources.
+/// Maximum number of sources that the server remembers. If there are more, the server forgets idle
+/// sources.
 const MAX_SOURCES: usize = 10_000;
 
 /// Decides which connections are admitted.

@@ -10,8 +10,8 @@ use russh::{MethodKind, MethodSet, Preferred, SshId, cipher, compression, kex, m
 
 use crate::ssh::auth::host_key::HostKey;
 
-/// Most refused attempts to log in. Most clients first ask only for the login methods, and this
-/// request counts, too.
+/// Maximum number of refused attempts to log in. Most clients first ask only for the login methods,
+/// and this request counts, too.
 pub const MAX_AUTH_ATTEMPTS: usize = 1 + 6;
 /// How long a refused login takes, whatever the reason of the refusal.
 const REFUSAL_TIME: Duration = Duration::from_millis(50);

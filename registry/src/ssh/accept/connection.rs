@@ -24,7 +24,7 @@ use crate::ssh::activity::Activity;
 use crate::ssh::server::Server;
 use crate::ssh::ssh_session::{Login, Session};
 
-/// Most time from the first byte to the end of the login.
+/// Maximum time from the first byte to the end of the login.
 pub const LOGIN_TIME: Duration = Duration::from_secs(20);
 /// After its deadline, a connection is closed as soon as no data has moved for this long.
 const QUIET: Duration = Duration::from_secs(60);
@@ -86,7 +86,8 @@ async fn serve(
         }
     };
     let begun = timeout(LOGIN_TIME, opening).await;
-    // If another key or a certificate has logged in, the refused key does not count as a failure.
+    // If the client has logged in with another key or with a certificate, the refused key does not
+    // count as a failure.
     if refused.load(Ordering::Relaxed) && !matches!(begun, Ok(Ok(_))) {
         guard.refused();
     }
@@ -109,7 +110,8 @@ async fn serve(
     watch_over(&server, session, address, &login, &activity, stopped).await
 }
 
-/// Waits for the end of the session, or ends the session.
+/// Waits for the end of the session. If the server has a reason to end the session, the function
+/// ends it.
 async fn watch_over(
     server: &Server,
     mut session: RunningSession<Session>,

@@ -166,7 +166,7 @@ impl AuthorizedKey {
             None => (option, None),
         };
         match (name.to_ascii_lowercase().as_str(), value) {
-            // A second `from` is refused as by sshd, because it is ambiguous.
+            // As in sshd, a second `from` is refused, because the line would be ambiguous.
             ("from", Some(_)) if self.from.is_some() => {
                 return Err("option from is given twice".to_owned());
             }

@@ -90,7 +90,8 @@ impl Keyring {
         Ok(Self { operators, services, version: watch::Sender::new(0) })
     }
 
-    /// Reads both files again. If a file cannot be used, the keys read from it before stay valid.
+    /// Reads both files again. If a file cannot be used, the keys from its last successful reading
+    /// stay valid.
     pub fn reload(&self) {
         self.replace(KeyFile::reload);
     }

@@ -11,7 +11,7 @@ use russh::keys::{Algorithm, Certificate, HashAlg};
 use crate::ssh::auth::authorized_keys::AuthorizedKey;
 use crate::ssh::auth::source_patterns::{Source, parse_sources};
 
-/// Most characters of a certificate's name that are printed.
+/// Maximum number of characters of a certificate's name that are printed.
 const MAX_NAME: usize = 100;
 
 /// The rights that a certificate gives.

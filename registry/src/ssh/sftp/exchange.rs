@@ -17,8 +17,9 @@ use crate::ssh::auth::keyring::Role;
 use crate::ssh::context::Context;
 use crate::ssh::server::STALL;
 
-/// Answers the packets in `bytes`, one after another. The client is an operator or an agent. The
-/// exchange stops at the first packet that ends a session, and then drops open handles.
+/// Answers the packets in `bytes`, one after another. `operator` says whether the client is an
+/// operator or an agent. The exchange stops at the first packet that ends a session, and then drops
+/// open handles.
 pub async fn exchange(registry: &Arc<Registry>, operator: bool, bytes: &[u8]) -> Vec<Bytes> {
     let role = if operator { Role::Operator } else { Role::Service };
     let [user, key, address] = ["nobody", "no key", "no address"].map(str::to_owned);

@@ -8,7 +8,7 @@ use russh_sftp::protocol::Packet;
 
 use crate::view::view_path::{MAX_PATH, clean};
 
-/// Most directories of one channel.
+/// Maximum number of directories of one channel.
 const MAX_DIRECTORIES: usize = 64;
 
 /// The directories that the client of a channel created, as `/put/NAME/DIRECTORY`.
@@ -16,14 +16,14 @@ const MAX_DIRECTORIES: usize = 64;
 pub struct NestedDirectories(HashSet<String>);
 
 impl NestedDirectories {
-    /// Creates a directory. Returns false if the directory does not exist because there are too
-    /// many directories.
+    /// Creates a directory, unless it exists already. Returns false if there are too many
+    /// directories for a new one.
     pub fn make(&mut self, path: &str) -> bool {
         let path = clean(path);
         self.0.contains(&path) || (self.0.len() < MAX_DIRECTORIES && self.0.insert(path))
     }
 
-    /// Removes these directories from the paths of a request.
+    /// Removes the names of these directories from the paths of a request.
     pub fn without(&self, mut packet: Packet) -> Packet {
         if self.0.is_empty() {
             return packet;

@@ -13,7 +13,7 @@ use crate::error::Error;
 pub const MAX_PACKET: u32 = 256 << 10;
 /// Longest data of a read or a write: the length of a packet minus the other fields.
 pub const MAX_DATA: u32 = 255 << 10;
-/// Most handles that one channel may have open.
+/// Maximum number of handles that one channel may have open.
 pub const MAX_HANDLES: usize = 64;
 
 const INIT: u8 = 1;

@@ -30,7 +30,7 @@ use crate::view::items::Item;
 use crate::view::lookup;
 use crate::view::view_path::{self, Place};
 
-/// Most names in one reply to readdir.
+/// Maximum number of names in one reply to readdir.
 const PAGE: usize = 64;
 
 /// The files that the client of one channel sees.
@@ -110,7 +110,9 @@ impl View {
         parse(path).ok_or_else(SftpError::not_found)
     }
 
-    /// What an agent is shown as `place`: an agent whose host is held sees the state that it runs.
+    /// The place that the client sees at `place`. For an agent's poll of a configuration, the
+    /// function also records the poll. If the agent's host is held, the agent sees the state that
+    /// it runs.
     fn shown(&self, place: Place) -> Place {
         let Place::Configuration(name) = &place else { return place };
         if self.operator {

@@ -227,8 +227,8 @@ fn attributes(size: u64, time: Timestamp) -> FileAttributes {
     file_attributes::blob(size, time.as_second())
 }
 
-/// Answers a request to set the attributes `wanted` of a file with the attributes `known`. The
-/// function ignores modes and times, and denies a change of the size.
+/// Answers a request that sets the attributes `wanted` on a file, whose present attributes are
+/// `known`. The function ignores modes and times, and denies a change of the size.
 pub fn set_attributes(known: &FileAttributes, wanted: &FileAttributes) -> Result<Reply, SftpError> {
     match wanted.size {
         Some(size) if known.size != Some(size) => Err(SftpError::denied()),

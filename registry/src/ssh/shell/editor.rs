@@ -12,13 +12,13 @@ use unicode_width::UnicodeWidthChar as _;
 
 /// Longest line, in characters.
 pub const MAX_LINE: usize = 4096;
-/// Most lines in the history.
+/// Maximum number of lines in the history.
 pub const MAX_HISTORY: usize = 100;
 /// The prompt: a red `>` and a space.
 pub const PROMPT: &str = "\x1b[31m> \x1b[0m";
 /// The prompt for a terminal without colours.
 pub const PLAIN_PROMPT: &str = "> ";
-/// Most completions that are shown.
+/// Maximum number of completions that are shown.
 pub const MAX_SHOWN: usize = 200;
 const PROMPT_WIDTH: usize = 2;
 const DEFAULT_WIDTH: usize = 80;
@@ -339,7 +339,7 @@ fn width(c: char) -> usize {
     c.width().unwrap_or(0)
 }
 
-/// Arranges `words` in rows of at most `cells` cells, sorted downwards.
+/// Arranges `words` in rows of at most `cells` cells. The order of the words runs down each column.
 fn columns(words: &[String], cells: usize) -> Vec<String> {
     let of = |word: &str| word.chars().map(width).sum::<usize>();
     let widest = words.iter().map(|word| of(word)).max().unwrap_or(0) + 2;

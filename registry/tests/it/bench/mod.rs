@@ -11,8 +11,8 @@ use deploy_store::{Blobs, Digest};
 use deploy_wire::command::Refusal;
 use jiff::Timestamp;
 
-/// A directory where fsync costs nothing, if there is such a directory. It is for tests with
-/// thousands of steps that are not about power cuts.
+/// A directory where fsync costs nothing, if there is such a directory. It is for tests that have
+/// thousands of steps and do not simulate power cuts.
 pub fn fast_dir() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -79,8 +79,8 @@ impl Bench {
             registry.catalog.close().await;
             let blobs = Arc::clone(registry.blobs());
             drop(registry);
-            // The threads of a crashed program end with it, so the old registry's threads must end,
-            // too.
+            // The threads of a crashed program end with the program, so the old registry's threads
+            // must end, too.
             while Arc::strong_count(&blobs) > 1 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

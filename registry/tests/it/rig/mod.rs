@@ -49,7 +49,7 @@ impl Rig {
         Self::start_with(&[])
     }
 
-    /// A rig with a running registry that has more flags.
+    /// A rig with a running registry that was started with additional flags.
     pub fn start_with(flags: &[&str]) -> Self {
         let mut rig = Self::idle();
         rig.flags = flags.iter().map(|&flag| flag.to_owned()).collect();

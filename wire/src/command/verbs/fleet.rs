@@ -1,4 +1,4 @@
-//! `fleet`: shows which hosts run what.
+//! `fleet`: shows which configurations the hosts run.
 
 use crate::command::given::Given;
 use crate::command::line::Line;

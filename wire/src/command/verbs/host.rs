@@ -1,4 +1,4 @@
-//! `host`: lists hosts, labels them, and holds, releases or retires one.
+//! `host`: lists hosts, and labels, holds, releases or retires a host.
 
 use crate::command::given::Given;
 use crate::command::line::Line;
@@ -36,31 +36,32 @@ pub(in crate::command) const VERB: Verb = Verb {
     reads_input: false,
 };
 
-/// What `host` does.
+/// The action of `host`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostAction {
     /// Shows hosts.
     List {
-        /// Only names after this one.
+        /// If given, show only names after this name.
         after: Option<HostName>,
-        /// Most hosts to show; `None`: all.
+        /// Maximum number of hosts to show; `None` shows all.
         limit: Option<u64>,
-        /// Also retired hosts.
+        /// Whether to show retired hosts, too.
         retired: bool,
-        /// As JSON.
+        /// Whether to answer as JSON.
         json: bool,
     },
-    /// Sets labels, or removes those without a value.
+    /// Sets the labels with a value, and removes the labels without a value.
     Label(HostName, Vec<(Label, Option<Label>)>),
-    /// Lets the host deploy nothing new.
+    /// Holds the host: its agents deploy nothing new. The text says why.
     Hold(HostName, String),
     /// Ends the hold.
     Release(HostName),
-    /// Forgets a host that is gone for good.
+    /// Forgets a host that will not return.
     Retire(HostName),
 }
 
-/// The words of a command line with flags for the words that need none.
+/// Adds the missing flags to the words at the start. The action, the host and the labels may be
+/// given without flags there.
 pub(in crate::command) fn with_flags(words: &[String]) -> Vec<String> {
     let bare = words.iter().take_while(|word| !word.starts_with('-')).count();
     let flags = words[..bare].iter().enumerate().map(|(place, word)| match place {

@@ -1,4 +1,4 @@
-//! `retry`: lets hosts try a failed deploy again.
+//! `retry`: makes hosts try a failed deploy again.
 
 use deploy_store::ConfigurationName;
 

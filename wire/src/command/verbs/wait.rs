@@ -37,19 +37,19 @@ pub(in crate::command) const VERB: Verb = Verb {
 pub struct Wait {
     /// The configuration.
     pub name: ConfigurationName,
-    /// The number of the state; `None`: the current one.
+    /// The number of the state; `None` stands for the current state.
     pub state: Option<u64>,
-    /// The hash of the configuration; `None`: the current one.
+    /// The hash of the state; `None` stands for the current state.
     pub id: Option<Hash>,
     /// How long to wait.
     pub timeout: Duration,
-    /// The share of the hosts that is enough.
+    /// The share of the hosts that must confirm.
     pub min: Share,
-    /// Only hosts of this group count.
+    /// If given, only hosts of this group count.
     pub group: Option<Label>,
-    /// As JSON.
+    /// Whether to answer as JSON.
     pub json: bool,
-    /// Without progress.
+    /// Whether to show no progress.
     pub quiet: bool,
 }
 

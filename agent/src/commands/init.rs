@@ -34,7 +34,7 @@ pub enum Error {
         path: PathBuf,
         /// The name that was found there.
         name: String,
-        /// The flag for another path.
+        /// The flag with which the user can choose another directory or file.
         flag: &'static str,
     },
     /// A setting has a character that a settings file cannot hold.

@@ -86,7 +86,7 @@ impl Objects {
         self.naming.name(content, meta, twin)
     }
 
-    /// The seals of the objects. Only objects that are inodes have seals.
+    /// The seals of the objects. Only an object that is a file of its own has a seal.
     pub fn seals(&self) -> &Seals {
         &self.seals
     }
@@ -261,8 +261,8 @@ impl Objects {
         blocks.map_or(size, |blocks| blocks.saturating_mul(512).min(size))
     }
 
-    /// Makes `to` in `into` a hardlink to the object, and seals the object again. The caller must
-    /// have checked the object. Returns whether the object exists.
+    /// Creates a hardlink to the object, with the name `to`, in the directory `into`. Then the
+    /// object gets a new seal. The caller must have checked the object. Returns whether the object exists.
     pub fn link_to(&self, name: &ObjectName, into: &Dir, to: &CStr) -> Result<bool> {
         let linked = self.find(name, |dir| {
             dir.link(name.as_c_str(), into, to)?;

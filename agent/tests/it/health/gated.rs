@@ -20,7 +20,7 @@ use crate::source::write_executable;
 pub const QUICK: [&str; 6] =
     ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "1s"];
 
-/// A gate that decides soon if all is well, and does not fail soon on a busy machine.
+/// A gate that passes quickly when all is well, but waits long enough not to fail on a busy machine.
 pub const PATIENT: [&str; 6] =
     ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "10s"];
 

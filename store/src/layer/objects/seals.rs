@@ -129,8 +129,9 @@ impl Seals {
         bytes
     }
 
-    /// Reads the seals of an earlier program. The seals of a damaged file or of another boot are
-    /// ignored. The other boot may have ended in a power cut. After a power cut, the bytes of a
+    /// Reads the file of seals that an earlier program wrote. A file that is damaged, or that was
+    /// written before the last boot, is ignored. The time before the boot may have ended in a power
+    /// cut. After a power cut, the bytes of a
     /// write may be on the disk without the new ctime.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;

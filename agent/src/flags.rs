@@ -272,6 +272,7 @@ pub struct Flags {
     /// Limits for archives.
     #[command(flatten)]
     pub limits: LimitFlags,
+    #[allow(clippy::doc_markdown, reason = "the help shows this text as it is")]
     /// File for metrics in Prometheus' text format, for node_exporter's textfile collector.
     #[arg(long, env = "DEPLOY_AGENT_METRICS_FILE", value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,

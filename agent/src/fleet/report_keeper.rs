@@ -1,5 +1,5 @@
-//! Writes what `status`, the next agent and node_exporter read: `report.json`, the state of the watch
-//! and the metrics. The writes happen beside the deploy, which waits for none of them.
+//! Writes what `status`, the next agent and `node_exporter` read: `report.json`, the state of the
+//! watch and the metrics. The writes happen beside the deploy, which waits for none of them.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};

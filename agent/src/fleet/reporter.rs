@@ -147,7 +147,7 @@ impl Reports {
             deploy.step(Phase::Healthy);
             inner.counts.ended(Phase::Healthy, &deploy.steps);
             let output = end(&deploy.output, MAX_OUTPUT_OF_SUCCESS);
-            let state = inner.ended(deploy, Phase::Healthy);
+            let state = Inner::ended(deploy, Phase::Healthy);
             inner.push(Report { runs: state.wants, output, ..state });
         });
     }
@@ -166,7 +166,7 @@ impl Reports {
                     deploy.step(Phase::Failed);
                     inner.counts.ended(Phase::Failed, &deploy.steps);
                     let output = end(&deploy.output, MAX_OUTPUT);
-                    Report { output, ..inner.ended(deploy, Phase::Failed) }
+                    Report { output, ..Inner::ended(deploy, Phase::Failed) }
                 }
                 None if reasons::is_connection(err) => return,
                 None => {
@@ -308,7 +308,7 @@ impl Reports {
 
 impl Inner {
     /// The state after the deploy ended with `phase`.
-    fn ended(&self, deploy: Deploy, phase: Phase) -> Report {
+    fn ended(deploy: Deploy, phase: Phase) -> Report {
         let Deploy { runs, wants, steps, .. } = deploy;
         Report { phase, runs, wants: Some(wants), steps, ..Report::default() }
     }

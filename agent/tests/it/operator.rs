@@ -105,6 +105,8 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
         says(&bench, &["sync"], 0, "");
     }
     fs::write(bench.path("a1/quarantine/damaged"), "0123456789").unwrap();
+    // The agent writes this file some time after a deploy.
+    eventually("the reports are written", || bench.path("a1/report.json").exists());
     let before = names(&bench);
     let told = says(&bench, &["gc", "-n", "--json"], 0, "").json();
     assert_eq!(names(&bench), before, "a rehearsal changed something");

@@ -12,6 +12,8 @@ use deploy_wire::fleet::lines::{from_line, to_line};
 use deploy_wire::fleet::{Offer, Phase, Report, ToAgent, ToRegistry};
 use tokio::sync::Semaphore;
 
+/// How long the simulated deploy takes. A real agent reports nothing earlier.
+const DEPLOY: Duration = Duration::from_millis(100);
 /// The pause after a refused connection.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -99,8 +101,20 @@ async fn watch(
     let mut channel = client.watch(&command.to_line()).await?;
     fleet.connected.fetch_add(1, Ordering::SeqCst);
     let _connected = Connected(Arc::clone(fleet));
+    let mut deploying: Option<(Instant, Offer)> = None;
     loop {
-        let line = channel.next_line().await?;
+        let due = deploying.as_ref().map(|(due, _)| *due);
+        let line = tokio::select! {
+            line = channel.next_line() => line?,
+            () = wait_until(due) => {
+                if let Some((_, offer)) = deploying.take() {
+                    *seq += 1;
+                    let report = Some(healthy(&offer, *seq));
+                    channel.send(to_line(&ToRegistry { report })).await?;
+                }
+                continue;
+            }
+        };
         let Ok(message) = from_line::<ToAgent>(&line) else { return Ok(()) };
         if let Some(last) = message.last_seq {
             *seq = (*seq).max(last);
@@ -116,9 +130,17 @@ async fn watch(
             continue;
         };
         fleet.offered();
-        *seq += 1;
-        let report = healthy(&offer, *seq);
-        channel.send(to_line(&ToRegistry { report: Some(report) })).await?;
+        // The registry spreads the deploys of a large fleet.
+        let wait = Duration::from_millis(offer.start_after_ms) + DEPLOY;
+        deploying = Some((Instant::now() + wait, offer));
+    }
+}
+
+/// Waits until `due`; for ever without a time.
+async fn wait_until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due.into()).await,
+        None => std::future::pending().await,
     }
 }
 

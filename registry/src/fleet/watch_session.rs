@@ -67,6 +67,18 @@ struct Host {
     refused: Option<String>,
 }
 
+/// A reason to send a line.
+enum Signal {
+    /// The watch should end.
+    Ended,
+    /// The configuration has changed. The time says when the change was on the disk.
+    Changed(Option<Instant>),
+    /// An operator did something with the host.
+    HostChanged,
+    /// The registry has handled the report with this number.
+    Answered(u64, Option<Applied>),
+}
+
 /// The number of a queued report, and the result of the report; `None` if the registry could not
 /// write the report.
 type Pending = BoxFuture<'static, (u64, Option<Applied>)>;
@@ -81,6 +93,12 @@ pub struct WatchSession {
     pending: FuturesUnordered<Pending>,
     /// Whether the first line has yet to be sent.
     is_new: bool,
+    /// An operator did something with the host, and the catalogue has to be asked.
+    is_host_due: bool,
+    /// An offer has to be sent.
+    is_offer_due: bool,
+    /// When the change that the due offer reports was on the disk.
+    changed: Option<Instant>,
 }
 
 impl std::fmt::Debug for WatchSession {
@@ -103,17 +121,54 @@ impl WatchSession {
             tokio::spawn(report_duplicate(Arc::clone(&fleet), watcher.clone(), address, wait));
         }
         let pending = FuturesUnordered::new();
-        Ok(Self { fleet, watcher, present, changes, host, pending, is_new: true })
+        Ok(Self {
+            fleet,
+            watcher,
+            present,
+            changes,
+            host,
+            pending,
+            is_new: true,
+            is_host_due: false,
+            is_offer_due: false,
+            changed: None,
+        })
     }
 
     /// Waits for the next line to the agent; `None` if the watch should end. The future may be
     /// dropped at any time.
     pub async fn next(&mut self) -> Result<Option<Outgoing>> {
-        if self.is_new {
-            let line = self.first().await?;
-            self.is_new = false;
-            return Ok(Some(Outgoing { line, changed: None }));
+        loop {
+            // A signal is noted before anything is awaited. So a future that is dropped while the
+            // catalogue answers loses no change: the next future finds the note.
+            if self.is_new {
+                let line = self.first().await?;
+                self.is_new = false;
+                return Ok(Some(Outgoing { line, changed: None }));
+            }
+            if self.is_host_due {
+                self.host = look_up(&self.fleet, &self.watcher).await?;
+                (self.is_host_due, self.is_offer_due) = (false, true);
+            }
+            if self.is_offer_due {
+                let line = self.offer().await?;
+                self.is_offer_due = false;
+                return Ok(Some(Outgoing { line, changed: self.changed.take() }));
+            }
+            match self.signal().await {
+                Signal::Ended => return Ok(None),
+                Signal::Changed(at) => (self.is_offer_due, self.changed) = (true, at),
+                Signal::HostChanged => self.is_host_due = true,
+                Signal::Answered(seq, applied) => {
+                    let Some(line) = answer(seq, applied) else { return Ok(None) };
+                    return Ok(Some(Outgoing { line, changed: None }));
+                }
+            }
         }
+    }
+
+    /// Waits for the next reason to send a line.
+    async fn signal(&mut self) -> Signal {
         let replaced = async {
             match &self.present {
                 Some(present) => present.signals.replaced.notified().await,
@@ -128,22 +183,13 @@ impl WatchSession {
         };
         tokio::select! {
             biased;
-            () = replaced => Ok(None),
-            changed = self.changes.changed() => {
-                if changed.is_err() {
-                    return Ok(None);
-                }
-                let at = self.changes.borrow().at;
-                Ok(Some(Outgoing { line: self.offer().await?, changed: at }))
-            }
-            () = host_changed => {
-                self.host = look_up(&self.fleet, &self.watcher).await?;
-                Ok(Some(Outgoing { line: self.offer().await?, changed: None }))
-            }
-            Some((seq, applied)) = self.pending.next() => {
-                let Some(line) = answer(seq, applied) else { return Ok(None) };
-                Ok(Some(Outgoing { line, changed: None }))
-            }
+            () = replaced => Signal::Ended,
+            changed = self.changes.changed() => match changed {
+                Ok(()) => Signal::Changed(self.changes.borrow().at),
+                Err(_) => Signal::Ended,
+            },
+            () = host_changed => Signal::HostChanged,
+            Some((seq, applied)) = self.pending.next() => Signal::Answered(seq, applied),
         }
     }
 

@@ -2,12 +2,18 @@
 //! agents.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::IpAddr;
 use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use deploy_registry::fleet::watch_session::{WatchSession, Watcher};
+use deploy_registry::registry::Settings;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
+use crate::bench::Bench;
 use crate::rig::{Rig, both, wait_until};
 
 /// Time limit for an answer of the registry on a busy machine.
@@ -490,4 +496,39 @@ fn metrics_count_hosts_and_reports() {
     };
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     assert!(promtool.wait().unwrap().success(), "{text}");
+}
+
+/// A line of the agent may arrive while the registry reads the new configuration.
+#[tokio::test]
+async fn change_is_not_lost_if_the_wait_for_it_is_interrupted() {
+    let bench = Bench::new(Settings::default()).await;
+    bench.put("code", "v1", "one").await;
+    bench.put("code", "v2", "two").await;
+    bench.configure("web", &[("code", "v1")]).await.unwrap();
+    let watcher = Watcher {
+        key: "SHA256:abc".to_owned(),
+        host: "web-01".parse().unwrap(),
+        name: "web".parse().unwrap(),
+        instance: "a1".to_owned(),
+    };
+    let fleet = Arc::clone(&bench.registry().fleet);
+    let here = IpAddr::from([127, 0, 0, 1]);
+    let mut session = WatchSession::begin(fleet, watcher, here).await.unwrap();
+    session.next().await.unwrap().unwrap();
+    let mut interrupted = 0;
+    for n in 0..50 {
+        let version = ["v2", "v1"][n % 2];
+        bench.configure("web", &[("code", version)]).await.unwrap();
+        // The first look finds the change, and mostly ends before the catalogue has answered.
+        let line = match timeout(Duration::ZERO, session.next()).await {
+            Ok(line) => line,
+            Err(_) => {
+                interrupted += 1;
+                timeout(SOON, session.next()).await.expect("the change is lost")
+            }
+        };
+        let line = String::from_utf8(line.unwrap().unwrap().line.to_vec()).unwrap();
+        assert!(line.contains(version), "{line}");
+    }
+    assert!(interrupted > 0, "no wait was interrupted");
 }

@@ -63,7 +63,7 @@ pub async fn run(
                 return Err(err);
             };
             let ended = health_outcome::end_gate(agent, session, &deployed, &mut newer).await?;
-            return ended.map_or(Err(err), Ok);
+            return ended.ok_or(err);
         }
     };
     // An offer that `wanted` takes into account is not newer.

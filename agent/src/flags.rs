@@ -272,7 +272,7 @@ pub struct Flags {
     /// Limits for archives.
     #[command(flatten)]
     pub limits: LimitFlags,
-    /// File for metrics in Prometheus' text format, for node_exporter's textfile collector.
+    /// File for metrics in Prometheus' text format, for the textfile collector of its node exporter.
     #[arg(long, env = "DEPLOY_AGENT_METRICS_FILE", value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
     /// Bytes to keep free, for example 10G: the agent removes unused cache, then old roots, then

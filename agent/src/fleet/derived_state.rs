@@ -101,11 +101,11 @@ mod tests {
         assert_eq!((first.runs, first.phase), (None, Phase::Failed));
 
         let hold = RollbackHold::new(two, one, None, Timestamp::UNIX_EPOCH);
-        let held = Records { hold: Some(hold.clone()), ..deployed };
-        let report = derived(&held).unwrap();
+        let after_rollback = Records { hold: Some(hold.clone()), ..deployed };
+        let report = derived(&after_rollback).unwrap();
         assert_eq!((report.phase, report.reason), (Phase::Held, Some(Reason::Operator)));
         assert_eq!((report.runs, report.wants), (Some(one), Some(two)));
-        let unfinished = derived(&Records { deployed: Some(two), ..held }).unwrap();
+        let unfinished = derived(&Records { deployed: Some(two), ..after_rollback }).unwrap();
         assert_eq!(unfinished.phase, Phase::Healthy);
     }
 

@@ -1,4 +1,4 @@
-//! Writes what `status`, the next agent and node_exporter read: `report.json`, the state of the watch
+//! Writes what `status`, the next agent and Prometheus read: `report.json`, the state of the watch
 //! and the metrics. The writes happen beside the deploy, which waits for none of them.
 
 use std::convert::Infallible;

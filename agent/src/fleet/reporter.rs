@@ -149,7 +149,7 @@ impl Reports {
             deploy.step(Phase::Healthy);
             inner.counts.ended(Phase::Healthy, &deploy.steps);
             let output = end(&deploy.output, MAX_OUTPUT_OF_SUCCESS);
-            let state = inner.ended(deploy, Phase::Healthy);
+            let state = ended(deploy, Phase::Healthy);
             inner.push(Report { runs: state.wants, output, ..state });
         });
     }
@@ -168,7 +168,7 @@ impl Reports {
                     deploy.step(Phase::Failed);
                     inner.counts.ended(Phase::Failed, &deploy.steps);
                     let output = end(&deploy.output, MAX_OUTPUT);
-                    Report { output, ..inner.ended(deploy, Phase::Failed) }
+                    Report { output, ..ended(deploy, Phase::Failed) }
                 }
                 None if reasons::is_connection(err) => return,
                 None => {
@@ -308,13 +308,13 @@ impl Reports {
     }
 }
 
-impl Inner {
-    /// The state after the deploy ended with `phase`.
-    fn ended(&self, deploy: Deploy, phase: Phase) -> Report {
-        let Deploy { runs, wants, steps, .. } = deploy;
-        Report { phase, runs, wants: Some(wants), steps, ..Report::default() }
-    }
+/// The state after the deploy ended with `phase`.
+fn ended(deploy: Deploy, phase: Phase) -> Report {
+    let Deploy { runs, wants, steps, .. } = deploy;
+    Report { phase, runs, wants: Some(wants), steps, ..Report::default() }
+}
 
+impl Inner {
     fn check(&mut self, deployed: Digest) {
         let mut deploy = match self.deploy.take().filter(|deploy| deploy.wants == deployed) {
             Some(deploy) => deploy,

@@ -117,7 +117,9 @@ mod tests {
 
     fn waiting(reports: &[(u64, Phase)]) -> Waiting {
         let mut waiting = Waiting::default();
-        reports.iter().for_each(|(attempt, phase)| waiting.push(report(*attempt, *phase)));
+        for (attempt, phase) in reports {
+            waiting.push(report(*attempt, *phase));
+        }
         waiting
     }
 

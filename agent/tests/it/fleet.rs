@@ -171,8 +171,8 @@ fn result_arrives_although_the_agent_was_killed_after_the_script() {
         let ended = if code == "0" { "switched to" } else { "exit status 3" };
         eventually("the script has ended", || bench.agent_log().contains(ended));
         kill(&mut first);
-        // Nothing that the agent wrote for its reports is left.
-        fs::remove_file(bench.path("a1/report.json")).unwrap();
+        // If the agent wrote anything for its reports, that is lost, too.
+        let _ = fs::remove_file(bench.path("a1/report.json"));
         if code == "3" {
             bench.script("#!/bin/sh\necho \"$NEWID\" >>runs\necho second\n");
         }

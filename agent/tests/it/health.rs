@@ -1,7 +1,7 @@
 //! The health gate: each kind of check, what a check may do, and what the agent does afterwards.
 
 mod decisions;
-mod gated;
+pub mod gated;
 mod interrupted;
 
 use std::fs;

@@ -111,6 +111,7 @@ impl<'a> Gated<'a> {
         let log = File::options().create(true).append(true).open(bench.path("gated.log")).unwrap();
         let started = named(&events(bench), "started").len();
         let mut agent = bench.agent(&["-poll", poll, "-log-format", "json", "-health", check]);
+        agent.arg("-no-watch");
         let process = agent.args(more).stderr(log).spawn().unwrap();
         eventually("it listens", || {
             named(&events(bench), "started").len() > started

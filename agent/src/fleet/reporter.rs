@@ -334,8 +334,7 @@ impl Inner {
         }
     }
 
-    /// The deploy of `wants` that the last report is about, if it has not ended; otherwise a new
-    /// one.
+    /// The unfinished deploy of `wants` of the last report, or else a new deploy.
     fn taken_up(&mut self, wants: Digest) -> Deploy {
         let last = self.last.as_ref();
         let last = last.filter(|last| last.wants == Some(wants) && !last.phase.is_final());

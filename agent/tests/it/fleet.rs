@@ -77,12 +77,13 @@ fn change_is_deployed_at_once_and_confirmed() {
     bench.operator("ssh", &["changeconf -name project1 -component config -version v02"], "");
     reports_done(&bench);
 
+    // The agent records its reports a moment after it has sent them.
+    eventually("the acknowledgement is recorded", || {
+        let reports = &says(&bench, &["status", "-json"], 0, "").json()["reports"];
+        reports["last"]["phase"] == "healthy" && reports["waiting"] == 0
+    });
     let status = says(&bench, &["status", "-json"], 0, "").json();
     assert_eq!((&status["host"], &status["watching"]), (&json!("web-01"), &json!(true)));
-    assert_eq!(status["reports"]["last"]["phase"], "healthy");
-    eventually("the acknowledgement is recorded", || {
-        says(&bench, &["status", "-json"], 0, "").json()["reports"]["waiting"] == 0
-    });
     assert!(says(&bench, &["status"], 0, "").out.contains("host           web-01   watching\n"));
     eventually("the metrics have the last deploy", || {
         fs::read_to_string(&metrics).is_ok_and(|text| {

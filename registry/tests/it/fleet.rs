@@ -1,11 +1,13 @@
 //! Tests watches and reports, and the verbs that show the fleet. Stock ssh plays the role of the
 //! agents.
 
-use std::io::{BufRead as _, BufReader, Write as _};
+mod fleet_operators;
+mod watcher;
+
+use std::io::Write as _;
 use std::net::IpAddr;
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use deploy_registry::fleet::watch_session::{WatchSession, Watcher};
@@ -15,89 +17,10 @@ use tokio::time::timeout;
 
 use crate::bench::Bench;
 use crate::rig::{Rig, both, wait_until};
+use watcher::Watch;
 
 /// Time limit for an answer of the registry on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
-
-/// A watch over stock ssh.
-pub struct Watch {
-    child: Child,
-    input: ChildStdin,
-    lines: Receiver<Value>,
-}
-
-impl Watch {
-    /// Begins to watch `name` as `host`, with the key `key`.
-    pub fn begin(rig: &Rig, key: &str, name: &str, host: &str, instance: &str) -> Self {
-        let line = format!("watch -name {name} -host {host} -instance {instance}");
-        let mut command = rig.client("ssh", key);
-        let mut child = command
-            .args(["deploy-agent@127.0.0.1", &line])
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let (sender, lines) = channel();
-        let output = BufReader::new(child.stdout.take().unwrap());
-        std::thread::spawn(move || {
-            for line in output.lines().map_while(Result::ok).filter(|line| !line.is_empty()) {
-                let Ok(()) = sender.send(serde_json::from_str(&line).unwrap()) else { return };
-            }
-        });
-        Self { input: child.stdin.take().unwrap(), child, lines }
-    }
-
-    /// The next line that is not empty.
-    pub fn next(&self) -> Value {
-        self.lines.recv_timeout(SOON).expect("a line of the registry")
-    }
-
-    /// The next offer. Skips the lines before the offer, such as acknowledgements.
-    pub fn offer(&self) -> Value {
-        loop {
-            let line = self.next();
-            if line.get("offer").is_some() {
-                return line["offer"].clone();
-            }
-        }
-    }
-
-    /// Sends a line.
-    pub fn send(&mut self, line: &[u8]) {
-        self.input.write_all(line).unwrap();
-        self.input.write_all(b"\n").unwrap();
-    }
-
-    /// Sends a report, and waits until the registry has acknowledged it. Returns the line of the
-    /// acknowledgement.
-    pub fn report(&mut self, report: &Value) -> Value {
-        self.send(json!({ "report": report }).to_string().as_bytes());
-        loop {
-            let line = self.next();
-            if line["ack"] == report["seq"] {
-                return line;
-            }
-        }
-    }
-
-    /// Reports that the offer is deployed and healthy.
-    pub fn healthy(&mut self, seq: u64, offer: &Value) {
-        let id = &offer["id"];
-        let report = json!({
-            "seq": seq, "revision": offer["revision"], "attempt": seq, "phase": "healthy",
-            "runs": id, "wants": id,
-        });
-        let answer = self.report(&report);
-        assert_eq!(answer.get("refused"), None, "{answer}");
-    }
-}
-
-impl Drop for Watch {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
 
 /// Starts a registry with three versions of a component, and with the configuration `web` of one
 /// layer.
@@ -220,14 +143,39 @@ fn repeated_and_old_reports_count_once() {
     // A report with an older number is acknowledged but changes nothing.
     web.report(&json!({ "seq": 4, "phase": "failed", "wants": offer["id"] }));
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "healthy");
-    let attempts = document(&rig, "why -host web-01 -json");
-    assert_eq!(attempts["configurations"][0]["attempts"].as_array().unwrap().len(), 1);
+    assert_eq!(count_attempts(&rig), 1);
     drop(web);
     rig.stop("-KILL");
     rig.run();
     let again = Watch::begin(&rig, "srv", "web", "web-01", "a1");
     assert_eq!(again.next()["last_seq"], 5, "the last report survives kill -9");
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "healthy");
+}
+
+fn count_attempts(rig: &Rig) -> usize {
+    let why = document(rig, "why -host web-01 -json");
+    why["configurations"][0]["attempts"].as_array().unwrap().len()
+}
+
+#[test]
+fn deploy_is_counted_once_if_its_agent_has_lost_the_number() {
+    let rig = start(&[]);
+    let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
+    let offer = web.offer();
+    let mut report = |seq: u64, attempt: u64, phase: &str| {
+        web.report(&json!({
+            "seq": seq, "attempt": attempt, "phase": phase, "runs": offer["id"],
+            "wants": offer["id"], "revision": offer["revision"],
+        }));
+    };
+    report(1, 7, "checking");
+    // The agent was killed before it had recorded that this is deploy number 7.
+    report(2, 6, "checking");
+    report(3, 6, "healthy");
+    assert_eq!(count_attempts(&rig), 1);
+    // Another try of the same configuration is another deploy.
+    report(4, 7, "checking");
+    assert_eq!(count_attempts(&rig), 2);
 }
 
 #[test]
@@ -347,125 +295,6 @@ fn two_agents_under_one_name_are_told_apart() {
     again.next();
     assert_ne!(wait_for_end(&mut first.child), Some(0));
     assert_eq!(duplicate(), false);
-}
-
-#[test]
-fn operators_label_hold_release_and_retire_hosts() {
-    let rig = start(&[]);
-    let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
-    let offer = web.offer();
-    web.healthy(1, &offer);
-    rig.ok("host label web-01 group=canary zone=east");
-    rig.ok("host label web-01 zone=");
-    let list = rig.ok("host list");
-    assert!(list.contains("group=canary") && !list.contains("zone"), "{list}");
-    assert_eq!(document(&rig, "fleet -name web -group canary -json")["hosts"][0]["host"], "web-01");
-    assert!(
-        document(&rig, "fleet -name web -group x -json")["hosts"].as_array().unwrap().is_empty()
-    );
-    rig.ok("host hold web-01 -m 'new disk'");
-    assert_eq!(web.offer()["held"], "new disk");
-    change(&rig, "v2");
-    let held = web.offer();
-    assert_eq!((&held["held"], held.get("document")), (&json!("new disk"), None));
-    // A held host does not count.
-    assert!(rig.ok("wait -name web -timeout 1s").contains("1 held, which do not count"));
-    // While its host is held, an agent that only polls still gets the state that it runs.
-    let poll = |rig: &Rig| {
-        rig.sftp("srv", "deploy-agent", "get configs/web.json polled.json");
-        std::fs::read_to_string(rig.path("polled.json")).unwrap()
-    };
-    assert!(poll(&rig).contains("\"v1\""), "{}", poll(&rig));
-    assert!(rig.ok("gc").contains("0 files") || !rig.ok("gc -n").contains("code v1"));
-    rig.ok("host release web-01");
-    assert_eq!(web.offer().get("held"), None);
-    assert!(poll(&rig).contains("\"v2\""));
-    assert!(fails(&rig, "host release web-01", 5).contains("is not held"));
-    fails(&rig, "host hold nobody -m x", 5);
-    fails(&rig, "wait -name web -timeout 1s", 7);
-    rig.ok("host retire web-01");
-    assert!(rig.ok("wait -name web -timeout 1s").contains("no host that counts"));
-    assert!(!rig.ok("host list").contains("web-01"));
-    assert!(rig.ok("host list -retired").contains("web-01"));
-    // A host that reports under the name of a retired host is a new host.
-    web.healthy(7, &offer);
-    assert!(rig.ok("host list").contains("web-01"));
-    let audit = rig.ok("audit");
-    for verb in ["-action=hold", "-action=label", "-action=release", "-action=retire"] {
-        assert!(audit.contains(verb), "{verb}: {audit}");
-    }
-    assert!(!audit.contains("-action=list"));
-}
-
-#[test]
-fn retry_reaches_the_agents_that_failed() {
-    let rig = start(&[]);
-    let mut good = Watch::begin(&rig, "srv", "web", "web-01", "a1");
-    let mut bad = Watch::begin(&rig, "srv", "web", "web-02", "a2");
-    let offer = good.offer();
-    good.healthy(1, &offer);
-    bad.offer();
-    fails(&rig, "retry -failed", 5);
-    bad.report(&json!({ "seq": 1, "phase": "rolled_back", "wants": offer["id"] }));
-    assert_eq!(rig.ok("retry -failed"), "web-02: web\n");
-    assert_eq!(bad.offer()["retries"], 1);
-    rig.ok("retry -host web-02 -name web");
-    assert_eq!(bad.offer()["retries"], 2);
-    fails(&rig, "retry -host web-03", 5);
-    drop(bad);
-    assert_eq!(Watch::begin(&rig, "srv", "web", "web-02", "a2").offer()["retries"], 2);
-}
-
-#[test]
-fn frozen_configuration_changes_only_with_override() {
-    let rig = start(&[]);
-    rig.ok("freeze -name web -m 'Black Friday' -for 2h");
-    for line in [
-        "changeconf -name web -component code -version v2",
-        "bumpconf -name web -component code",
-        "addconf -name web -layer code:v3 -replace",
-        "delconf -name web -force",
-    ] {
-        let told = fails(&rig, line, 6);
-        assert!(told.contains("Black Friday") && told.contains("-override"), "{line}: {told}");
-    }
-    rig.ok("changeconf -name web -component code -version v2 -override");
-    fails(&rig, "rollback -name web", 6);
-    rig.ok("rollback -name web -override");
-    assert!(rig.ok("audit").contains("-override"));
-    rig.ok("freeze -name web -off");
-    change(&rig, "v3");
-    fails(&rig, "freeze -name web -off", 5);
-    fails(&rig, "freeze -name nothing -m x", 5);
-    rig.ok("freeze -name web -m short -for 1ms");
-    change(&rig, "v2");
-}
-
-#[test]
-fn events_are_followed_and_given_to_a_program() {
-    let place = tempfile::tempdir().unwrap();
-    let (hook, told) = (place.path().join("hook"), place.path().join("told"));
-    std::fs::write(&hook, "#!/bin/sh\ncat >>\"$(dirname \"$0\")/told\"\n").unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&hook, mode).unwrap();
-    let rig = start(&["-on-event", hook.to_str().unwrap()]);
-    let mut follow = rig.client("ssh", "op");
-    follow.args(["me@127.0.0.1", "events -since 0 -follow -json"]).stdout(Stdio::piped());
-    let mut follow = follow.spawn().unwrap();
-    let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
-    let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
-    assert_eq!((&next()["kind"], rig.ok("events").lines().count()), (&json!("changed"), 1));
-    let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
-    let offer = web.offer();
-    web.healthy(1, &offer);
-    assert_eq!(next()["kind"], "host_added");
-    let healthy = next();
-    assert_eq!((&healthy["kind"], &healthy["host"]), (&json!("healthy"), &json!("web-01")));
-    wait_until("the program has all events", || {
-        std::fs::read_to_string(&told).is_ok_and(|told| told.lines().count() == 3)
-    });
-    let _ = follow.kill();
-    let _ = follow.wait();
 }
 
 #[test]

@@ -149,8 +149,10 @@ impl Row<'_> {
     ) -> Result<()> {
         let Self { sent, host, now, .. } = *self;
         let output = outputs::put(transaction, &report.output).await?;
+        // An agent that was killed may not have recorded its last number. It then reports the
+        // result of the same deploy under a lower number.
         let is_next = before.is_none_or(|before| {
-            before.report.attempt != report.attempt
+            report.attempt > before.report.attempt
                 || before.instance != sent.instance
                 || before.report.wants != report.wants
         });

@@ -157,7 +157,7 @@ async fn execute(
             let input = if *asked { Some(input) } else { None };
             image_verbs::show(registry, input, *json).await
         }
-        Command::AddImage { name, layers, json } => {
+        Command::AddImage { name, layers, json, .. } => {
             let wanted =
                 image_verbs::Wanted { name, upper: layers, json: *json, client: caller.client };
             image_verbs::add_image(registry, wanted, input, change).await

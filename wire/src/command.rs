@@ -79,6 +79,8 @@ pub enum Command {
         layers: Vec<(ComponentName, VersionName)>,
         /// Whether to answer as JSON.
         json: bool,
+        /// Whether to change the configuration even if it is frozen.
+        overrides: bool,
     },
     /// `import`, with an image's archive on standard input
     Import(Import),
@@ -360,7 +362,7 @@ mod tests {
             "addver -name code -version v1 -hash 0123abcd",
             "refs 0123abcd",
             "bumpconf -name p -component a -if-hash 0123abcdef",
-            "addimage -name p -layer a:1 -layer b:x:y -json -",
+            "addimage -name p -layer a:1 -layer b:x:y -json -override -",
             "addimage - -name p",
             "import",
             "import -name p -image app:1.4 -platform linux/arm64/v8 -compress zstd -layer a:1 -n",

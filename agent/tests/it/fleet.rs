@@ -1,7 +1,10 @@
 //! Real agents that watch a real registry: changes arrive at once, and results are reported.
 
 mod gate;
+mod half_open;
+mod odd_hosts;
 mod old_registry;
+mod twenty_agents;
 
 use std::fs;
 use std::process::Command;

@@ -76,6 +76,11 @@ pub struct Flags {
     #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_missing_value = "true", default_value = "false")]
     no_cache: bool,
+    /// Change the configuration even if it is frozen
+    #[arg(long = "override", env = "DEPLOY_FROM_DOCKER_OVERRIDE", action = ArgAction::Set)]
+    #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
+    #[arg(default_missing_value = "true", default_value = "false")]
+    pub overrides: bool,
     /// Show no progress
     #[arg(short, env = "DEPLOY_FROM_DOCKER_Q", action = ArgAction::Set)]
     #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]

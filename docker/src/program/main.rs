@@ -72,7 +72,7 @@ fn connect(flags: &Flags) -> Result<Remote> {
         .enable_all()
         .build()
         .map_err(|err| refused(format!("start threads: {err}"), exit::FAILED))?;
-    Remote::connect(runtime, &connect)
+    Remote::connect(runtime, &connect, flags.overrides)
 }
 
 /// The text of an event, in the words of the Go importer.

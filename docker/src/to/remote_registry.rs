@@ -33,6 +33,8 @@ pub struct Remote {
     ending: VecDeque<JoinHandle<Result<(), ClientError>>>,
     /// Whether the registry does not support images.
     plain: bool,
+    /// Whether to change the configuration even if it is frozen.
+    overrides: bool,
 }
 
 struct Sending {
@@ -41,8 +43,9 @@ struct Sending {
 }
 
 impl Remote {
-    /// Connects to a registry.
-    pub fn connect(runtime: Runtime, connect: &Connect) -> Result<Self> {
+    /// Connects to a registry. With `overrides`, the import changes a configuration even if it is
+    /// frozen.
+    pub fn connect(runtime: Runtime, connect: &Connect, overrides: bool) -> Result<Self> {
         let client = runtime.block_on(Client::connect(connect)).map_err(|err| of_client(&err))?;
         Ok(Self {
             runtime,
@@ -50,6 +53,7 @@ impl Remote {
             sending: None,
             ending: VecDeque::new(),
             plain: false,
+            overrides,
         })
     }
 
@@ -207,6 +211,9 @@ impl Destination for Remote {
         for (component, version) in layers {
             let layer = format!("-layer={}:{}", component.as_str(), version.as_str());
             line = line + " " + &quote(&layer);
+        }
+        if self.overrides {
+            line += " -override";
         }
         let answer = self.exec(&(line + " -"), &image.to_json())?;
         match answer.code {

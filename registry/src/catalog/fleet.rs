@@ -5,12 +5,13 @@
 //! agents    the last report of each agent   attempts  the last deploys of each agent
 //! outputs   ends of scripts' outputs        events    what happened, in order
 //! running   states that hosts run           freezes   configurations that may not change
-//! offered   what agents are offered
+//! offered   what agents are offered          fleet_snapshot  everything that verbs count
 //! ```
 
 pub(in crate::catalog) mod agents;
 pub(in crate::catalog) mod attempts;
 pub(in crate::catalog) mod events;
+mod fleet_snapshot;
 pub(in crate::catalog) mod freezes;
 pub(in crate::catalog) mod hosts;
 mod offered;
@@ -21,6 +22,7 @@ pub(in crate::catalog) mod running;
 pub use agents::AgentRow;
 pub use attempts::Attempt;
 pub use events::{Event, Kind};
+pub use fleet_snapshot::{CurrentState, FleetSnapshot, Scope};
 pub use freezes::Freeze;
 pub use hosts::{HostHold, HostRow};
 pub use reports::{Applied, Sent};

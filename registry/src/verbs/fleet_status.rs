@@ -8,7 +8,7 @@ use deploy_wire::fleet::{HostName, Label, Phase, Reason};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::fleet::{AgentRow, HostRow};
+use crate::catalog::fleet::{AgentRow, CurrentState, FleetSnapshot, HostRow, Scope};
 use crate::error::{Error, Result};
 use crate::fleet::convergence::{self, Goal, Standing, Tally};
 use crate::fleet::polls::Poller;
@@ -23,6 +23,8 @@ const RECENT: i64 = 24 * 60 * 60;
 pub struct FleetQuery {
     /// Only hosts of this configuration.
     pub name: Option<ConfigurationName>,
+    /// Only this host.
+    pub host: Option<HostName>,
     /// Only hosts of this group.
     pub group: Option<Label>,
     /// Only hosts in this phase.
@@ -113,26 +115,14 @@ pub struct HostStatus {
     pub version: String,
 }
 
-/// The current state of a configuration.
-#[derive(Debug, Clone)]
-struct Current {
-    state: u64,
-    revision: u64,
-    id: Digest,
-}
-
 impl Registry {
     /// The part of the fleet that `query` selects.
     pub async fn fleet_status(&self, query: &FleetQuery) -> Result<FleetStatus> {
-        let currents = self.currents(query.name.as_ref()).await?;
-        let hosts: HashMap<i64, HostRow> = self
-            .catalog
-            .hosts(None, u64::MAX, false)
-            .await?
-            .into_iter()
-            .map(|host| (host.number, host))
-            .collect();
-        let agents = self.catalog.agents(query.name.as_ref()).await?;
+        let scope = Scope { name: query.name.as_ref(), host: query.host.as_ref() };
+        let FleetSnapshot { currents, hosts, agents } = self.catalog.fleet_snapshot(scope).await?;
+        if let Some(name) = query.name.as_ref().filter(|_| currents.is_empty()) {
+            return Err(Error::NotFound(format!("configuration \"{name}\" not found")));
+        }
         let mut all: Vec<(HostStatus, Standing)> = Vec::with_capacity(agents.len());
         for agent in agents {
             let Some(host) = hosts.get(&agent.host) else { continue };
@@ -157,40 +147,28 @@ impl Registry {
         Ok(FleetStatus { configurations, hosts, more })
     }
 
-    /// Counts the hosts of a configuration by their standing towards `goal`.
-    pub async fn fleet_tally(
+    /// Counts the hosts of one configuration by their standing towards `goal`. Also returns the
+    /// names of the hosts that failed.
+    pub fn tally(
         &self,
-        name: &ConfigurationName,
+        fleet: &FleetSnapshot,
         goal: &Goal,
         group: Option<&Label>,
-    ) -> Result<(Tally, Vec<String>)> {
-        let hosts = self.catalog.hosts(None, u64::MAX, false).await?;
-        let hosts: HashMap<i64, &HostRow> = hosts.iter().map(|host| (host.number, host)).collect();
+    ) -> (Tally, Vec<String>) {
         let (mut standings, mut failed) = (Vec::new(), Vec::new());
-        for agent in self.catalog.agents(Some(name)).await? {
-            let Some(host) = hosts.get(&agent.host) else { continue };
+        for agent in &fleet.agents {
+            let Some(host) = fleet.hosts.get(&agent.host) else { continue };
             if group.is_some_and(|group| group.as_str() != host.group()) {
                 continue;
             }
-            let standing = self.standing(host, &agent);
+            let standing = self.standing(host, agent);
             if convergence::is_failed(&standing, goal) {
                 failed.push(host.name.clone());
             }
             standings.push(standing);
         }
         failed.sort();
-        Ok((convergence::tally(standings, goal), failed))
-    }
-
-    async fn currents(&self, name: Option<&ConfigurationName>) -> Result<HashMap<String, Current>> {
-        let Some(name) = name else {
-            let states = self.catalog.current_states().await?;
-            let current = |(name, state, revision, id)| (name, Current { state, revision, id });
-            return Ok(states.into_iter().map(current).collect());
-        };
-        let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
-        let (state, revision, id) = self.catalog.current_state(name).await?.ok_or_else(none)?;
-        Ok([(name.to_string(), Current { state, revision, id })].into())
+        (convergence::tally(standings, goal), failed)
     }
 
     fn standing(&self, host: &HostRow, agent: &AgentRow) -> Standing {
@@ -209,7 +187,7 @@ impl Registry {
         &self,
         host: &HostRow,
         agent: AgentRow,
-        current: &Current,
+        current: &CurrentState,
     ) -> (HostStatus, Standing) {
         let standing = self.standing(host, &agent);
         let goal = goal_of(current);
@@ -217,7 +195,7 @@ impl Registry {
         let presence = &self.fleet.presence;
         let number = |hash: Option<Digest>, known: Option<i64>| {
             let is_current = hash == Some(current.id);
-            if is_current { Some(current.state) } else { known.map(i64::cast_unsigned) }
+            if is_current { Some(current.number) } else { known.map(i64::cast_unsigned) }
         };
         let report = agent.report;
         let status = HostStatus {
@@ -250,7 +228,7 @@ impl Registry {
     /// The agents that poll and have never reported.
     fn only_polling(
         &self,
-        currents: &HashMap<String, Current>,
+        currents: &HashMap<String, CurrentState>,
         known: &[(HostStatus, Standing)],
     ) -> Vec<HostStatus> {
         let recent = Timestamp::now().as_second().saturating_sub(RECENT);
@@ -275,7 +253,7 @@ fn agent_id(host: &str, name: &str) -> Option<AgentId> {
     Some(AgentId { host: host.parse().ok()?, name: name.parse().ok()? })
 }
 
-fn goal_of(current: &Current) -> Goal {
+fn goal_of(current: &CurrentState) -> Goal {
     let min = deploy_wire::command::Share::ALL;
     Goal { revision: current.revision, id: current.id, min }
 }
@@ -305,7 +283,7 @@ fn only_polls(poller: &Poller, time: Timestamp) -> HostStatus {
 
 fn summary<'a>(
     name: &str,
-    current: &Current,
+    current: &CurrentState,
     hosts: impl Iterator<Item = &'a (HostStatus, Standing)>,
     unknown: usize,
 ) -> ConfigurationStatus {
@@ -318,7 +296,7 @@ fn summary<'a>(
     let tally = convergence::tally(standings, &goal_of(current));
     ConfigurationStatus {
         configuration: name.to_owned(),
-        state: current.state,
+        state: current.number,
         hash: current.id.to_string(),
         hosts: tally.hosts + tally.held,
         done: tally.done,

@@ -6,6 +6,7 @@ use deploy_store::{Digest, Meter, Unit};
 use deploy_wire::command::Wait;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::catalog::fleet::{CurrentState, Scope};
 use crate::error::{Error, Result};
 use crate::fleet::convergence::{self, Goal, Tally, Verdict};
 use crate::registry::Registry;
@@ -95,8 +96,10 @@ impl Registry {
     /// [`Ending::TimedOut`].
     async fn look(&self, wait: &Wait, goal: &mut Option<Goal>) -> Result<Waited> {
         let none = || Error::NotFound(format!("configuration \"{}\" not found", wait.name));
-        let (state, revision, id) =
-            self.catalog.current_state(&wait.name).await?.ok_or_else(none)?;
+        let scope = Scope { name: Some(&wait.name), host: None };
+        let fleet = self.catalog.fleet_snapshot(scope).await?;
+        let current = fleet.currents.get(wait.name.as_str()).ok_or_else(none)?;
+        let CurrentState { number: state, revision, id } = *current;
         let now = Goal { revision, id, min: wait.min };
         let is_other_id = wait.id.as_ref().is_some_and(|wanted| !wanted.is_of(id));
         let is_later = wait.state.is_some_and(|wanted| state > wanted);
@@ -111,7 +114,7 @@ impl Registry {
             return ending(Ending::TimedOut, Tally::default(), Vec::new());
         }
         *goal = Some(now);
-        let (tally, failed) = self.fleet_tally(&wait.name, &now, wait.group.as_ref()).await?;
+        let (tally, failed) = self.tally(&fleet, &now, wait.group.as_ref());
         let how = match convergence::verdict(&tally) {
             Verdict::Converged => Ending::Converged,
             Verdict::Halted => Ending::Halted,

@@ -100,8 +100,9 @@ impl Registry {
     }
 
     async fn status_on(&self, host: &HostName, name: &str) -> Result<Option<HostStatus>> {
-        let name = Some(name.parse()?);
-        let fleet = match self.fleet_status(&FleetQuery { name, ..FleetQuery::default() }).await {
+        let (name, only) = (Some(name.parse()?), Some(host.clone()));
+        let query = FleetQuery { name, host: only, ..FleetQuery::default() };
+        let fleet = match self.fleet_status(&query).await {
             // The configuration has been deleted since the host's last report.
             Err(Error::NotFound(_)) => return Ok(None),
             other => other?,

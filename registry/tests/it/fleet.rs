@@ -2,6 +2,8 @@
 //! agents.
 
 mod fleet_operators;
+mod report_faults;
+mod wait_model;
 mod watcher;
 
 use std::io::Write as _;

@@ -119,17 +119,6 @@ pub async fn forget_state(transaction: &mut WriteTx, host: i64, configuration: &
 }
 
 impl Catalog {
-    /// The agents of a configuration on hosts that are not retired; without `name`, all agents.
-    pub async fn agents(&self, name: Option<&ConfigurationName>) -> Result<Vec<AgentRow>> {
-        Ok(match name {
-            Some(name) => {
-                let query = "SELECT * FROM agents WHERE configuration = $1";
-                sqlx::query_as(query).bind(name.as_str()).fetch_all(&self.scanners).await?
-            }
-            None => sqlx::query_as("SELECT * FROM agents").fetch_all(&self.scanners).await?,
-        })
-    }
-
     /// The agents of a host.
     pub async fn agents_of(&self, host: i64) -> Result<Vec<AgentRow>> {
         let query = "SELECT * FROM agents WHERE host = $1 ORDER BY configuration";

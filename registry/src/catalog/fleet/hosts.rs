@@ -93,6 +93,25 @@ pub async fn find(
     Ok(row.map(host))
 }
 
+/// At most `limit` hosts with names after `name`, in byte order.
+pub async fn after(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: Option<&HostName>,
+    limit: u64,
+    with_retired: bool,
+) -> Result<Vec<HostRow>> {
+    let query = format!(
+        "{COLUMNS} WHERE h.name > $1 AND ($2 OR h.retired IS NULL) ORDER BY h.name, h.host LIMIT $3"
+    );
+    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+        .bind(name.map_or("", HostName::as_str))
+        .bind(with_retired)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .fetch_all(&mut **transaction)
+        .await?;
+    Ok(rows.into_iter().map(host).collect())
+}
+
 async fn require(transaction: &mut Transaction<'_, Sqlite>, name: &HostName) -> Result<HostRow> {
     let none = || Error::NotFound(format!("host \"{name}\" not found; host list shows all"));
     find(transaction, name.as_str()).await?.ok_or_else(none)
@@ -143,17 +162,7 @@ impl Catalog {
         limit: u64,
         with_retired: bool,
     ) -> Result<Vec<HostRow>> {
-        let query = format!(
-            "{COLUMNS} WHERE h.name > $1 AND ($2 OR h.retired IS NULL) ORDER BY h.name, h.host \
-             LIMIT $3"
-        );
-        let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
-            .bind(after.map_or("", HostName::as_str))
-            .bind(with_retired)
-            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&self.scanners)
-            .await?;
-        Ok(rows.into_iter().map(host).collect())
+        self::after(&mut self.scan_tx().await?, after, limit, with_retired).await
     }
 
     /// Sets those of `labels` that have a value, and removes the others from the host.

@@ -37,20 +37,6 @@ impl Catalog {
         Ok(Some((number, current.revision, column(&current.hash)?)))
     }
 
-    /// The current state of each configuration: its name, number, revision and id.
-    pub async fn current_states(&self) -> Result<Vec<(String, u64, u64, Digest)>> {
-        let rows: Vec<(String, i64, i64, String)> = sqlx::query_as(
-            "SELECT c.name, c.current, c.revision, s.hash FROM configurations c \
-             JOIN states s ON s.history = c.history AND s.number = c.current ORDER BY c.name",
-        )
-        .fetch_all(&self.scanners)
-        .await?;
-        let state = |(name, number, revision, hash): (String, i64, i64, String)| {
-            Ok((name, number.cast_unsigned(), revision.cast_unsigned(), column(&hash)?))
-        };
-        rows.into_iter().map(state).collect()
-    }
-
     /// The number of the state to show to agents that only poll, by key and configuration. Such an
     /// agent does not name its host. So there is an entry only if all hosts with the key are held.
     pub async fn held_by_key(&self) -> Result<HashMap<(String, ConfigurationName), u64>> {

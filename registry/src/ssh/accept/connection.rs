@@ -3,7 +3,6 @@
 //! server stops.
 
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -11,7 +10,6 @@ use std::time::Duration;
 use deploy_store::escape;
 use russh::Disconnect;
 use russh::server::{Handle, RunningSession, run_stream};
-use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::sync::{oneshot, watch};
 use tokio::time::{sleep, timeout};
@@ -19,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::admission::AdmissionGuard;
 use super::algorithms::ID;
 use super::greeting::greet;
+use super::socket::Socket;
 use crate::caller::Client;
 use crate::ssh::activity::Activity;
 use crate::ssh::server::Server;
@@ -44,33 +43,28 @@ pub async fn run(
     stopped: watch::Receiver<bool>,
 ) {
     // The library's task cannot be ended from outside, but it ends when its socket is shut down.
-    let Ok(socket) = stream.as_fd().try_clone_to_owned() else { return };
-    if let Err(reason) = serve(server, stream, address, guard, stopped).await {
+    let _ = stream.set_nodelay(true);
+    let socket = Socket::new(stream);
+    if let Err(reason) = serve(server, socket.clone(), address, guard, stopped).await {
         tracing::debug!(%address, "connection ended: {reason}");
     }
-    sever(&socket);
-}
-
-fn sever(socket: &OwnedFd) {
-    // The peer may have closed the socket already.
-    let _ = shutdown(socket, Shutdown::Both);
+    socket.sever();
 }
 
 async fn serve(
     server: Arc<Server>,
-    stream: TcpStream,
+    socket: Socket,
     address: SocketAddr,
     mut guard: AdmissionGuard,
     stopped: watch::Receiver<bool>,
 ) -> Result<(), String> {
-    stream.set_nodelay(true).map_err(|err| err.to_string())?;
     let activity = Activity::begin(server.stall);
     let (login, logged_in) = oneshot::channel();
     let refused = Arc::new(AtomicBool::new(false));
     let (shared, flag) = (Arc::clone(&activity), Arc::clone(&refused));
     let mut handler = Session::new(Arc::clone(&server), address, shared, login, flag);
     let opening = async {
-        let (stream, ciphers, id) = greet(stream, ID).await.map_err(|err| err.to_string())?;
+        let (stream, ciphers, id) = greet(socket, ID).await.map_err(|err| err.to_string())?;
         handler.client = Client::of(&id);
         let session = run_stream(server.offers.to(&ciphers), stream, handler);
         let mut session = session.await.map_err(|err| err.to_string())?;

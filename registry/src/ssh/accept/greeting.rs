@@ -8,7 +8,8 @@ use std::task::{Context, Poll};
 
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+
+use super::socket::Socket;
 
 /// Longest identification of a client, including its line end.
 const MAX_ID: usize = 255;
@@ -22,7 +23,7 @@ const LISTS_BEFORE: usize = 2;
 /// A connection whose first bytes were already read. The library reads these bytes again.
 #[derive(Debug)]
 pub struct Greeted {
-    stream: TcpStream,
+    stream: Socket,
     replay: Bytes,
     /// Number of bytes to drop from the library's output: the server's identification, which was
     /// sent already.
@@ -31,7 +32,7 @@ pub struct Greeted {
 
 /// Sends `id` (with its line end) and reads the first bytes of the client. Returns the connection,
 /// the ciphers that the client offers in both directions, and the client's identification.
-pub async fn greet(mut stream: TcpStream, id: &str) -> io::Result<(Greeted, Vec<String>, String)> {
+pub async fn greet(mut stream: Socket, id: &str) -> io::Result<(Greeted, Vec<String>, String)> {
     stream.write_all(id.as_bytes()).await?;
     let mut heard = BytesMut::new();
     let id_end = read_until(&mut stream, &mut heard, |heard| {
@@ -57,7 +58,7 @@ pub async fn greet(mut stream: TcpStream, id: &str) -> io::Result<(Greeted, Vec<
 
 /// Reads until `complete` returns the end of the message.
 async fn read_until(
-    stream: &mut TcpStream,
+    stream: &mut Socket,
     heard: &mut BytesMut,
     complete: impl Fn(&[u8]) -> io::Result<Option<usize>>,
 ) -> io::Result<usize> {
@@ -140,7 +141,7 @@ impl AsyncWrite for Greeted {
 
 #[cfg(test)]
 mod tests {
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -173,7 +174,8 @@ mod tests {
         let sent = [b"SSH-2.0-x\r\n", &kexinit(&["k", "k", "a", "a", "m"])[..], b"more"].concat();
         client.write_all(&sent).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        let (mut greeted, ciphers, id) = greet(server, "SSH-2.0-me\r\n").await.unwrap();
+        let (mut greeted, ciphers, id) =
+            greet(Socket::new(server), "SSH-2.0-me\r\n").await.unwrap();
         assert_eq!((&*id, &ciphers[..]), ("SSH-2.0-x\r\n", &["a".to_owned()][..]));
         greeted.write_all(b"SSH-2.0-me\r\nthen").await.unwrap();
         let mut again = vec![0; sent.len()];
@@ -193,7 +195,7 @@ mod tests {
             let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
             client.write_all(&sent).await.unwrap();
             let (server, _) = listener.accept().await.unwrap();
-            let err = greet(server, "SSH-2.0-me\r\n").await.unwrap_err();
+            let err = greet(Socket::new(server), "SSH-2.0-me\r\n").await.unwrap_err();
             assert_eq!(err.kind(), io::ErrorKind::InvalidData);
         }
     }

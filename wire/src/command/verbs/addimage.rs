@@ -3,7 +3,9 @@
 
 use crate::command::given::Given;
 use crate::command::line::Line;
-use crate::command::verb::{CONFIGURATION, INPUT, JSON, UPPER_LAYER, Verb, switch};
+use crate::command::verb::{
+    CONFIGURATION, INPUT, JSON, OVERRIDE, OVERRIDE_FLAG, UPPER_LAYER, Verb, switch,
+};
 use crate::command::{Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
@@ -14,6 +16,7 @@ pub(in crate::command) const VERB: Verb = Verb {
             JSON,
             UPPER_LAYER,
             CONFIGURATION,
+            OVERRIDE_FLAG,
         ],
     examples: &["addimage -name app - < layers.json"],
     changes: true,
@@ -27,13 +30,15 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
         return Err(Refusal::usage(text.to_owned()));
     }
     let (name, layers) = (given.configuration_name()?, given.layers()?);
-    Ok(Command::AddImage { name, layers, json: given.is_set("json") })
+    let (json, overrides) = (given.is_set("json"), given.is_set(OVERRIDE));
+    Ok(Command::AddImage { name, layers, json, overrides })
 }
 
 pub(in crate::command) fn write(command: &Command, line: &mut Line) {
-    let Command::AddImage { name, layers, json } = command else { return };
+    let Command::AddImage { name, layers, json, overrides } = command else { return };
     line.flag("name", name.as_str());
     line.layers(layers);
     line.switch("json", *json);
+    line.switch(OVERRIDE, *overrides);
     line.switch(INPUT, true);
 }

@@ -4,7 +4,10 @@ use deploy_store::{ComponentName, ConfigurationName, VersionName};
 
 use crate::command::given::Given;
 use crate::command::line::Line;
-use crate::command::verb::{CONFIGURATION, DRY_RUN, Flag, QUIET, QUIET_FLAG, UPPER_LAYER, Verb, switch, text};
+use crate::command::verb::{
+    CONFIGURATION, DRY_RUN, Flag, OVERRIDE, OVERRIDE_FLAG, QUIET, QUIET_FLAG, UPPER_LAYER, Verb,
+    switch, text,
+};
 use crate::command::{Command, Refusal};
 use crate::image::Compression;
 
@@ -19,6 +22,7 @@ pub(in crate::command) const VERB: Verb = Verb {
             UPPER_LAYER,
             switch(DRY_RUN, "as -dry-run"),
             Flag { about: "configuration name (default: the name of the image)", ..CONFIGURATION },
+            OVERRIDE_FLAG,
             text("platform", "which platform, as in linux/arm64/v8"),
             QUIET_FLAG,
         ],
@@ -49,6 +53,8 @@ pub struct Import {
     pub dry_run: bool,
     /// Whether to show no progress.
     pub quiet: bool,
+    /// Whether to change the configuration even if it is frozen.
+    pub overrides: bool,
 }
 
 pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
@@ -69,12 +75,14 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
         image_config: given.is_set("image-config"),
         dry_run: given.is_set(DRY_RUN) || given.is_set("dry-run"),
         quiet: given.is_set(QUIET),
+        overrides: given.is_set(OVERRIDE),
     }))
 }
 
 pub(in crate::command) fn write(command: &Command, line: &mut Line) {
     let Command::Import(import) = command else { return };
-    let Import { name, image, platform, layers, compress, image_config, dry_run, quiet } = import;
+    let Import { name, image, platform, layers, compress, image_config, dry_run, quiet, overrides } =
+        import;
     line.maybe("name", name.as_ref().map(ConfigurationName::as_str));
     line.maybe("image", image.as_ref());
     line.maybe("platform", platform.as_ref());
@@ -82,6 +90,7 @@ pub(in crate::command) fn write(command: &Command, line: &mut Line) {
     line.layers(layers);
     line.switch("image-config", *image_config);
     line.switch(DRY_RUN, *dry_run);
+    line.switch(OVERRIDE, *overrides);
     line.switch(QUIET, *quiet);
 }
 

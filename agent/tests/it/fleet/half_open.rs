@@ -1,0 +1,64 @@
+//! Connections that neither end has closed, and over which nothing arrives any more.
+
+use std::process::Child;
+use std::time::{Duration, Instant};
+
+use super::host;
+use crate::bench::{Agent, Bench, says};
+
+/// Each side takes a connection for dead after 90 seconds of silence.
+const NOTICED: Duration = Duration::from_secs(90 + 20);
+
+fn signal(process: &Child, signal: &str) {
+    rustix::process::kill_process(
+        rustix::process::Pid::from_child(process),
+        match signal {
+            "stop" => rustix::process::Signal::STOP,
+            _ => rustix::process::Signal::CONT,
+        },
+    )
+    .unwrap();
+}
+
+#[track_caller]
+fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !done() {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// A stopped program keeps its connections, and its kernel still acknowledges what arrives.
+#[test]
+fn silent_connection_is_noticed_on_both_sides() {
+    let benches = [Bench::new(), Bench::new()];
+    let agents = benches.each_ref().map(|bench| {
+        bench.first_configuration();
+        let agent = Agent::watching(bench, &[]);
+        bench.deployed("v01");
+        super::reports_done(bench);
+        agent
+    });
+    let watching =
+        |bench: &Bench| says(bench, &["status", "-json"], 0, "").json()["watching"] == true;
+    let [silent_registry, silent_agent] = &benches;
+    within(NOTICED, "it watches", || watching(silent_registry));
+    signal(&silent_registry.registry.process, "stop");
+    signal(&agents[1].process, "stop");
+    within(NOTICED, "the agent notices", || !watching(silent_registry));
+    let log = silent_registry.agent_log();
+    assert!(log.contains("the registry is silent for 90 seconds"), "{log}");
+    within(NOTICED, "the registry notices", || host(silent_agent)["connected"] == false);
+    // Both come back by themselves.
+    signal(&silent_registry.registry.process, "continue");
+    signal(&agents[1].process, "continue");
+    for bench in &benches {
+        super::change(bench, "v02", "two\n");
+    }
+    for bench in &benches {
+        within(NOTICED, "the change is confirmed", || host(bench)["done"] == true);
+        assert_eq!(host(bench)["connected"], true);
+    }
+    agents.map(Agent::stop);
+}

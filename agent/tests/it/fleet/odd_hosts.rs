@@ -1,0 +1,123 @@
+//! Hosts whose clock is wrong, that were renamed, or that were restored from a snapshot.
+
+use std::fs::File;
+use std::process::{Child, Command};
+
+use deploy_testing::eventually;
+use serde_json::json;
+
+use super::{change, document, host, kill, reports_done};
+use crate::bench::{Agent, Bench};
+
+fn has_faketime() -> bool {
+    let found = Command::new("faketime").arg("--version").output().is_ok();
+    assert!(found || std::env::var_os("CI").is_none(), "faketime is missing");
+    found
+}
+
+/// Runs `command` with a clock that differs by `offset`.
+fn with_clock(command: &Command, offset: &str) -> Command {
+    let mut shifted = Command::new("faketime");
+    shifted.args(["-f", offset]).arg(command.get_program()).args(command.get_args());
+    shifted.current_dir(command.get_current_dir().unwrap());
+    shifted
+}
+
+/// The registry stamps all times itself, and agents send only durations.
+#[test]
+fn clock_that_is_a_day_off_changes_nothing() {
+    if !has_faketime() {
+        return;
+    }
+    for offset in ["-1d", "+1d"] {
+        let bench = Bench::new();
+        bench.first_configuration();
+        let log = File::create(bench.path("agent.log")).unwrap();
+        let agent = bench.agent(&["-poll", "1h", "-host", "web-01"]);
+        let mut agent = with_clock(&agent, offset).stderr(log).spawn().unwrap();
+        reports_done(&bench);
+        change(&bench, "v02", "two\n");
+        bench.deployed("v02");
+        reports_done(&bench);
+        let began = document(&bench, "why -host web-01 -json")["configurations"][0]["attempts"][0]
+            ["began"]
+            .clone();
+        let began: jiff::Timestamp = began.as_str().unwrap().parse().unwrap();
+        let age = jiff::Timestamp::now().duration_since(began).as_secs();
+        assert!((0..600).contains(&age), "{offset}: the deploy began {age} s ago");
+        kill(&mut agent);
+    }
+}
+
+#[test]
+fn renamed_host_is_a_new_host_and_the_old_one_is_retired_by_hand() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::watching(&bench, &[]);
+    reports_done(&bench);
+    agent.stop();
+    let start = || -> Child {
+        let log = File::create(bench.path("agent.log")).unwrap();
+        bench.agent(&["-poll", "1h", "-host", "db-01"]).stderr(log).spawn().unwrap()
+    };
+    let mut agent = start();
+    eventually("both names are there", || {
+        let fleet = document(&bench, "fleet -name project1 -json");
+        let shown: Vec<_> = fleet["hosts"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|host| (host["host"].clone(), host["connected"].clone(), host["done"].clone()))
+            .collect();
+        shown
+            == [
+                (json!("db-01"), json!(true), json!(true)),
+                (json!("web-01"), json!(false), json!(true)),
+            ]
+    });
+    change(&bench, "v02", "two\n");
+    bench.deployed("v02");
+    // The old name would hold up every wait.
+    let wait = |code: i32| {
+        let output = bench.operator_output("ssh", &["wait -name project1 -timeout 1s"], "");
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+    };
+    eventually("the new name confirms", || host(&bench)["done"] == true);
+    wait(7);
+    bench.operator("ssh", &["host retire web-01"], "");
+    wait(0);
+    kill(&mut agent);
+}
+
+#[test]
+fn host_restored_from_a_snapshot_catches_up() {
+    let bench = Bench::new();
+    bench.first_configuration();
+    let agent = Agent::watching(&bench, &[]);
+    reports_done(&bench);
+    agent.stop();
+    let copy = |from: &str, to: &str| {
+        let mut command = Command::new("cp");
+        command.args(["-a", from, to]).current_dir(bench.temp.path());
+        assert!(command.status().unwrap().success());
+    };
+    copy("a1", "saved-dir");
+    copy("state.json", "saved-state");
+    let agent = Agent::watching(&bench, &[]);
+    for version in ["v02", "v03"] {
+        change(&bench, version, "later\n");
+        bench.deployed(version);
+        reports_done(&bench);
+    }
+    agent.stop();
+    let runs = bench.runs();
+    std::fs::remove_dir_all(bench.path("a1")).unwrap();
+    copy("saved-dir", "a1");
+    copy("saved-state", "state.json");
+    let agent = Agent::watching(&bench, &[]);
+    bench.deployed("v03");
+    reports_done(&bench);
+    assert_eq!(bench.runs(), runs + 1);
+    assert_eq!(host(&bench)["duplicate"], false);
+    agent.stop();
+}

@@ -158,8 +158,8 @@ async fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>)
         ) => Some(None),
         Err(err) => Some(Some(err.to_string())),
     };
-    // The report has the registry's configuration only after a failure. Otherwise this
-    // configuration is deployed or held, and nothing has to be written.
+    // The report names the registry's configuration only after a failure, or while the agent holds
+    // or has rejected this configuration.
     let waits = matches!(ended, Ok(Outcome::Held | Outcome::Rejected) | Err(_));
     let report = agent.report.clone();
     let update = move || {

@@ -124,7 +124,8 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
         // configuration, and there is nothing to roll back to.
         let mut left = deployed.filter(|deployed| deployed.id() != new.id());
         if gated {
-            // This comes before the state file: if the agent dies, the next agent runs the gate.
+            // The agent records the gate before it writes the state file. If the agent dies in
+            // between, the next agent runs the gate.
             let back = note_gate(&dir, left.as_ref(), &new)?;
             left = left.filter(|left| Some(left.id()) == back);
         }

@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn offer_is_new_only_if_it_says_something_else() {
+    fn offer_is_new_only_if_its_content_differs() {
         let offers = Offers::default();
         assert!(offers.take(offer(1, 0)) && !offers.take(offer(1, 500)));
         assert!(offers.take(offer(2, 0)) && offers.take(Offer { retries: 1, ..offer(2, 0) }));

@@ -32,8 +32,8 @@ fn umount(at: &Path) {
 }
 
 #[test]
-fn mount_below_a_root_is_untouched_and_blocks_nothing() {
-    if !in_own_mounts("mounts::mount_below_a_root_is_untouched_and_blocks_nothing") {
+fn mount_below_a_root_stays_untouched_while_the_agent_deploys() {
+    if !in_own_mounts("mounts::mount_below_a_root_stays_untouched_while_the_agent_deploys") {
         return;
     }
     for (dir, link) in directories().iter().flat_map(|dir| ["auto", "copy"].map(|it| (dir, it))) {

@@ -145,7 +145,7 @@ fn running_go_agent_is_reported_and_left_alone() {
 }
 
 #[test]
-fn every_configuration_of_a_go_registry_deploys() {
+fn agent_deploys_every_configuration_of_a_go_registry() {
     let site = site();
     for (n, name) in ["project1", "service-2", "odd: name"].into_iter().enumerate() {
         let dir = format!("new{n}");

@@ -201,7 +201,7 @@ fn unquote(value: &str) -> Result<&str, String> {
         .strip_prefix('"')
         .and_then(|value| value.strip_suffix('"'))
         .filter(|value| !value.contains('"'))
-        .ok_or_else(|| format!("value {value:?} must stand in quotes"))
+        .ok_or_else(|| format!("value {value:?} must be in quotes"))
 }
 
 /// Parses `YYYYMMDD[Z]` or `YYYYMMDDHHMM[SS][Z]` (see sshd(8)). Without the Z, the time is local.

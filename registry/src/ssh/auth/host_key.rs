@@ -76,8 +76,8 @@ fn read(mut file: &File) -> Result<PrivateKey, String> {
             "has a passphrase, which a server cannot ask for; remove the passphrase".to_owned()
         }
         err => format!(
-            "is no private key that can be read ({err}); restore it, \
-             or remove it to have a new one made"
+            "cannot be read as a private key ({err}); restore it, \
+             or remove it, so that the registry makes a new one"
         ),
     })
 }

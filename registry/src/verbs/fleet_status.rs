@@ -103,7 +103,7 @@ pub struct HostStatus {
     pub last_seen: Timestamp,
     /// Whether several agents report under this name.
     pub duplicate: bool,
-    /// Why an operator holds the host, if one does.
+    /// Why an operator holds the host; `None` if no operator holds it.
     pub held: Option<String>,
     /// The reason for the failure of the deploy, as one word.
     pub reason: Option<&'static str>,
@@ -157,7 +157,8 @@ impl Registry {
         Ok(FleetStatus { configurations, hosts, more })
     }
 
-    /// Counts the hosts of a configuration by their standing towards `goal`.
+    /// Counts the hosts of a configuration that have confirmed `goal`, have failed, are absent, or
+    /// are held. Also returns the names of the hosts that have failed.
     pub async fn fleet_tally(
         &self,
         name: &ConfigurationName,

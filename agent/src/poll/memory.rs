@@ -109,8 +109,8 @@ impl Memory {
         }
     }
 
-    /// Waits for the time of the next cycle, and serves requests meanwhile. A new offer, or the loss
-    /// of the watch, ends the wait earlier.
+    /// Waits for the time of the next cycle, and serves requests meanwhile. A new offer ends the
+    /// wait earlier, and so does the loss of the watch.
     pub(super) async fn idle(
         &mut self,
         agent: &Agent,

@@ -72,8 +72,8 @@ pub fn from_text(
                 Some(entry) => entries.push(entry),
                 None => {
                     tracing::warn!(
-                        "an access list has {:?}, whom this machine does not know: the list is \
-                         left out",
+                        "an access list has {:?}, whose user or group this machine does not \
+                         know: the list is left out",
                         lossy(part)
                     );
                     return Ok(None);

@@ -8,8 +8,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
 
-/// Maximum number of agents that are remembered. Above it, the registry forgets those whose last
-/// poll is oldest.
+/// Maximum number of agents that the registry remembers. If there are more, it forgets the agents
+/// whose last polls are oldest.
 const MOST: usize = 20_000;
 
 /// An agent that only polls. Two agents that share all these fields count as one.

@@ -30,6 +30,7 @@ pub async fn execute(
         Command::Fleet { name, group, phase, behind, after, limit, json } => {
             let query = FleetQuery {
                 name: name.clone(),
+                host: None,
                 group: group.clone(),
                 phase: *phase,
                 behind: *behind,

@@ -345,13 +345,19 @@ fn names(dir: &Path) -> impl Iterator<Item = String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
+/// How often the list of locks is read. The kernel gives out the list in parts. If other locks come
+/// and go between two parts, a lock may be missing from the list.
+const LOCK_READS: usize = 5;
+
 /// The process that holds the agent's lock on the directory. The function does not take the lock,
 /// because an agent that starts meanwhile would then fail.
 fn holder(dir: &fs::Metadata) -> Option<u32> {
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    locks.lines().find_map(|line| {
-        let (pid, inode) = holder_of(line)?;
-        (inode == dir.st_ino() && has_open(pid, dir)).then_some(pid)
+    (0..LOCK_READS).find_map(|_| {
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        locks.lines().find_map(|line| {
+            let (pid, inode) = holder_of(line)?;
+            (inode == dir.st_ino() && has_open(pid, dir)).then_some(pid)
+        })
     })
 }
 

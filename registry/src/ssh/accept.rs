@@ -5,4 +5,4 @@ pub(super) mod admission;
 pub(super) mod algorithms;
 pub(super) mod connection;
 mod greeting;
-mod socket;
+mod shared_socket;

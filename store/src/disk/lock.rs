@@ -59,11 +59,15 @@ fn holder(path: &Path) -> Option<u32> {
     let meta = fs::metadata(path).ok()?;
     let (major, minor) = (rustix::fs::major(meta.st_dev()), rustix::fs::minor(meta.st_dev()));
     let inode = format!("{major:02x}:{minor:02x}:{}", meta.st_ino());
-    let locks = fs::read_to_string("/proc/locks").ok()?;
-    let line = locks.lines().find(|line| line.contains("FLOCK") && line.contains(&inode))?;
-    let fields: Vec<&str> = line.split_whitespace().collect();
-    let at = fields.iter().position(|field| *field == inode)?;
-    fields.get(at.checked_sub(1)?)?.parse().ok()
+    // The kernel gives out the list in parts, and may leave out a lock while other locks come and
+    // go. So the list is read several times.
+    (0..5).find_map(|_| {
+        let locks = fs::read_to_string("/proc/locks").ok()?;
+        let line = locks.lines().find(|line| line.contains("FLOCK") && line.contains(&inode))?;
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let at = fields.iter().position(|field| *field == inode)?;
+        fields.get(at.checked_sub(1)?)?.parse().ok()
+    })
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ fn failure_on_one_of_twenty_hosts_is_told_at_once() {
     });
     bench.add_version("config", "v2", "conf", "bad on one host\n");
     let began = Instant::now();
-    let line = "changeconf -name project1 -component config -version v2 -wait 60s";
+    let line = "changeconf -name project1 -component config -version v2 -wait -timeout 60s";
     let output = bench.operator_output("ssh", &[line], "");
     let took = began.elapsed();
     let told = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -17,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::admission::AdmissionGuard;
 use super::algorithms::ID;
 use super::greeting::greet;
-use super::socket::Socket;
+use super::shared_socket::Socket;
 use crate::caller::Client;
 use crate::ssh::activity::Activity;
 use crate::ssh::server::Server;

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-use super::socket::Socket;
+use super::shared_socket::Socket;
 
 /// Longest identification of a client, including its line end.
 const MAX_ID: usize = 255;

@@ -172,7 +172,7 @@ pub async fn take_over(
         address: "here".to_owned(),
         command: "import-state".to_owned(),
         now,
-        overrides: false,
+        overrides: false, rolling: Rolling::default(),
     };
     // The import moves damaged files before it writes its note. If the import is interrupted, the
     // next import finds these files missing, which is correct.

@@ -77,7 +77,7 @@ fn change() -> Change {
         address: "here".into(),
         command: "test".into(),
         now: Timestamp::now(),
-        overrides: false,
+        overrides: false, rolling: Rolling::default(),
     }
 }
 

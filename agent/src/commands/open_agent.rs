@@ -144,6 +144,7 @@ pub(super) fn session(flags: &Flags) -> Session {
         user: USER.to_owned(),
         keys: Keys::File(flags.key.clone()),
         host: HostKey::Fingerprint(flags.fp.clone()),
+        declared: (!flags.no_watch).then(|| identity::host(flags.host.as_ref())),
         timeout: CONNECT_TIMEOUT,
     })
 }

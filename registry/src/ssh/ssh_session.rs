@@ -40,6 +40,8 @@ pub struct Session {
     server: Arc<Server>,
     address: SocketAddr,
     activity: Arc<Activity>,
+    /// The host that an agent has declared over this connection.
+    declared: Arc<OnceLock<HostName>>,
     login: Option<oneshot::Sender<Login>>,
     refused: Arc<AtomicBool>,
     who: Option<(Identity, Caller)>,
@@ -84,7 +86,8 @@ impl Session {
         let login = Some(login);
         let open = HashMap::new();
         let client = Client::Ssh;
-        Self { client, server, address, activity, login, refused, who: None, channels, open }
+        let (who, declared) = (None, Arc::default());
+        Self { client, server, address, activity, declared, login, refused, who, channels, open }
     }
 
     fn identify(&self, user: &str, proof: &Proof, algorithm: &Algorithm) -> Option<Identity> {
@@ -231,6 +234,7 @@ impl Handler for Session {
             role: identity.role,
             caller: caller.clone(),
             address: self.address.ip(),
+            declared: Arc::clone(&self.declared),
         };
         tokio::spawn(async move {
             let served = tokio::spawn(channel::run(channel, started, context)).await;
@@ -289,6 +293,14 @@ impl Handler for Session {
                 opened.progress = value.parse().ok();
                 ssh.channel_success(id)
             }
+            Some(_) if name == HOST => match value.parse() {
+                Ok(host) => {
+                    // The first declaration counts.
+                    let _ = self.declared.set(host);
+                    ssh.channel_success(id)
+                }
+                Err(_) => ssh.channel_failure(id),
+            },
             _ => ssh.channel_failure(id),
         }
     }

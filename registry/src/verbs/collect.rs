@@ -233,7 +233,7 @@ impl Registry {
             let now = Timestamp::now();
             let address = String::new();
             let change =
-                Change { user: own(), key: own(), address, command, now, overrides: false };
+                Change { user: own(), key: own(), address, command, now, overrides: false, rolling: Rolling::default() };
             self.catalog.audit_change(&change, 0, "").await?;
         }
         Ok(thinned)

@@ -46,20 +46,27 @@ impl Catalog {
     /// The fleet at this moment. If there is no configuration with the name in `scope`, there is no
     /// current state.
     pub async fn fleet_snapshot(&self, scope: Scope<'_>) -> Result<FleetSnapshot> {
-        let mut transaction = self.scan_tx().await?;
+        read(&mut self.scan_tx().await?, scope).await
+    }
+}
+
+/// Reads the fleet.
+pub async fn read(
+    transaction: &mut Transaction<'_, Sqlite>,
+    scope: Scope<'_>,
+) -> Result<FleetSnapshot> {
         let name = scope.name.map_or("", |name| name.as_str());
-        let currents = currents(&mut transaction, name).await?;
+        let currents = currents(transaction, name).await?;
         let found = match scope.host {
-            Some(host) => hosts::find(&mut transaction, host.as_str()).await?.into_iter().collect(),
-            None => hosts::after(&mut transaction, None, u64::MAX, false).await?,
+            Some(host) => hosts::find(transaction, host.as_str()).await?.into_iter().collect(),
+            None => hosts::after(transaction, None, u64::MAX, false).await?,
         };
         let number = scope.host.map(|_| found.first().map_or(-1, |host| host.number));
         let hosts: HashMap<i64, HostRow> =
             found.into_iter().map(|host| (host.number, host)).collect();
-        let mut agents = agents(&mut transaction, name, number).await?;
+        let mut agents = agents(transaction, name, number).await?;
         agents.retain(|agent| hosts.contains_key(&agent.host));
         Ok(FleetSnapshot { currents, hosts, agents })
-    }
 }
 
 /// The agents of one host or of all hosts; all of them if `name` is empty.

@@ -89,7 +89,7 @@ impl World {
             address: text(),
             command: text(),
             now: self.now,
-            overrides: false,
+            overrides: false, rolling: Rolling::default(),
         }
     }
 

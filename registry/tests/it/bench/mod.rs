@@ -26,7 +26,7 @@ pub fn change() -> Change {
         address: "127.0.0.1:1".into(),
         command: "test".into(),
         now: Timestamp::now(),
-        overrides: false,
+        overrides: false, rolling: Rolling::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! The load of `scripts/bench-load` on a registry. Many agents stay connected and poll from time to
 //! time. At the same time, operators upload archives, bind them to versions and delete the
-//! versions, and downloads, `gc` and `verify` run. Then the program makes more and more polls,
-//! until the registry is too slow.
+//! versions. Downloads, `gc` and `verify` run, too. Then the program raises the rate of polls until
+//! the registry is too slow.
 //!
 //! `deploy-load ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS POLLS-A-SECOND SECONDS`
 

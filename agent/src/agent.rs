@@ -63,13 +63,12 @@ pub struct Agent {
 #[derive(Debug, Default)]
 pub struct Spares {
     pub(crate) busy: Arc<AtomicBool>,
-    /// Id of the configuration that the last spare was made for, even if the spare could not be
-    /// made.
+    /// Id of the configuration for which the agent last began a spare. The spare may have failed.
     pub(crate) wanted: Mutex<Option<Digest>>,
 }
 
-/// While this value exists, a spare is being made. A panic also drops the value, so that `gc` does
-/// not wait forever.
+/// While this value exists, a spare is being made. A panic also drops the value, so `gc` does not
+/// wait forever.
 pub(crate) struct Busy(pub(crate) Arc<AtomicBool>);
 
 impl Drop for Busy {

@@ -15,7 +15,7 @@ pub struct Backoff {
 
 impl Backoff {
     /// The wait after the `failures`-th failure in a row. Depending on `fraction` (0 to 1), the
-    /// wait is between half and all of the doubled time. So the agents of a fleet do not return all
+    /// wait is between half and all of the doubled time. So the agents of a fleet do not all return
     /// at once.
     pub fn delay(&self, failures: u32, fraction: f64) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1));

@@ -1,5 +1,5 @@
-//! `verify -repair`: quarantines damaged files of the cache, and extracts or downloads their layers
-//! again. `verify -repair` does not repair roots, because services use them.
+//! `verify -repair` quarantines damaged files of the cache, and extracts or downloads their layers
+//! again. It does not repair roots, because services use them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -198,7 +198,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn repair_is_described_by_what_became_of_the_layers() {
+    fn repair_text_says_what_happened_to_the_layers() {
         let [a, b] = ["a", "b"].map(|text| Digest::of(text.as_bytes()));
         let aside = |layers: &[Digest], links| Aside {
             path: "objects/aa/x".into(),

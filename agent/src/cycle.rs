@@ -1,7 +1,8 @@
 //! A cycle reads the agent's records, asks the registry, decides, and acts on the decision.
 //!
 //! A deploy has five steps: `preflight`, `prepare`, `switch`, `check_health`, `finish`. Only this
-//! file, `redeploy` and `deploy_previous` (a rollback) run them; the agent does not check a rollback.
+//! file, `redeploy` and `deploy_previous` run them. `deploy_previous` is a rollback, and a rollback
+//! has no health gate.
 
 mod check_health;
 pub mod decision;
@@ -45,19 +46,19 @@ pub async fn run(
     waiting: Option<&Configuration>,
     offered: &mut Option<Digest>,
 ) -> Result<Outcome> {
-    // Whatever is announced from here on may come too late for this cycle.
+    // This cycle may not see an offer that arrives after this line.
     let mut newer = agent.superseded.subscribe();
     let Records { deployed, hold, unproven } = read_records(agent).await?;
     let deployed_id = deployed.as_ref().map(Configuration::id);
     if let Some(hold) = hold.as_ref().filter(|hold| hold.is_unfinished(deployed_id)) {
-        // The completion of a rollback does not depend on the registry, which may be unreachable.
+        // The agent completes the rollback without the registry, which may be unreachable.
         return health_outcome::resume(agent, session, hold).await;
     }
     let needs_redeploy = redeploy::is_needed(agent, deployed_id).await;
     let wanted = match wanted::ask(agent, session).await {
         Ok(wanted) => wanted,
         Err(err) => {
-            // Neither does the end of an interrupted gate.
+            // The agent also completes an interrupted gate without the registry.
             let interrupted = unproven.is_some_and(|it| it.is_of(deployed_id) && !it.is_rejected());
             let Some(deployed) = deployed.filter(|_| interrupted && !needs_redeploy) else {
                 return Err(err);
@@ -123,7 +124,7 @@ fn report(agent: &Agent, known: &Known<'_>, decision: &Decision<'_>, wanted: &Wa
     outcome
 }
 
-/// Acts on a decision. Returns how the cycle ends if it does not end as the decision says.
+/// Acts on a decision. Returns an outcome only if the cycle ends differently from the decision.
 async fn act(
     agent: &Agent,
     session: &mut Session,
@@ -149,7 +150,7 @@ async fn act(
         Action::Deploy(change) => {
             announce(change, target);
             begin();
-            // The registry may have said when to begin.
+            // The registry may have set a start time.
             if wanted.is_pushed && !agent.offers.wait_to_start().await {
                 return Ok(Some(Outcome::Superseded));
             }
@@ -161,7 +162,7 @@ async fn act(
     health_outcome::check(agent, session, gate, newer).await
 }
 
-/// What the agent knows from its directory.
+/// The agent's records, read from its directory.
 struct Records {
     deployed: Option<Configuration>,
     /// The hold that a rollback left.
@@ -178,7 +179,7 @@ async fn read_records(agent: &Agent) -> Result<Records> {
         let hold = RollbackHold::read(&dir)?;
         let unproven = Unproven::read(&dir);
         if unproven.is_some() && !has_gate {
-            // An agent without checks has nothing to prove.
+            // Without checks, the record has no use.
             unproven::remove(&dir)?;
         }
         Ok(Records { deployed, hold, unproven: unproven.filter(|_| has_gate) })
@@ -193,7 +194,8 @@ async fn lift_hold(agent: &Agent, id: Digest) -> Result<()> {
     Ok(())
 }
 
-/// Ends the rejection of the deployed configuration. It has still not proven healthy.
+/// Ends the rejection of the deployed configuration. The configuration still has not proven
+/// healthy.
 async fn lift_rejection(agent: &Agent, id: Digest) -> Result<()> {
     tracing::info!(event = "released", %id, "the registry's configuration is now {id}: nothing is held any more");
     retry_rejected(agent).await?;

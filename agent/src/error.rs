@@ -68,7 +68,7 @@ pub enum Error {
     BadScriptEnvironment(script::Error),
     /// A download is needed, but no registry was given.
     #[error(
-        "not everything is in the cache, and no registry was named; give -addr, -fp and -key, or \
+        "a download is needed, but no registry was named; give -addr, -fp and -key, or \
          start the agent"
     )]
     NoRegistry,

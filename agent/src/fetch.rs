@@ -17,7 +17,8 @@ use crate::fetch::throttle::Throttle;
 
 /// Maximum number of downloads at a time. All use the same connection.
 const IN_FLIGHT: usize = 4;
-/// Duration after which a download counts as long, so that its size is worth a request.
+/// Duration after which a download counts as long. For a long download, the agent asks the registry
+/// for the size.
 const LONG: Duration = Duration::from_millis(500);
 
 /// What was downloaded.
@@ -111,7 +112,8 @@ pub async fn download(
     }
 }
 
-/// Tells the meter the size of a long download. A short download is not worth the requests.
+/// Passes the size of a long download to the meter. For a short download, the agent does not ask
+/// for the size.
 async fn expect(client: &Client, store: &Store, layers: Vec<Layer>) {
     tokio::time::sleep(LONG).await;
     let mut whole: u64 = 0;

@@ -439,7 +439,7 @@ mod tests {
     }
 
     #[test]
-    fn deadlines_of_the_health_gate_must_fit_into_each_other() {
+    fn health_minimum_and_successes_must_fit_in_the_deadline() {
         let fp = format!("SHA256:{}", "x".repeat(43));
         let check = |more: &str| {
             let line = format!("deploy-agent -name p -fp {fp} {more}");

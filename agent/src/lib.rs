@@ -48,7 +48,7 @@ pub mod health {
     mod wording;
 }
 
-/// The watch at the registry: offers come in, reports go out.
+/// The watch at the registry. The agent receives offers and sends reports over it.
 pub mod fleet {
     pub mod conversation;
     pub mod deploy_counts;

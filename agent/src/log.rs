@@ -43,7 +43,7 @@ fn for_people(entry: &Entry, now: Timestamp, zone: &TimeZone) -> String {
         (Some(event), "") => event,
         (_, message) => message,
     };
-    // A line break before a tab is this program's own, and stays. All other line breaks are
+    // A line break before a tab comes from this program, and stays. All other line breaks are
     // escaped.
     let text: Vec<String> = text.split("\n\t").map(printable).collect();
     format!("{}{}\n", entry.head(now, zone), text.join("\n\t"))

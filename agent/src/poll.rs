@@ -43,7 +43,7 @@ pub async fn run(
     let mut first = true;
     let mut asked: Option<Asked> = None;
     tokio::select! {
-        // A held host must not deploy, and only the offer says that the host is held.
+        // An agent of a held host must not deploy. Only the offer says whether the host is held.
         _ = tokio::time::timeout(FIRST_OFFER, agent.offers.settled()) => {}
         signal = agent.stop.requested() => return Ok(signal),
     }
@@ -77,7 +77,7 @@ pub async fn run(
     }
 }
 
-/// Runs a cycle. From time to time, also sweeps the cache, more often after a deploy.
+/// Runs a cycle. Also sweeps the cache from time to time; after a deploy, it sweeps more often.
 async fn cycle_and_sweep(
     agent: &Agent,
     session: &mut Session,
@@ -117,7 +117,7 @@ pub async fn once(agent: &Agent, session: &mut Session) -> Result<Outcome, Stopp
     ended.map_err(|err| Stopped::Error(Box::new(err)))
 }
 
-/// Runs cycles until one is not interrupted by a newer configuration.
+/// Runs cycles until a cycle ends without an interruption by a newer configuration.
 async fn decided_cycle(
     agent: &Agent,
     session: &mut Session,
@@ -158,8 +158,8 @@ async fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>)
         ) => Some(None),
         Err(err) => Some(Some(err.to_string())),
     };
-    // The report has the registry's configuration only after a failure. Otherwise this
-    // configuration is deployed or held, and nothing has to be written.
+    // The report names the registry's configuration only after a failure, or while the agent holds
+    // or has rejected this configuration.
     let waits = matches!(ended, Ok(Outcome::Held | Outcome::Rejected) | Err(_));
     let report = agent.report.clone();
     let update = move || {

@@ -11,8 +11,8 @@
 //!   of files.
 //!
 //! All three restrictions apply to a thread and to the threads that it starts, and cannot be
-//! undone. So confined work gets a thread of its own. The deploy script is not confined, because an
-//! unconfined thread starts it.
+//! undone. Therefore confined work runs in a thread of its own. The deploy script is not confined,
+//! because an unconfined thread starts it.
 
 use std::fmt;
 use std::path::Path;
@@ -120,7 +120,7 @@ struct Confined {
 }
 
 impl Confinement {
-    /// No confinement.
+    /// Work that runs with this value is not confined.
     pub fn none() -> Self {
         Self(None)
     }
@@ -229,7 +229,7 @@ thread_local! {
 
 /// The sandbox of the calling thread.
 fn current_sandbox() -> Result<Sandbox, String> {
-    let failed = |err: rustix::io::Errno| format!("look at what is confined: {err}");
+    let failed = |err: rustix::io::Errno| format!("read the sandbox of a thread: {err}");
     let has = capabilities(None).map_err(failed)?;
     let has = has.effective | has.permitted;
     let named =
@@ -250,7 +250,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn confined_work_changes_nothing_outside_and_later_work_is_free() {
+    fn confined_work_changes_nothing_outside_and_later_work_is_unconfined() {
         let temp = tempfile::tempdir().unwrap();
         let (inside, outside) = (temp.path().join("in"), temp.path().join("out"));
         fs::create_dir(&inside).unwrap();
@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_in_confined_work_goes_on_outside() {
+    fn panic_in_confined_work_reaches_the_caller() {
         let temp = tempfile::tempdir().unwrap();
         let confinement = Confinement::to(temp.path(), Confine::Auto).unwrap();
         let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {

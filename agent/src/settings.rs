@@ -63,7 +63,7 @@ mod tests {
     use crate::records::agent_report::Reporter;
 
     #[test]
-    fn flags_that_are_not_given_are_those_of_the_last_agent() {
+    fn flags_that_are_not_given_have_the_values_of_the_last_agent() {
         let temp = tempfile::tempdir().unwrap();
         let settings = |more: &str| {
             let line = format!("deploy-agent gc -dir {} {more}", temp.path().display());

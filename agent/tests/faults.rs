@@ -108,12 +108,13 @@ impl World {
         let ids = self.wanted.iter().map(|(wanted, _)| wanted.id());
         assert!(ids.skip_while(|other| *other != id).any(|other| other == state.id()), "{what}");
         let root = dir.join("agent/unpacked").join(state.id().to_string());
-        assert!(root.exists(), "{what}: what is deployed is gone");
+        assert!(root.exists(), "{what}: the deployed root is gone");
     }
 }
 
-/// The directories to test, with link modes: a filesystem where syncs cost nothing, and other
-/// filesystems. The number says how many operations to skip between two faults.
+/// The directories to test, each with a link mode and a step. The first directories are on a
+/// filesystem where syncs cost nothing; the others are on other filesystems. A step of 3 makes
+/// every third operation fail.
 fn places() -> Vec<(PathBuf, LinkMode, u64)> {
     let memory = PathBuf::from("/dev/shm");
     let fast = if memory.is_dir() { memory } else { std::env::temp_dir() };

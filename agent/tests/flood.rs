@@ -1,4 +1,4 @@
-//! A hostile source makes as many connections and handshakes to a registry as it can. A real agent
+//! A hostile source opens as many connections and makes as many handshakes as it can. A real agent
 //! at another address still deploys, and the registry's memory stays small.
 
 #![allow(clippy::print_stdout, reason = "the test prints its figures")]
@@ -75,7 +75,7 @@ fn agent_deploys_during_a_flood_from_one_source() {
                     tokio::time::interval(Duration::from_millis(1000 / HANDSHAKES_A_SECOND));
                 while !over.load(Ordering::Relaxed) {
                     tick.tick().await;
-                    // Refused connections are made again.
+                    // The flood opens refused connections again.
                     half_open.retain(|stream: &TcpStream| {
                         let mut byte = [0];
                         !matches!(stream.try_read(&mut byte), Ok(0))
@@ -107,7 +107,7 @@ fn agent_deploys_during_a_flood_from_one_source() {
         assert!(took < Duration::from_secs(seconds), "a deploy took {took:?}");
         longest = longest.max(took);
         assert_eq!(bench.runs(), round, "{log}");
-        // The agent starts from nothing again.
+        // The agent starts with an empty directory again.
         fs::remove_dir_all(bench.path("a1")).unwrap();
         fs::remove_file(bench.path("state.json")).unwrap();
     }

@@ -1,8 +1,8 @@
 //! Simulates a power cut at every moment of a "day", which is a fixed list of work. Registry and
 //! agent run in a user-mode-linux guest on ext4, and dm-log-writes logs every write. The test
-//! mounts each state of the disk, and also states that have lost unflushed writes. The test checks
-//! that every acknowledged change is there, that every visible name is complete, and that the next
-//! start continues.
+//! mounts each state of the disk, and also states that have lost unflushed writes. In each state,
+//! every acknowledged change is there, every visible name is complete, and the next start
+//! continues.
 //!
 //! `scripts/test-crash` runs this test. Without `DEPLOY_TEST_CRASH`, the test only prints that it
 //! does not run.
@@ -31,7 +31,7 @@ use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Stor
 use log_writes::{Log, State};
 use trees::{Files, archive, files, read};
 
-/// Size of the guest's disk. A spare root must fit, and a spare leaves some room free.
+/// Size of the guest's disk. The disk must have room for a spare root, and some free room besides.
 const DISK: u64 = 256 << 20;
 const LOG: u64 = 2 << 30;
 /// Number of states with lost writes that are made before each flush.
@@ -139,7 +139,7 @@ impl Day {
             fs::write(out.join(name), bytes).unwrap();
         }
         fs::write(out.join("todo"), &self.todo).unwrap();
-        // The script runs long enough for a commit of the journal. That commit has the visible
+        // The script runs so long that the journal commits meanwhile. That commit has the visible
         // root, but no later change.
         fs::write(out.join("script"), "#!/bin/sh\nsleep 2\n").unwrap();
         fs::set_permissions(out.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
@@ -238,7 +238,7 @@ impl Day {
             let json = fs::read(disk.join("state.json")).unwrap();
             let id = Configuration::from_json(&json).unwrap().id();
             let right = self.states[at_least..].iter().any(|(state, _)| state.id() == id);
-            assert!(right, "what is deployed is older than {at_least}");
+            assert!(right, "the deployed configuration is older than {at_least}");
             assert!(dir.join("unpacked").join(id.to_string()).exists(), "root {id} is gone");
         } else if let Ok(json) = fs::read(disk.join("state.json")) {
             Configuration::from_json(&json).unwrap();
@@ -274,8 +274,7 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {errors}");
 }
 
-/// A directory where syncs cost nothing, if this directory has room for the guest's memory and
-/// disks.
+/// A directory in which syncs cost nothing, if there is room for the guest's memory and disks.
 fn roomy() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = Dir::open(memory).and_then(|dir| dir.free()).map_or(0, |(bytes, _)| bytes);
@@ -315,7 +314,7 @@ impl Drop for Mounted<'_> {
 #[test]
 fn power_cut_at_any_moment_loses_nothing() {
     if std::env::var_os("DEPLOY_TEST_CRASH").is_none() {
-        println!("NOT TESTED: power cuts; scripts/test-crash as root cuts it");
+        println!("NOT TESTED: power cuts; scripts/test-crash as root makes them");
         return;
     }
     let day = Day::new();
@@ -342,7 +341,7 @@ fn power_cut_at_any_moment_loses_nothing() {
                 }
             });
         }
-        // The channel must close when no worker is left, so this thread drops its receiver.
+        // The channel must close when the last worker has ended, so this thread drops its receiver.
         drop(take);
         Log::open(&log).replay(&base, LOSSY, seed, |disk, state| {
             // Each state has a file of its own, because a loop device may exist for a while after

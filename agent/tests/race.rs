@@ -1,6 +1,7 @@
 //! A race: root unpacks and builds roots in a directory that another user owns. At the same time,
 //! that user replaces the directory's contents with symlinks that lead outside, as fast as
-//! possible. Nothing outside changes. With `DEPLOY_TEST_ROUNDS=10000` the race is long.
+//! possible. Nothing outside changes. `DEPLOY_TEST_ROUNDS` sets the number of rounds; `10000` makes
+//! a long race.
 
 #![allow(clippy::print_stderr, reason = "skipped parts and figures are printed")]
 
@@ -86,7 +87,7 @@ impl Swapper {
         let mut said = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
         let swaps = said.lines().find_map(|line| line.strip_prefix(SWAPS)?.trim().parse().ok());
-        swaps.unwrap_or_else(|| panic!("who swaps said {said:?}"))
+        swaps.unwrap_or_else(|| panic!("the swapper printed {said:?}"))
     }
 }
 

@@ -22,10 +22,10 @@ use deploy_wire::client::Client;
 use crate::background::{Agents, Background};
 use crate::verb_steps::{VERBS, Verb};
 
-/// The minimum number of runs of a verb. They continue even after the verb's time is over, unless
-/// they take [`MUCH`] times as long.
+/// The minimum number of runs of a verb. These runs may take up to [`MUCH`] times the verb's time
+/// limit.
 const FEWEST: u32 = 3;
-/// See [`FEWEST`].
+/// The factor by which the first [`FEWEST`] runs may exceed the time limit.
 const MUCH: u32 = 5;
 /// The maximum number of errors of one kind that are printed.
 const SHOWN: usize = 3;
@@ -81,8 +81,8 @@ impl Seen {
     }
 }
 
-/// Repeats one verb with each of `numbers`, for `longest` at most; see [`FEWEST`]. At least `pause`
-/// is between the starts of two repetitions.
+/// Repeats one verb with each of `numbers`. `longest` is the time limit (see [`FEWEST`]). The
+/// starts of two repetitions are at least `pause` apart.
 async fn measure(
     client: &Client,
     verb: Verb,

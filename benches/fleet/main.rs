@@ -1,7 +1,7 @@
 //! The program that `scripts/bench-fleet` runs. It simulates a fleet: thousands of agents watch a
 //! configuration with the code of the real client, and report each offer as deployed.
 //!
-//! `deploy-fleet ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES IDLE-SECONDS [WAIT-FOR-FILE]`
+//! `deploy-fleet ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES SECONDS [FILE]`
 //!
 //! It measures the time from the start of an operator's change until each agent has the offer. It
 //! also measures the memory and processor time that an idle fleet costs the registry. If a file is
@@ -12,7 +12,7 @@
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
-    reason = "what is measured is shown with few digits"
+    reason = "the results have few digits"
 )]
 
 mod simulated_agent;

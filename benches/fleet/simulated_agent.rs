@@ -22,7 +22,7 @@ const PAUSE: Duration = Duration::from_millis(500);
 pub struct Fleet {
     connected: AtomicUsize,
     acknowledged: AtomicUsize,
-    /// When the change under measurement began, and how long its offer took to each agent.
+    /// When the change under measurement began, and how long its offer took to reach each agent.
     expected: Mutex<(Option<Instant>, Vec<Duration>)>,
 }
 
@@ -38,7 +38,7 @@ impl Fleet {
         self.expected.lock().unwrap().1.len()
     }
 
-    /// Ends the measurement. Returns how long the offer took to each agent.
+    /// Ends the measurement. Returns how long the offer took to reach each agent.
     pub fn take_times(&self) -> Vec<Duration> {
         let mut expected = self.expected.lock().unwrap();
         expected.0 = None;
@@ -136,7 +136,7 @@ async fn watch(
     }
 }
 
-/// Waits until `due`; for ever without a time.
+/// Waits until `due`, or forever if `due` is `None`.
 async fn wait_until(due: Option<Instant>) {
     match due {
         Some(due) => tokio::time::sleep_until(due.into()).await,

@@ -42,9 +42,9 @@ fn man() -> Command {
     )
 }
 
-/// Executes `arguments` (the program's name first) if they need nothing but `program`, the
-/// description of the command line. `names` says whether the program's completions complete names
-/// from a registry.
+/// Executes `arguments` if they are a subcommand of this module; otherwise returns `None`. The
+/// first argument is the program's name. `program` makes the description of the command line.
+/// `names` says whether the program's completions complete names from a registry.
 pub fn early(
     arguments: impl IntoIterator<Item = OsString>,
     program: impl FnOnce() -> Command,

@@ -206,12 +206,12 @@ mod tests {
 
     use super::*;
 
-    #[allow(clippy::unnecessary_wraps, reason = "what a look takes")]
+    #[allow(clippy::unnecessary_wraps, reason = "a look takes an option")]
     fn reading(stage: u64, done: u64, whole: Option<u64>) -> Option<Reading> {
         Some(Reading { stage, verb: "read", unit: Unit::Bytes, done, whole })
     }
 
-    #[allow(clippy::unnecessary_wraps, reason = "what a look returns")]
+    #[allow(clippy::unnecessary_wraps, reason = "a look returns an option")]
     fn line(text: &str) -> Option<Told> {
         Some(Told::Line(text.to_owned()))
     }

@@ -62,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn dashes() {
+    fn flags_get_one_dash() {
         for (text, want) in [
             ("  --addr <ADDR>", "  -addr <ADDR>"),
             ("\x1b[1m--addr\x1b[0m", "\x1b[1m-addr\x1b[0m"),

@@ -53,7 +53,7 @@ impl Flags {
         flags.words =
             words.into_iter().map(OsString::into_string).collect::<Result<_, _>>().map_err(
                 |word| {
-                    command.error(ErrorKind::InvalidUtf8, format!("{} is no text", word.display()))
+                    command.error(ErrorKind::InvalidUtf8, format!("{} is not text", word.display()))
                 },
             )?;
         Ok(flags)

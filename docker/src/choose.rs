@@ -170,7 +170,7 @@ fn index_of(archive: &Archive) -> Result<Vec<Descriptor>> {
     let of_index = |reason| Error::item("index.json", reason);
     match manifest::described(&document.bytes, "").map_err(of_index)? {
         Described::Index(list) => Ok(list),
-        Described::Manifest(_) => Err(of_index("is no index".to_owned())),
+        Described::Manifest(_) => Err(of_index("is not an index".to_owned())),
     }
 }
 
@@ -296,8 +296,8 @@ fn with_diff_id(archive: &Archive, diff_id: &str) -> Option<usize> {
 fn number(item: &Item, name: &str) -> Result<usize> {
     match item {
         Item::Layer(number) => Ok(*number),
-        Item::Document(_) => Err(Error::item(name, "is no layer but a document")),
-        Item::Link(_) => Err(Error::item(name, "is no layer but a link")),
+        Item::Document(_) => Err(Error::item(name, "is a document, not a layer")),
+        Item::Link(_) => Err(Error::item(name, "is a link, not a layer")),
         Item::Other(_, why) => Err(Error::item(name, format!("is a layer that {why}"))),
     }
 }
@@ -331,7 +331,7 @@ fn named<'a>(archive: &'a Archive, name: &str) -> Result<&'a Item> {
 fn document<'a>(item: &'a Item, name: &str) -> Result<&'a Document> {
     match item {
         Item::Document(document) => Ok(document),
-        _ => Err(Error::item(name, "is no JSON document of at most 4 MiB")),
+        _ => Err(Error::item(name, "is not a JSON document of at most 4 MiB")),
     }
 }
 

@@ -24,8 +24,8 @@ use crate::send::repack::needs;
 use crate::send::{Hashes, Part, Stage, unknown};
 pub use crate::to::{Committed, Destination};
 
-/// The total number of attempts. There are several, because known layers may disappear between the
-/// question which layers are known and the transaction.
+/// The total number of attempts. One attempt may not suffice, because a known layer may disappear
+/// before the transaction.
 const TRIES: u32 = 3;
 
 /// Imports an image.

@@ -3,8 +3,8 @@
 //! that unpacks the layers in order gets the image, even if the agent is older than this importer.
 //!
 //! All layers are put into one tree of paths. A removal is noted at the removed path, with the
-//! number of the layer that removes the path. What earlier layers have at or below this path is
-//! left out of the earlier layers. A member that a later layer replaces but does not remove stays.
+//! number of the layer that removes the path. The members that earlier layers have at or below
+//! this path are left out. A member that a later layer replaces but does not remove stays.
 //! So a layer depends on later layers only if they remove one of its members. The planner does not
 //! use the disk or the network.
 

@@ -170,7 +170,7 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .max_connections(connections)
         .acquire_timeout(LONGEST_WAIT)
         // Connections to a file do not become stale. The sqlx task that looks for stale connections
-        // may spin for ever (sqlx issue 3645). These two settings prevent that task.
+        // may spin forever (sqlx issue 3645). These two settings prevent that task.
         .idle_timeout(None)
         .max_lifetime(None)
         // If SQLite ends a transaction on its own, as on a full disk, sqlx still counts the
@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn readers_wait_for_no_writer_and_no_long_reader() {
+    async fn readers_wait_neither_for_a_writer_nor_for_a_long_reader() {
         let dir = tempfile::tempdir().unwrap();
         let catalog = open(dir.path()).await;
         deploy(&catalog, "v1").await;
@@ -279,8 +279,8 @@ mod tests {
         catalog.close().await;
     }
 
-    /// Readers and a writer run at once. A reader's document always includes every change that was
-    /// complete when the reader asked.
+    /// Readers and a writer run at the same time. A reader's document always includes every change
+    /// that was complete when the reader asked.
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn document_is_never_older_than_a_complete_change() {
         use std::sync::atomic::{AtomicU64, Ordering};

@@ -14,12 +14,12 @@ use crate::catalog::fleet::Event;
 use crate::console;
 use crate::registry::Registry;
 
-/// The name of the note in the catalogue with the number of the last event for which the program
-/// ran.
+/// The name of the note in the catalogue. The note has the number of the last event for which the
+/// program ran.
 const NOTE: &str = "event_program";
 /// Number of events that one query reads.
 const PAGE: u64 = 100;
-/// How often the registry looks for new events if no report has been written meanwhile.
+/// How often the registry looks for new events while it writes no reports.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long the program may take for one event.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -49,7 +49,7 @@ pub async fn run(registry: Arc<Registry>, program: PathBuf) {
                     if let Err(err) = registry.catalog.set_note(NOTE, &after).await {
                         tracing::warn!(
                             event = "event_program",
-                            "cannot note the last event: {err}"
+                            "cannot record the last event: {err}"
                         );
                     }
                 }
@@ -62,8 +62,8 @@ pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     }
 }
 
-/// The number of the last event for which the program ran. If it never ran, the number of the
-/// newest event.
+/// The number of the last event for which the program ran. If the program never ran, the function
+/// returns the number of the newest event.
 async fn first(registry: &Registry) -> u64 {
     loop {
         let last = match registry.catalog.note(NOTE).await {

@@ -107,8 +107,8 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                     all.blobs += verified.blobs;
                     all.bytes += verified.bytes;
                     all.findings.extend(verified.findings);
-                    // Each part reports again all findings that need no reading, so duplicates are
-                    // removed.
+                    // Each part repeats the findings that need no reading, so the registry removes
+                    // duplicates.
                     all.findings.sort();
                     all.findings
                         .dedup_by(|one, other| (one.kind, &one.path) == (other.kind, &other.path));

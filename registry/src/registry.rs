@@ -48,7 +48,7 @@ pub struct Settings {
     /// How many states of a configuration, with different trees, stay rollback targets.
     pub keep_states: usize,
     /// Age from which gc removes states and entries of the audit trail, unless a rollback may need
-    /// them. `None` keeps them for ever.
+    /// them. `None` keeps them forever.
     pub keep_history: Option<Duration>,
     /// How long an upload waits to be bound, and how long an unneeded blob is kept.
     pub grace: Duration,

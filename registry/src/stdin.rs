@@ -93,7 +93,7 @@ impl Input {
                 Ok(None)
             }
             None => {
-                let text = "standard input was cut off: the client went away";
+                let text = "standard input was cut off: the client disconnected";
                 Err(io::Error::new(io::ErrorKind::UnexpectedEof, text))
             }
         }

@@ -1,6 +1,6 @@
-//! Makes every disk operation of every verb fail, or be the last operation before a crash. After
-//! each fault, three things must hold. No acknowledged change is missing. There is no damage except
-//! the injected damage. The verb can be repeated.
+//! Makes every disk operation of every verb fail, or makes it the last operation before a crash.
+//! After each fault, no acknowledged change is missing, and there is no damage except the injected
+//! damage. The verb can be repeated.
 
 #![allow(clippy::print_stdout, reason = "the test prints the number of steps")]
 
@@ -80,7 +80,7 @@ impl World {
         self.damaged = Some(digest);
     }
 
-    /// Leaves a part of an upload, as a crash would.
+    /// Leaves a partial upload, as a crash would.
     fn leave_condemned(&self) {
         fs::write(self.bench.path("uploads").join("upload-1-1"), "cut off").unwrap();
     }

@@ -230,7 +230,8 @@ impl History {
         let rolled = catalog.roll_back(&name, None, &change()).await;
         let rolled = rolled.map(|done| done.number);
         self.log.push(format!("roll back {name} {rolled:?}"));
-        // Until there is a new change, each rollback goes further back than the rollback before it.
+        // Until there is a new change, each rollback restores an older state than the rollback
+        // before it.
         let left = &mut self.left;
         let Ok(states) = catalog.states(&name, |number, state| (number, state)).await else {
             return;
@@ -240,7 +241,7 @@ impl History {
         let last = states.len() - 1;
         let Ok(number) = rolled else { return };
         let (now, before) = (states[last].1.id(), states[last - 1].1.id());
-        assert_eq!(now, ids[&number], "the current tree is that of the restored state");
+        assert_eq!(now, ids[&number], "the current tree is the tree of the restored state");
         assert_ne!(now, before, "the rollback kept the same tree");
         let made = states[last].0;
         let (_, gone) = left

@@ -1,5 +1,5 @@
 //! Makes the server panic at every place while it serves a client. This client gets an error or is
-//! disconnected. Another client, in the middle of an upload, must notice nothing.
+//! disconnected. The panic must not affect another client, which is in the middle of an upload.
 
 #![allow(clippy::print_stdout, reason = "the test prints the number of panics")]
 
@@ -159,7 +159,7 @@ async fn panic_in_one_session_does_not_affect_another() {
             let ended = ended.await;
             let happened = fault::disarm();
             panics += u32::from(happened);
-            let ended = ended.unwrap_or_else(|_| panic!("{what} {n} waits for ever"));
+            let ended = ended.unwrap_or_else(|_| panic!("{what} {n} waits forever"));
             assert!(happened || ended.is_ok(), "{what} {n}: {ended:?}");
             drop(session);
             // The server must still serve other clients.

@@ -1,5 +1,5 @@
-//! Runs verbs at the same time, together with collections. Each verb is done completely or not at
-//! all, and no version ever lacks its blob.
+//! Runs verbs and collections at the same time. Each verb makes its whole change or none, and no
+//! version ever lacks its blob.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -209,7 +209,7 @@ async fn upload_during_gc_of_the_same_blob_is_kept() {
     }
     done.store(true, Ordering::Relaxed);
     let removed: usize = collecting.join_all().await.iter().sum();
-    assert!(removed > 20, "collected {removed} times only");
+    assert!(removed > 20, "gc removed too few blobs: {removed}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

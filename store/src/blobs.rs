@@ -211,7 +211,7 @@ impl Blobs {
         }
     }
 
-    /// The names in the files directory that do not belong to a blob: the name is not a digest, or
+    /// The names in the files directory that belong to no blob. Such a name is not a digest, or
     /// does not lead to a regular file.
     pub fn foreign(&self) -> Result<Vec<String>> {
         let items = self.files.list()?.into_iter();

@@ -33,7 +33,7 @@ impl Layer {
             return Err(bad(format!("is larger than {MAX_JSON} bytes")));
         }
         let document: LayerDocument =
-            serde_json::from_slice(bytes).map_err(|err| bad(format!("is no JSON: {err}")))?;
+            serde_json::from_slice(bytes).map_err(|err| bad(format!("is not JSON: {err}")))?;
         document.try_into()
     }
 }
@@ -113,7 +113,7 @@ impl Configuration {
             return Err(bad("", format!("is larger than {MAX_JSON} bytes")));
         }
         let document: Document =
-            serde_json::from_slice(bytes).map_err(|err| bad("", format!("is no JSON: {err}")))?;
+            serde_json::from_slice(bytes).map_err(|err| bad("", format!("is not JSON: {err}")))?;
         let layers = document.layers.into_iter().map(Layer::try_from).collect::<Result<_>>()?;
         let configuration = Self::new(document.name.parse()?, layers, document.mtime)?;
         if configuration.id.to_string() != document.hash {
@@ -222,7 +222,7 @@ mod tests {
             (good.replace("\"Hash\": \"e8", "\"Hash\": \"e9"), "its layers make"),
             (good.replace("project1", "a/b"), "cannot contain /"),
             (doubled, "twice"),
-            (good[..40].to_owned(), "no JSON"),
+            (good[..40].to_owned(), "not JSON"),
             (" ".repeat(MAX_JSON + 1), "larger than"),
         ] {
             let message = Configuration::from_json(bad.as_bytes()).unwrap_err().to_string();

@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(text.parse::<Digest>().unwrap(), digest);
         for bad in ["", "ba78", &text.to_uppercase(), &text.replace('b', "g"), &format!("{text}0")]
         {
-            assert!(bad.parse::<Digest>().is_err(), "{bad:?} was taken");
+            assert!(bad.parse::<Digest>().is_err(), "{bad:?} was accepted");
         }
     }
 }

@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn display_cannot_drive_a_terminal() {
+    fn display_cannot_control_a_terminal() {
         let name: VersionName = "a\x1b[31m\n\u{202e}\"b\\".parse().unwrap();
         assert_eq!(name.to_string(), "a\\u{1b}[31m\\n\\u{202e}\"b\\\\");
     }

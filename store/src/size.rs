@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes() {
+    fn sizes_have_the_largest_fitting_unit() {
         for (bytes, want) in [
             (0, "0 bytes"),
             (1, "1 byte"),

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn spellings() {
+    fn flags_in_both_spellings_are_normalized() {
         assert_eq!(normalized("-name x --name=y -name=z"), "--name x --name=y --name=z");
         assert_eq!(normalized("--v -v=T -force=0"), "-v -v=T --force=0");
         assert_eq!(normalized("-other -5 - -- -name"), "-other -5 - -- -name");
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn leading_flags() {
+    fn leading_flags_end_at_the_first_other_word() {
         for (line, expected) in [
             ("-addr a:1 -q addver -name x", "[--addr=a:1, -q] [addver, -name, x]"),
             ("--q=true --addr=a -key= verb", "[-q=true, --addr=a, --key=] [verb]"),
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_and_sizes() {
+    fn durations_and_sizes_are_read() {
         assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
         assert_eq!(duration("300ms"), Ok(Duration::from_millis(300)));

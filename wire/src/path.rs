@@ -42,7 +42,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn parts() {
+    fn names_become_parts_of_paths_and_back() {
         for (name, part) in [
             ("code", "code"),
             ("v1.2-3~x@y+z", "v1.2-3~x@y+z"),

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stars_and_question_marks() {
+    fn stars_and_question_marks_match() {
         for (pattern, text, want) in [
             ("a*c", "abc", true),
             ("a*c", "ac", true),

@@ -1,5 +1,5 @@
-//! Connects an agent that tracks a configuration with the registry's fleet: the watch, the reports,
-//! and what the agent has to report after its start.
+//! Connects an agent that tracks a configuration to the registry's fleet. Prepares the watch, the
+//! reports, and the first report after the agent's start.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -33,7 +33,7 @@ pub(super) struct FleetLink {
 }
 
 impl FleetLink {
-    /// Prepares the connection, and reports the state that the agent's records have.
+    /// Prepares the connection, and reports the state according to the agent's records.
     pub(super) fn new(
         flags: &Flags,
         agent: &Agent,
@@ -66,7 +66,8 @@ impl FleetLink {
         Ok(Self { watch, keeper })
     }
 
-    /// Watches, and keeps the reports on the disk, until the agent ends.
+    /// Starts the watch, and the task that writes the reports to the disk. Both run until the agent
+    /// ends.
     pub(super) fn start(self) -> Keeper {
         let Self { watch, keeper } = self;
         match watch {
@@ -77,8 +78,8 @@ impl FleetLink {
         keeper
     }
 
-    /// Delivers the reports of an agent that ran one cycle, if the registry can be reached. What is
-    /// not delivered stays for the next agent.
+    /// Delivers the reports of an agent that ran one cycle, if the registry can be reached.
+    /// Undelivered reports stay on the disk, and the next agent delivers them.
     pub(super) async fn deliver(self, reachable: bool) {
         if let Some(mut watch) = self.watch.filter(|_| reachable) {
             let done = tokio::time::timeout(DELIVERY, watch_task::deliver(&mut watch)).await;
@@ -95,7 +96,7 @@ impl FleetLink {
     }
 }
 
-/// What the agent's records say. A record that cannot be read is the cycle's to report.
+/// Reads the agent's records. If a record cannot be read, the cycle reports the error.
 fn records(agent: &Agent) -> Records {
     Records {
         deployed: state_file::peek(&agent.state).ok().flatten().as_ref().map(Configuration::id),

@@ -1,4 +1,5 @@
-//! Tracks a configuration. The program does this if it is started without a subcommand.
+//! Tracks a configuration. The program tracks a configuration if it is started without a
+//! subcommand.
 
 use anyhow::{Result, anyhow};
 use deploy_cli::progress::{Form, Shown};
@@ -85,7 +86,8 @@ async fn run_once(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Resu
     }
 }
 
-/// Whether reports can be delivered after the cycle: not if there is no time, or no connection.
+/// Whether reports can be delivered after the cycle. They cannot if a signal ends the agent, or if
+/// the registry cannot be reached.
 fn can_deliver(done: &Result<Outcome, Stopped>) -> bool {
     match done {
         Err(Stopped::Signal(_)) => false,

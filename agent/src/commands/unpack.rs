@@ -36,7 +36,7 @@ pub fn run(
     Ok(format!("unpacked {archives} into {into:?}: {placed} in {ms} ms"))
 }
 
-/// The directory to which `unpack` is confined: `into` if this directory exists, or else the
+/// The directory to which `unpack` is confined. It is `into` if `into` exists; otherwise it is the
 /// nearest existing parent.
 pub fn ground(into: &Path) -> PathBuf {
     let path = std::path::absolute(into).unwrap_or_else(|_| into.to_owned());

@@ -41,7 +41,7 @@ pub enum Error {
     },
 }
 
-/// Sends the request to the agent of `dir`, if this agent runs. Otherwise calls `alone`, which must
+/// Sends the request to the agent of `dir`, if that agent runs. Otherwise calls `alone`, which must
 /// lock the directory itself.
 pub fn either(
     dir: &Path,
@@ -68,7 +68,7 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
     let failed = |cause: io::Error| match cause.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Error::Gone,
         io::ErrorKind::WouldBlock => {
-            let silent = "the agent shows no sign of life";
+            let silent = "the agent does not respond";
             Error::Io { cause: io::Error::new(io::ErrorKind::TimedOut, silent) }
         }
         _ => Error::Io { cause },
@@ -81,14 +81,14 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
     stream.write_all(&line).map_err(failed)?;
     let mut json = Vec::new();
     let mut buffer = vec![0; 64 << 10];
-    // The agent sends the first sign of life immediately.
+    // The agent sends the first keepalive immediately.
     let mut signs = 0;
     loop {
         match stream.read(&mut buffer).map_err(failed)? {
             0 => break,
             n => json.extend_from_slice(&buffer[..n]),
         }
-        // Signs of life are not part of the answer.
+        // Keepalives are not part of the answer.
         if json.iter().all(u8::is_ascii_whitespace) {
             signs += json.len();
             json.clear();

@@ -101,7 +101,7 @@ fn listen(dir: &Path) -> Result<(Dir, UnixListener)> {
 async fn accept(listener: UnixListener, dir: Arc<Path>, requests: mpsc::Sender<Asked>) {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
-        // Further clients wait in the system's queue.
+        // If all places are taken, further clients wait in the system's queue.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -182,8 +182,8 @@ fn parent(pid: i32) -> Option<i32> {
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Waits until the request is served, and sends signs of life meanwhile. `None` if the client has
-/// disconnected.
+/// Waits until the request is served, and sends keepalives meanwhile. Returns `None` if the client
+/// has disconnected.
 async fn answered(
     requests: &mpsc::Sender<Asked>,
     asked: Asked,

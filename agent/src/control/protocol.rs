@@ -1,6 +1,6 @@
 //! The protocol of the socket `control` in the agent's directory. A request is one line of JSON.
-//! The answer is one JSON document. While the agent works, it sends blanks before the answer as
-//! signs of life.
+//! The answer is one JSON document. While the agent works, it sends blanks as keepalives. The
+//! answer follows them.
 
 use std::ffi::CStr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ pub const MAX_REQUEST: u64 = 1 << 20;
 pub const MAX_ANSWER: u64 = 64 << 20;
 /// Maximum time to transfer a request, or a piece of an answer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// Time between two signs of life of a busy agent; less than [`PATIENCE`].
+/// Time between two keepalives of a busy agent; less than [`PATIENCE`].
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
 /// A request.

@@ -1,4 +1,4 @@
-//! The health gate of the deployed configuration, and what follows from its result.
+//! Runs the health gate of the deployed configuration, and acts on its result.
 
 use std::time::Instant;
 
@@ -19,12 +19,12 @@ use crate::records::previous;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::unproven::{self, Failure, Unproven};
 
-/// How a gate ended, and what the agent did then.
+/// The result of a gate, and what the agent did after it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Checked {
     /// The configuration is healthy, or there is no gate.
     Healthy,
-    /// Nothing is decided.
+    /// The gate was interrupted, and has no result.
     Undecided,
     /// The previous configuration is deployed again.
     RolledBack,
@@ -76,7 +76,7 @@ async fn note(agent: &Agent, gate: LastGate) {
     blocking::run(move || report.update(|report| report.health = Some(gate))).await;
 }
 
-/// Returns to the previous configuration, or keeps `deployed` and holds.
+/// Returns to the previous configuration, or keeps `deployed` and rejects it.
 async fn fail(
     agent: &Agent,
     gate: &Gate,
@@ -109,7 +109,8 @@ async fn fail(
         "{id} is not healthy: {reason}; rolling back to {to}"
     );
     let hold = RollbackHold::new(id, to, offered, Timestamp::now()).because(reason.to_owned());
-    // This comes before all work: if the agent dies, the next agent completes the rollback.
+    // The agent writes this record before it begins the rollback. If the agent dies, the next agent
+    // completes the rollback.
     let (dir, decided) = (agent.dir.clone(), hold.clone());
     blocking::run(move || decided.put(&dir)).await?;
     roll_back(agent, session, deployed, &target, &hold).await
@@ -152,7 +153,7 @@ pub(super) async fn resume(
     }
 }
 
-/// Rolls back from `current` to `to`, once. If that fails, too, the agent keeps `current`.
+/// Rolls back from `current` to `to`, once. If the rollback fails, too, the agent keeps `current`.
 async fn roll_back(
     agent: &Agent,
     session: &mut Session,

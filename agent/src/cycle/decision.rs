@@ -11,9 +11,9 @@ use crate::records::unproven::Unproven;
 pub enum Outcome {
     /// The registry's configuration is deployed.
     UpToDate,
-    /// A script failed, and it is too early to run the script again.
+    /// A script failed, and the wait before its next run has not ended.
     Held,
-    /// The registry's configuration is held, because somebody rolled back from it.
+    /// The registry's configuration is held after a rollback from it.
     RolledBack,
     /// A configuration was deployed.
     Switched,
@@ -27,10 +27,10 @@ pub enum Outcome {
     Undecided,
 }
 
-/// What is new in a configuration.
+/// The difference between a configuration and the deployed one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing that a script could notice.
+    /// No difference that a script could notice.
     None,
     /// The same tree under other names or versions.
     Labels,
@@ -39,7 +39,7 @@ pub enum Change {
 }
 
 impl Change {
-    /// What `new` changes in `old`, the deployed configuration.
+    /// The difference between `new` and `old`, the deployed configuration.
     pub fn between(old: Option<&Configuration>, new: &Configuration) -> Self {
         fn labels(layer: &Layer) -> (&str, &str) {
             (layer.component.as_str(), layer.version.as_str())
@@ -92,7 +92,8 @@ pub enum Action {
 pub struct Decision<'a> {
     /// Whether to lift the hold of a rollback first, because the hold no longer applies.
     pub lifts_hold: bool,
-    /// Whether the rejection of the deployed configuration ends: the registry has another one.
+    /// Whether to end the rejection of the deployed configuration, because the registry has another
+    /// configuration.
     pub lifts_rejection: bool,
     /// What to do with `target`.
     pub action: Action,
@@ -271,7 +272,7 @@ mod tests {
         let label = configuration("p", &[("v2", "2")]);
         let renamed = Known { offered: &label, ..known };
         assert_eq!(decided(&renamed).0, Action::Deploy(Change::Labels));
-        // The record is of another configuration.
+        // The record belongs to another configuration.
         let elsewhere = Known { deployed: Some(&old), offered: &old, ..known };
         assert_eq!(decided(&elsewhere).0, Action::Maintain);
         // The deployed configuration is the target of a hold.
@@ -307,7 +308,7 @@ mod tests {
                 assert!(decide(&known).lifts_rejection);
             }
         }
-        // Another agent has deployed something else since.
+        // Another agent has deployed another configuration since the rejection.
         let elsewhere = Known { deployed: Some(&old), ..known };
         assert_eq!(decided(&elsewhere).0, Action::Deploy(Change::Tree));
         assert!(!decide(&elsewhere).lifts_rejection);

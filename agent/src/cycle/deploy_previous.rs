@@ -1,4 +1,5 @@
-//! A rollback: deploys the previous configuration, and holds the configuration that it leaves.
+//! A rollback deploys the previous configuration, and holds the configuration that was deployed
+//! before the rollback.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -19,7 +20,7 @@ use crate::records::rollback_hold::RollbackHold;
 use crate::records::unsettled::{self, Unsettled};
 use crate::records::{previous, state_file, unproven};
 
-/// What a rollback did.
+/// The result of a rollback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RolledBack {
     /// Id of the configuration that is deployed now.
@@ -35,7 +36,7 @@ pub struct RolledBack {
     pub changed: Vec<String>,
 }
 
-/// What `rollback -release` did.
+/// The result of `rollback -release`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
     /// Whether there was a hold.
@@ -113,8 +114,8 @@ fn way_back(dir: &Path, state: &Path) -> Result<WayBack> {
 }
 
 /// Id of a configuration that was to replace `deployed`, but whose script failed. A rollback then
-/// leads from that configuration back to `deployed`. After a failed rollback to `previous` the
-/// result is `None`, and the rollback is tried again.
+/// returns from that configuration to `deployed`. If a rollback to `previous` failed, the result is
+/// `None`, and the agent tries that rollback again.
 fn failed(
     left: Option<&Unsettled>,
     deployed: Digest,
@@ -127,7 +128,7 @@ fn failed(
 }
 
 /// Ends the hold in `dir`, and the rejection of a configuration whose health gate failed. Returns
-/// whether there was either.
+/// whether there was a hold or a rejection.
 pub fn release(dir: &Path) -> deploy_store::Result<bool> {
     let was_rejected = unproven::retry(dir)?;
     Ok(RollbackHold::lift(dir)? || was_rejected)
@@ -141,8 +142,8 @@ pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -
     Ok(())
 }
 
-/// The start and the target of an interrupted rollback. If there are none any more, the function
-/// lifts the hold.
+/// The start and the target of an interrupted rollback. If one of them no longer exists, the
+/// function lifts the hold.
 pub(super) async fn interrupted(
     agent: &Agent,
     hold: &RollbackHold,
@@ -164,8 +165,8 @@ pub(super) async fn interrupted(
     Ok(way)
 }
 
-/// Deploys `to` in place of `current`. If the root differs from the configuration and is used
-/// anyway, returns the names that differ.
+/// Deploys `to` in place of `current`. The agent may use a root that differs from its
+/// configuration. In this case the function returns the names that differ.
 pub(super) async fn deploy_back(
     agent: &Agent,
     session: &mut Session,

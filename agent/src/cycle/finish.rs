@@ -5,12 +5,13 @@ use deploy_store::Configuration;
 use crate::agent::Agent;
 use crate::space::{background_sweep, make_room, spare_builder};
 
-/// What a switch left behind.
+/// What the switch replaced.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Left<'a> {
     /// The configuration that was deployed before, if any.
     Behind(Option<&'a Configuration>),
-    /// Nothing: the deployed configuration was deployed again, and no root became old.
+    /// The switch replaced nothing: the deployed configuration was deployed again, so no root
+    /// became old.
     Nothing,
 }
 

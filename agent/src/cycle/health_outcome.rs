@@ -1,4 +1,4 @@
-//! How a cycle ends after a health gate.
+//! Runs a health gate, and translates its result to the outcome of the cycle.
 
 use std::time::Instant;
 
@@ -22,7 +22,7 @@ use crate::records::{previous, unproven};
 pub(super) struct Gated<'a> {
     /// The configuration.
     pub target: &'a Configuration,
-    /// What the switch to it left behind.
+    /// What the switch to `target` replaced.
     pub left: Left<'a>,
     /// The time of the script's end.
     pub since: Instant,
@@ -30,8 +30,8 @@ pub(super) struct Gated<'a> {
     pub offered: Option<Digest>,
 }
 
-/// Runs the gate, and finishes the deploy after its success. Returns how the cycle ends; `None`
-/// after success.
+/// Runs the gate. If it succeeds, finishes the deploy and returns `None`. Otherwise returns the
+/// outcome of the cycle.
 pub(super) async fn check(
     agent: &Agent,
     session: &mut Session,
@@ -43,13 +43,15 @@ pub(super) async fn check(
     let ended = outcome(checked);
     if ended.is_none() {
         agent.reports.healthy();
-        // Until here, the root of the previous configuration stays, because a rollback may need it.
+        // The agent removes old roots only now, because a rollback may have needed the previous
+        // root.
         finish_checked(agent, left, target).await;
     }
     Ok(ended)
 }
 
-/// Runs the interrupted gate of `deployed`. Returns how the cycle ends; `None` after success.
+/// Runs the interrupted gate of `deployed`. Returns the outcome of the cycle, or `None` after
+/// success.
 pub(super) async fn end_gate(
     agent: &Agent,
     session: &mut Session,
@@ -61,8 +63,8 @@ pub(super) async fn end_gate(
     check(agent, session, gated, newer).await
 }
 
-/// Finishes the deploy of `target` after its gate. The previous configuration may be another one
-/// than the replaced one: the last that had proven healthy.
+/// Finishes the deploy of `target` after its gate. The previous configuration is the last
+/// configuration that had proven healthy. It may differ from the replaced configuration.
 async fn finish_checked(agent: &Agent, left: Left<'_>, target: &Configuration) {
     let Left::Behind(old) = left else { return finish(agent, left, target).await };
     if agent.health.is_none() {
@@ -73,7 +75,7 @@ async fn finish_checked(agent: &Agent, left: Left<'_>, target: &Configuration) {
     finish(agent, Left::Behind(before.as_ref().or(old)), target).await;
 }
 
-/// How the cycle ends after a gate; `None` after success.
+/// The outcome of a cycle after a gate; `None` after success.
 fn outcome(checked: Checked) -> Option<Outcome> {
     match checked {
         Checked::Healthy => None,
@@ -99,7 +101,8 @@ pub(super) async fn resume(
     Ok(Outcome::RolledBack)
 }
 
-/// Lets the gate of a rejected configuration run again. Returns whether there was one.
+/// Lets the gate of a rejected configuration run again. Returns whether there was a rejected
+/// configuration.
 pub async fn retry_rejected(agent: &Agent) -> Result<bool> {
     let dir = agent.dir.clone();
     Ok(blocking::run(move || unproven::retry(&dir)).await?)

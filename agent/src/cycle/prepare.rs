@@ -47,8 +47,7 @@ async fn reuse_or_build(
     new: &Configuration,
     changed: ChangedRoot,
 ) -> Result<Root> {
-    // A script that still runs may use this very root. Two scripts at once would undo each other's
-    // work.
+    // A script that still runs may use this root. Two scripts at once would undo each other's work.
     running_script::wait_for_end(&agent.dir).await;
     // The root in use is not checked, because its service may write to it.
     let used = in_use(agent, new.id()).await?;

@@ -47,8 +47,8 @@ pub(super) async fn run(
         let left = unsettled::read(&dir);
         announce(id, is_gone(&store, id), left.as_ref());
         if left.is_none() && has_script {
-            // The coming start of the script is recorded first, because the root exists again
-            // before the script has run.
+            // The agent records the start of the script first, because the root exists again before
+            // the script has run.
             unsettled::begin(&dir, None, id, None, false, false)?;
         }
         Ok::<_, deploy_store::Error>(())

@@ -63,8 +63,9 @@ pub async fn run(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
         blocking::run(move || hold.put(&dir)).await?;
     }
     let switched = to_root(agent, switch).await;
-    // After any other error the script has done its work, and the agent retries the other steps.
-    // The hold of a rollback that the agent does on its own stays until that failure is recorded.
+    // After any other error the script has done its work, and the agent retries the other steps. If
+    // the agent rolls back on its own, the hold stays until the failure of the rollback is
+    // recorded.
     if switch.hold.is_some_and(|hold| hold.reason.is_none())
         && matches!(switched, Err(Error::Script { .. }))
     {
@@ -112,7 +113,7 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
 /// Records the success. After this, a restart of the agent does not run the script again.
 async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let Switch { deployed, new, root, previous, hold } = switch;
-    // The health gate follows every switch but a rollback.
+    // The health gate follows every switch except a rollback.
     let (gated, is_rollback) = (hold.is_none() && agent.health.is_some(), hold.is_some());
     let (store, dir, state) = (Arc::clone(&agent.store), agent.dir.clone(), agent.state.clone());
     let (deployed, new) = (deployed.cloned(), new.clone());
@@ -124,7 +125,8 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
         // configuration, and there is nothing to roll back to.
         let mut left = deployed.filter(|deployed| deployed.id() != new.id());
         if gated {
-            // This comes before the state file: if the agent dies, the next agent runs the gate.
+            // The agent records the gate before it writes the state file. If the agent dies in
+            // between, the next agent runs the gate.
             let back = note_gate(&dir, left.as_ref(), &new)?;
             left = left.filter(|left| Some(left.id()) == back);
         }
@@ -155,15 +157,15 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     blocking::run(work).await
 }
 
-/// Records that `new`, which replaces `old`, has not proven healthy. Returns the configuration to
-/// return to if it does not.
+/// Records that `new`, which replaces `old`, has not proven healthy yet. Returns the configuration
+/// for a rollback, in case `new` does not prove healthy.
 fn note_gate(
     dir: &Path,
     old: Option<&Configuration>,
     new: &Configuration,
 ) -> deploy_store::Result<Option<Digest>> {
     let record = Unproven::read(dir);
-    // Without an old configuration, `new` is deployed already, or it is the first.
+    // Without an old configuration, `new` is deployed already, or it is the first configuration.
     let deployed = old.map_or(new.id(), Configuration::id);
     let back = unproven::way_back(record.as_ref(), Some(deployed), new.id());
     Unproven::new(new.id(), back).write(dir)?;

@@ -1,4 +1,5 @@
-//! Asks what to deploy: a live watch has said it already, otherwise the registry is asked over sftp.
+//! Finds out what to deploy. The answer is the offer of a live watch. Without such an offer, the
+//! agent asks the registry over sftp.
 
 use deploy_store::{Configuration, Digest};
 
@@ -10,7 +11,7 @@ use crate::fleet::offers::Received;
 /// What to deploy.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    /// The registry's configuration. If an operator holds the host, it is not needed.
+    /// The registry's configuration; `None` if an operator holds the host.
     pub configuration: Option<Configuration>,
     /// The id of the registry's configuration, if it is known.
     pub id: Option<Digest>,
@@ -20,11 +21,11 @@ pub(super) struct Wanted {
     pub held: Option<String>,
     /// Whether the registry sent the configuration on its own.
     pub is_pushed: bool,
-    /// Number of the offers that this answer takes into account.
+    /// Number of the last offer that this answer takes into account.
     pub count: u64,
 }
 
-/// Asks what to deploy.
+/// Finds out what to deploy.
 pub(super) async fn ask(agent: &Agent, session: &mut Session) -> Result<Wanted> {
     let Received { offer: last, count, .. } = agent.offers.received();
     if let Some(offer) = last.as_ref().filter(|offer| offer.held.is_some()) {

@@ -18,13 +18,13 @@ pub struct Session {
     slot: Arc<Slot>,
 }
 
-/// The place of the one connection.
+/// The place for the connection, which all clones use.
 #[derive(Debug, Default)]
 struct Slot {
     client: Mutex<Option<Arc<Client>>>,
-    /// Held while somebody connects, so that the others wait for that connection.
+    /// Held by the clone that connects, so that the other clones wait for its connection.
     connecting: tokio::sync::Mutex<()>,
-    /// How often a connection was made or discarded.
+    /// Number of times that a connection was made or discarded.
     changes: watch::Sender<u64>,
 }
 
@@ -67,7 +67,7 @@ impl Session {
         Ok(client)
     }
 
-    /// Discards the connection, for all clones: the next use makes a new one.
+    /// Discards the connection for all clones. The next use makes a new connection.
     pub fn forget(&mut self) {
         if self.slot.is_full() {
             self.slot.put(None);
@@ -92,7 +92,7 @@ impl Session {
         let path = format!("configs/{}.json", name.as_str());
         let kept = self.slot.is_full();
         let json = match self.read(&path).await {
-            // The kept connection may have ended meanwhile, so one failure does not count.
+            // The kept connection may have ended meanwhile, so the agent tries once more.
             Err(_) if kept => {
                 self.forget();
                 self.read(&path).await?

@@ -130,13 +130,11 @@ pub enum CheckError {
         form: &'static str,
     },
     /// The unit has no valid name.
-    #[error(
-        "{0:?} is no name of a unit; give a name as systemctl lists it, for example web.service"
-    )]
+    #[error("{0:?} is not a unit name; give a name as systemctl lists it, for example web.service")]
     Unit(String),
     /// The value names no check.
     #[error(
-        "it is no check; give http://HOST[:PORT]/PATH, tcp://HOST:PORT, unit:NAME, cmd:PATH or \
+        "it is not a check; give http://HOST[:PORT]/PATH, tcp://HOST:PORT, unit:NAME, cmd:PATH or \
          registry"
     )]
     Unknown,
@@ -166,7 +164,7 @@ impl Check {
         }
     }
 
-    /// The check as the subject of a sentence.
+    /// The name of the check, for use as the subject of a sentence.
     pub fn label(&self) -> String {
         match self {
             Self::Http(address) | Self::Tcp(address) => address.text.clone(),
@@ -205,7 +203,7 @@ fn address(text: &str, form: &'static str, usual: Option<u16>) -> Result<Address
         None => usual.ok_or_else(|| bad("it has no port"))?,
         Some(port) => match port.parse() {
             Ok(port) if port > 0 => port,
-            _ => return Err(bad("its port is no number from 1 to 65535")),
+            _ => return Err(bad("its port is not a number from 1 to 65535")),
         },
     };
     let host = host.trim_start_matches('[').trim_end_matches(']');
@@ -248,24 +246,24 @@ mod tests {
     #[test]
     fn malformed_checks_are_refused_with_the_reason() {
         for (text, want) in [
-            ("", "it is no check"),
-            ("web", "it is no check"),
-            ("cmd:", "it is no check"),
-            ("ftp://host/", "it is no check"),
+            ("", "it is not a check"),
+            ("web", "it is not a check"),
+            ("cmd:", "it is not a check"),
+            ("ftp://host/", "it is not a check"),
             ("https://host/", "https is not supported; give cmd:PATH"),
             ("http:///path", "give http://HOST[:PORT]/PATH"),
             ("http://:80/", "give http://HOST"),
-            ("http://host:/", "no number from 1 to 65535"),
-            ("http://host:99999/", "no number from 1 to 65535"),
-            ("http://host:0/", "no number from 1 to 65535"),
+            ("http://host:/", "not a number from 1 to 65535"),
+            ("http://host:99999/", "not a number from 1 to 65535"),
+            ("http://host:0/", "not a number from 1 to 65535"),
             ("http://me@host/", "it has a user name"),
             ("http://host/#top", "it has a fragment"),
             ("http://host/a b", "give http://HOST"),
             ("tcp://host", "it has no port"),
             ("tcp://host:1/path", "it has a path"),
-            ("unit:", "is no name of a unit"),
-            ("unit:-H", "is no name of a unit"),
-            ("unit:a b", "is no name of a unit"),
+            ("unit:", "is not a unit name"),
+            ("unit:-H", "is not a unit name"),
+            ("unit:a b", "is not a unit name"),
         ] {
             let err = Check::parse(text).unwrap_err().to_string();
             assert!(err.contains(want), "{text}: {err}");

@@ -17,7 +17,7 @@ pub enum Error {
 }
 
 /// Parses `text` and looks up the numbers of its user and group on this system. As with chown(1),
-/// `USER:` also sets the user's own group, and `USER` leaves the group as it is.
+/// `USER:` also sets the user's own group, and `USER` does not change the group.
 pub fn rule(text: &str) -> Result<OwnerRule, Error> {
     let (pattern, owner) = match text.rsplit_once('=') {
         Some((pattern, owner)) => (Some(pattern.to_owned()), owner),

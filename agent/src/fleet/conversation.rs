@@ -1,4 +1,4 @@
-//! Decides what the agent does on a watch, and when: without network or clock.
+//! Decides what the agent does on a watch, and when. The code is pure: it uses no network or clock.
 
 use std::time::Duration;
 
@@ -6,10 +6,11 @@ use deploy_wire::fleet::lines::from_line;
 use deploy_wire::fleet::{HEARTBEAT, Report, SILENCE, ToAgent, Unreadable};
 use tokio::time::Instant;
 
-/// How long the report of a step waits for the next step. A short deploy sends only its result.
+/// How long the agent holds back the report of a step, in case the next step follows. So the agent
+/// sends only the result of a short deploy.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// What a watch has heard and said.
+/// The state of a watch: what it has received and sent.
 #[derive(Debug)]
 pub struct Conversation {
     heard: Instant,
@@ -17,7 +18,7 @@ pub struct Conversation {
     is_greeted: bool,
     /// Number of the last report that was sent.
     sent: u64,
-    /// When the oldest report that lingers appeared.
+    /// When the agent began to hold back the oldest report.
     lingers: Option<Instant>,
 }
 
@@ -28,25 +29,25 @@ pub enum Turn {
     Wait(Instant),
     /// Send these reports.
     Send(Vec<Report>),
-    /// Send a sign of life.
+    /// Send a heartbeat.
     Beat,
-    /// Give up: the other side is silent.
+    /// End the watch: the registry is silent.
     Dead,
 }
 
 impl Conversation {
-    /// A watch that begins now.
+    /// The state of a watch that begins now.
     pub fn new(now: Instant) -> Self {
         Self { heard: now, spoke: now, is_greeted: false, sent: 0, lingers: None }
     }
 
-    /// Takes a line of the registry.
+    /// Handles a line from the registry.
     pub fn hear(&mut self, line: &[u8], now: Instant) -> Result<ToAgent, Unreadable> {
         let message: ToAgent = from_line(line)?;
         self.heard = now;
         self.is_greeted |= message.last_seq.is_some();
         if message == ToAgent::default() {
-            // The registry's sign of life is answered, so that both sides speak equally often.
+            // The agent answers a heartbeat, so that both sides send equally often.
             self.spoke = now.checked_sub(HEARTBEAT).unwrap_or(now);
         }
         Ok(message)
@@ -62,7 +63,7 @@ impl Conversation {
         self.sent
     }
 
-    /// The agent has sent a line, with the report of this number if it was a report.
+    /// Records that the agent has sent a line. If the line was a report, `report` is its number.
     pub fn spoke(&mut self, report: Option<u64>, now: Instant) {
         self.spoke = now;
         if let Some(seq) = report {
@@ -70,8 +71,8 @@ impl Conversation {
         }
     }
 
-    /// What to do now. `waiting` are the reports after the last one that was sent. `alive` is when
-    /// the connection last carried anything else.
+    /// What to do now. `waiting` has the reports after the last one that was sent. `alive` is the
+    /// time at which the connection last carried other data.
     pub fn turn(&mut self, waiting: Vec<Report>, alive: Option<Instant>, now: Instant) -> Turn {
         let silent_at = alive.map_or(self.heard, |alive| alive.max(self.heard)) + SILENCE;
         if now >= silent_at {
@@ -133,7 +134,7 @@ mod tests {
             Turn::Wait(last + SILENCE)
         );
         assert_eq!(talk.turn(Vec::new(), None, last + SILENCE), Turn::Dead);
-        // A slow download is on the same connection, before the line.
+        // A slow download on the same connection delays the registry's line.
         let alive = Some(last + SILENCE - SECOND);
         assert_eq!(
             talk.turn(Vec::new(), alive, last + SILENCE),
@@ -163,7 +164,7 @@ mod tests {
         assert_eq!(talk.turn(script, None, now), Turn::Wait(now + LINGER));
         let done = vec![report(7, Phase::Healthy)];
         assert_eq!(talk.turn(done.clone(), None, now), Turn::Send(done));
-        // A result of an earlier deploy takes the step after it along.
+        // The agent sends a result at once, together with the next step that waits.
         talk.spoke(Some(7), now);
         let both = vec![report(8, Phase::Failed), report(9, Phase::Offered)];
         assert_eq!(talk.turn(both.clone(), None, now), Turn::Send(both));

@@ -1,5 +1,5 @@
-//! What an agent reports after its start, from its records: a result is not lost if the agent was
-//! killed between the end of the script and the report.
+//! Derives from an agent's records what the agent reports after its start. So no result is lost if
+//! the agent was killed between the end of the script and the report.
 
 use deploy_store::Digest;
 use deploy_wire::fleet::{Phase, Reason, Report};
@@ -23,19 +23,19 @@ pub struct Records {
     pub output: String,
 }
 
-/// The state that the records have; `None` if nothing is deployed, or the result of the last script
-/// is unknown.
+/// The report that follows from the records; `None` if nothing is deployed, or if the result of the
+/// last script is unknown.
 pub fn derived(records: &Records) -> Option<Report> {
     let runs = records.deployed;
     let unproven = records.unproven.as_ref().filter(|unproven| unproven.is_of(runs));
     if let Some(rejected) = unproven.filter(|unproven| unproven.is_rejected()) {
-        // A rollback may have failed, too. The record of its script says nothing more.
+        // A rollback may have failed, too. The record of its script adds no information.
         let (phase, reason) = (Phase::Failed, Some(Reason::Health));
         let message = rejected.to_text();
         return Some(Report { phase, runs, wants: runs, reason, message, ..Report::default() });
     }
     if let Some(left) = &records.left {
-        // Without a failure, the script runs again, and its result is reported then.
+        // If no failure is recorded, the script runs again, and the agent then reports its result.
         left.failed?;
         return Some(Report {
             phase: Phase::Failed,

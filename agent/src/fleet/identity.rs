@@ -9,7 +9,7 @@ use deploy_wire::fleet::host_name::MAX_HOST_NAME;
 
 use crate::records::instance;
 
-/// The name of a machine without a name.
+/// The host name for a machine that has no name.
 const NAMELESS: &str = "unnamed";
 
 /// The identity of an agent.
@@ -22,7 +22,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of the agent of the directory `dir`. Without a given name, the host has the
+    /// The identity of the agent of the directory `dir`. If `host` is `None`, the host gets the
     /// machine's name.
     pub fn of(host: Option<&HostName>, dir: &Path) -> Result<Self> {
         Ok(Self { host: self::host(host), instance: instance::get(dir)? })
@@ -41,7 +41,8 @@ pub fn host(given: Option<&HostName>) -> HostName {
     given.cloned().unwrap_or_else(machine)
 }
 
-/// The machine's name as the name of a host: other characters become `-`.
+
+/// Makes a host name from the machine's name. Each character that is not allowed becomes `-`.
 fn usable(name: &str) -> HostName {
     let allowed = |sign: char| sign.is_alphanumeric() || "._-".contains(sign);
     let mut name: String =

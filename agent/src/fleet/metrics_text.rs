@@ -1,4 +1,4 @@
-//! Metrics of an agent in Prometheus' text format: pure.
+//! Formats the metrics of an agent in the text format of Prometheus. The code is pure.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use deploy_wire::fleet::Phase;
 
 use crate::fleet::deploy_counts::DeployCounts;
 
-/// What the metrics say.
+/// The values of the metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metrics {
     /// The configuration that the agent tracks. Several agents may run on one server.
@@ -17,7 +17,7 @@ pub struct Metrics {
     pub link: String,
     /// The phase of the last report.
     pub phase: Phase,
-    /// The deploys.
+    /// The number of deploys, by result.
     pub counts: DeployCounts,
     /// When a script last succeeded, in seconds since 1970.
     pub last_success: Option<i64>,
@@ -26,7 +26,7 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The text.
+    /// The metrics as text.
     pub fn to_text(&self) -> String {
         let mut text = Text { configuration: self.configuration.clone(), text: String::new() };
         let labels = [("version", &*self.version), ("link", &*self.link)];
@@ -54,7 +54,7 @@ impl Metrics {
             let name = "deploy_duration_seconds";
             text.head(name, "gauge", "How long each step of the last deploy took.");
             for step in steps {
-                #[allow(clippy::cast_precision_loss, reason = "a deploy takes no centuries")]
+                #[allow(clippy::cast_precision_loss, reason = "a deploy does not take centuries")]
                 let seconds = step.ms as f64 / 1000.0;
                 text.sample(name, &[("step", step.phase.word())], seconds);
             }

@@ -1,5 +1,5 @@
-//! What the registry offers now, as far as a watch has said it. The watch writes it, and the polling
-//! loop and the cycle read it.
+//! The registry's current offer, as the watch received it. The watch writes the offer, and the
+//! polling loop and the cycle read it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,7 +21,7 @@ pub struct Received {
     pub count: u64,
     /// Whether a watch is live, so that changes arrive at once.
     pub is_live: bool,
-    /// Whether an offer has arrived, or the agent has found out that none will.
+    /// Whether an offer has arrived, or the agent knows that none will arrive.
     pub is_settled: bool,
     /// When the agent may act on the offer.
     start: Option<Instant>,
@@ -54,7 +54,7 @@ impl Offers {
         is_new
     }
 
-    /// No offer will arrive for a while.
+    /// Records that the watch is lost, so no offer will arrive for a while.
     pub fn lose(&self) {
         self.received.send_if_modified(|received| {
             let changes = received.is_live || !received.is_settled;
@@ -63,35 +63,35 @@ impl Offers {
         });
     }
 
-    /// The registry knows no offers: what an earlier registry has said is over.
+    /// Records that the registry sends no offers. An earlier registry's offer no longer counts.
     pub fn clear(&self) {
         self.received.send_modify(|received| {
             *received = Received { count: received.count, is_settled: true, ..Received::default() };
         });
     }
 
-    /// What has been received.
+    /// What the watch has received.
     pub fn received(&self) -> Received {
         self.received.borrow().clone()
     }
 
-    /// Changes with every change of what has been received.
+    /// A receiver that signals every change of what the watch has received.
     pub fn changed(&self) -> watch::Receiver<Received> {
         self.received.subscribe()
     }
 
-    /// Waits until an offer has arrived, or the agent has found out that none will.
+    /// Waits until an offer has arrived, or the agent knows that none will arrive.
     pub async fn settled(&self) {
-        // The sender lives as long as this value.
+        // This cannot fail, because the sender lives as long as this value.
         let _ = self.received.subscribe().wait_for(|received| received.is_settled).await;
     }
 
-    /// Says whether the next cycle asks the registry over sftp, whatever was received.
+    /// Sets whether the next cycle reads the configuration over sftp, even if an offer has arrived.
     pub fn ask_by_sftp(&self, by_sftp: bool) {
         self.by_sftp.store(by_sftp, Ordering::Relaxed);
     }
 
-    /// The offer that a cycle acts on now; `None` if it asks over sftp.
+    /// The offer that a cycle acts on now; `None` if the cycle reads the configuration over sftp.
     pub fn usable(&self) -> Option<Arc<Offer>> {
         let received = self.received.borrow();
         let may = received.is_live && !self.by_sftp.load(Ordering::Relaxed);
@@ -122,7 +122,7 @@ mod tests {
     }
 
     #[test]
-    fn offer_is_new_only_if_it_says_something_else() {
+    fn offer_is_new_only_if_its_content_differs() {
         let offers = Offers::default();
         assert!(offers.take(offer(1, 0)) && !offers.take(offer(1, 500)));
         assert!(offers.take(offer(2, 0)) && offers.take(Offer { retries: 1, ..offer(2, 0) }));

@@ -1,5 +1,5 @@
-//! Writes what `status`, the next agent and Prometheus read: `report.json`, the state of the watch
-//! and the metrics. The writes happen beside the deploy, which waits for none of them.
+//! Writes the files that `status`, the next agent and Prometheus read: `report.json`, the state of
+//! the watch and the metrics. The deploy does not wait for these writes.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
@@ -18,20 +18,20 @@ use crate::records::agent_report::Reporter;
 use crate::records::report_file::ReportFile;
 use crate::records::state_file::split;
 
-/// The time from a change to the write. A short deploy is over by then: these writes would make its
-/// own syncs slower. If the agent is killed meanwhile, its other records have the result.
+/// The time from a change to the write. A short deploy has ended by then, so these writes do not
+/// slow down its syncs. If the agent is killed meanwhile, its other records have the result.
 const PAUSE: Duration = Duration::from_millis(250);
 
-/// What is written, and where.
+/// The data to write, and the files to write to.
 #[derive(Debug, Clone)]
 pub struct Keeper {
     /// The agent's directory.
     pub dir: PathBuf,
-    /// The state file: its time is the time of the last success.
+    /// The state file. Its modification time is the time of the last success.
     pub state: PathBuf,
     /// The file for metrics, if there is one.
     pub metrics_file: Option<PathBuf>,
-    /// Where `status` looks.
+    /// The report that `status` reads.
     pub status: Reporter,
     /// The reports.
     pub reports: Reports,
@@ -48,7 +48,7 @@ struct Written {
 }
 
 impl Keeper {
-    /// Writes a moment after each change, until it is dropped.
+    /// Writes shortly after each change, until the future is dropped.
     pub async fn run(self) -> Infallible {
         let (mut reports, mut offers) = (self.reports.changed(), self.offers.changed());
         let mut written = Written { reports: self.reports.file(), ..Written::default() };
@@ -65,14 +65,14 @@ impl Keeper {
         }
     }
 
-    /// Writes a last time: the agent ends, and watches no more.
+    /// Writes one last time, because the agent ends and its watch has ended.
     pub async fn finish(self) {
         self.offers.lose();
         blocking::run(move || self.write(Written::default())).await;
     }
 
-    /// Writes what differs from `written`. Returns what is written now. An error is only logged:
-    /// no deploy depends on these files.
+    /// Writes what differs from `written`. Returns what the files now have. The agent only logs an
+    /// error, because no deploy depends on these files.
     fn write(&self, mut written: Written) -> Written {
         let file = self.reports.file();
         if file != written.reports {
@@ -108,7 +108,7 @@ impl Keeper {
     }
 }
 
-/// Replaces a file that readers see only as a whole, without a sync.
+/// Replaces a file in one step, so that every reader sees a complete file. Does not sync the file.
 fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let (dir, name) = split(path)?;
     // node_exporter reads only names that end in .prom.

@@ -1,5 +1,5 @@
-//! What the agent reports: the cycle says what it does, and this module makes reports of it. No
-//! call waits for the disk or the network.
+//! Makes the agent's reports. The cycle calls this module whenever a deploy makes progress. No call
+//! waits for the disk or the network.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -15,11 +15,11 @@ use crate::fleet::waiting_reports::{Greeted, Waiting};
 use crate::log::millis;
 use crate::records::report_file::ReportFile;
 
-/// Cycles in a row that may fail for want of a connection before the agent reports a failure. A
-/// registry that restarts makes no deploy fail.
+/// The agent reports a lost connection as a failure only after this number of failed cycles in a
+/// row. So no deploy fails because the registry restarts.
 const LOST_BEFORE_FAILED: u32 = 3;
 
-/// What all reports of an agent say of it.
+/// The facts about the agent that all its reports have.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
     /// The configuration that the agent tracks.
@@ -47,10 +47,10 @@ struct Inner {
     last: Option<Report>,
     /// Number of deploys.
     attempts: u64,
-    /// The revision that the present decision is based on; 0 if the agent polled.
+    /// The revision that the current decision is based on; 0 if the agent polled.
     revision: u64,
     deploy: Option<Deploy>,
-    /// Cycles in a row that failed for want of a connection.
+    /// Number of cycles in a row that failed because the connection was lost.
     lost: u32,
     counts: DeployCounts,
 }
@@ -68,7 +68,7 @@ struct Deploy {
 }
 
 impl Reports {
-    /// Reports that continue those in `file`.
+    /// Continues the reports in `file`.
     pub fn new(about: About, file: ReportFile) -> Self {
         let ReportFile { attempt, seq, acknowledged, last, waiting } = file;
         let waiting = Waiting::new(waiting, seq, acknowledged);
@@ -76,7 +76,7 @@ impl Reports {
         Self { inner: Arc::new(Mutex::new(inner)), changed: watch::Sender::new(0) }
     }
 
-    /// Reports the state that the records have, unless the agent before has reported it.
+    /// Reports `state`, which follows from the records, unless the previous agent has reported it.
     pub fn resume(&self, state: Option<Report>) {
         let Some(state) = state else { return };
         self.change(|inner| {
@@ -95,13 +95,13 @@ impl Reports {
         });
     }
 
-    /// The decisions from now on are based on the offer with this revision.
+    /// Records that all later decisions are based on the offer with this revision.
     pub fn decides(&self, revision: u64) {
         self.inner().revision = revision;
     }
 
-    /// A deploy of `wants` begins, while `runs` is deployed. If the connection was lost in the last
-    /// deploy of `wants`, this one continues it.
+    /// Reports that a deploy of `wants` begins, while `runs` is deployed. If a lost connection has
+    /// interrupted a deploy of `wants`, continues that deploy.
     pub fn begin(&self, runs: Option<Digest>, wants: Digest) {
         self.change(|inner| {
             let continued = |it: &Deploy| it.wants == wants && it.phase < Phase::Checking;
@@ -116,7 +116,7 @@ impl Reports {
         });
     }
 
-    /// The deploy under way, if there is one, has reached `phase`.
+    /// Reports that the deploy under way, if there is one, has reached `phase`.
     pub fn reached(&self, phase: Phase) {
         self.change(|inner| {
             let Some(deploy) = inner.deploy.as_mut().filter(|deploy| deploy.phase < phase) else {
@@ -127,7 +127,7 @@ impl Reports {
         });
     }
 
-    /// The end of what the script has printed.
+    /// Records the end of the script's output.
     pub fn printed(&self, output: &[u8]) {
         let mut inner = self.inner();
         // From the health gate on, only a rollback runs a script.
@@ -136,13 +136,13 @@ impl Reports {
         }
     }
 
-    /// The health gate of `deployed` begins. If no deploy of it is under way, the gate belongs to
-    /// the deploy that the agent before has begun, or is another try.
+    /// Reports that the health gate of `deployed` begins. If no deploy of it is under way, the gate
+    /// continues the previous agent's deploy, or is a new attempt.
     pub fn checks(&self, deployed: Digest) {
         self.change(|inner| inner.check(deployed));
     }
 
-    /// The deploy under way has succeeded.
+    /// Reports that the deploy under way has succeeded.
     pub fn healthy(&self) {
         self.change(|inner| {
             let Some(mut deploy) = inner.deploy.take() else { return };
@@ -154,7 +154,7 @@ impl Reports {
         });
     }
 
-    /// The cycle failed. `offered` is the registry's configuration, if it is known.
+    /// Reports that the cycle failed. `offered` is the registry's configuration, if it is known.
     pub fn failed(&self, err: &Error, offered: Option<Digest>) {
         self.change(|inner| {
             inner.lost = if reasons::is_connection(err) { inner.lost + 1 } else { 0 };
@@ -184,13 +184,13 @@ impl Reports {
         });
     }
 
-    /// `wants` is not healthy, for the reason in `message`, and the agent has returned to `runs`.
+    /// Reports that `wants` is not healthy, and `runs` is deployed again. `message` has the reason.
     pub fn rolled_back(&self, runs: Option<Digest>, wants: Option<Digest>, message: String) {
         let phase = Phase::RolledBack;
         self.unhealthy(Report { phase, runs, wants, message, ..Report::default() });
     }
 
-    /// The deployed configuration `id` is not healthy, for the reason in `message`, and is kept.
+    /// Reports that the agent keeps `id`, although it is not healthy. `message` has the reason.
     pub fn rejected(&self, id: Digest, message: String) {
         let (phase, runs, wants) = (Phase::Failed, Some(id), Some(id));
         self.unhealthy(Report { phase, runs, wants, message, ..Report::default() });
@@ -212,19 +212,19 @@ impl Reports {
         });
     }
 
-    /// The registry's configuration `id` is deployed.
+    /// Reports that the registry's configuration `id` is deployed.
     pub fn up_to_date(&self, id: Digest) {
         let (runs, wants) = (Some(id), Some(id));
         self.settled(Report { phase: Phase::Healthy, runs, wants, ..Report::default() });
     }
 
-    /// The agent does not deploy `wants`, for the reason in `message`.
+    /// Reports that the agent does not deploy `wants`, for the reason in `message`.
     pub fn held(&self, runs: Option<Digest>, wants: Option<Digest>, message: String) {
         let (phase, reason) = (Phase::Held, Some(Reason::Operator));
         self.settled(Report { phase, runs, wants, reason, message, ..Report::default() });
     }
 
-    /// The last result still holds.
+    /// Confirms that the last result still applies.
     pub fn unchanged(&self) {
         let last = self.inner().last.clone();
         if let Some(last) = last.filter(|last| last.phase.is_final()) {
@@ -240,12 +240,13 @@ impl Reports {
         });
     }
 
-    /// The registry has the reports up to number `seq`.
+    /// Records that the registry has the reports up to number `seq`.
     pub fn acknowledge(&self, seq: u64) {
         self.change(|inner| inner.waiting.acknowledge(seq));
     }
 
-    /// The registry has the report with number `last`, and no later ones. `refused`: it keeps none.
+    /// Handles the first line of a registry whose last report has the number `last`. If `refused`,
+    /// the registry keeps no reports.
     pub fn greet(&self, last: u64, refused: bool) {
         self.change(|inner| {
             if inner.waiting.greet(last) == Greeted::Repeat
@@ -263,7 +264,7 @@ impl Reports {
         inner.waiting.reports().iter().filter(|report| report.seq > seq).cloned().collect()
     }
 
-    /// If the registry's present offer is what the last report is about, the report confirms it.
+    /// If the last report is a result for `id` without a revision, reports it with `revision`.
     pub fn confirm(&self, revision: u64, id: Option<Digest>) {
         self.change(|inner| {
             let last = inner.last.clone().filter(|last| last.wants == id && last.revision == 0);
@@ -274,12 +275,12 @@ impl Reports {
         });
     }
 
-    /// Changes with every change of the reports.
+    /// A receiver whose value changes whenever the reports change.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// The file that keeps the reports.
+    /// The reports as the contents of their file.
     pub fn file(&self) -> ReportFile {
         let inner = self.inner();
         ReportFile {
@@ -291,7 +292,7 @@ impl Reports {
         }
     }
 
-    /// The agent, its present phase, and what metrics count.
+    /// The facts about the agent, its current phase, and the counts for metrics.
     pub fn counts(&self) -> (About, Phase, DeployCounts) {
         let inner = self.inner();
         let phase = inner.last.as_ref().map_or(Phase::Unknown, |last| last.phase);
@@ -334,7 +335,7 @@ impl Inner {
         }
     }
 
-    /// The unfinished deploy of `wants` of the last report, or else a new deploy.
+    /// The unfinished deploy of `wants` that the last report is about, or else a new deploy.
     fn taken_up(&mut self, wants: Digest) -> Deploy {
         let last = self.last.as_ref();
         let last = last.filter(|last| last.wants == Some(wants) && !last.phase.is_final());
@@ -355,8 +356,8 @@ impl Inner {
         self.push(Report { phase, runs, wants, steps, ..Report::default() });
     }
 
-    /// Reports `state` if it differs from the last report. If only the revision or the agent
-    /// differs, the report keeps what the last one says of the deploy.
+    /// Reports `state` if it differs from the last report. If only the revision or a fact about the
+    /// agent differs, the report keeps the details of the deploy.
     fn push_new(&mut self, state: Report) {
         let mut report = self.complete(state);
         if let Some(last) = &self.last {
@@ -377,7 +378,7 @@ impl Inner {
         self.last = Some(Report { seq: self.waiting.seq(), ..report });
     }
 
-    /// The state with what all reports say.
+    /// Adds the facts that all reports have.
     fn complete(&self, state: Report) -> Report {
         let About { boot, version, link, .. } = self.about.clone();
         let (revision, attempt) = (self.revision, self.attempts);
@@ -444,7 +445,7 @@ mod tests {
         let steps: Vec<Phase> = report.steps.iter().map(|step| step.phase).collect();
         assert_eq!(steps, [Fetched, Staged, Script, Healthy]);
         assert!(report.output.len() == MAX_OUTPUT_OF_SUCCESS && report.output.ends_with("xend"));
-        // Outside of a deploy, as in a rollback, steps are not reported.
+        // The agent does not report steps outside of a deploy, for example in a rollback.
         reports.reached(Staged);
         assert_eq!(sent(&reports), [(1, 4, Healthy)]);
     }
@@ -486,7 +487,7 @@ mod tests {
         let report = reports.after(0).pop().unwrap();
         assert_eq!((report.reason, report.wants), (Some(Reason::Other), Some(id("1"))));
         assert!(report.message.starts_with("nothing is deployed"));
-        // The same failure before a deploy begins is reported once.
+        // If the same failure repeats before a deploy begins, the agent reports it once.
         for _ in 0..3 {
             reports.failed(&Error::NoRegistry, None);
         }
@@ -510,7 +511,7 @@ mod tests {
         );
         let killed =
             Reports::new(About { link: "copy".to_owned(), ..About::default() }, before.file());
-        // The rollback's script.
+        // The script of the rollback runs.
         before.reached(Script);
         before.printed(b"of the rollback");
         let back = |reports: &Reports| {
@@ -533,7 +534,7 @@ mod tests {
         killed.healthy();
         let report = killed.after(0).pop().unwrap();
         assert_eq!((report.attempt, report.phase, report.steps.len()), (1, Healthy, 3));
-        // Another try is another deploy.
+        // A new attempt counts as a new deploy.
         killed.checks(id("2"));
         killed.rejected(id("2"), "no answer".to_owned());
         let report = killed.after(0).pop().unwrap();

@@ -1,8 +1,9 @@
-//! Decides which reports are sent, and with which numbers: without disk, network or clock.
+//! Decides which reports the agent sends, and with which numbers. The code is pure: it uses no
+//! disk, network or clock.
 
 use deploy_wire::fleet::Report;
 
-/// Most reports that wait for the registry.
+/// Maximum number of reports that wait for the registry.
 pub const MOST: usize = 16;
 
 /// The reports that the registry has not acknowledged, in order.
@@ -12,25 +13,25 @@ pub struct Waiting {
     /// Number of the last report.
     seq: u64,
     acknowledged: u64,
-    /// Number of the last report of the agent that ran before. That agent may have sent more
-    /// reports than it could record, so the numbers above this one may be used already.
+    /// Number of the last report that the previous agent recorded. That agent may have sent further
+    /// reports, so the numbers above this one may be used already.
     recorded: u64,
-    /// Whether the registry has said which report it has.
+    /// Whether the registry has sent the number of its last report.
     is_greeted: bool,
 }
 
-/// What to do after the registry has said which report it has.
+/// What to do when the registry has sent the number of its last report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Greeted {
     /// Send the reports that wait.
     Send,
-    /// The registry has lost reports that it had acknowledged, as after a restored backup: report
-    /// the present state again.
+    /// Report the current state again: the registry has lost reports that it had acknowledged, for
+    /// example because a backup was restored.
     Repeat,
 }
 
 impl Waiting {
-    /// The reports that the agent before has left.
+    /// Continues with the reports that the previous agent left.
     pub fn new(reports: Vec<Report>, seq: u64, acknowledged: u64) -> Self {
         let seq = reports.iter().map(|report| report.seq).fold(seq, u64::max);
         Self { reports, seq, acknowledged, recorded: seq, is_greeted: false }
@@ -66,19 +67,20 @@ impl Waiting {
         self.reports.push(report);
     }
 
-    /// Forgets the reports up to number `seq`, which the registry has on its disk.
+    /// Removes the reports up to number `seq`, which the registry has on its disk.
     pub fn acknowledge(&mut self, seq: u64) {
         let seq = seq.min(self.seq);
         self.acknowledged = self.acknowledged.max(seq);
         self.reports.retain(|report| report.seq > seq);
     }
 
-    /// Takes the number of the last report that the registry has.
+    /// Handles the number of the last report that the registry has.
     pub fn greet(&mut self, last: u64) -> Greeted {
         let known = if self.is_greeted { self.seq } else { self.recorded };
         if last > known {
-            // Another agent used these numbers: the one before, or one of a restored directory.
-            // The registry takes reports in order, so it has all that the one before recorded.
+            // Another agent used these numbers: the previous agent, or an agent whose directory was
+            // later restored from a backup. The registry takes reports in order, so it has all
+            // reports that the previous agent recorded.
             if !self.is_greeted {
                 self.reports.retain(|report| report.seq > self.recorded);
             }
@@ -177,8 +179,8 @@ mod tests {
         assert_eq!(shown(&new), [(8, 1, Offered)]);
         new.push(report(1, Healthy));
         assert_eq!(shown(&new), [(9, 1, Healthy)]);
-        // The agent before sent reports 5 and 6 and was killed before it could record them. The
-        // new report has number 5, but it is another one.
+        // The previous agent sent reports 5 and 6, and was killed before it could record them. The
+        // new report also has number 5, but is a different report.
         let left = Report { seq: 4, ..report(3, Failed) };
         let mut next = Waiting::new(vec![left], 4, 3);
         next.push(report(4, Healthy));

@@ -1,5 +1,6 @@
-//! Keeps a watch at the registry while the agent tracks a configuration: offers come in, reports go
-//! out. The watch shares the connection of the polling loop, and connects again when it is lost.
+//! Keeps a watch open at the registry while the agent tracks a configuration. The watch receives
+//! offers and sends reports. It shares the connection of the polling loop, and connects again when
+//! the connection is lost.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,29 +19,29 @@ use crate::fleet::offers::Offers;
 use crate::fleet::reporter::Reports;
 use crate::records::agent_report::Reporter;
 
-/// The first attempt to connect again comes within this time.
+/// The agent first tries to connect again within this time. Each further attempt doubles the time.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// Later attempts come within at most this time.
+/// The longest time within which the agent tries to connect again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Most time that a registry may spread its agents over.
+/// The longest time over which a registry may spread the attempts of its agents to connect again.
 const LONGEST_SPREAD: Duration = Duration::from_secs(10 * 60);
-/// The pause before a registry that refused is asked again on the same connection.
+/// The pause after a refusal, before the agent asks the registry again on the same connection.
 const ASK_AGAIN: Duration = Duration::from_secs(10 * 60);
 
-/// A watch, and what it works with.
+/// A watch, and the parts of the agent that it uses.
 #[derive(Debug)]
 pub struct Watch {
     /// The connection.
     pub session: Session,
-    /// The command.
+    /// The command line that begins the watch.
     pub line: String,
-    /// Where offers go.
+    /// Where the watch puts offers.
     pub offers: Offers,
-    /// Where reports come from.
+    /// Where the watch finds reports to send.
     pub reports: Reports,
-    /// Notified of every new offer.
+    /// Signals every new offer.
     pub superseded: watch::Sender<()>,
-    /// Where `status` looks.
+    /// The report that `status` reads.
     pub status: Reporter,
 }
 
@@ -49,7 +50,7 @@ pub struct Watch {
 enum Ended {
     /// The registry runs no commands for agents.
     Refused,
-    /// The connection, or the command, ended.
+    /// The connection or the command ended.
     Lost(String),
 }
 
@@ -58,14 +59,14 @@ enum Ended {
 struct Memory {
     /// Number of attempts in a row that failed.
     failures: u32,
-    /// Within which time to connect again after a live watch.
+    /// The time within which the agent connects again after a live watch.
     spread: Option<Duration>,
     /// Why the registry keeps no reports.
     refused: Option<String>,
 }
 
 impl Watch {
-    /// Watches until it is dropped.
+    /// Watches until the future is dropped.
     pub async fn run(mut self) -> Infallible {
         let mut memory = Memory::default();
         loop {
@@ -86,8 +87,8 @@ impl Watch {
                         tracing::info!(
                             event = "watch_lost",
                             seconds,
-                            "the registry's changes do not arrive at once any more: {why}; \
-                             watching again in {wait:.1?}"
+                            "the registry's changes no longer arrive at once: {why}; \
+                             the agent watches again in {wait:.1?}"
                         );
                     } else {
                         tracing::debug!("cannot watch the registry: {why}; next try in {wait:.1?}");
@@ -98,7 +99,7 @@ impl Watch {
         }
     }
 
-    /// Waits for a new connection, perhaps to a newer registry, but not for long.
+    /// Waits for a new connection, which may reach a newer registry, but only for [`ASK_AGAIN`].
     async fn pause_refused(&self) {
         let mut changes = self.session.changes();
         let _ = timeout(ASK_AGAIN, changes.changed()).await;
@@ -182,7 +183,7 @@ impl Watch {
         if let Some(why) = &refused {
             tracing::warn!(
                 event = "report_refused",
-                "the registry keeps no reports of this agent: {why}; the agent deploys all the same"
+                "the registry keeps no reports of this agent: {why}; the agent still deploys"
             );
         }
         let (status, kept) = (self.status.clone(), refused.clone());
@@ -191,7 +192,7 @@ impl Watch {
     }
 }
 
-/// Sends what it is the agent's turn to send. The error says why the watch ends.
+/// Sends the lines that `turn` requires. The error says why the watch ends.
 async fn speak(
     channel: &mut WatchChannel,
     talk: &mut Conversation,
@@ -208,7 +209,7 @@ async fn speak(
         }
     };
     for (seq, line) in lines {
-        // A connection that takes nothing is as dead as a silent one.
+        // A connection that accepts no data counts as silent, too.
         let sent = timeout(SILENCE, channel.send(line)).await.map_err(|_| silent())?;
         sent.map_err(|err| err.to_string())?;
         talk.spoke(seq, Instant::now());
@@ -230,8 +231,8 @@ impl Memory {
     }
 }
 
-/// Sends the reports that wait, and waits for their acknowledgement. For an agent that ran one
-/// cycle.
+/// Sends the reports of an agent that ran one cycle, and waits until the registry acknowledges
+/// them.
 pub async fn deliver(watch: &mut Watch) -> Result<(), Error> {
     let client = watch.session.client().await?;
     let mut channel = client.watch(&watch.line).await?;

@@ -1,4 +1,4 @@
-//! A probe by a program: exit status 0 is a success.
+//! A probe that runs a program. Exit status 0 is a success.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,7 +16,7 @@ use crate::health::subject::Subject;
 use crate::health::wording::{last_line, reason};
 use crate::script::{self, Change, env_file};
 
-/// Bytes of the output's end that are kept.
+/// Maximum number of bytes that the probe keeps from the end of the output.
 const MOST_KEPT: usize = 4 << 10;
 /// Capacity of a pipe in bytes (pipe(7)).
 const PIPE: usize = 64 << 10;
@@ -48,7 +48,7 @@ fn environment(subject: &Subject) -> Result<Vec<(OsString, OsString)>, String> {
     Ok(all.map(|(name, value)| (name.into(), value)).chain(own).collect())
 }
 
-/// A program that runs.
+/// A running program.
 struct Running {
     group: Group,
     child: Child,
@@ -87,7 +87,7 @@ impl Running {
         Ok(Self { group, child, output, kept: Vec::new() })
     }
 
-    /// Waits for the program's end, and not for processes that it leaves.
+    /// Waits for the program's end, but not for processes that the program leaves behind.
     async fn wait(&mut self) -> io::Result<ExitStatus> {
         let mut buffer = vec![0; 4 << 10];
         let mut is_open = true;
@@ -101,7 +101,7 @@ impl Running {
             }
         };
         self.group.0 = None;
-        // The runtime may not know yet that there is output, so this reads the pipe itself.
+        // The runtime may not know yet that there is output, so this code reads the pipe directly.
         let mut left = PIPE;
         while let (true, Ok(n)) = (left > 0, rustix::io::read(&self.output, &mut buffer)) {
             if n == 0 {

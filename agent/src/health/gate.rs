@@ -17,7 +17,7 @@ use crate::log::millis;
 /// Maximum time of a probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
-/// The gate: the checks, and what they need.
+/// The settings of the gate.
 #[derive(Debug, Clone)]
 pub struct Gate {
     /// The checks, at least one.
@@ -35,11 +35,12 @@ pub enum Verdict {
     Healthy,
     /// The reason why the deploy is not healthy.
     Failed(String),
-    /// The registry may have another configuration: nothing is decided.
+    /// The gate ended without a decision, because the registry may have a newer configuration.
     Superseded,
 }
 
-/// Probes the checks for `subject`, whose script ended at `since`. `newer` ends the gate early.
+/// Probes the checks for `subject`, whose script ended at `since`. A change of `newer` ends the
+/// gate early.
 pub async fn run(
     gate: &Gate,
     subject: Subject,
@@ -51,7 +52,8 @@ pub async fn run(
     let goal = gate.goal;
     let mut tally = Tally::new(goal, gate.checks.iter().map(Check::label));
     let (sender, mut results) = mpsc::channel(gate.checks.len().max(1));
-    // These are no tasks of the runtime: an agent that ends drops them, and so ends their programs.
+    // The probes are not tasks of the runtime. When the agent ends, it drops them, and so ends
+    // their programs.
     let probes = gate.checks.iter().enumerate();
     let probes = probes
         .map(|(n, check)| Box::pin(repeat(n, check, &subject, since, goal.deadline, &sender)));
@@ -107,12 +109,12 @@ fn superseded(id: Digest) -> Verdict {
 /// Waits for a newer configuration.
 async fn changed(newer: &mut watch::Receiver<()>) {
     if newer.changed().await.is_err() {
-        // Nobody can announce one.
+        // The sender is gone, so no newer configuration can be announced.
         std::future::pending::<()>().await;
     }
 }
 
-/// Runs futures that never end.
+/// Runs futures that never end, all at the same time.
 fn together<F: Future<Output = ()> + Unpin>(mut all: Vec<F>) -> impl Future<Output = ()> + Unpin {
     poll_fn(move |context| {
         for one in &mut all {
@@ -138,7 +140,7 @@ async fn repeat(
         let probed = probed.unwrap_or_else(|_| {
             Err(format!("{}: no answer within {}", check.label(), seconds(limit)))
         });
-        // The receiver lives as long as this future.
+        // This cannot fail, because the receiver lives as long as this future.
         let _ = results.send((n, probed)).await;
         tokio::time::sleep_until(next).await;
     }
@@ -194,7 +196,8 @@ mod tests {
             verdict = announce => verdict,
         };
         assert_eq!(verdict, Verdict::Superseded);
-        // One that came before the gate began, while the script ran, counts, too.
+        // A configuration that was announced before the gate began, while the script ran, also
+        // counts.
         sender.send_replace(());
         let verdict = run(&gate, subject(), Instant::now(), &mut newer).await;
         assert_eq!(verdict, Verdict::Superseded);

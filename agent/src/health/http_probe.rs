@@ -1,4 +1,4 @@
-//! A probe over HTTP/1.1: a GET request on a connection of its own. Redirects are not followed.
+//! A probe over HTTP/1.1: a GET request on its own connection. The probe follows no redirects.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -13,11 +13,11 @@ use hyper_util::rt::TokioIo;
 use crate::flags::health_flags::Address;
 use crate::health::tcp_probe::connect;
 
-/// Bytes of headers that are read.
+/// Maximum number of bytes of headers that the probe reads.
 const MOST_OF_HEAD: usize = 64 << 10;
-/// Bytes of an answer's body that are read.
+/// Maximum number of bytes of an answer's body that the probe reads.
 const MOST_OF_BODY: usize = 64 << 10;
-/// Characters of the address of a redirect that a message has.
+/// Maximum number of characters of a redirect's address in a message.
 const MOST_OF_ADDRESS: usize = 100;
 
 /// Sends a request, and reads the answer. Only a status from 200 to 299 is a success.
@@ -37,7 +37,7 @@ pub(super) async fn probe(address: &Address) -> Result<(), String> {
     loop {
         tokio::select! {
             probed = &mut exchange => return probed,
-            // The exchange has the reason.
+            // The exchange reports the reason.
             _ = &mut connection, if is_open => is_open = false,
         }
     }
@@ -71,7 +71,7 @@ fn location(headers: &HeaderMap) -> Option<String> {
     Some(escape(&to).chars().take(MOST_OF_ADDRESS).collect())
 }
 
-/// Reads the body, up to a limit: an answer that breaks off is no success.
+/// Reads the body, up to a limit. If the body ends too early, the probe fails.
 async fn read(mut body: Incoming) -> Result<(), String> {
     let mut left = MOST_OF_BODY;
     while let Some(frame) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {
@@ -84,7 +84,7 @@ async fn read(mut body: Incoming) -> Result<(), String> {
     Ok(())
 }
 
-/// The error with its cause, because hyper's texts do not contain it.
+/// The texts of the error and of its cause. hyper's text of an error does not contain the cause.
 fn explain(err: &hyper::Error) -> String {
     let cause = std::error::Error::source(err).map(|cause| format!(": {cause}"));
     format!("{err}{}", cause.unwrap_or_default())

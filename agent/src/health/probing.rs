@@ -21,7 +21,8 @@ pub async fn probe(check: &Check, subject: &Subject) -> Result<(), String> {
     probed.map_err(|reason| format!("{}: {reason}", check.label()))
 }
 
-/// A connection of its own: the agent's may have lived since before the deploy.
+/// Reads the configuration over a new connection, because the agent's connection may be older than
+/// the deploy.
 async fn registry(subject: &Subject) -> Result<(), String> {
     let read = subject.session.fresh().configuration().await;
     read.map(drop).map_err(|err| err.to_string())

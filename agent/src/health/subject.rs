@@ -13,7 +13,7 @@ pub struct Subject {
     pub configuration: Configuration,
     /// Its root.
     pub root: PathBuf,
-    /// File with variables for the script, which programs of checks get, too.
+    /// File with variables for the script. The programs of checks get these variables, too.
     pub env_file: Option<PathBuf>,
     /// How to connect to the registry.
     pub session: Session,

@@ -1,5 +1,5 @@
-//! Counts the probes of each check, and decides whether a deploy is healthy: without network or
-//! clock.
+//! Counts the probes of each check, and decides whether a deploy is healthy. The code is pure: it
+//! uses no network or clock.
 
 use std::time::Duration;
 
@@ -45,7 +45,7 @@ struct Counts {
 }
 
 impl Tally {
-    /// Nothing is counted yet for the checks with these labels.
+    /// An empty tally for the checks with these labels.
     pub fn new(goal: Goal, labels: impl IntoIterator<Item = String>) -> Self {
         let counts = |label| Counts { label, ..Counts::default() };
         Self { goal, checks: labels.into_iter().map(counts).collect() }
@@ -68,11 +68,11 @@ impl Tally {
         }
     }
 
-    /// Decides, `at` this time since the end of the script. `None` while that is too early.
+    /// Decides at the time `at` after the end of the script; `None` if it is too early to decide.
     pub fn decide(&self, at: Duration) -> Option<Decided> {
         let Goal { successes, min, deadline } = self.goal;
         let lacking = |counts: &&Counts| counts.successes < successes;
-        // The check that fails now says more than a check that has not succeeded often enough.
+        // A check that fails now explains more than a check that has not succeeded often enough.
         let worst = self.checks.iter().filter(lacking).max_by_key(|counts| counts.failures);
         match worst {
             None if at >= min => Some(Decided::Healthy),
@@ -157,10 +157,10 @@ mod tests {
         assert_eq!(both.decide(SECOND), Some(Decided::Healthy));
         probes(&mut both, 0, "-");
         assert_eq!(both.decide(SECOND), None, "it fails while the minimum passes");
-        // At the deadline, healthy is healthy.
+        // A deploy that is healthy at the deadline counts as healthy.
         probes(&mut both, 0, "+++");
         assert_eq!(both.decide(60 * SECOND), Some(Decided::Healthy));
-        // A check that does not exist counts for nothing.
+        // The tally ignores a check that does not exist.
         both.count(7, Err(String::new()));
         assert_eq!(both.decide(60 * SECOND), Some(Decided::Healthy));
     }
@@ -187,7 +187,7 @@ mod tests {
         probes(&mut slow, 0, "++");
         let want = "health b: only 2 of 3 successes in a row, 60 s after the switch";
         assert_eq!(reason(&slow, 60 * SECOND), want);
-        // A check that fails now is named before a check that was never answered.
+        // The reason names a check that fails now, and not a check that never answered.
         let mut two = tally(&["hangs", "fails"]);
         probes(&mut two, 1, "-");
         assert!(reason(&two, 60 * SECOND).starts_with("health http://a/: status 503"));

@@ -1,8 +1,8 @@
-//! Words for failed probes.
+//! Texts for failed probes.
 
 use std::io;
 
-/// Characters of a line that a message has.
+/// Maximum number of characters of a line in a message.
 const MOST_OF_LINE: usize = 200;
 
 /// Why the system refused something, in plain words for the frequent cases.
@@ -15,7 +15,7 @@ pub(super) fn reason(err: &io::Error) -> String {
     }
 }
 
-/// The last line of a text that is not empty.
+/// The last line that is not empty.
 pub(super) fn last_line(text: &[u8]) -> String {
     let text = String::from_utf8_lossy(text);
     let line = text.lines().rev().map(str::trim).find(|line| !line.is_empty());

@@ -1,4 +1,4 @@
-//! Says in the log what is held, and why.
+//! Logs what is held, and why.
 
 use std::path::Path;
 
@@ -18,7 +18,7 @@ pub(super) fn rejection(dir: &Path) -> Option<String> {
     ))
 }
 
-/// Logs why the registry's configuration is not deployed after the cycle that ended so.
+/// Logs why a cycle with the result `ended` did not deploy the registry's configuration.
 pub(super) fn log_held(ended: &Result<Outcome>, dir: &Path, offered: Option<Digest>) {
     let id = offered.map(|id| id.to_string());
     if matches!(ended, Ok(Outcome::Rejected)) {

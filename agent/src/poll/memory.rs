@@ -37,7 +37,7 @@ pub(super) struct Memory {
     failures: u32,
     /// The script that failed last, unless it has succeeded since then.
     pub(super) script: Option<ScriptBackoff>,
-    /// Whether the registry's configuration is held, and the log says so already.
+    /// Whether the registry's configuration is held. The agent has already logged this hold.
     is_held: bool,
     /// Time of the last sweep of the cache.
     pub(super) swept: Option<Instant>,
@@ -47,13 +47,13 @@ pub(super) struct Memory {
     seen: u64,
     /// Time of the last poll over sftp.
     polled: Option<Instant>,
-    /// How often operators had asked for another try.
+    /// Number of retries that operators have requested.
     retries: u64,
-    /// Why an operator holds the host, as the log says already.
+    /// Why an operator holds the host. The agent has already logged this reason.
     host_held: Option<String>,
 }
 
-/// Why the loop does not wait any longer.
+/// Why the loop stops waiting.
 #[derive(Debug)]
 pub(super) enum Woken {
     /// Run a cycle, and answer the request with its result.
@@ -69,7 +69,7 @@ impl Memory {
     }
 
     /// Takes the registry's last offer for the next cycle, and decides whether that cycle polls.
-    /// `asked`: somebody asked for a poll.
+    /// `asked` says whether somebody asked for a poll.
     pub(super) async fn take_offer(&mut self, agent: &Agent, poll: Duration, asked: bool) {
         let received = agent.offers.received();
         self.seen = received.count;
@@ -89,12 +89,12 @@ impl Memory {
         }
     }
 
-    /// Forgets what is held and what failed, because an operator asked for another try.
+    /// Ends the hold and forgets failures, because an operator asked for another try.
     async fn retry(&mut self, agent: &Agent, retries: u64) {
         tracing::info!(
             event = "retry",
             retries,
-            "an operator asked for another try: nothing is held any more, and a failed script or a \
+            "an operator asked for another try: the agent ends its hold, and a failed script or a \
              failed health gate runs again"
         );
         (self.script, self.is_held, self.retries) = (None, false, retries);
@@ -105,12 +105,12 @@ impl Memory {
             Ok::<_, deploy_store::Error>(())
         };
         if let Err(err) = blocking::run(forget).await {
-            tracing::warn!("what is held stays held: {err}");
+            tracing::warn!("cannot end the hold: {err}");
         }
     }
 
-    /// Waits for the time of the next cycle, and serves requests meanwhile. A new offer, or the loss
-    /// of the watch, ends the wait earlier.
+    /// Waits for the time of the next cycle, and serves requests meanwhile. A new offer ends the
+    /// wait earlier, and so does the loss of the watch.
     pub(super) async fn idle(
         &mut self,
         agent: &Agent,
@@ -156,13 +156,13 @@ impl Memory {
         }
     }
 
-    /// Ends all waiting: somebody asked for a poll, and may have repaired the cause.
+    /// Ends all waits, because somebody asked for a poll and may have repaired the cause.
     async fn try_again(&mut self, agent: &Agent) {
         if let Some(script) = &mut self.script {
             script.mark_rerun();
         }
         if let Err(err) = cycle::retry_rejected(agent).await {
-            tracing::warn!("the health gate does not run again: {err}");
+            tracing::warn!("cannot run the health gate again: {err}");
         }
     }
 

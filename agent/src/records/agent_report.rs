@@ -56,11 +56,11 @@ pub struct Report {
     pub watching: bool,
     /// Why the registry keeps no reports of this agent, if it keeps none.
     pub reports_refused: Option<String>,
-    /// How often operators had asked this agent to try again when it last did.
+    /// Number of retries that operators had requested when this agent last tried again.
     pub retries: u64,
 }
 
-/// How the files of a root were placed, without the files that the spare had already.
+/// How the files of a root were placed. Files that the spare had already are not counted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Placed {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn placed_files_are_counted_by_way() {
+    fn placed_files_are_counted_by_method() {
         let placed = deploy_store::Placed { reflinked: 0, hardlinked: 3, copied: 1 };
         assert_eq!(describe(placed), "files: 3 linked, 1 copied");
         assert_eq!(describe(deploy_store::Placed::default()), "no files with contents");

@@ -20,7 +20,7 @@ pub fn target(path: &Path) -> Result<Option<PathBuf>> {
         other => other?,
     };
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        let reason = "is no symlink; move it away, or give another path with -current";
+        let reason = "is not a symlink; move it away, or give another path with -current";
         return Err(Error::io("switch", path, io::Error::other(reason)));
     }
     std::fs::read_link(path).map(Some).map_err(|err| Error::io("read link", path, err))
@@ -72,6 +72,6 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let file = temp.path().join("current");
         fs::write(&file, "mine").unwrap();
-        assert!(target(&file).unwrap_err().to_string().contains("is no symlink"));
+        assert!(target(&file).unwrap_err().to_string().contains("is not a symlink"));
     }
 }

@@ -1,5 +1,5 @@
 //! `instance` in the agent's directory: a random id. Copies of a machine have the same names and
-//! keys, but the registry can tell two agents apart that run under one name.
+//! keys. With this id, the registry can distinguish two agents that run under one name.
 
 use std::ffi::CStr;
 use std::fs::File;

@@ -15,7 +15,7 @@ pub struct LastGate {
     pub id: String,
     /// The checks, as given.
     pub checks: Vec<String>,
-    /// How far the gate is.
+    /// The state of the gate.
     pub result: GateResult,
     /// Why the gate failed.
     pub reason: Option<String>,
@@ -27,11 +27,11 @@ pub struct LastGate {
     pub since: Timestamp,
 }
 
-/// How far a gate is.
+/// The state of a gate.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GateResult {
-    /// It has not decided.
+    /// The gate has not decided.
     #[default]
     Checking,
     /// Every check succeeded.
@@ -53,18 +53,19 @@ pub enum GateAction {
 }
 
 impl LastGate {
-    /// A gate that begins.
+    /// A gate that has just begun.
     pub fn begins(id: Digest, checks: Vec<String>) -> Self {
         Self { id: id.to_string(), checks, since: Timestamp::now(), ..Self::default() }
     }
 
-    /// The same gate, healthy now.
+    /// The same gate after its success.
     #[must_use]
     pub fn healthy(self) -> Self {
         Self { result: GateResult::Healthy, since: Timestamp::now(), ..self }
     }
 
-    /// The same gate, which failed for `reason`. `rollback_error` says why the rollback failed, too.
+    /// The same gate after its failure for `reason`. `rollback_error` says why the rollback failed,
+    /// if it failed, too.
     #[must_use]
     pub fn failed(self, reason: &str, action: GateAction, rollback_error: Option<String>) -> Self {
         let (result, since) = (GateResult::Failed, Timestamp::now());
@@ -72,8 +73,8 @@ impl LastGate {
         Self { result, reason, action, rollback_error, since, ..self }
     }
 
-    /// The gate with the result that the other records have, if the agent was killed before it could
-    /// write the result here.
+    /// If the agent was killed before it could write the result here, returns the gate with the
+    /// result from the other records.
     #[must_use]
     pub fn completed(self, hold: Option<&RollbackHold>, record: Option<&Unproven>) -> Self {
         if self.result != GateResult::Checking {
@@ -119,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn result_that_a_killed_agent_did_not_write_is_in_the_other_records() {
+    fn missing_result_of_a_killed_agent_is_read_from_the_other_records() {
         let [bad, old] = ["bad", "old"].map(|text| Digest::of(text.as_bytes()));
         let since = Timestamp::UNIX_EPOCH;
         let gate = LastGate::begins(bad, vec!["registry".to_owned()]);

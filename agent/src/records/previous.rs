@@ -14,7 +14,7 @@ const NAME: &std::ffi::CStr = c"previous.json";
 /// The configuration that was deployed before `current`. A damaged file counts as a missing file.
 pub fn read(dir: &Path, current: Option<Digest>) -> Option<Configuration> {
     let previous = state_file::peek(&dir.join(&*NAME.to_string_lossy())).unwrap_or_else(|err| {
-        tracing::warn!("the previous configuration is not known: {err}");
+        tracing::warn!("cannot read the previous configuration: {err}");
         None
     });
     previous.filter(|previous| Some(previous.id()) != current)

@@ -1,5 +1,6 @@
 //! `report.json` in the agent's directory: the reports that the registry has not acknowledged. The
-//! agent does not sync the file: after a power cut it reports anew what its other records say.
+//! agent does not sync the file. After a power cut, the agent makes new reports from its other
+//! records.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -62,7 +63,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reports_are_kept_and_damage_counts_as_none() {
+    fn reports_are_kept_and_a_damaged_file_counts_as_empty() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path();
         assert_eq!(ReportFile::read(dir), ReportFile::default());

@@ -1,5 +1,5 @@
-//! `hold.json` in the agent's directory: the hold after a rollback. Until the registry's
-//! configuration changes, the agent does not deploy it.
+//! `hold.json` in the agent's directory: the hold after a rollback. The agent does not deploy the
+//! registry's configuration until that configuration changes.
 
 use std::fs;
 use std::io;
@@ -40,14 +40,14 @@ impl RollbackHold {
         Self { from: from.to_string(), registry, to: to.to_string(), since, reason: None }
     }
 
-    /// The same hold, of a rollback that the agent does on its own.
+    /// The same hold, for a rollback that the agent does on its own.
     #[must_use]
     pub fn because(self, reason: String) -> Self {
         Self { reason: Some(reason), ..self }
     }
 
-    /// Whether the rollback was interrupted, so that `deployed` is still the configuration that the
-    /// rollback leaves.
+    /// Whether the rollback was interrupted. In this case `deployed` is still the configuration
+    /// from before the rollback.
     pub fn is_unfinished(&self, deployed: Option<Digest>) -> bool {
         deployed.is_some_and(|id| id.to_string() == self.from)
     }
@@ -84,7 +84,7 @@ impl RollbackHold {
         replace_file(&path(dir), &json, MODE)
     }
 
-    /// Like [`RollbackHold::write`], but does not write a hold that is there already.
+    /// Like [`RollbackHold::write`], but does not write if `dir` has this hold already.
     pub fn put(&self, dir: &Path) -> Result<()> {
         match Self::read(dir) {
             Ok(Some(hold)) if hold == *self => Ok(()),
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn holds_until_the_registry_changes() {
+    fn hold_lasts_until_the_registry_changes() {
         let [from, to, pending, new] =
             ["from", "to", "pending", "new"].map(|text| Digest::of(text.as_bytes()));
         let since = Timestamp::UNIX_EPOCH;

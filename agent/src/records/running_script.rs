@@ -17,7 +17,7 @@ const NAME: &CStr = c"script.json";
 const UNFINISHED: &CStr = c"script.json.new";
 /// Maximum number of bytes that are read.
 const MOST: u64 = 4096;
-/// Pause between two checks whether the script has ended.
+/// Pause between two checks for the end of the script.
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A running script.
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn foreign_processes_are_not_taken_for_the_script() {
+    fn other_processes_are_not_mistaken_for_the_script() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, id) = (temp.path(), Digest::of(b"a"));
         // The system's first process, and a process that does not lead a process group.

@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn damaged_file_is_renamed_and_counts_as_none() {
+    fn damaged_file_is_renamed_and_counts_as_missing() {
         let good = String::from_utf8(sample().to_json()).unwrap();
         let other_id = good.replace(&sample().id().to_string(), &Digest::of(b"y").to_string());
         let upper = good.replace(&Digest::of(b"x").to_string(), "ABC");

@@ -1,6 +1,6 @@
-//! `checking.json` in the agent's directory: the deployed configuration, while its health gate has
-//! not succeeded. The gate runs, or an agent was killed in it, or it failed and the agent keeps
-//! the configuration all the same.
+//! `checking.json` in the agent's directory records the deployed configuration until its health
+//! gate has succeeded. The file exists while the gate runs, and after an agent was killed during
+//! the gate. It also exists if the gate failed, but the agent keeps the configuration.
 
 use std::ffi::CStr;
 use std::io::Read as _;
@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 const NAME: &CStr = c"checking.json";
-/// Everybody may read the record, as the state file.
+/// Everybody may read the record, like the state file.
 const MODE: u32 = 0o644;
 /// Maximum bytes that are read.
 const MOST: u64 = 64 << 10;
@@ -22,7 +22,8 @@ const MOST: u64 = 64 << 10;
 pub struct Unproven {
     /// Id of the configuration.
     pub id: String,
-    /// Id of the configuration to return to: the last one before it that had proven healthy.
+    /// Id of the configuration to return to: the last earlier configuration that had proven
+    /// healthy.
     pub back: Option<String>,
     /// Time of the end of the script.
     pub since: Timestamp,
@@ -35,7 +36,7 @@ pub struct Unproven {
 pub struct Failure {
     /// Why the gate failed.
     pub reason: String,
-    /// Why the agent could not return to the configuration before, if it tried.
+    /// Why the rollback failed, if the agent tried to roll back.
     pub way_back: Option<String>,
     /// Time of the decision.
     pub at: Timestamp,
@@ -72,7 +73,7 @@ impl Unproven {
             Ok(found) => Some(found),
             Err(err) if err.is_not_found() => None,
             Err(err) => {
-                tracing::warn!("the record of the health gate is not known: {err}");
+                tracing::warn!("cannot read the record of the health gate: {err}");
                 None
             }
         }
@@ -91,8 +92,8 @@ impl Unproven {
         self.failure.is_some()
     }
 
-    /// Returns for people why the gate failed, and that the configuration is kept; nothing if the
-    /// gate has not failed.
+    /// Returns a text for people: why the gate failed, and that the configuration is kept. The text
+    /// is empty if the gate has not failed.
     pub fn to_text(&self) -> String {
         let text = |failure: &Failure| format!("{}; {} is kept", failure.to_text(), self.id);
         self.failure.as_ref().map(text).unwrap_or_default()
@@ -100,7 +101,7 @@ impl Unproven {
 }
 
 impl Failure {
-    /// For people.
+    /// Returns the failure as text for people.
     pub fn to_text(&self) -> String {
         let Self { reason, way_back, .. } = self;
         let back = way_back
@@ -110,15 +111,16 @@ impl Failure {
     }
 }
 
-/// The configuration to return to if `new` does not prove healthy. `record` is what the last gate
-/// left, `deployed` the configuration that `new` replaces. No way leads back to a configuration
-/// that has not proven healthy, and none to `new` itself.
+/// The configuration to return to if `new` does not prove healthy. `record` is the record of the
+/// last gate. `deployed` is the configuration that `new` replaces. The agent never returns to a
+/// configuration that has not proven healthy, or to `new` itself.
 pub fn way_back(
     record: Option<&Unproven>,
     deployed: Option<Digest>,
     new: Digest,
 ) -> Option<Digest> {
-    // The record of `new` is of an agent that was killed before it could replace the state file.
+    // If the record is for `new`, an agent was killed after it had written the record, and before
+    // it could replace the state file.
     let record = record.filter(|record| record.is_of(deployed) || record.is_of(Some(new)));
     record.map_or(deployed, Unproven::back).filter(|back| *back != new)
 }
@@ -128,7 +130,8 @@ pub fn remove(dir: &Path) -> Result<()> {
     Dir::open(dir)?.remove_file(NAME)
 }
 
-/// Lets the gate of a rejected configuration run again. Returns whether there was one.
+/// Lets the gate of a rejected configuration run again. Returns whether there was a rejected
+/// configuration.
 pub fn retry(dir: &Path) -> Result<bool> {
     match Unproven::read(dir).filter(Unproven::is_rejected) {
         Some(rejected) => Unproven { failure: None, ..rejected }.write(dir).map(|()| true),
@@ -161,7 +164,7 @@ mod tests {
         assert_eq!(way_back(Some(&record), Some(one), two), Some(one));
         let first = Unproven::new(two, None);
         assert_eq!(way_back(Some(&first), Some(two), three), None);
-        // A record of something else.
+        // The record belongs to another configuration.
         assert_eq!(way_back(Some(&record), Some(three), one), Some(three));
     }
 

@@ -89,7 +89,7 @@ pub fn old_for_script(
     let old = match last {
         // The same script runs again.
         Some(last) if last == new => left.and_then(Unsettled::old).or(deployed),
-        // The script leads back to the configuration before the failure.
+        // The script returns to the configuration from before the failure.
         Some(last) if deployed == Some(new) => Some(last),
         _ => deployed,
     };
@@ -145,7 +145,7 @@ fn read_json(dir: &Path, name: &CStr) -> Result<Vec<u8>> {
 /// power cut the script counts as started.
 pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
     let boot = running_script::boot();
-    // Without a boot id the record would count at once.
+    // Without a boot id, the script would count as started at once.
     if boot.is_empty() || read(dir).is_some() {
         return Ok(());
     }
@@ -263,13 +263,13 @@ mod tests {
         check(None, None, one, None);
         check(None, Some(one), one, None);
         check(None, Some(one), two, Some(one));
-        // The script failed for `two`. The script runs again for `two`, for the way back to `one`,
-        // or for `three`.
+        // The script failed for `two`. The script runs again for `two`, for the return to `one`, or
+        // for `three`.
         let failed = left(two, Some(one));
         check(Some(&failed), Some(one), two, Some(one));
         check(Some(&failed), Some(one), one, Some(two));
         check(Some(&failed), Some(one), three, Some(one));
-        // The way back failed, too, and is repeated.
+        // The return failed, too, and is repeated.
         check(Some(&left(one, Some(two))), Some(one), one, Some(two));
         // The agent was killed after it had written the state.
         check(Some(&left(two, Some(one))), Some(two), two, Some(one));
@@ -281,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn record_counts_until_a_script_succeeds_even_if_damaged() {
+    fn server_is_unsettled_until_a_script_succeeds_even_if_the_record_is_damaged() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path();
         assert_eq!(read(dir), None);

@@ -61,7 +61,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<(OsString, OsString)>, String> {
         let (name, value) = (&line[..equals], &line[equals + 1..]);
         if !is_name(name) {
             return Err(format!(
-                "line {n}: {:?} is no name of a variable; use letters, digits and _, without export or blanks",
+                "line {n}: {:?} is not a variable name; use letters, digits and _, without export or blanks",
                 String::from_utf8_lossy(name)
             ));
         }
@@ -98,10 +98,10 @@ mod tests {
         assert_eq!(found, want);
         for (bad, want) in [
             ("A=1\nB", "line 2 has no ="),
-            ("export A=1", "line 1: \"export A\" is no name"),
-            ("=1", "line 1: \"\" is no name"),
-            ("1A=1", "is no name"),
-            ("A B=1", "is no name"),
+            ("export A=1", "line 1: \"export A\" is not a variable name"),
+            ("=1", "line 1: \"\" is not a variable name"),
+            ("1A=1", "is not a variable name"),
+            ("A B=1", "is not a variable name"),
             ("#\nNEWROOT=/", "line 2: NEWROOT is set by the agent"),
             ("LAYER_0_NAME=x", "LAYER_0_NAME is set by the agent"),
             ("A=\0", "line 1 has a NUL"),

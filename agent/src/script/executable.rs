@@ -79,7 +79,7 @@ fn ends_in_carriage_return(file: &Path) -> bool {
     let Some(line) = line.strip_suffix(b"\r") else { return false };
     let words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
     match words.collect::<Vec<_>>()[..] {
-        // An interpreter with a carriage return in its name may exist.
+        // The name of an existing interpreter may end in a carriage return.
         [program] => !Path::new(OsStr::from_bytes(&[program, b"\r"].concat())).exists(),
         [program, _] => program.ends_with(b"/env"),
         _ => false,

@@ -13,7 +13,7 @@ use crate::space::in_use;
 /// Removes old roots after a switch from `old` to `new`. `-keep-roots` roots stay.
 pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configuration) {
     let needs = in_use::retention(agent, None).map(|needs| {
-        // After a rollback, the root that the rollback left stays for inspection.
+        // After a rollback, the root from before the rollback stays for inspection.
         let previous = old.filter(|old| old.id() != new.id()).cloned().or(needs.previous);
         // Without an old root the script had no service to stop, so a service may still run in a
         // replaced root.

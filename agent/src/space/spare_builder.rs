@@ -1,5 +1,5 @@
-//! Makes the spare root in the background after a switch, so that the next deploy takes time only
-//! for changed files.
+//! Makes the spare root in the background after a switch. The next deploy then takes time only for
+//! changed files.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -15,7 +15,7 @@ use crate::records::agent_report::Spare;
 /// The lowest priority: everything else is more urgent than a spare.
 const NICE: i32 = 19;
 
-/// Pause between two checks whether a spare is being made.
+/// Pause between two checks for the end of the spare's construction.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// Removes the spare. Call this function only while no spare is being made. The next cycle makes a
@@ -96,7 +96,8 @@ fn fits(store: &Store, floor: u64, id: Digest) -> bool {
 /// Makes the spare. Returns whether there is a spare afterwards.
 fn make(store: &Store, configuration: &Configuration) -> bool {
     let id = configuration.id();
-    // The priority applies only to the calling thread. An error here does not change the result.
+    // The priority applies only to the calling thread. The spare is also made if the priority
+    // cannot be changed.
     let _ = rustix::process::setpriority_process(None, NICE);
     let started = Instant::now();
     match store.prepare_spare(configuration) {

@@ -54,7 +54,7 @@ fn help_shows_flags_with_defaults_and_variables() {
 }
 
 #[test]
-fn second_agent_names_the_holder_of_the_directory() {
+fn second_agent_names_the_process_that_uses_the_directory() {
     let temp = tempfile::tempdir().unwrap();
     let lock = deploy_store::disk::Lock::take(temp.path()).unwrap();
     let want = format!(
@@ -131,7 +131,7 @@ fn ordinary_user_can_unpack_into_an_owned_directory() {
     fs::write(tree.join("tool"), "tool").unwrap();
     mode(&tree.join("tool"), 0o6755);
     mode(&tree.join("closed"), 0o2555);
-    // This directory is closed to its owner, too.
+    // The owner of this directory has no permissions for it, either.
     fs::create_dir(tree.join("shut")).unwrap();
     fs::write(tree.join("shut/file"), "file").unwrap();
     mode(&tree.join("shut"), 0o000);
@@ -198,7 +198,7 @@ fn unpack_of_deep_trees_stays_within_1024_open_files() {
 }
 
 #[test]
-fn unpack_of_a_bad_archive_names_it_and_leaves_no_files() {
+fn unpack_names_a_bad_archive_and_leaves_no_files() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
     archive(dir, "good.tar.gz", &[("a", "a")]);
@@ -214,7 +214,7 @@ fn unpack_of_a_bad_archive_names_it_and_leaves_no_files() {
 }
 
 #[test]
-fn status_of_an_empty_and_of_a_missing_directory() {
+fn status_of_an_empty_or_missing_directory_says_so() {
     let temp = tempfile::tempdir().unwrap();
     let status = String::from_utf8(agent(temp.path(), &["status"]).stdout).unwrap();
     assert!(status.contains("nothing deployed yet"), "{status}");
@@ -236,8 +236,8 @@ fn status_of_an_empty_and_of_a_missing_directory() {
 fn verify_reports_damage_by_its_exit_code() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    // If there is nothing to verify, -dir is most likely wrong. The report must not look as if
-    // everything were sound.
+    // If there is nothing to verify, -dir is most likely wrong. `verify` must not report that
+    // everything is sound.
     fs::write(dir.join("file"), "").unwrap();
     for words in [&["verify", "-dir", "."][..], &["verify", "-repair", "-json", "-dir", "."]] {
         fails(dir, words, 1, "nothing to verify in .: no agent has deployed there; check -dir");

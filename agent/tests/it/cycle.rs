@@ -189,7 +189,7 @@ async fn bump_opens_only_the_new_archive() {
     let opens = Opens::of(&dirs);
     let third = bench.source.configure(&[("code", "v1", code), ("config", "v3", v1)]);
     bench.switches(&third).await;
-    assert_eq!(opens.count(&v1.to_string()), 0, "a root that is there is switched back to");
+    assert_eq!(opens.count(&v1.to_string()), 0, "the rollback uses the existing root");
 }
 
 #[tokio::test]
@@ -298,8 +298,8 @@ async fn interrupted_download_resumes() {
     assert_eq!(fetched.bytes, (whole.len() - half) as u64);
     bench.switches(&good).await;
 
-    // The leftover of an earlier attempt may have wrong bytes. In this case the whole blob is
-    // downloaded again.
+    // The partial file of an earlier attempt may have wrong bytes. In this case the agent downloads
+    // the whole blob again.
     let other = bench.source.blob(&[("other", &noise[1..])]);
     let other_good = bench.source.configure(&[("code", "v2", other)]);
     bench.agent.store.blobs().resume(other).unwrap().write_at(0, b"junk").unwrap();
@@ -354,7 +354,7 @@ async fn newer_configuration_interrupts_the_health_gate() {
     assert_eq!(bench.cycle().await.unwrap(), Outcome::Undecided);
     announcing.await.unwrap();
     assert!(Unproven::read(&bench.agent.dir).is_some_and(|record| !record.is_rejected()));
-    // The next poll finds the newer one.
+    // The next poll finds the newer configuration.
     bench.agent.health = Some(gate("cmd:true"));
     let two = bench.source.blob(&[("a", "two")]);
     let second = bench.source.configure(&[("code", "v2", two)]);

@@ -21,7 +21,7 @@ fn document(bench: &Bench, line: &str) -> Value {
     serde_json::from_str(&bench.operator("ssh", &[line], "")).unwrap()
 }
 
-/// What the registry knows of the host; null before its first report.
+/// The registry's record of the host; null before the host's first report.
 fn host(bench: &Bench) -> Value {
     document(bench, "fleet -name project1 -json")["hosts"][0].clone()
 }
@@ -75,12 +75,12 @@ fn change_is_deployed_at_once_and_confirmed() {
     let steps = tried[1]["steps"].as_array().unwrap();
     let phases: Vec<&str> = steps.iter().map(|step| step["phase"].as_str().unwrap()).collect();
     assert_eq!(phases, ["fetched", "staged", "script", "healthy"]);
-    // A change back and forth has the same configuration, but another revision.
+    // After a change and its reversal, the configuration is the same, but the revision differs.
     bench.operator("ssh", &["changeconf -name project1 -component config -version v01"], "");
     bench.operator("ssh", &["changeconf -name project1 -component config -version v02"], "");
     reports_done(&bench);
 
-    // The agent records its reports a moment after it has sent them.
+    // The agent writes its reports to the disk a moment after it has sent them.
     eventually("the acknowledgement is recorded", || {
         let reports = &says(&bench, &["status", "-json"], 0, "").json()["reports"];
         reports["last"]["phase"] == "healthy" && reports["waiting"] == 0
@@ -129,7 +129,7 @@ fn failed_script_is_reported_with_its_output_and_exit_code() {
     agent.stop();
 }
 
-/// A script that waits for the file `go`, and then ends with the code in it.
+/// A script that waits for the file `go`, and then exits with the code in that file.
 const WAITING: &str = "#!/bin/sh\necho \"$NEWID\" >>runs\nuntil test -s go; do sleep 0.01; done\n\
     echo gone\nexit $(cat go)\n";
 
@@ -175,7 +175,7 @@ fn result_arrives_although_the_agent_was_killed_after_the_script() {
         let ended = if code == "0" { "switched to" } else { "exit status 3" };
         eventually("the script has ended", || bench.agent_log().contains(ended));
         kill(&mut first);
-        // If the agent wrote anything for its reports, that is lost, too.
+        // The test also removes the file with the agent's reports.
         let _ = fs::remove_file(bench.path("a1/report.json"));
         if code == "3" {
             bench.script("#!/bin/sh\necho \"$NEWID\" >>runs\necho second\n");
@@ -210,7 +210,7 @@ fn held_host_deploys_nothing_until_it_is_released() {
     let shown = host(&bench);
     assert_eq!((&shown["reason"], &shown["message"]), (&json!("operator"), &json!("new disk")));
     agent.stop();
-    // An agent that starts learns of the hold before its first cycle.
+    // A new agent learns of the hold before its first cycle.
     let agent = Agent::watching(&bench, &[]);
     says(&bench, &["sync"], 1, "an operator holds this host");
     assert_eq!(deployed(&bench), "v01");
@@ -242,7 +242,8 @@ fn rollback_on_the_host_is_reported_and_a_retry_ends_it() {
     bench.deployed("v02");
     reports_done(&bench);
     agent.stop();
-    // The number of retries survives: the next agent keeps a hold that is newer than the retry.
+    // The agent keeps the number of retries over a restart. So the next agent keeps a hold that is
+    // newer than the retry.
     let agent = Agent::watching(&bench, &[]);
     bench.operator("ssh", &["changeconf -name project1 -component config -version v01"], "");
     bench.deployed("v01");

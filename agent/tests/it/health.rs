@@ -1,4 +1,5 @@
-//! The health gate: each kind of check, what a check may do, and what the agent does afterwards.
+//! Tests the health gate: each kind of check, hanging and flapping checks, and the agent's
+//! rollback.
 
 mod decisions;
 pub mod gated;
@@ -19,7 +20,8 @@ use crate::health::gated::{
 };
 use crate::source::write_executable;
 
-/// The second configuration is not healthy, for this reason, and the first one is back.
+/// Checks that the second configuration was not healthy for this reason, and that the first
+/// configuration is deployed again.
 #[track_caller]
 fn is_back(bench: &Bench, (code, events): &(Option<i32>, Vec<Value>), want: &str) {
     assert_eq!(*code, Some(1), "{events:#?}");
@@ -40,7 +42,7 @@ fn is_back(bench: &Bench, (code, events): &(Option<i32>, Vec<Value>), want: &str
     assert!(!bench.path("a1/checking.json").exists());
 }
 
-/// The first configuration is healthy.
+/// Checks that the first configuration is healthy.
 #[track_caller]
 fn is_healthy(bench: &Bench, (code, events): &(Option<i32>, Vec<Value>)) {
     assert_eq!(*code, Some(0), "{events:#?}");
@@ -82,7 +84,7 @@ fn http_check_accepts_only_success() {
         assert_eq!((deployed(&bench).as_str(), active(&bench).as_str()), ("v01", "one"));
         release();
     }
-    // A body without an end is no failure.
+    // An endless body does not make the check fail.
     let endless =
         format!("HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n{}", "x".repeat(1 << 20));
     web.answers(&endless);
@@ -102,8 +104,8 @@ fn tcp_check_needs_a_port_that_listens() {
     is_back(&bench, &ended, &format!("{check}: connection refused, "));
 }
 
-/// `systemctl` is a program of this test, in a directory of `PATH`: no service manager runs where
-/// tests usually run.
+/// `systemctl` is a program of this test, in a directory of `PATH`. On the machines that run tests,
+/// there is usually no service manager.
 #[test]
 fn unit_check_needs_an_active_unit() {
     let bench = bench();
@@ -160,10 +162,10 @@ fn command_check_gets_the_scripts_environment_and_its_last_line_is_shown() {
     is_back(&bench, &ended, "cmd ./check: no such file or directory, ");
 }
 
-/// The script of the second configuration takes the registry away. So the rollback also shows that
-/// it needs no registry.
+/// The script of the second configuration kills the registry. So the test also shows that the
+/// rollback needs no registry.
 #[test]
-fn registry_check_needs_the_registry_and_the_rollback_does_not() {
+fn registry_check_needs_the_registry_but_the_rollback_does_not() {
     let mut bench = bench();
     is_healthy(&bench, &once(&bench, "registry", &PATIENT));
     bench.bump("v02", "two\n");
@@ -177,9 +179,9 @@ fn registry_check_needs_the_registry_and_the_rollback_does_not() {
     assert!(reason(&ended.1).contains("refused"), "{}", reason(&ended.1));
 }
 
-/// The time is measured three times at most, because other processes may be in the way.
+/// The test measures the time three times at most, because other processes may delay the agent.
 #[test]
-fn previous_root_and_script_are_back_right_after_the_deadline() {
+fn agent_rolls_back_right_after_the_deadline() {
     let bench = bench();
     let web = Web::start(&answer("200 OK"));
     assert_eq!(once(&bench, &web.check(), &PATIENT).0, Some(0));
@@ -256,7 +258,7 @@ fn all_of_several_checks_must_succeed() {
 }
 
 #[test]
-fn flags_that_cannot_work_are_refused_at_the_start() {
+fn impossible_flags_are_refused_at_the_start() {
     let bench = bench();
     for (flags, want) in [
         (&["-health", "https://host/"][..], "https is not supported; give cmd:PATH"),

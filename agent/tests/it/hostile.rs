@@ -1,7 +1,7 @@
 //! Unpacks every archive of `tests/hostile` with `deploy-agent unpack`. Nothing outside the root
-//! changes, nothing crashes or hangs, and memory stays small. The result is as
-//! `tests/hostile/EXPECT` says. Each archive is unpacked whole, split over two layers, and through
-//! a cache after a write to one of its roots. This is done as root and as an ordinary user.
+//! changes, nothing crashes or hangs, and memory stays small. The result matches
+//! `tests/hostile/EXPECT`. The tests unpack each archive whole, split over two layers, and through
+//! a cache after a write to one of its roots. They do this as root and as an ordinary user.
 
 #![allow(clippy::print_stderr, reason = "skipped parts are printed")]
 
@@ -34,7 +34,7 @@ fn check_all(uid: Option<u32>) {
         let ok = ended.status.success();
         taken += usize::from(ok);
         match (&*case.verdict, ok) {
-            ("reject", true) => wrong.push("was taken".to_owned()),
+            ("reject", true) => wrong.push("was accepted".to_owned()),
             ("accept", false) => wrong.push(format!("was refused: {}", ended.stderr)),
             (_, true) => wrong.extend(differences(&case, &tree(&arena.root()))),
             _ => {}
@@ -46,7 +46,7 @@ fn check_all(uid: Option<u32>) {
         arena.clear();
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
-    assert!(taken > 50, "only {taken} were taken");
+    assert!(taken > 50, "only {taken} were accepted");
 }
 
 #[test]
@@ -70,15 +70,14 @@ fn every_hostile_archive_gets_its_verdict_as_ordinary_user() {
     }
 }
 
-/// The members of a plain tar, each with its extended headers. `None` if the archive is not that
-/// simple.
+/// The members of a plain tar, each with its extended headers. Returns `None` for other archives.
 fn members(bytes: &[u8]) -> Option<Vec<&[u8]>> {
     let (mut members, mut at, mut begun) = (Vec::new(), 0, 0);
     while at + 512 <= bytes.len() && bytes[at..at + 512].iter().any(|&byte| byte != 0) {
         let size = std::str::from_utf8(&bytes[at + 124..at + 135]).ok()?.trim_matches('\0');
         let size = usize::from_str_radix(size.trim(), 8).ok()?;
         let kind = bytes[at + 156];
-        // An archive is not that simple if an extended header has the length of a member.
+        // The function does not support extended headers that have the size of a member.
         if b"xg".contains(&kind) && bytes[at + 512..].windows(5).any(|text| text == b"size=") {
             return None;
         }
@@ -114,9 +113,9 @@ fn hostile_archives_split_into_layers_get_the_same_verdict() {
             split += 1;
             match (&whole, ended.status.success()) {
                 (Some(_), false) => wrong.push(format!("was refused: {}", ended.stderr)),
-                (None, true) if case.verdict == "reject" => wrong.push("was taken".to_owned()),
+                (None, true) if case.verdict == "reject" => wrong.push("was accepted".to_owned()),
                 (Some(whole), true) if *whole != tree(&arena.root()) => {
-                    wrong.push("is another tree than from one archive".to_owned());
+                    wrong.push("differs from the tree of the whole archive".to_owned());
                 }
                 (Some(_), true) => same += 1,
                 _ => {}
@@ -157,7 +156,7 @@ fn write_through(root: &Path) {
     }
 }
 
-/// The tree without hardlink groups that have only one name.
+/// The tree, without the property of hardlink groups for files that have only one name.
 fn names_of_their_own_left_out(
     tree: &BTreeMap<String, Vec<String>>,
 ) -> BTreeMap<String, Vec<String>> {
@@ -280,8 +279,7 @@ fn every_archive_limit_is_named_and_has_a_flag() {
     }
 }
 
-/// The agent's memory must not grow with the size of an archive, no matter which part of the
-/// archive is large.
+/// The agent's memory must not grow with the size of any part of an archive.
 #[test]
 fn unpack_memory_is_bounded_for_every_kind_of_large_archive() {
     let arena = Arena::new(None);

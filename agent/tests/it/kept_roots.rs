@@ -1,5 +1,5 @@
-//! Tests existing roots: a rollback needs no registry, and a root in use is never taken away from
-//! its service.
+//! Tests existing roots. A rollback needs no registry, and the agent never removes a root from
+//! under its service.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -206,7 +206,7 @@ fn lost_state_file_does_not_replace_a_root_in_use() {
         says(&bench, &["sync"], 0, "");
         assert_ne!(inode(&live), found);
         assert_eq!(fs::read_to_string(live.join("conf")).unwrap(), "one\n");
-        // The script has not seen this root, so its service may still run there.
+        // The script did not get this root as its old root, so a service may still run there.
         assert_eq!(replaced(&bench).iter().map(|path| inode(path)).collect::<Vec<_>>(), [found]);
         says(&bench, &["gc", "-n"], 0, ".replaced-");
         bench.bump("v02", "two\n");

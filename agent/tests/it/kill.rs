@@ -19,7 +19,7 @@ use flate2::write::GzEncoder;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A child that does not outlive the test.
+/// A child process that ends with the test.
 struct Running(Child);
 
 impl Drop for Running {
@@ -132,7 +132,7 @@ impl World {
 fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     let started = Instant::now();
     while !holds() {
-        assert!(started.elapsed() < PATIENCE, "waited in vain until {what}");
+        assert!(started.elapsed() < PATIENCE, "waited too long until {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -181,7 +181,7 @@ async fn run(client: &Client, line: &str, fine: &str) -> Result<(), String> {
 async fn insist<F: Future<Output = Result<(), String>>>(mut step: impl FnMut() -> F) {
     let started = Instant::now();
     while let Err(why) = step().await {
-        assert!(started.elapsed() < PATIENCE, "a step never went through: {why}");
+        assert!(started.elapsed() < PATIENCE, "a step never succeeded: {why}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

@@ -1,9 +1,9 @@
-//! Kills the agent (`kill -9`) during deploys, sweeps and the making of spares, in each link mode.
-//! After each kill every visible name is complete, and the next start reaches the right root.
+//! Kills the agent (`kill -9`) while it deploys, sweeps or makes a spare, in each link mode. After
+//! each kill every visible name is complete, and the next start reaches the right root.
 //! `DEPLOY_TEST_KILLS` sets the number of kills (default 90). A failure prints its seed, which
 //! `DEPLOY_TEST_SEED` sets.
 
-#![allow(clippy::print_stdout, reason = "where kills fell")]
+#![allow(clippy::print_stdout, reason = "the test prints its kills")]
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};

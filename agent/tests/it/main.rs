@@ -1,5 +1,5 @@
-//! The integration tests of this crate, as one program. One program per file would link all libraries
-//! each time.
+//! The integration tests of this crate, as one program. One program per file would link all
+//! libraries each time.
 
 mod backup;
 mod bench;

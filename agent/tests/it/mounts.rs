@@ -1,5 +1,5 @@
 //! Tests mounts that a script or an operator makes below a root. The agent never touches a mount.
-//! The start of the agent, a deploy and a spare do not wait until the mount is gone.
+//! The agent starts, deploys and makes spares although the mount exists.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,8 +32,8 @@ fn umount(at: &Path) {
 }
 
 #[test]
-fn mount_below_a_root_is_untouched_and_blocks_nothing() {
-    if !in_own_mounts("mounts::mount_below_a_root_is_untouched_and_blocks_nothing") {
+fn mount_below_a_root_stays_untouched_while_the_agent_deploys() {
+    if !in_own_mounts("mounts::mount_below_a_root_stays_untouched_while_the_agent_deploys") {
         return;
     }
     for (dir, link) in directories().iter().flat_map(|dir| ["auto", "copy"].map(|it| (dir, it))) {
@@ -51,7 +51,7 @@ fn mount_below_a_root_is_untouched_and_blocks_nothing() {
             says(&bench, &["sync"], 0, "switched");
         }
         is_whole(&precious);
-        assert!(first.join("conf").exists(), "a root with a mount below stays whole");
+        assert!(first.join("conf").exists(), "a root with a mount below it stays complete");
         let log = bench.agent_log();
         let told = format!("something is mounted on {}", first.join("data").display());
         assert_eq!(log.matches(&told).count(), 1, "{log}");

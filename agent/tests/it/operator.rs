@@ -64,7 +64,7 @@ fn control_socket_is_private_and_survives_junk() {
             .arg("test -S a1/control && ! test -w a1/control")
             .current_dir(bench.temp.path())
             .status();
-        assert!(nobody.unwrap().success(), "others may connect");
+        assert!(nobody.unwrap().success(), "other users may connect");
     }
 
     let answer = |bytes: &[u8]| {
@@ -82,7 +82,7 @@ fn control_socket_is_private_and_survives_junk() {
     }
     let endless = vec![b'x'; 3 << 20];
     assert!(!answer(&endless).contains("\"code\":0"));
-    // Two clients disconnect early, one before its request and one within its request.
+    // Two clients disconnect early. One has sent nothing; the other has sent a part of its request.
     drop(UnixStream::connect(&socket).unwrap());
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"").unwrap();
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"}\n").unwrap();
@@ -109,7 +109,7 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
     eventually("the reports are written", || bench.path("a1/report.json").exists());
     let before = names(&bench);
     let told = says(&bench, &["gc", "-n", "--json"], 0, "").json();
-    assert_eq!(names(&bench), before, "a rehearsal changed something");
+    assert_eq!(names(&bench), before, "a dry run changed something");
     assert_eq!(told["removed"][0]["what"], "layer", "the layer of the fourth root back: {told:#}");
     let done = says(&bench, &["gc", "--json"], 0, "").json();
     for field in ["files", "bytes", "removed", "kept"] {

@@ -26,7 +26,7 @@ fn parts(shown: &str) -> (Vec<&str>, &str) {
     (bars, end)
 }
 
-/// A tar of one file that consists of a hole.
+/// A tar with one file. The file is a hole.
 fn hole(path: &Path, bytes: u64) {
     let mut header = tar::Header::new_gnu();
     header.set_path("hole").unwrap();

@@ -22,7 +22,7 @@ fn missing_root_is_rebuilt() {
     fs::remove_dir_all(&root_of_one).unwrap();
     says(&bench, &["sync"], 0, "switched to");
     assert!(root_of_one.join("conf").exists());
-    assert_eq!(bench.runs(), 2, "the script does not know");
+    assert_eq!(bench.runs(), 2, "the script runs again");
     says(&bench, &["sync"], 0, "up to date");
 
     // The deployed configuration differs from the registry's.
@@ -64,7 +64,7 @@ fn missing_root_is_rebuilt() {
 fn agent_waits_for_the_script_of_a_killed_agent() {
     let bench = Bench::new();
     bench.first_configuration();
-    // A request from within the script would wait for itself, whichever agent gets the request.
+    // A request from within the script would wait for itself. Both agents refuse such a request.
     let program = env!("CARGO_BIN_EXE_deploy-agent");
     bench.script(&format!(
         "#!/bin/sh\necho begin >>runs\nfor n in $(seq 3000); do [ -e go ] && break; sleep 0.02; done\n\
@@ -110,8 +110,8 @@ fn script_with_unknown_result_runs_again() {
     script("touch begun; for n in $(seq 3000); do [ -e go ] && break; sleep 0.02; done");
     bench.bump("v02", "two\n");
     let mut asking = ask_beside(&bench);
-    // The script must be recorded and executed: before its exec, the child still holds the agent's
-    // socket.
+    // The test waits until the script is recorded and executed, because before its exec, the child
+    // still holds the agent's socket.
     eventually("the second script runs", || {
         bench.path("a1/script.json").exists() && bench.path("begun").exists()
     });

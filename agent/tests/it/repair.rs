@@ -15,7 +15,7 @@ fn objects(bench: &Bench, contents: &str) -> Vec<PathBuf> {
     all.filter(|path| fs::read_to_string(path).is_ok_and(|text| text == contents)).collect()
 }
 
-/// Damages a file without a trace: the file keeps its times and its size.
+/// Damages a file, but keeps its times and its size.
 fn rot(path: &PathBuf) {
     let meta = fs::metadata(path).unwrap();
     let mut bytes = fs::read(path).unwrap();
@@ -140,7 +140,7 @@ fn repair_without_an_agent_uses_kept_blobs_or_names_the_registry() {
 }
 
 #[test]
-fn unused_damaged_objects_are_quarantined_only() {
+fn unused_damaged_object_is_quarantined_but_not_restored() {
     let bench = Bench::new();
     bench.first_configuration();
     assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
@@ -152,7 +152,7 @@ fn unused_damaged_objects_are_quarantined_only() {
     let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
     rot(object);
     let text = says(&bench, &["verify", "--repair"], 0, "nothing needs it").out;
-    assert!(!first.exists(), "it promises a file that is not there: {text}");
+    assert!(!first.exists(), "the index lists an object that is missing: {text}");
     says(&bench, &["verify"], 0, "all sound");
 }
 

@@ -176,7 +176,7 @@ fn background_processes_can_print_after_the_agent_ends() {
     );
     assert_eq!(bench.run().output, "ok\n");
     let done = bench.path("deploy.sh.done");
-    eventually("it has said all", || done.exists());
+    eventually("it has printed everything", || done.exists());
 }
 
 #[test]
@@ -306,7 +306,7 @@ fn agent_waits_for_the_script_only_until_its_timeout() {
 }
 
 #[test]
-fn every_reason_not_to_start_has_its_own_message() {
+fn each_reason_why_a_script_cannot_start_has_its_own_message() {
     let fails = |bench: &Bench, want: &str| {
         let err = bench.run().ended.unwrap_err().to_string();
         assert!(err.contains("deploy.sh\": ") && err.contains(want), "{err}");

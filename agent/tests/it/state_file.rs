@@ -119,15 +119,15 @@ fn state_file_of_another_agent_is_refused() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("is that of the agent of"), "{verb}: {said}");
     }
-    // An earlier agent left no record beside the state file, but a record in its own directory.
+    // An earlier agent left its record not beside the state file, but in its own directory.
     fs::rename(bench.path("state.json.dir"), bench.path("aside")).unwrap();
     refused("two", &state, "one");
-    // A Go agent left no record at all, but a root.
+    // A Go agent left no record, only a root.
     fs::rename(bench.path("one/agent.json"), bench.path("aside.json")).unwrap();
     refused("two", &state, "one");
     fs::rename(bench.path("aside.json"), bench.path("one/agent.json")).unwrap();
     fs::rename(bench.path("aside"), bench.path("state.json.dir")).unwrap();
-    // The directory is gone, so the next agent may use the state file.
+    // The other agent's directory no longer exists, so the next agent may use the state file.
     fs::rename(bench.path("one"), bench.path("moved")).unwrap();
     assert_eq!(once(&bench, "moved", &state).0, Some(0));
     assert_eq!(bench.runs(), 3);
@@ -150,7 +150,7 @@ fn unusable_state_file_is_reported_before_any_work() {
         let whole = agent.bench.agent_log();
         assert!(attribute("-i"));
         assert!(said.contains("chattr -i -a"), "{said}{whole}");
-        assert_eq!(bench.runs(), 1, "a script whose success cannot be written down");
+        assert_eq!(bench.runs(), 1, "a script ran although its success cannot be recorded");
     }
     says(&bench, &["sync"], 0, "switched to");
     agent.stop();

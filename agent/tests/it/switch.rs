@@ -89,7 +89,7 @@ fn go_agent_directory_works_in_both_directions() {
     check_for_go(&site);
     let status = site.agent("project1").arg("status").output().unwrap();
     assert!(both(&status).contains(OFFERED), "{}", both(&status));
-    // If the Go agent takes the directory back, it finds its earlier root and mark.
+    // If the Go agent takes over the directory again, it finds its earlier root and mark.
     assert!(unpacked.join(format!("{BEFORE}.ok")).exists());
     fs::copy(top().join("registry/tests/go/agent/state.json"), site.path("agent/state.json"))
         .unwrap();
@@ -145,7 +145,7 @@ fn running_go_agent_is_reported_and_left_alone() {
 }
 
 #[test]
-fn every_configuration_of_a_go_registry_deploys() {
+fn agent_deploys_every_configuration_of_a_go_registry() {
     let site = site();
     for (n, name) in ["project1", "service-2", "odd: name"].into_iter().enumerate() {
         let dir = format!("new{n}");

@@ -1,5 +1,5 @@
 //! Tests changes that a service makes to files of its root, if the files are hardlinks of cached
-//! objects. The next root is right in every way of making it. The agent reports each damaged file
+//! objects. The next root is right, however the agent makes it. The agent reports each damaged file
 //! once, by name.
 
 use std::fs::{self, File};

@@ -116,7 +116,7 @@ fn registry_rollback_reruns_the_script_with_the_good_root() {
 }
 
 #[test]
-fn failed_way_back_is_retried_even_by_a_new_agent() {
+fn failed_rollback_of_the_registry_is_retried_even_by_a_new_agent() {
     let bench = Bench::new();
     let good = begun(&bench);
     bench.bump("v02", "bad\n");
@@ -186,7 +186,7 @@ fn kills_do_not_change_how_an_unsettled_server_recovers() {
     });
     let bad = offered(&bench);
     says(&bench, &["sync"], 1, "exit status 3");
-    // The agent is killed while the script runs for the way back.
+    // The agent is killed while the script runs for the previous configuration.
     let agent = killed_meanwhile(&bench, "the way back runs", agent, || change(&bench, "v01"));
     eventually("it is up again", || service(&bench).is_some());
     says(&bench, &["sync"], 0, "");
@@ -209,7 +209,7 @@ fn kills_do_not_change_how_an_unsettled_server_recovers() {
 }
 
 #[test]
-fn script_runs_again_if_only_its_note_was_written() {
+fn script_runs_again_if_only_its_record_was_written() {
     let bench = Bench::new();
     let good = begun(&bench);
     bench.bump("v02", "bad\n");
@@ -255,7 +255,7 @@ fn local_rollback_returns_from_a_failed_root() {
     bench.bump("v02", "bad\n");
     let bad = offered(&bench);
     says(&bench, &["sync"], 1, "exit status 3");
-    // The way back fails once.
+    // The rollback fails once.
     fs::write(bench.path("fails"), "").unwrap();
     says(&bench, &["rollback"], 1, "exit status 4");
     assert_eq!(last(&bench), format!("{bad} {good}"));
@@ -264,7 +264,7 @@ fn local_rollback_returns_from_a_failed_root() {
     agent.stop();
     // A rollback needs neither the registry nor an agent.
     says(&bench, &["rollback"], 5, "nothing was deployed before");
-    assert_eq!(bench.once(&[]).0, Some(1), "the registry has the bad one still");
+    assert_eq!(bench.once(&[]).0, Some(1), "the registry still has the bad configuration");
     let told = says(&bench, &["rollback", "-json"], 0, "").json();
     assert_eq!((&told["id"], &told["from"]), (&good.clone().into(), &bad.clone().into()));
     assert_eq!(last(&bench), format!("{bad} {good}"));
@@ -339,7 +339,7 @@ fn failed_root_and_its_layers_are_kept() {
 }
 
 #[test]
-fn no_script_runs_if_its_note_cannot_be_written() {
+fn script_does_not_run_if_its_record_cannot_be_written() {
     // A directory in the place of the record makes the write fail, as a full disk would.
     let bench = Bench::new();
     begun(&bench);
@@ -363,7 +363,7 @@ fn first(bench: &Bench) -> Digest {
 }
 
 #[test]
-fn clock_jumps_delay_nothing_and_remove_no_root() {
+fn clock_jumps_cause_no_delays_and_remove_no_roots() {
     let bench = Bench::new();
     begun(&bench);
     // The test imitates a clock that was set back, so all times so far are in the future.

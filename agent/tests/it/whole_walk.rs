@@ -1,5 +1,6 @@
-//! Tests the whole way of an archive with the real programs. Stock `sftp` and `ssh` upload blobs
-//! and make a configuration, `deploy-registry` stores both, and `deploy-agent` deploys.
+//! Tests the whole path of an archive, from its upload to its deploy, with the real programs. Stock
+//! `sftp` and `ssh` upload blobs and make a configuration, `deploy-registry` stores both, and
+//! `deploy-agent` deploys.
 
 use std::fs;
 use std::process::Command;
@@ -8,7 +9,7 @@ use crate::bench::{Bench, start_registry, terminate};
 use deploy_testing::eventually;
 
 #[test]
-fn single_cycle_reports_by_its_exit_code() {
+fn exit_code_of_a_single_cycle_is_its_result() {
     let bench = Bench::new();
     bench.fails_once(&[], 5, "no configuration \"project1\" in the registry");
     bench.fails_once(&["-key", "stranger"], 4, "error: ");

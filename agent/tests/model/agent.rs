@@ -1,4 +1,4 @@
-//! Starts, asks and kills the agent, and checks its answers.
+//! Starts and kills the agent, sends requests to it, and checks its answers.
 
 use std::fs::File;
 use std::os::unix::net::UnixStream;
@@ -76,7 +76,7 @@ impl World {
         fault("the agent ended", format!("{status:?}: {last}"))
     }
 
-    /// Sends a request and serves scripts meanwhile. `None` if the agent ended.
+    /// Sends a request and serves scripts meanwhile. Returns `None` if the agent ended.
     pub fn ask(&mut self, request: &str) -> Outcome<Option<Value>> {
         let dir = self.agent_dir();
         let mut number = self.events.request(&dir, request);
@@ -131,8 +131,8 @@ impl World {
         self.start()
     }
 
-    /// Whether a process has the script in its command line: the script, or a child that is about
-    /// to become the script.
+    /// Whether a process has the script in its command line. The process is the script, or a child
+    /// that is about to execute the script.
     fn script_runs(&self) -> bool {
         let script = self.bench.path("deploy.sh").display().to_string();
         let processes = std::fs::read_dir("/proc").unwrap();
@@ -181,10 +181,10 @@ impl World {
     /// Checks the agent's answer that the registry's configuration is deployed.
     fn is_synced(&mut self, failed: bool, text: &str) -> Outcome {
         if !self.registry_is_up {
-            return fault("sync", format!("knows without the registry: {text}"));
+            return fault("sync", format!("answered without the registry: {text}"));
         }
         if failed {
-            return fault("sync", format!("all is well, with a script that failed: {text}"));
+            return fault("sync", format!("succeeds although a script failed: {text}"));
         }
         let state = self.state().map(|(_, labels)| labels);
         if state.as_ref() != Some(&self.offered) {
@@ -222,7 +222,7 @@ impl World {
         let previous = previous.and_then(|json| deploy_store::Configuration::from_json(&json).ok());
         let target =
             previous.map(|it| it.id().to_string()).filter(|id| Some(id) != self.deployed.as_ref());
-        // After a script failed for a new configuration, a rollback leads to the deployed
+        // If a script failed for a new configuration, a rollback returns to the deployed
         // configuration.
         let target = if self.failed_for_new() { self.deployed.clone() } else { target };
         let was_kept = target.as_ref().is_some_and(|id| self.root(id).is_dir());
@@ -256,10 +256,10 @@ impl World {
         }
         match code {
             Some(0) if self.is_certain && failed => {
-                fault("rollback", "all is well, with a script that failed")
+                fault("rollback", "succeeds although a script failed")
             }
             Some(0) if self.is_certain && back != target => {
-                fault("rollback", format!("leads to {back:?}, wanted {target:?}"))
+                fault("rollback", format!("returns to {back:?}, wanted {target:?}"))
             }
             Some(0) => Ok(()),
             _ if any_failed || target.is_none() => Ok(()),

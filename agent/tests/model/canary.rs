@@ -77,7 +77,7 @@ impl Canaries {
         let tree = looked.map_err(|err| Fault::of("canary", format!("outside: {err}")))?;
         if tree != self.tree {
             let (now, before) = (tree.keys(), self.tree.keys());
-            let text = format!("what is outside was changed: {now:?}, was {before:?}");
+            let text = format!("data outside was changed: {now:?}, was {before:?}");
             return fault("canary", text);
         }
         let touched = touched(&self.top).unwrap();

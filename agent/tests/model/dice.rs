@@ -1,5 +1,5 @@
-//! Random choices. Every step has dice of its own. If one step is left out, the other steps
-//! therefore make the same choices.
+//! Random choices. Every step has dice of its own. So, if one step is left out, the other steps
+//! still make the same choices.
 
 /// A small generator (xorshift64*). A test needs a seed that it can print, but no high quality.
 #[derive(Debug, Clone)]

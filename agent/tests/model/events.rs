@@ -1,6 +1,6 @@
-//! Events from outside: questions of the deploy script, and answers of the agent. The script is a
-//! few lines of shell, which ask the test and wait. The test does the script's work while the
-//! script waits.
+//! The events that the test receives: starts of the deploy script, and answers of the agent. The
+//! script is a few lines of shell, which notify the test and wait. The test does the script's work
+//! while the script waits.
 
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
@@ -48,8 +48,8 @@ impl Events {
         let [ask, answer] = ["ask", "answer"].map(|name| {
             let path = dir.join(name);
             mknodat(CWD, &path, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-            // The fifo is opened for reading and writing, so that the open does not wait for the
-            // other end.
+            // The test opens the fifo for reading and writing, so that the open does not wait for
+            // the other end.
             File::options().read(true).write(true).open(path).unwrap()
         });
         let at = dir.display();

@@ -1,4 +1,5 @@
-//! Changes that services and scripts make to roots. These changes are ordinary, but not harmless.
+//! Changes that services and scripts make to roots. Ordinary services and scripts make such
+//! changes, but the changes are not harmless.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

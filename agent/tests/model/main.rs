@@ -1,10 +1,11 @@
-//! Tests that roots match their layers, whatever services and scripts do, and that the agent
+//! Tests that roots match their layers whatever services and scripts do. Also tests that the agent
 //! touches nothing outside of the roots.
 //!
-//! The real registry and agent deploy one version after another, forwards, backwards and sideways.
-//! The test kills and restarts both programs, while a service and a deploy script change roots at
-//! random. Whenever the script begins, the test compares the script's whole new root with a model
-//! of its layers. After every step, the test also compares all data outside.
+//! The real registry and agent deploy one version after another: newer versions, older versions,
+//! and the same tree under another name. The test kills and restarts both programs, while a service
+//! and a deploy script change roots at random. Whenever the script begins, the test compares the
+//! script's whole new root with a model of its layers. After every step, the test also compares all
+//! data outside.
 //!
 //! The test cannot cover one case: a service writes in place to a file that a published root
 //! shares. So the script begins with the comparison, and no service writes during the comparison.
@@ -108,7 +109,7 @@ fn roots_match_their_layers_whatever_services_and_scripts_do() {
     let inside = std::env::var(INSIDE).unwrap_or_default();
     let is_root = rustix::process::geteuid().is_root();
     if inside.is_empty() && is_root {
-        // The namespace ends with its process, so no mount stays in any case.
+        // The namespace ends with its process, so no mount ever outlives the test.
         let as_root = is_without("root") || again(&ROOT, "root");
         let as_user = is_without("user") || again(&USER, "user");
         assert!(

@@ -63,5 +63,5 @@ pub fn write_to_open(world: &mut World, dice: &mut Dice, _: &Path) -> io::Result
         }
         text += ", and closed";
     }
-    Ok(format!("written through what was opened as {text}"))
+    Ok(format!("written through a file that was opened as {text}"))
 }

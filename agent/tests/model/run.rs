@@ -88,7 +88,7 @@ fn one(place: &Place, seed: u64, steps: usize, who: &str) -> Option<String> {
     let _ = writeln!(
         text,
         "again: DEPLOY_TEST_DIRS={dir} DEPLOY_TEST_LINKS={link} DEPLOY_TEST_SEED={seed} DEPLOY_TEST_STEPS={}; \
-         with DEPLOY_TEST_SHRINK=1 the fewest steps that fail are looked for",
+         with DEPLOY_TEST_SHRINK=1 the test looks for the fewest steps that fail",
         ended.step
     );
     println!("{}{text}", ended.said);
@@ -106,8 +106,8 @@ fn one(place: &Place, seed: u64, steps: usize, who: &str) -> Option<String> {
     Some(text)
 }
 
-/// Does these steps. Each step has dice of its own. So, as far as possible, a step does the same
-/// whichever other steps are done.
+/// Does these steps. Each step has dice of its own. So, as far as possible, a step makes the same
+/// choices if other steps are left out.
 pub fn run(place: &Place, seed: u64, steps: &[usize]) -> Ended {
     let mut world = World::new(place, seed);
     let mut at = 0;
@@ -151,7 +151,8 @@ fn all(world: &mut World, seed: u64, steps: &[usize], at: &mut usize) -> Outcome
     at_last(world)
 }
 
-/// Removes all obstacles. Checks that the agent then deploys, and that nothing is left over.
+/// Removes everything that prevents a deploy. Checks that the agent then deploys, and that no
+/// garbage is left.
 fn at_last(world: &mut World) -> Outcome {
     world.say("at last");
     world.release();

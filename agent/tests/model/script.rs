@@ -40,8 +40,8 @@ pub struct Plan {
 const LAST_LINES: usize = 12;
 
 impl World {
-    /// Does the work of a script that has begun. Since the publication of the script's root, only
-    /// the agent can have touched that root.
+    /// Does the work of a script that has begun. Only the agent can have touched the script's root
+    /// since that root was published.
     pub fn script(&mut self, asking: &Asking) -> Outcome {
         self.scripts += 1;
         let Asking { new_id, versions, .. } = asking;
@@ -56,7 +56,8 @@ impl World {
             );
         }
         if !asking.old_root.as_os_str().is_empty() && !asking.old_root.is_dir() {
-            let text = format!("OLDROOT is {}, which is no directory", asking.old_root.display());
+            let text =
+                format!("OLDROOT is {}, which is not a directory", asking.old_root.display());
             return fault("OLDROOT is gone", text);
         }
         if self.roots.get(new_id).is_some_and(|known| known.versions != numbers) {

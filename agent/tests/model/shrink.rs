@@ -1,7 +1,7 @@
 //! Searches for the fewest steps that still fail.
 
-/// Leaves out of `steps` all steps without which `fails` is still true. Tries to leave out halves,
-/// then quarters and so on, and at last single steps.
+/// Removes steps from `steps` while `fails` stays true. Tries to remove halves, then quarters and
+/// so on, and at last single steps.
 pub fn fewest(steps: &[usize], mut fails: impl FnMut(&[usize]) -> bool) -> Vec<usize> {
     let mut left = steps.to_vec();
     let mut size = left.len().div_ceil(2).max(1);

@@ -1,4 +1,4 @@
-//! The steps: what operators, machines and services do, one after another.
+//! The steps of a run: actions of operators, machines and services, one after another.
 
 use std::time::Duration;
 
@@ -178,9 +178,9 @@ fn registry_rollback(world: &mut World, dice: &mut Dice) -> Outcome {
     match world.operator("rollback -name project1", b"") {
         Ok(_) => {
             world.read_offer();
-            world.say(format!("  the registry goes back to {}", world.offered.join(" ")));
+            world.say(format!("  the registry returns to {}", world.offered.join(" ")));
         }
-        Err(err) => world.say(format!("  the registry cannot go back: {err}")),
+        Err(err) => world.say(format!("  the registry cannot roll back: {err}")),
     }
     sync(world, dice)
 }

@@ -203,7 +203,7 @@ pub fn differences(
         for what in entry_differs(entry, there, made) {
             found.push((what.0, format!("{path} ({})", what.1)));
         }
-        // Additional names that a service gave to a file do not count.
+        // The comparison ignores additional names that a service gave to a file.
         let group =
             if made == Made::New { there.group.clone() } else { group_in(wanted, seen, there) };
         let is_link = entry.kind == Kind::File && there.kind == Kind::File;

@@ -1,5 +1,5 @@
-//! A registry and an agent as real programs, on one filesystem and with one link mode. Also a model
-//! of the state that both must have.
+//! A registry and an agent as real programs, on one filesystem and with one link mode. Also has a
+//! model of their expected state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ use crate::layers::{COMPONENTS, Layer};
 use crate::script::Plan;
 use crate::tree::{Tree, Who, merge};
 
-/// Where a world is, and how its agent places files.
+/// The directory of a world, and the link mode of its agent.
 #[derive(Debug, Clone)]
 pub struct Place {
     pub dir: PathBuf,

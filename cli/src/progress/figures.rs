@@ -115,12 +115,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_about_things() {
+    fn lines_show_the_count_the_rate_and_the_time_left() {
         assert_eq!(line(&items(5, None), Some(2)), "removed 5 files, 2 files/s");
         let whole = "removed 256 of 1000 files (25%), 1 files/s, 12m24s left";
         assert_eq!(line(&items(256, Some(1000)), Some(1)), whole);
         let more = "removed 12 of 12 files (100%), 3 files/s";
-        assert_eq!(line(&items(12, Some(10)), Some(3)), more, "there was more than was counted");
+        assert_eq!(line(&items(12, Some(10)), Some(3)), more, "there were more than expected");
         let long = "removed 0 of 36000 files (0%), 1 files/s, 10h0m left";
         assert_eq!(line(&items(0, Some(36_000)), Some(1)), long);
         assert!(!line(&items(0, Some(10)), Some(0)).contains("left"), "nothing moves");

@@ -17,7 +17,7 @@ fn refused(err: &str, code: i32) -> Answer {
 }
 
 #[test]
-fn readme_walk_works() {
+fn readme_example_works() {
     let rig = Rig::start();
     rig.archive("code_v1.tar.gz", b"program v1");
     rig.archive("config_v1.tar.gz", b"config v1");

@@ -237,7 +237,7 @@ pub fn config(bytes: &[u8]) -> Result<Config, String> {
 pub fn digest_of(text: &str) -> Result<Digest, String> {
     match text.strip_prefix("sha256:") {
         Some(hex) => hex.parse().map_err(|err: deploy_store::Error| err.to_string()),
-        None => Err(format!("{text:?} is no sha256 digest, and no other is understood")),
+        None => Err(format!("{text:?} is not a sha256 digest, and no other is supported")),
     }
 }
 
@@ -261,7 +261,7 @@ pub fn check_layer_type(media_type: &str) -> Result<(), String> {
             | "foreign.diff.tar"
             | "foreign.diff.tar.gzip",
         ) => Ok(()),
-        _ => Err(format!("has the media type {media_type:?}, which is no known layer's")),
+        _ => Err(format!("has the media type {media_type:?}, which is not of a known layer")),
     }
 }
 
@@ -389,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn indexes_and_manifests_are_told_apart() {
+    fn indexes_and_manifests_are_distinguished() {
         let one = descriptor();
         let index = format!(r#"{{"schemaVersion":2,"manifests":[{one}]}}"#);
         let manifest = format!(r#"{{"schemaVersion":2,"config":{one},"layers":[{one},{one}]}}"#);
@@ -408,12 +408,12 @@ mod tests {
             "[]".to_owned(),
             r#"{"manifests":[{"digest":"x","size":-1}]}"#.to_owned(),
         ] {
-            assert!(described(bad.as_bytes(), "m").is_err(), "{bad} was taken");
+            assert!(described(bad.as_bytes(), "m").is_err(), "{bad} was accepted");
         }
     }
 
     #[test]
-    fn artifacts_are_told_apart_from_images() {
+    fn artifacts_are_distinguished_from_images() {
         let null = described(br#"{"schemaVersion":2,"manifests":null}"#, "").unwrap();
         assert_eq!(null, Described::Index(Vec::new()));
         let of = |config: &str, layer: &str, more: &str| {
@@ -456,7 +456,7 @@ mod tests {
     }
 
     #[test]
-    fn platforms() {
+    fn platforms_match_by_system_processor_and_variant() {
         let platform = |text: &str| text.parse::<Platform>();
         let arm = platform("linux/arm64").unwrap();
         let with = platform("linux/arm64/v8").unwrap();
@@ -480,7 +480,7 @@ mod tests {
         let bad = |media_type| check_layer_type(media_type).unwrap_err();
         assert!(bad("application/vnd.oci.image.layer.v1.tar+gzip+encrypted").contains("encrypted"));
         assert!(bad("application/vnd.in-toto+json").contains("media type"));
-        assert!(digest_of("sha512:00").unwrap_err().contains("no sha256"));
+        assert!(digest_of("sha512:00").unwrap_err().contains("not a sha256"));
         assert!(digest_of(DIGEST).is_ok());
     }
 }

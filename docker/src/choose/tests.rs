@@ -221,8 +221,8 @@ fn inconsistent_archives_are_refused_by_name() {
     check(of(descriptor(&format!("{LAYER}+gzip+encrypted"), &one, "")), "encrypted");
     check(of(descriptor("text/plain", &one, "")), "media type");
     check(of(descriptor(LAYER, b"elsewhere", r#","urls":["x"]"#)), "foreign");
-    check(of(descriptor(LAYER, &config, "")), "no layer but a document");
-    check(of(descriptor(LAYER, &one, "").replace("sha256:", "sha512:")), "no sha256");
+    check(of(descriptor(LAYER, &config, "")), "a document, not a layer");
+    check(of(descriptor(LAYER, &one, "").replace("sha256:", "sha512:")), "not a sha256");
     check(of(descriptor(LAYER, &one, "").replace("\"size\":", "\"size\":1")), "damaged");
     let other = layer("b");
     let wrong = manifest_of(&config, &[descriptor(LAYER, &other, "")]);
@@ -276,7 +276,7 @@ fn non_images_are_skipped() {
         let refused = chosen(&alone, None, None).unwrap_err();
         assert!(
             refused.contains("no image")
-                || refused.contains("no known layer")
+                || refused.contains("not of a known layer")
                 || refused.contains("neither"),
             "{refused}"
         );

@@ -75,7 +75,7 @@ impl<'a> Walk<'a> {
                         .map_err(fail)?
                     {
                         Described::Index(list) => self.index(&list, &names, depth + 1)?,
-                        Described::Manifest(_) => return Err(fail("is no index".to_owned())),
+                        Described::Manifest(_) => return Err(fail("is not an index".to_owned())),
                     }
                 }
                 self.above.remove(&descriptor.digest);
@@ -99,7 +99,7 @@ impl<'a> Walk<'a> {
         let fail = |reason| Error::item(&descriptor.digest, reason);
         let manifest = match manifest::described(&document.bytes, &descriptor.media_type) {
             Ok(Described::Manifest(manifest)) => *manifest,
-            Ok(Described::Index(_)) => return Err(fail("is no manifest".to_owned())),
+            Ok(Described::Index(_)) => return Err(fail("is not a manifest".to_owned())),
             // The document belongs to other content that accompanies images.
             Err(reason) if reason == manifest::NEITHER => {
                 self.skipped.get_or_insert(fail(reason));

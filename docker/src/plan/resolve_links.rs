@@ -84,7 +84,7 @@ impl Tree<'_> {
                     return Err(bad(layer, path, "leads through a symlink to no directory"));
                 }
                 Some((next, _)) if self.node(next).layer > layer => {
-                    return Err(bad(layer, path, "is below something that is no directory"));
+                    return Err(bad(layer, path, "is below something that is not a directory"));
                 }
                 other => {
                     here = self.imply(layer, here, &part, other.is_some())?;

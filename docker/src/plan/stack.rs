@@ -68,7 +68,7 @@ impl Tree<'_> {
             _ if name.starts_with(b".wh..wh.") => return Ok(()),
             _ => match &name[WHITEOUT.len()..] {
                 b"" | b"." | b".." => {
-                    return Err(bad(layer, member.path, "is a whiteout of no name"));
+                    return Err(bad(layer, member.path, "is a whiteout without a name"));
                 }
                 name => Some(name),
             },
@@ -161,7 +161,7 @@ impl Tree<'_> {
                 }
                 let target = lossy(member.link);
                 let why = if found.is_some_and(|(_, sort)| sort.is_some()) {
-                    "which is no file"
+                    "which is not a file"
                 } else {
                     "which no layer has"
                 };

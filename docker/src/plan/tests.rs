@@ -157,7 +157,7 @@ fn symlinks_are_followed_inside_the_root() {
     let refused = |top: &[(&str, Sort, &str)]| planned(&[base, top]).unwrap_err().to_string();
     assert!(refused(&[("o", S, "gone"), ("o/x", F, "")]).contains("to no directory"));
     assert!(refused(&[("o", S, "o"), ("o/x", F, "")]).contains("circles"));
-    assert!(refused(&[("o", F, ""), ("o/x", F, "")]).contains("no directory"));
+    assert!(refused(&[("o", F, ""), ("o/x", F, "")]).contains("not a directory"));
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn hardlinks_survive_their_targets() {
     assert!(refused(&[("k", H, "gone")]).contains("hardlink to \"gone\""));
     assert!(refused(&[("d", D, ""), ("k", H, "d")]).contains("hardlink"));
     // Agents refuse these layers, too.
-    assert!(refused(&[("p", Sort::Fifo, ""), ("k", H, "p")]).contains("which is no file"));
+    assert!(refused(&[("p", Sort::Fifo, ""), ("k", H, "p")]).contains("which is not a file"));
 }
 
 #[test]
@@ -187,10 +187,10 @@ fn origin_depends_only_on_removals() {
 }
 
 #[test]
-fn whiteouts_of_no_name_are_refused() {
+fn whiteouts_without_a_name_are_refused() {
     for name in [".wh.", ".wh..", ".wh...", "d/.wh."] {
         let refused = planned(&[&[(name, F, "")]]).unwrap_err().to_string();
-        assert!(refused.contains("whiteout of no name"), "{name}: {refused}");
+        assert!(refused.contains("whiteout without a name"), "{name}: {refused}");
     }
     let refused = planned(&[&[(".wh.x/y", F, "")]]).unwrap_err().to_string();
     assert!(refused.contains("below a whiteout"), "{refused}");

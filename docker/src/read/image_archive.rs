@@ -201,7 +201,7 @@ impl Archive {
         if let Some(before) = self.items.insert(name.to_owned(), item)
             && (digest.is_none() || digest != self.digest_of(&before))
         {
-            return Err(Error::item(name, "is there twice"));
+            return Err(Error::item(name, "appears twice"));
         }
         if let Some(digest) = digest {
             self.by_digest.entry(digest).or_insert_with(|| name.to_owned());
@@ -302,7 +302,7 @@ impl Archive {
             let digest = hash_rest(hasher, body).map_err(fail)?;
             if digest != announced {
                 self.misled = true;
-                return self.insert(name, Item::Other(digest, "was not looked into".to_owned()));
+                return self.insert(name, Item::Other(digest, "was not examined".to_owned()));
             }
             let item = self.add(SHORT_LANE, digest, size, Ok(listed))?;
             return self.insert(name, item);

@@ -155,6 +155,6 @@ pub fn list<R: Read>(
 fn bad_layer(err: StoreError) -> Error {
     Error::archive(match err {
         StoreError::BadArchive { reason } => reason,
-        other => format!("cannot be taken: {other}"),
+        other => format!("cannot be imported: {other}"),
     })
 }

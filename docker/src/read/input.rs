@@ -58,7 +58,7 @@ pub fn read_archive(
         match entry.kind {
             // Holes take time to read, and no tool makes an image archive with holes.
             Kind::File { .. } if size > span.end - span.start => {
-                let reason = "is a sparse file, which cannot be taken: pack the archive without -S";
+                let reason = "is a sparse file, which is not allowed: pack the archive without -S";
                 return Err(Error::item(name, reason));
             }
             Kind::File { .. } => {
@@ -77,7 +77,7 @@ pub fn read_archive(
     }
 }
 
-/// Reads a directory such as `skopeo copy … oci:DIR` makes. Symlinks in the directory become links
+/// Reads a directory, as `skopeo copy … oci:DIR` makes it. Symlinks in the directory become links
 /// of the image. No symlink is followed out of the directory.
 pub fn read_directory(
     top: &Path,
@@ -141,7 +141,7 @@ fn of_archive(err: StoreError) -> Error {
     match err {
         StoreError::BadArchive { reason } => Error::Archive { reason },
         StoreError::BadEntry { entry, reason } => Error::item(entry, reason),
-        other => Error::archive(format!("cannot be taken: {other}")),
+        other => Error::archive(format!("cannot be imported: {other}")),
     }
 }
 

@@ -69,7 +69,7 @@ fn image_becomes_a_configuration() {
     assert_eq!(rig.operator(&["components"]), "app.1.4.l1\napp.1.4.l3\n");
     let (_, found) = rig.configuration("app.1.4");
     let names: Vec<_> = found.iter().map(|(component, _)| component.as_str()).collect();
-    assert_eq!(names, ["app.1.4.l1", "app.1.4.l3"], "what is empty is left out");
+    assert_eq!(names, ["app.1.4.l1", "app.1.4.l3"], "empty layers are left out");
     // Each version has the name of its blob, and nothing else was sent.
     let mut versions: Vec<_> = found.into_iter().map(|(_, version)| version).collect();
     versions.sort();
@@ -241,7 +241,7 @@ fn killed_import_leaves_no_partial_layer() {
             assert_eq!(list(&rig.path(&into)), list(&rig.path("whole")));
         }
     }
-    assert!(some > 0, "always killed too early to tell");
+    assert!(some > 0, "every run was killed before it wrote a file");
 }
 
 #[test]

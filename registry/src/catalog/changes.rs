@@ -7,8 +7,8 @@ use std::time::Instant;
 use deploy_store::ConfigurationName;
 use tokio::sync::watch;
 
-/// Maximum number of configurations that are remembered. Above it, the configurations that no task
-/// waits for are forgotten.
+/// Maximum number of remembered configurations. If there are more, the registry forgets the
+/// configurations for which no task waits.
 const MOST: usize = 1000;
 
 /// The last change of a configuration.
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn change_reaches_those_who_wait_for_it() {
+    async fn change_wakes_only_the_tasks_that_wait_for_it() {
         let changes = Changes::default();
         let [one, other]: [ConfigurationName; 2] = ["a", "b"].map(|name| name.parse().unwrap());
         let (mut first, mut second) = (changes.subscribe(&one), changes.subscribe(&other));
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_nobody_waits_for_are_forgotten() {
+    fn names_for_which_no_task_waits_are_forgotten() {
         let changes = Changes::default();
         let kept = changes.subscribe(&"kept".parse().unwrap());
         for n in 0..3 * MOST {

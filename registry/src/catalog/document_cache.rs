@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn change_of_one_configuration_leaves_the_others() {
+    fn change_of_one_configuration_keeps_the_documents_of_others() {
         let (documents, json) = (DocumentCache::default(), Bytes::from_static(b"{}"));
         documents.keep(documents.age(), &name("p"), &json);
         documents.begin_change(&name("q"));

@@ -48,8 +48,8 @@ pub(super) async fn at_start(database: &SqlitePool) -> sqlx::Result<Option<Strin
 }
 
 impl Catalog {
-    /// Checks the whole database, and returns one line for each problem. The more states there are,
-    /// the longer the check takes.
+    /// Checks the whole database, and returns one line for each problem. The time of the check
+    /// grows with the number of states.
     pub async fn check(&self) -> Result<Vec<String>> {
         let mut found = self.check_structure(&["PRAGMA integrity_check".to_owned()]).await?;
         let foreign: Vec<(String, Option<i64>, String, i64)> =
@@ -80,8 +80,8 @@ impl Catalog {
         Ok(found)
     }
 
-    /// Checks the rows that gc relies on, and returns one line for each problem. Of each history,
-    /// the check reads only the newest states, as far back as the oldest kept state.
+    /// Checks the rows that gc relies on, and returns one line for each problem. In each history,
+    /// the check reads only the newest states, back to the oldest kept state.
     pub async fn check_kept(&self) -> Result<Vec<String>> {
         let checks: Vec<String> =
             TABLES.iter().map(|table| format!("PRAGMA integrity_check({table})")).collect();

@@ -82,9 +82,9 @@ impl Catalog {
         Ok((old, needs))
     }
 
-    /// Deletes old versions: of every component, the newest `keep` versions stay (0 keeps all).
-    /// Pinned versions stay, too, and so do versions that a configuration or a rollback target
-    /// uses. Returns the deleted versions.
+    /// Deletes old versions. The function keeps the newest `keep` versions of every component (0
+    /// keeps all). It also keeps pinned versions, and versions that a configuration or a rollback
+    /// target uses. Returns the deleted versions.
     pub async fn delete_old_versions(&self, keep: usize) -> Result<Versions> {
         let mut transaction = self.scan_tx().await?;
         let old = old_versions(&mut transaction, keep).await?;
@@ -142,7 +142,8 @@ impl Catalog {
     }
 }
 
-/// The old versions of every component: neither pinned, nor used, nor among the newest `keep`.
+/// The old versions of every component. An old version is not pinned, not used, and not among the
+/// newest `keep` versions.
 async fn old_versions(transaction: &mut Transaction<'_, Sqlite>, keep: usize) -> Result<Versions> {
     if keep == 0 {
         return Ok(Versions::new());
@@ -163,8 +164,8 @@ async fn old_versions(transaction: &mut Transaction<'_, Sqlite>, keep: usize) ->
     rows.iter().map(|(component, name)| Ok((column(component)?, column(name)?))).collect()
 }
 
-/// Deletes the version if it is still neither pinned, nor used, nor among the newest `keep`.
-/// Returns whether the version was deleted.
+/// Deletes the version if it is still an old version, see [`old_versions`]. Returns whether the
+/// version was deleted.
 async fn delete_old(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,

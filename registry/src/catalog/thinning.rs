@@ -64,9 +64,9 @@ impl Catalog {
     }
 
     /// Removes the states and the entries of the audit trail that are older than `before`. The
-    /// current state stays, and so does every state that a rollback may restore. If a state that
-    /// stays is a rollback, the state that it restored stays, too. All states newer than the oldest
-    /// state that stays also stay.
+    /// function keeps the current state, and every state that a rollback may restore. If a kept
+    /// state is a rollback, the function also keeps the state that it restored. It also keeps all
+    /// states that are newer than the oldest kept state.
     pub async fn thin(&self, before: Timestamp) -> Result<Thinned> {
         let mut thinned = Thinned::default();
         for (history, floor) in self.thinnable(before).await? {

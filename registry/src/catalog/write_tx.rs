@@ -63,8 +63,9 @@ impl WriteTx {
         self.changing.rollouts.push(name.clone());
     }
 
-    /// Commits, even if the caller stops waiting. Only after the commit does the cache keep
-    /// documents of the changed configurations again.
+
+    /// Commits, even if the caller stops waiting. After the commit, the cache keeps documents of
+    /// the changed configurations again.
     pub(super) async fn commit(self) -> Result<()> {
         let Self { transaction, changing, .. } = self;
         let committed = tokio::spawn(async move {

@@ -49,8 +49,8 @@ pub(super) fn reword(client: Client, command: &Command, refusal: Refusal) -> Ref
     Refusal { text: refusal.text.replace(USE_FORCE, &how), ..refusal }
 }
 
-/// Whether the command was only a question. Before an upload, `deployctl` asks whether the registry
-/// has the file. The answer "no" is not a refused change.
+/// Whether the command was only a question. For example, `deployctl` asks before an upload whether
+/// the registry has the file. The answer "no" is not a refused change.
 pub(super) fn only_asks(client: Client, command: &Command, refusal: &Refusal) -> bool {
     client == Client::Deployctl
         && matches!(command, Command::AddVersion { .. })

@@ -30,10 +30,10 @@ pub async fn execute(
         Command::Fleet { name, group, phase, behind, after, limit, json } => {
             let query = FleetQuery {
                 name: name.clone(),
+                host: None,
                 group: group.clone(),
                 phase: *phase,
                 behind: *behind,
-                host: None,
                 after: after.clone(),
                 limit: *limit,
             };
@@ -126,8 +126,9 @@ async fn newest_state(registry: &Registry, name: &ConfigurationName) -> Result<u
     Ok(state)
 }
 
-/// If `options` say so, waits until the hosts have deployed the change that was just made. `said`
-/// is the text with which the registry answers the change.
+
+/// If `options` has the flag `-wait`, waits until the hosts have deployed the change that was just
+/// made. `said` is the text with which the registry answers the change.
 pub async fn after_change(
     registry: &Registry,
     name: &ConfigurationName,
@@ -148,8 +149,8 @@ pub async fn after_change(
         quiet: false,
     };
     let waited = registry.wait_for(&wait, meter).await?;
-    // The change is made, so its answer is always shown, even if the hosts have not deployed it.
-    // The answer says how to revert the change.
+    // The registry has made the change, so it always shows the answer, even if the hosts have not
+    // deployed the change. The answer says how to revert the change.
     match ended(name, &waited, false) {
         Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
         Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),

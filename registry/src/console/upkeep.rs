@@ -92,7 +92,7 @@ async fn references(registry: &Registry, digest: Digest, json: bool) -> Result<D
             rows.push(row("upload", "waits to be bound".to_owned()));
         }
         if bytes.is_none() && !references.is_empty() {
-            rows.push(row("missing", "the file itself is not there".to_owned()));
+            rows.push(row("missing", "the file is missing".to_owned()));
         }
         if rows.is_empty() {
             let what = "needs it: gc removes it when it is old enough".to_owned();
@@ -163,7 +163,7 @@ fn verified_text(verified: &Verified) -> String {
     }
     let text = lines.concat();
     let Verified { blobs, bytes, of, complete, .. } = verified;
-    let rest = if *complete { "" } else { "; time is up, continue with -resume" };
+    let rest = if *complete { "" } else { "; the time limit is reached, continue with -resume" };
     let text = text
         + &format!(
             "{blobs} of {of} files read, {bytes} bytes: {} damaged{rest}\n",

@@ -55,7 +55,7 @@ pub struct Tally {
 pub enum Verdict {
     /// Enough hosts have confirmed.
     Converged,
-    /// So many hosts have failed that the others are too few for success.
+    /// So many hosts have failed that `wait` can no longer succeed.
     Halted,
     /// The result is not decided yet.
     Waiting,
@@ -77,7 +77,7 @@ pub fn is_failed(standing: &Standing, goal: &Goal) -> bool {
     ended_badly && standing.wants == Some(goal.id) && standing.revision >= goal.revision
 }
 
-/// Counts the hosts by their standing towards the goal.
+/// Counts the hosts that have confirmed the goal, have failed, are absent, or are held.
 pub fn tally(hosts: impl IntoIterator<Item = Standing>, goal: &Goal) -> Tally {
     let mut tally = Tally::default();
     for host in hosts {

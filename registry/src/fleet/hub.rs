@@ -63,12 +63,12 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Keeps the report that a script sent.
+    /// Queues the report that a script sent, and waits until it is on the disk.
     pub async fn report(&self, sent: Sent) -> Result<()> {
         match self.reports.send(sent).await.await {
             Ok(Applied::New { .. } | Applied::Old) => Ok(()),
             Ok(Applied::Refused(why)) => Err(Error::Conflict(why)),
-            Err(_) => Err(Error::Failed("the report could not be kept; send it again".to_owned())),
+            Err(_) => Err(Error::Failed("the report was not written; send it again".to_owned())),
         }
     }
 

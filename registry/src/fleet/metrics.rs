@@ -1,5 +1,5 @@
-//! Counters and histograms of a running registry. Gauges are not kept here: the caller reads them
-//! for each request and passes them as samples.
+//! Counters and histograms of a running registry. This module has no gauges: the caller reads them
+//! for each request, and passes them as samples.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ pub struct Metrics {
     reports: IntCounterVec,
 }
 
-/// A gauge, whose value is read for each request.
+/// A gauge. The registry reads its value for each request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
     /// Name of the metric, without the prefix.
@@ -81,7 +81,7 @@ impl Default for Metrics {
                 &["phase"],
             )),
             reports: made(IntCounterVec::new(
-                Opts::new(named("reports_total"), "Reports of agents, by what became of them."),
+                Opts::new(named("reports_total"), "Reports of agents, by result."),
                 &["result"],
             )),
         };

@@ -34,8 +34,9 @@ impl Prepared {
     }
 }
 
-/// The number of changes at the time of the request for the line, and the line. Another task may
-/// still be making the line.
+
+/// The number of changes at the time when an agent requested the line, and the line. Another task
+/// may still be making the line.
 type Slot = (u64, Arc<OnceCell<Arc<Prepared>>>);
 
 /// The newest line of each configuration.

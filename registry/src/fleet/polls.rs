@@ -10,8 +10,8 @@ use deploy_wire::fleet::HostName;
 use deploy_wire::fleet::host_name::BadName;
 use jiff::Timestamp;
 
-/// Maximum number of agents that are remembered. Above it, the registry forgets those whose last
-/// poll is oldest.
+/// Maximum number of agents that the registry remembers. If there are more, it forgets the agents
+/// whose last polls are oldest.
 const MOST: usize = 20_000;
 
 /// An agent that only polls. Two agents that share all these fields count as one.

@@ -62,7 +62,7 @@ pub struct Present {
     agent: AgentId,
     address: IpAddr,
     number: u64,
-    /// What the watch waits for.
+    /// The signals that the watch waits for.
     pub signals: Signals,
     /// Whether another agent is connected under the same name.
     pub is_duplicate: bool,

@@ -1,4 +1,4 @@
-//! The watch of one agent: the registry's offers to it, and its reports.
+//! The watch of one agent. The watch sends offers to the agent, and receives the agent's reports.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,8 +25,8 @@ const MAX_PENDING: usize = 32;
 /// Maximum size of a fleet whose agents all start a deploy without a wait. In a larger fleet, each
 /// agent waits for a random time.
 const AT_ONCE: u64 = 1000;
-/// Agents start deploys, and connect again, spread over a period. Each further agent lengthens this
-/// period by this time.
+/// Agents start deploys, and connect again, at random times within a period. Each further agent
+/// lengthens the period by this time.
 const SPREAD: Duration = Duration::from_millis(3);
 /// If an agent has connected from a new address, its old connection has certainly ended after this
 /// time.
@@ -72,9 +72,9 @@ struct Host {
 enum Signal {
     /// The watch should end.
     Ended,
-    /// The configuration has changed. The time says when the change was on the disk.
+    /// The configuration has changed. The time is when the change was on the disk.
     Changed(Option<Instant>),
-    /// An operator did something with the host.
+    /// An operator changed the host or the agent.
     HostChanged,
     /// The registry has handled the report with this number.
     Answered(u64, Option<Applied>),
@@ -94,7 +94,7 @@ pub struct WatchSession {
     pending: FuturesUnordered<Pending>,
     /// Whether the first line has yet to be sent.
     is_new: bool,
-    /// An operator did something with the host, and the catalogue has to be asked.
+    /// An operator changed the host, so the session has to read it from the catalogue again.
     is_host_due: bool,
     /// An offer has to be sent.
     is_offer_due: bool,
@@ -140,8 +140,8 @@ impl WatchSession {
     /// dropped at any time.
     pub async fn next(&mut self) -> Result<Option<Outgoing>> {
         loop {
-            // A signal is noted before anything is awaited. So a future that is dropped while the
-            // catalogue answers loses no change: the next future finds the note.
+            // The session records each signal before it awaits anything. If a future is dropped
+            // while the catalogue answers, no change is lost: the next future finds the record.
             if self.is_new {
                 let line = self.first().await?;
                 self.is_new = false;
@@ -282,8 +282,8 @@ fn answer(seq: u64, applied: Option<Applied>) -> Option<Bytes> {
     Some(to_line(&ToAgent { ack: Some(seq), refused, ..ToAgent::default() }).into())
 }
 
-/// Sleeps for the time `wait`. If several agents are still connected under one name after that, the
-/// function records this.
+/// Waits for the time `wait`. If several agents are then still connected under one name, logs and
+/// records this.
 async fn report_duplicate(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr, wait: Duration) {
     tokio::time::sleep(wait).await;
     let agent = AgentId { host: watcher.host.clone(), name: watcher.name.clone() };

@@ -120,7 +120,7 @@ impl<'a> Bolt<'a> {
         }
         if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 >= pair[1].0) {
             let key = pair[1].0.escape_ascii();
-            return damaged(format!("key \"{key}\" is not where it belongs"));
+            return damaged(format!("key \"{key}\" is out of order"));
         }
         Ok(entries)
     }
@@ -143,7 +143,7 @@ impl<'a> Bolt<'a> {
                 }
                 Ok(())
             }
-            kind => damaged(format!("page {number} has kind {kind}, and is to hold keys")),
+            kind => damaged(format!("page {number} has kind {kind}, but must hold keys")),
         }
     }
 
@@ -151,7 +151,7 @@ impl<'a> Bolt<'a> {
     fn page(&mut self, number: u64) -> Result<&'a [u8]> {
         let Meta { page_size, end, .. } = self.meta;
         if !(2..end).contains(&number) {
-            return damaged(format!("page {number} is none of the {end} there are"));
+            return damaged(format!("page {number} does not exist: there are {end} pages"));
         }
         let cut = || Error::Damaged(format!("the file ends before page {number} does"));
         let from = usize::try_from(number).ok().and_then(|number| number.checked_mul(page_size));
@@ -227,7 +227,7 @@ fn meta(bytes: &[u8], at: usize) -> Result<Meta> {
     }
     let page_size = u32_at(meta, 8);
     if !PAGE_SIZES.contains(&page_size.trailing_zeros()) || !page_size.is_power_of_two() {
-        return damaged(format!("its pages are said to have {page_size} bytes"));
+        return damaged(format!("it claims to have pages of {page_size} bytes"));
     }
     Ok(Meta {
         page_size: page_size as usize,

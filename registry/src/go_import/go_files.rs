@@ -60,7 +60,7 @@ impl Files {
                             }
                             Err(err) => Err(err),
                         };
-                        let mut found = found.lock().expect("nobody panics with it");
+                        let mut found = found.lock().expect("no thread panics with it");
                         match read {
                             Ok(Found::Sound(bytes)) => drop(found.sound.insert(*digest, bytes)),
                             Ok(Found::Damaged(bytes, why)) => {
@@ -70,7 +70,7 @@ impl Files {
                             // mean that the bytes of the file are damaged.
                             Err(err) => {
                                 next.store(digests.len(), Ordering::Relaxed);
-                                *failed.lock().expect("nobody panics with it") = Some(err);
+                                *failed.lock().expect("no thread panics with it") = Some(err);
                                 return;
                             }
                         }
@@ -79,7 +79,7 @@ impl Files {
             }
         });
         meter.end();
-        match failed.into_inner().expect("nobody panics with it") {
+        match failed.into_inner().expect("no thread panics with it") {
             Some(err) => Err(err),
             None => Ok(files),
         }

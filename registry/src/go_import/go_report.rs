@@ -95,7 +95,9 @@ impl Report {
         });
         let orphans = orphans.map(|(digest, bytes)| Orphan { path: path(&digest), bytes });
         let mut odd = state.odd.clone();
-        odd.extend(files.foreign.iter().map(|name| format!("files/{} is no blob", escape(name))));
+        odd.extend(
+            files.foreign.iter().map(|name| format!("files/{} is not a blob", escape(name))),
+        );
         odd.extend(without_version(state));
         Self {
             state_db: state_db.to_owned(),

@@ -27,7 +27,7 @@ pub enum Error {
     #[error(transparent)]
     Bolt(#[from] bolt::Error),
     /// The file belongs to another program.
-    #[error("is no catalogue of a Go registry: it has neither components nor configs")]
+    #[error("is not the catalogue of a Go registry: it has neither components nor configs")]
     Foreign,
     /// A necessary part of the file is invalid.
     #[error("cannot be imported: {path} {why}; repair or delete it with the Go tool")]
@@ -91,7 +91,7 @@ impl State {
             return Err(Error::Foreign);
         }
         for name in top.keys() {
-            reader.odd.push(format!("\"{}\" is nothing of the Go tool's", name.escape_ascii()));
+            reader.odd.push(format!("\"{}\" does not come from the Go tool", name.escape_ascii()));
         }
         let (components, versions) = reader.components(components)?;
         let configurations = reader.configurations(configurations)?;
@@ -145,7 +145,7 @@ impl<'a> Reader<'a> {
                     return Err(bad(path, key, "has a name that is not UTF-8"));
                 }
                 (_, Item::Value(_)) => {
-                    self.odd.push(format!("{path}/{} is no bucket", key.escape_ascii()));
+                    self.odd.push(format!("{path}/{} is not a bucket", key.escape_ascii()));
                 }
             }
         }
@@ -216,13 +216,13 @@ impl<'a> Reader<'a> {
                     (Err(why), true) => return Err(bad(&path, key, why)),
                     (Err(why), false) => {
                         let key = key.escape_ascii();
-                        self.odd.push(format!("{path}/{key} {why}: this state is left out"));
+                        self.odd.push(format!("{path}/{key} {why}: this state is skipped"));
                     }
                 }
             }
             let Some(current) = current else {
                 // The configuration was deleted, or never completed.
-                self.odd.push(format!("{path} has no current state: it is left out"));
+                self.odd.push(format!("{path} has no current state: it is skipped"));
                 continue;
             };
             states.retain(|state| *state != current);
@@ -252,7 +252,7 @@ impl<'a> Reader<'a> {
             let named: Vec<Named> = match item {
                 Item::Value(value) if value.len() <= MAX_REFERENCES => {
                     serde_json::from_slice(value).unwrap_or_else(|err| {
-                        self.odd.push(format!("files/{file} is no list of versions: {err}"));
+                        self.odd.push(format!("files/{file} is not a list of versions: {err}"));
                         Vec::new()
                     })
                 }

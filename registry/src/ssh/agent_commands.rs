@@ -56,7 +56,7 @@ async fn answer(
     Ok(code)
 }
 
-/// Keeps the result that a script reports.
+/// Records the result that a script reports.
 async fn report(context: &Context, command: ServiceCommand) -> Result<(), Error> {
     let ServiceCommand::Report { name, host, id, code, phase, message } = command else {
         return Ok(());
@@ -125,7 +125,7 @@ async fn serve(client: &mut Incoming, session: &mut WatchSession) -> Result<Stri
             return Ok(format!("the line is longer than {MAX_LINE} bytes"));
         }
         if client.ended {
-            return Ok("the agent has left".to_owned());
+            return Ok("the agent has disconnected".to_owned());
         }
         tokio::select! {
             biased;
@@ -135,7 +135,7 @@ async fn serve(client: &mut Incoming, session: &mut WatchSession) -> Result<Stri
                     session.sent(&outgoing);
                     heartbeat.reset();
                 }
-                Ok(None) => return Ok("the agent watches elsewhere".to_owned()),
+                Ok(None) => return Ok("replaced, or a report was not written".to_owned()),
                 Err(err) => return Ok(err.to_string()),
             },
             more = client.more() => {
@@ -143,7 +143,7 @@ async fn serve(client: &mut Incoming, session: &mut WatchSession) -> Result<Stri
                 silent_at = Instant::now() + SILENCE;
             }
             _ = heartbeat.tick() => client.send("\n").await?,
-            () = sleep_until(silent_at) => return Ok("the agent is silent".to_owned()),
+            () = sleep_until(silent_at) => return Ok("the agent sent nothing for too long".to_owned()),
         }
     }
 }

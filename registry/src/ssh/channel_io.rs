@@ -2,7 +2,7 @@
 //!
 //! If nobody takes a channel's messages, the ssh library stops reading the whole connection. The
 //! library then never learns that the client has room for more data. So code that waits for such
-//! room must also take messages. Otherwise, client and server would wait for each other for ever.
+//! room must also take messages. Otherwise, client and server would wait for each other forever.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -14,7 +14,7 @@ use crate::error::Result;
 
 /// Maximum number of events that the registry reads and sends in one step.
 const PAGE: u64 = 500;
-/// How often the registry looks for new events if no report has been written meanwhile.
+/// How often the registry looks for new events while it writes no reports.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The events to follow, and how to show them.

@@ -315,7 +315,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn batches_follow_the_time_that_they_take() {
+    fn batch_size_depends_on_the_time_of_the_last_batch() {
         let milliseconds = Duration::from_millis;
         assert_eq!(next_batch(16, milliseconds(3)), 32);
         assert_eq!(next_batch(LARGEST_BATCH, milliseconds(3)), LARGEST_BATCH);

@@ -105,7 +105,7 @@ pub struct HostStatus {
     pub last_seen: Timestamp,
     /// Whether several agents report under this name.
     pub duplicate: bool,
-    /// Why an operator holds the host, if one does.
+    /// Why an operator holds the host; `None` if no operator holds it.
     pub held: Option<String>,
     /// The reason for the failure of the deploy, as one word.
     pub reason: Option<&'static str>,
@@ -147,8 +147,8 @@ impl Registry {
         Ok(FleetStatus { configurations, hosts, more })
     }
 
-    /// Counts the hosts of one configuration by their standing towards `goal`. Also returns the
-    /// names of the hosts that failed.
+    /// Counts the hosts of one configuration that have confirmed `goal`, have failed, are absent, or
+    /// are held. Also returns the names of the hosts that have failed.
     pub fn tally(
         &self,
         fleet: &FleetSnapshot,

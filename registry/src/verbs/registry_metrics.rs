@@ -42,7 +42,7 @@ impl Registry {
         let counts: [(&str, &str, Count); 3] = [
             ("hosts_behind", "Hosts that have not confirmed the current state.", |of| of.behind),
             ("hosts_failed", "Hosts on which the current state failed.", |of| of.failed),
-            ("hosts_absent", "Hosts that are not connected and behind.", |of| of.absent),
+            ("hosts_absent", "Hosts that are behind and not connected.", |of| of.absent),
         ];
         for (name, help, count) in counts {
             for of in &fleet.configurations {

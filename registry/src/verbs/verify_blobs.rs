@@ -38,9 +38,9 @@ pub struct Scope {
     pub budget: Option<Duration>,
     /// Whether to continue where the last run stopped.
     pub resume: bool,
-    /// Set only for a run in the background: the maximum number of bytes to read each second. A run
-    /// in the background does not wait for a run of an operator. Its caller writes the note about
-    /// the run.
+    /// The maximum number of bytes to read each second. It is set only for a run in the background.
+    /// A run in the background does not wait for a run of an operator. Its caller writes the note
+    /// about the run.
     pub rate: Option<u64>,
 }
 
@@ -212,7 +212,7 @@ impl Registry {
         let store = Arc::clone(self.blobs());
         for name in blocking(move || store.foreign()).await? {
             let path = format!("files/{}", deploy_store::escape(&name));
-            let why = "is no blob; nothing uses it, and it may be removed".to_owned();
+            let why = "is not a blob; nothing uses it, and you may remove it".to_owned();
             findings.push(Finding { kind: Kind::Foreign, path, why, hits: Vec::new() });
         }
         Ok(())

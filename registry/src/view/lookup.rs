@@ -80,7 +80,7 @@ pub async fn list(registry: &Registry, place: &Place, operator: bool) -> Result<
         | Place::Version(..)
         | Place::State(..)
         | Place::Fleet(_) => {
-            return Err(Error::Failed("is no directory".to_owned()));
+            return Err(Error::Failed("is not a directory".to_owned()));
         }
     })
 }

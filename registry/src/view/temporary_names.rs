@@ -19,8 +19,8 @@ const ENDINGS: [&str; 12] = [
     "unfinished",
 ];
 
-/// Whether a name is temporary: it begins with a dot (`lftp`, `NiFi`, rsync), or has one of the
-/// usual endings.
+/// Whether a name is temporary. A temporary name begins with a dot (`lftp`, `NiFi`, rsync), or has
+/// one of the usual endings.
 pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') || without_ending(name).is_some()
 }

@@ -80,7 +80,7 @@ fn every_answer_matches_the_go_tool() {
 }
 
 #[test]
-fn hidden_history_of_the_go_tool_can_be_rolled_back_to() {
+fn rollback_to_the_hidden_history_of_the_go_tool_works() {
     let mut rig = rig();
     rig.run();
     let history = json(&rig.ssh("op", "me", &["history -name project1 -json"]));
@@ -300,7 +300,7 @@ fn damaged_state_db_is_refused_and_left_alone() {
 }
 
 #[test]
-fn later_changes_of_a_go_registry_are_noticed() {
+fn later_changes_of_a_go_registry_are_detected() {
     let mut rig = rig();
     rig.run();
     assert!(rig.stop("-TERM").success());
@@ -333,7 +333,7 @@ fn later_changes_of_a_go_registry_are_noticed() {
 
 #[test]
 fn killed_import_leaves_no_trace() {
-    // Wherever the import is killed, the next start has each item exactly once.
+    // Whenever the import is killed, the registry has each item exactly once after the next start.
     for moment in 0..12 {
         let mut rig = rig();
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-registry"))

@@ -1,5 +1,5 @@
-//! Tests what is removed from histories: the histories of deleted configurations, and states and
-//! audit entries that are too old for `-keep-history`.
+//! Tests the removal of histories of deleted configurations, and of states and audit entries that
+//! are too old for `-keep-history`.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ async fn numbers(bench: &Bench) -> Vec<u64> {
 }
 
 #[tokio::test]
-async fn old_states_go_and_rollback_targets_stay() {
+async fn old_states_are_removed_and_rollback_targets_stay() {
     let settings = Settings {
         keep_history: Some(Duration::ZERO),
         keep_states: 3,
@@ -43,7 +43,7 @@ async fn old_states_go_and_rollback_targets_stay() {
     deploy(&bench, 8).await;
     let (_, name) = names();
     let registry = bench.registry();
-    // State 9 restored state 7. So both states stay, and all states between them stay, too.
+    // State 9 restored state 7. So both states and all states between them stay.
     registry.catalog.roll_back(&name, None, &change()).await.unwrap();
     let planned = registry.would_collect().await.unwrap();
     assert_eq!(planned.thinned, Thinned { states: 5, audit: 17 });
@@ -56,7 +56,8 @@ async fn old_states_go_and_rollback_targets_stay() {
     assert_eq!(trail.len(), 1);
     let told = &trail[0].change.command;
     assert!(told.contains("5 states and 17 entries of the audit trail removed"), "{told}");
-    // The next rollback goes further back, and skips the tree that the first rollback replaced.
+    // The next rollback restores an older state, and skips the tree that the first rollback
+    // replaced.
     let back = registry.catalog.roll_back(&name, None, &change()).await.unwrap();
     assert_eq!(back.number, 6);
     assert!(registry.verify(Scope::default()).await.unwrap().findings.is_empty());
@@ -75,7 +76,7 @@ async fn everything_is_kept_unless_the_operator_says_otherwise() {
 /// A new configuration inherits nothing from a deleted configuration of the same name, neither
 /// before gc nor after gc.
 #[tokio::test]
-async fn configuration_that_is_made_again_has_no_past() {
+async fn new_configuration_with_a_deleted_name_has_no_history() {
     let mut bench = Bench::new(Settings::default()).await;
     deploy(&bench, 700).await;
     let (component, name) = names();
@@ -95,7 +96,7 @@ async fn configuration_that_is_made_again_has_no_past() {
 }
 
 #[tokio::test]
-async fn registry_in_which_nothing_changed_is_not_collected_again() {
+async fn collection_is_skipped_if_nothing_has_changed() {
     let bench = Bench::new(Settings { max_versions: 2, ..Settings::default() }).await;
     deploy(&bench, 9).await;
     let registry = bench.registry();

@@ -1,5 +1,5 @@
-//! Tests configurations that are made from images, and the known layers of images. A change is made
-//! completely or not at all. An answer to an importer stays true for a while.
+//! Tests configurations that are made from images, and the known layers of images. The registry
+//! makes a change completely or not at all. An answer to an importer stays true for a while.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -263,7 +263,7 @@ async fn gc_without_grace_removes_known_layers() {
 }
 
 #[tokio::test]
-async fn layer_asked_for_after_the_gc_plan_is_kept() {
+async fn layer_that_an_importer_asks_for_after_the_gc_plan_is_kept() {
     let hour = Duration::from_secs(3600);
     let bench = Bench::new(Settings { grace: hour, ..Settings::default() }).await;
     for text in ["a", "b"] {

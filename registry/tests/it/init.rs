@@ -11,7 +11,7 @@ fn init(rig: &Rig, keys: &[&str]) -> std::process::Output {
 }
 
 #[test]
-fn registry_starts_on_what_init_made() {
+fn registry_starts_on_the_directory_that_init_made() {
     let mut rig = Rig::idle();
     let bad = init(&rig, &["-operator-key", "op"]);
     assert!(!bad.status.success() && both(&bad).contains("op is no public key"), "{}", both(&bad));

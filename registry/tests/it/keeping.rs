@@ -67,7 +67,7 @@ fn rollback_targets_survive_maxver() {
 }
 
 #[test]
-fn repeated_rollback_goes_further_back() {
+fn each_further_rollback_restores_an_older_state() {
     let (rig, _) = rig(&[]);
     rig.ok("changeconf -name p -component code -version v3");
     let back = |to: &str, number: u64, from: &str| {
@@ -83,7 +83,7 @@ fn repeated_rollback_goes_further_back() {
     assert_eq!(refused.status.code(), Some(5), "{}", both(&refused));
     assert!(both(&refused).contains("no earlier state to go back to"), "{}", both(&refused));
     assert!(rig.ok("showconf -name p").contains("code   v1 "));
-    // First there is a new state. Later, the operator goes forward to state 4 on purpose.
+    // A change makes a new state. Later, the operator returns to state 4 explicitly.
     rig.ok("changeconf -name p -component code -version v3");
     back("v1", 5, "v3");
     rig.ok("rollback -name p -to 4");

@@ -1,5 +1,5 @@
-//! The integration tests of this crate, as one program. Separate programs for the files would each
-//! link all libraries.
+//! The integration tests of this crate, as one program. With one program for each file, each
+//! program would link all libraries.
 
 mod bench;
 mod broken_channels;

@@ -126,7 +126,7 @@ fn agents_run_no_commands_and_nobody_forwards_ports() {
 }
 
 #[test]
-fn walk_works_with_stock_clients() {
+fn complete_deployment_works_with_stock_clients() {
     let rig = Rig::start();
     let code = rig.archive("code.tar.gz", b"program body v1");
     let config = rig.archive("config.tar.gz", b"config v1");

@@ -52,7 +52,7 @@ fn quiet_command_shows_no_bar() {
 }
 
 #[test]
-fn the_prompt_shows_a_bar_too() {
+fn prompt_also_shows_a_bar() {
     let rig = Rig::start();
     hole(&rig, 3 << 30);
     let ssh = rig.client("ssh", "op");

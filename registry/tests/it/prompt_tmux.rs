@@ -109,7 +109,7 @@ fn registry() -> Rig {
 }
 
 #[test]
-fn completion_of_verbs_flags_and_names() {
+fn verbs_flags_and_names_are_completed() {
     let rig = registry();
     let Some(terminal) = Terminal::open(&rig) else { return };
     terminal.type_in("add");
@@ -183,7 +183,7 @@ fn completion_shown_in_the_documents_works() {
 }
 
 #[test]
-fn history_help_and_colours() {
+fn prompt_has_history_help_and_colours() {
     let rig = registry();
     let Some(terminal) = Terminal::open(&rig) else { return };
     terminal.type_in("components");

@@ -164,7 +164,7 @@ fn scp_uploads_and_binds() {
 }
 
 #[test]
-fn version_made_by_somebody_else_meanwhile_wins() {
+fn version_that_another_client_made_meanwhile_wins() {
     let rig = Rig::start();
     let theirs = rig.archive("theirs", b"theirs");
     let ours = rig.archive("ours", b"ours");

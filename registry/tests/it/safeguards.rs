@@ -1,4 +1,4 @@
-//! Tests commands that would discard something, and commands with names of missing things. Also
+//! Tests commands that would discard something, and commands with names that do not exist. Also
 //! tests the advice that each client gets.
 
 use std::fs;
@@ -176,7 +176,7 @@ fn import(rig: &Rig) -> Child {
 }
 
 #[test]
-fn idle_imports_block_nobody() {
+fn idle_imports_do_not_block_other_imports() {
     let rig = Rig::start();
     // There are four hanging imports: two have begun, and two have not.
     let hanging: Vec<Child> = (0..4)

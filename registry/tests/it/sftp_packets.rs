@@ -111,7 +111,8 @@ async fn open_files_per_key_are_limited() {
     };
     // Clients may use half of the process's open files, and one key may use a quarter of this half.
     assert_eq!((open.len(), refused), (32, StatusCode::Failure));
-    // Several agents may share a key. One agent must not suffer because another agent reads much.
+    // Several agents may share a key. An agent that reads many files must not block the other
+    // agents.
     let configuration = greedy.open("configs/p.json").await.unwrap();
     assert!(greedy.read(&configuration, 0, 100).await.unwrap().starts_with(b"{"));
     let mut lists = Vec::new();

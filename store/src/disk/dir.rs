@@ -175,7 +175,7 @@ impl Dir {
         let file = self.open_not_following(name, access)?;
         let stat = fs::fstat(&file).map_err(|err| self.error("stat", name, err))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            let reason = "is no regular file".to_owned();
+            let reason = "is not a regular file".to_owned();
             return Err(Error::Corrupt { path: self.path_of(name), reason });
         }
         Ok((file, stat))

@@ -44,8 +44,8 @@ impl Fresh {
         Ok(Self { uid: stat.st_uid, gid: stat.st_gid, denied })
     }
 
-    /// Completes the metadata of a file or directory that was created with `mode` and that is
-    /// already filled. Sets the owner only if `owner` is set (see [`super::set_meta`]).
+    /// Completes the metadata of a file or directory that was created with `mode` and already has
+    /// its contents. Sets the owner only if `owner` is set (see [`super::set_meta`]).
     pub fn finish(
         &self,
         file: impl AsFd,

@@ -20,8 +20,8 @@ pub enum Writers {
     Unknown,
 }
 
-/// Finds out whether a process has the file open for writing. The function takes a read lease and
-/// gives it back at once. The system refuses the lease if there are writers (fcntl(2),
+/// Finds out whether a process has the file open for writing. The function acquires a read lease
+/// and releases it at once. The system refuses the lease if there are writers (fcntl(2),
 /// `F_SETLEASE`). `file` must be open for reading only. A process that opens the file for writing
 /// during this check is delayed by microseconds.
 pub fn writers(file: &File) -> Writers {
@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(writers(&file), Writers::Some);
         drop((writer, reader));
         assert_eq!(writers(&file), Writers::None);
-        // The lease was given back, so no writer has to wait.
+        // The lease was released, so no writer has to wait.
         fs::write(&path, "new").unwrap();
     }
 
@@ -97,8 +97,8 @@ mod tests {
                     drop(OpenOptions::new().write(true).open(&path).unwrap());
                 }
             });
-            // On a busy machine, all checks so far may have met the file without a writer, or all
-            // with a writer.
+            // On a busy machine, every check so far may have found a writer, or no check may have
+            // found one.
             let is_long = |time: Duration| time > Duration::from_secs(30);
             while begun.elapsed() < Duration::from_millis(500)
                 || (seen.contains(&0) && !is_long(begun.elapsed()))
@@ -107,6 +107,6 @@ mod tests {
             }
             is_over.store(true, Ordering::Relaxed);
         });
-        assert!(!seen.contains(&0), "{seen:?}: they never met");
+        assert!(!seen.contains(&0), "{seen:?}: all checks had the same result");
     }
 }

@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn mounts_below_a_name_are_found_but_not_beside_it() {
+    fn mounts_below_a_name_are_found_and_mounts_beside_it_are_not() {
         let temp = tempfile::tempdir().unwrap();
         let top = temp.path().canonicalize().unwrap();
         std::os::unix::fs::symlink(&top, top.join("link")).unwrap();
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn different_mounts_are_told_apart() {
+    fn different_mounts_are_distinguished() {
         let (root, proc) = (Dir::open(Path::new("/")).unwrap(), Dir::open(Path::new("/proc")));
         assert!(same_mount(&root, &root));
         assert!(!same_mount(&root, proc.unwrap()));

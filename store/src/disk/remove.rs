@@ -169,7 +169,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn removal_opens_closed_directories_and_follows_no_links() {
+    fn removal_opens_directories_that_deny_access_and_follows_no_links() {
         let temp = tempfile::tempdir().unwrap();
         let outside = temp.path().join("outside");
         std::fs::create_dir(&outside).unwrap();
@@ -200,7 +200,7 @@ mod tests {
         let mut removal = Removal { top: &top, moved: Vec::new(), first: None };
         removal.directory(&top, c"tree", 1);
         assert!(removal.first.is_none());
-        assert_eq!(top.list().unwrap().len(), 1, "the deeper part waits");
+        assert_eq!(top.list().unwrap().len(), 1, "the deeper part was moved to the top");
         assert_eq!(top.list().unwrap()[0].name, removal.moved[0]);
         let rest = removal.moved.pop().unwrap();
         top.remove_tree(&rest).unwrap();

@@ -39,7 +39,7 @@ impl Dir {
     fn listen_new(&self, name: &CStr) -> rustix::io::Result<UnixListener> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
-        // The mode is set at creation, so other users can never connect.
+        // The mode is set before the socket has a name, so other users can never connect.
         fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
         bind(&socket, &SocketAddrUnix::new(self.way_to(name))?)?;
         listen(&socket, BACKLOG)?;

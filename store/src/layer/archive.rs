@@ -102,7 +102,7 @@ pub fn entry_of(member: Member, limits: Limits) -> Result<Entry> {
     let Member { name, flag, link, size, meta, device: (major, minor) } = member;
     let path = EntryPath::from_archive(&name, limits)?;
     if path.is_root() && flag != Flag::Directory {
-        return Err(bad_entry(&name, "stands for the root itself but is no directory"));
+        return Err(bad_entry(&name, "stands for the root itself but is not a directory"));
     }
     let kind = match flag {
         Flag::File => Kind::File { size, content: Content::empty() },
@@ -120,7 +120,7 @@ pub fn entry_of(member: Member, limits: Limits) -> Result<Entry> {
             let target = EntryPath::from_archive(&link, limits);
             let target = target.ok().filter(|target| !target.is_root());
             Kind::Hardlink(target.ok_or_else(|| {
-                bad_entry(&name, "its hardlink target is no name inside the root")
+                bad_entry(&name, "its hardlink target is not a name inside the root")
             })?)
         }
     };

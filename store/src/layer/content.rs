@@ -326,7 +326,7 @@ mod tests {
         let count = all.len();
         all.sort();
         all.dedup();
-        assert_eq!(all.len(), count, "two contents have one name");
+        assert_eq!(all.len(), count, "different contents have the same digest");
     }
 
     #[test]

@@ -20,7 +20,7 @@ const RATIO_FREE: u64 = 64 << 20;
 const BUFFER: usize = 256 << 10;
 
 /// The decompressed bytes of an archive. A read to the end verifies every checksum of the
-/// compressed form, and that only padding follows.
+/// compressed form, and checks that only padding follows.
 pub struct Decoder<R: Read> {
     inner: Inner<R>,
     taken: Rc<Cell<u64>>,

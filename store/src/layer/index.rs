@@ -301,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn index_written_by_entry_equals_the_whole() {
+    fn index_written_entry_by_entry_equals_the_whole_index() {
         for entries in [0, 8, 8000] {
             let index =
                 Index { entries: sample().entries.into_iter().cycle().take(entries).collect() };

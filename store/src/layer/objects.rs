@@ -261,8 +261,8 @@ impl Objects {
         blocks.map_or(size, |blocks| blocks.saturating_mul(512).min(size))
     }
 
-    /// Creates a hardlink to the object, with the name `to`, in the directory `into`. Then the
-    /// object gets a new seal. The caller must have checked the object. Returns whether the object exists.
+    /// Creates a hardlink to the object, with the name `to`, in the directory `into`, and seals the
+    /// object again. The caller must have checked the object. Returns whether the object exists.
     pub fn link_to(&self, name: &ObjectName, into: &Dir, to: &CStr) -> Result<bool> {
         let linked = self.find(name, |dir| {
             dir.link(name.as_c_str(), into, to)?;

@@ -71,7 +71,7 @@ impl LookedUp {
     fn count(&mut self, path: &EntryPath) -> Result<()> {
         self.0 += path.as_bytes().len() as u64 + 1;
         if self.0 > MAX_LOOKED_UP {
-            let what = "bytes of the paths that a layer's lead through".to_owned();
+            let what = "size of the paths that a layer's entries lead through".to_owned();
             return Err(Error::OverLimit { what, limit: MAX_LOOKED_UP });
         }
         Ok(())
@@ -165,7 +165,7 @@ fn place(
             Some((_, node)) => node,
             None if missing == MissingTarget::PassOver => return Ok(Replaced::Leaf),
             None => {
-                let reason = format!("is a hardlink to {target:?}, which is not there");
+                let reason = format!("is a hardlink to {target:?}, which does not exist");
                 return Err(bad_entry(entry.path.as_bytes(), reason));
             }
         },
@@ -233,7 +233,7 @@ fn linked(
             Ok(Some((at.clone(), node.clone())))
         }
         Some(_) => {
-            let reason = format!("is a hardlink to {target:?}, which is no file");
+            let reason = format!("is a hardlink to {target:?}, which is not a file");
             Err(bad_entry(entry.path.as_bytes(), reason))
         }
     }

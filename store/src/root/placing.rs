@@ -124,7 +124,7 @@ impl Uses {
         self.0.get(&key(object)).copied().unwrap_or(0)
     }
 
-    /// Counts one file less that uses the object.
+    /// Counts one file fewer that uses the object.
     pub fn remove(&mut self, object: &ObjectName) {
         if let Some(count) = self.0.get_mut(&key(object)) {
             *count -= 1;

@@ -127,7 +127,7 @@ impl Store {
         let mounts = Mounts::read();
         mounts.check(&self.unpacked, &name, "replace").map_err(Error::of_moving_root)?;
         let aside = self.free_for_replaced(id)?;
-        // At no time may the existing root have a name that the next start removes. So the new root
+        // The existing root must never have a name that the next start removes. So the new root
         // first gets the name of a replaced root, and the two roots then exchange names.
         self.unpacked.rename(staging, &self.unpacked, &aside)?;
         let exchanged = match self.unpacked.exchange(&aside, &name).map_err(Error::of_moving_root) {

@@ -132,7 +132,7 @@ impl Store {
     /// Removes published roots that are not in `keep`. In the result, `files` is the number of
     /// removed roots.
     pub fn sweep_roots(&self, keep: &[Digest]) -> Result<Swept> {
-        let roots = Some(keep.iter().map(|id| (*id, "it is to be kept")).collect());
+        let roots = Some(keep.iter().map(|id| (*id, "it must be kept")).collect());
         let plan = self.plan_sweep(&Keep { roots, ..Keep::default() })?;
         let plan = plan.clone().without(self.sweep(&plan)?);
         Ok(Swept { files: plan.count(What::Root) as u64, bytes: 0 })
@@ -147,7 +147,7 @@ impl Store {
         let gone = self.unpacked.move_to_temp(&spare.name, &self.unpacked, DISCARDED)?;
         let released = self.unpacked.child(&gone).and_then(|root| self.release(&root, &spare.tree));
         if let Err(err) = released {
-            tracing::debug!("objects are to be read again: {err}");
+            tracing::debug!("objects will be read again: {err}");
         }
         self.remove_retired(&gone);
         Ok(true)

@@ -38,9 +38,9 @@ const NAMES: &CStr = c"names";
 
 /// Merges local archives, lowest first, into the directory `into`. This directory must be empty or
 /// missing. The objects are in a temporary directory beside `into`, or inside `into` if `into`
-/// exists. Files get from there to their final names by linking. A new directory appears only when
-/// it is complete and synced. Names that are moved into an existing directory are also complete and
-/// synced. Leftovers of a killed call are removed.
+/// exists. By default, the files become hardlinks to these objects. A new directory appears only
+/// when it is complete and synced. Names that are moved into an existing directory are also
+/// complete and synced. The next call removes the leftovers of a killed call.
 pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
     unpack_counted(archives, into, options, &Arc::default())
 }

@@ -37,7 +37,7 @@ fn is_right(path: &Path) {
 }
 
 #[test]
-fn holes_cost_no_time() {
+fn holes_are_handled_in_constant_time() {
     for dir in directories() {
         let work = tempfile::tempdir_in(&dir).unwrap();
         let archive = archive(work.path());

@@ -95,7 +95,7 @@ fn only_zeros_may_follow_compressed_data() {
 }
 
 #[test]
-fn zstd_window_and_ratio_limits() {
+fn zstd_window_and_ratio_are_limited() {
     let zeros: u64 = 96 << 20;
     let mut tar = header("zeros", b'0', zeros, "", USTAR);
     tar.resize(tar.len() + usize::try_from(zeros).unwrap() + 1024, 0);
@@ -140,7 +140,7 @@ fn refused_formats_are_named() {
 }
 
 #[test]
-fn size_on_entries_without_data_matches_both_tars() {
+fn size_of_entries_without_data_is_treated_as_by_gnu_tar_and_bsdtar() {
     let end = vec![0; 1024];
     let body = vec![b'x'; 512];
     for magic in [USTAR, GNU, [0; 8]] {

@@ -83,7 +83,7 @@ const DAMAGES: [(&str, &str, Damage); 17] = [
         fs::remove_dir_all(root.join("dir/sub")).unwrap();
         fs::write(root.join("dir/sub"), "").unwrap();
     }),
-    ("dir", "a directory was closed", |root| {
+    ("dir", "a directory was closed to other users", |root| {
         fs::set_permissions(root.join("dir"), fs::Permissions::from_mode(0o700)).unwrap();
     }),
     ("dir", "a directory has attributes", |root| {
@@ -111,10 +111,10 @@ const DAMAGES: [(&str, &str, Damage); 17] = [
     ("tagged", "a file has other attributes", |root| {
         run("setfattr", &["-n", "user.tag", "-v", "two", "tagged"], root);
     }),
-    ("log", "what a service writes to is missing", |root| {
+    ("log", "a file that a service writes to is missing", |root| {
         fs::remove_file(root.join("log")).unwrap();
     }),
-    (".", "the top was closed", |root| {
+    (".", "the root was closed to other users", |root| {
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).unwrap();
     }),
     (".", "the root became a symlink", |root| {
@@ -188,7 +188,7 @@ const LIST: &str =
     "0x0200000001000600ffffffff020004000100000004000400ffffffff10000400ffffffff20000400ffffffff";
 
 #[test]
-fn acl_is_drift_unless_inherited() {
+fn access_list_is_drift_unless_inherited() {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
         return;
@@ -254,7 +254,7 @@ fn names_that_are_not_linked_as_in_the_layers_are_drift() {
         ("an equal file was linked to it", &["equal"], |root| {
             run("ln", &["-f", "bin", "equal"], root);
         }),
-        ("what a service writes to was replaced", &[], |root| split(root, "log")),
+        ("a file that a service writes to was replaced", &[], |root| split(root, "log")),
     ];
     for (dir, link) in directories().iter().flat_map(|dir| LINKS.map(|link| (dir, link))) {
         for (kind, names, damage) in &damages {

@@ -240,7 +240,7 @@ fn spare_removed_by_hand_is_not_used() {
 }
 
 #[test]
-fn spare_does_not_outlive_the_agent() {
+fn next_start_removes_the_spare() {
     each_mode(|dir, link| {
         let Bench { work, store, configurations } = Bench::new(dir, link);
         drop(store);

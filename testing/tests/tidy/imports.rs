@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::source::{CRATES, Source, sources};
 
 #[test]
-fn no_crate_imports_one_above_it() {
+fn no_crate_imports_a_higher_crate() {
     let name = |krate: &str| match krate {
         "ctl" => "deployctl::".to_owned(),
         "docker" => "deploy_from_docker::".to_owned(),
@@ -157,7 +157,7 @@ fn way_back(graph: &Graph, from: &str) -> Option<Vec<String>> {
 }
 
 #[test]
-fn groups_are_taken_apart() {
+fn groups_in_braces_are_split() {
     assert_eq!(leaves("a::{b, c::{d, e}};"), ["a::b", "a::c::d", "a::c::e"]);
     assert_eq!(paths("use super::x::Y; let z = crate::q::r();", "m::n"), ["q::r", "m::x::Y"]);
 }

@@ -125,7 +125,7 @@ fn split(addr: &str) -> Result<(&str, u16), ClientError> {
         return Err(ClientError::Setup(text));
     };
     let port = port.parse().map_err(|_| {
-        ClientError::Setup(format!("address {addr:?} is no host:port: {port:?} is no port"))
+        ClientError::Setup(format!("address {addr:?} is not host:port: {port:?} is not a port"))
     })?;
     Ok((host.trim_matches(['[', ']']), port))
 }

@@ -217,7 +217,7 @@ impl Login<'_> {
             ));
         }
         if self.tried.len() == 1 && self.handle.is_closed() {
-            return ClientError::Lost("the server hung up at the login".to_owned());
+            return ClientError::Lost("the server closed the connection at login".to_owned());
         }
         let tried = [self.tried, self.skipped].concat().join(", ");
         ClientError::Denied { user: self.user.to_owned(), tried }

@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn end_has_the_servers_words() {
+    fn error_has_the_message_of_the_server() {
         let mut received = Received::default();
         assert!(ended(&received).to_string().ends_with("the watch ended"));
         received.take(Some(ChannelMsg::ExitStatus { exit_status: 3 }));

@@ -74,7 +74,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn words() {
+    fn lines_are_split_as_in_a_shell() {
         let words = |line| split(line).map_err(|refusal| refusal.text);
         assert_eq!(
             words(r#"a  "b c"'d' e\ f "" 'x"y'"#).unwrap(),

@@ -12,7 +12,7 @@ const MAX_WORD: usize = 64;
 /// Maximum number of steps of a deploy.
 const MAX_STEPS: usize = 16;
 
-/// How far an agent has come with the deploy of a configuration.
+/// How far the deploy of a configuration has progressed.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -74,7 +74,7 @@ pub struct Step {
     pub ms: u64,
 }
 
-/// The report of one agent on one configuration. A later report replaces an earlier one.
+/// The report of one agent about one configuration. A later report replaces an earlier one.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {

@@ -33,7 +33,7 @@ pub struct Offer {
     pub retries: u64,
 }
 
-/// A line from the registry. Each field has its own meaning, and absent fields say nothing.
+/// A line from the registry. Each field has its own meaning. An absent field changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToAgent {
@@ -44,8 +44,8 @@ pub struct ToAgent {
     /// The new offer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
-    /// The registry has handled the reports up to this number. They are on its disk, unless
-    /// `refused` says why not.
+    /// The registry has handled the reports up to this number. The reports are on its disk, unless
+    /// `refused` has a reason why not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack: Option<u64>,
     /// Why the registry does not keep this agent's reports. For example, the host name belongs to
@@ -75,7 +75,7 @@ pub enum Unreadable {
     #[error("the line is longer than {MAX_LINE} bytes")]
     TooLong,
     /// The line is not JSON, or a field has an unexpected type.
-    #[error("the line has another form: {0}")]
+    #[error("the line is not in the expected format: {0}")]
     Form(#[from] serde_json::Error),
     /// The line is not a JSON object.
     #[error("the line is not a JSON object")]
@@ -95,22 +95,22 @@ impl Offer {
         Self { revision, id: Some(id), document, ..Self::default() }
     }
 
-    /// The configuration in the document, if the offer has a document and the configuration's id is
-    /// the offered one.
+    /// The configuration in the document, if the offer has a document, and the configuration in the
+    /// document has the offered id.
     pub fn configuration(&self) -> Option<Configuration> {
         let configuration = Configuration::from_json(self.document.as_ref()?.as_bytes()).ok()?;
         (Some(configuration.id()) == self.id).then_some(configuration)
     }
 }
 
-/// `message` as one line, including the line break.
+/// Formats `message` as one line of JSON, with the line break.
 pub fn to_line(message: &impl Serialize) -> Vec<u8> {
     let mut line = serde_json::to_vec(message).unwrap_or_default();
     line.push(b'\n');
     line
 }
 
-/// Reads one line. An empty line has no content: it only shows that the sender is alive.
+/// Reads one line. An empty line is a heartbeat: it only shows that the sender is alive.
 pub fn from_line<T: DeserializeOwned + Default>(line: &[u8]) -> Result<T, Unreadable> {
     if line.len() > MAX_LINE {
         return Err(Unreadable::TooLong);

@@ -198,7 +198,8 @@ pub fn terminate(process: &mut Child) -> Option<i32> {
     process.wait().unwrap().code()
 }
 
-/// An agent that polls so rarely that it acts only on requests, or on what it watches.
+/// An agent that polls so rarely that it acts only on requests and on changes that the registry
+/// sends.
 pub struct Agent<'a> {
     pub bench: &'a Bench,
     pub process: Child,
@@ -216,7 +217,7 @@ impl<'a> Agent<'a> {
         Self::run(bench, &["-no-watch"], more)
     }
 
-    /// An agent that watches, and practically never polls.
+    /// An agent that watches the registry, and practically never polls.
     pub fn watching(bench: &'a Bench, more: &[&str]) -> Self {
         Self::run(bench, &["-host", "web-01"], more)
     }

@@ -9,7 +9,7 @@ use deploy_store::{Digest, Size};
 use super::Bench;
 
 #[tokio::test]
-async fn agent_waits_out_a_full_disk_without_loss() {
+async fn agent_loses_nothing_on_a_full_disk_and_retries() {
     let Some(source) = Source::start() else { return };
     let Some(small) = crate::source::small_disk() else { return };
     let mut bench = Bench::with(source, small.path().join("agent"));
@@ -94,7 +94,7 @@ async fn min_free_removes_oldest_roots_and_never_the_current_one() {
     let there: Vec<bool> = all.iter().map(|it| bench.root(it).exists()).collect();
     let (gone, kept): (Vec<&bool>, Vec<&bool>) = there.iter().partition(|there| !**there);
     assert!(gone.len() >= 3 && kept.len() >= 2, "{there:?}");
-    assert!(there.is_sorted(), "a younger root went before an older one: {there:?}");
+    assert!(there.is_sorted(), "a younger root was removed before an older root: {there:?}");
 
     // A deploy that cannot fit fails before any download, and removes nothing.
     bench.agent.min_free = 15 * MIB as u64;
@@ -124,7 +124,7 @@ async fn min_free_removes_oldest_roots_and_never_the_current_one() {
 }
 
 #[tokio::test]
-async fn full_disk_keeps_the_deployed_root_and_names_what_frees_room() {
+async fn error_on_a_full_disk_keeps_the_deployed_root_and_says_how_to_free_room() {
     const MIB: usize = 1 << 20;
     let Some(source) = Source::start() else { return };
     let Some(small) = crate::source::small_disk() else { return };

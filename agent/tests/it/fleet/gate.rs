@@ -50,7 +50,7 @@ fn failed_gate_is_reported_as_rolled_back_and_wait_fails() {
     assert_eq!((deployed(&bench).as_str(), active(&bench).as_str()), ("v01", "one"));
     assert_eq!(attempts(&bench).0.len(), 2);
 
-    // The next agent says the same, although its reports are lost.
+    // The next agent reports the same result, although the waiting reports are lost.
     agent.stop();
     fs::remove_file(bench.path("a1/report.json")).unwrap();
     let agent = gated(&bench, &QUICK);
@@ -76,7 +76,7 @@ fn kept_configuration_counts_as_failed_until_a_retry_finds_it_healthy() {
     let message = shown["message"].as_str().unwrap();
     assert!(message.contains("no database") && message.ends_with(" is kept"), "{message}");
     says(&bench, &["sync"], 1, "not healthy");
-    // The report of the second try comes a moment later.
+    // The report of the second try arrives a moment later.
     eventually("the second try is reported", || attempts(&bench).0.len() == 3);
     reports(&bench, "failed");
 
@@ -88,7 +88,7 @@ fn kept_configuration_counts_as_failed_until_a_retry_finds_it_healthy() {
     assert_eq!(wait(&bench), Some(0));
     let (tried, _) = attempts(&bench);
     let phases: Vec<&str> = tried.iter().map(|one| one["phase"].as_str().unwrap()).collect();
-    // `sync` was another try, too.
+    // `sync` also was a try.
     assert_eq!(phases, ["healthy", "failed", "failed", "healthy"]);
     agent.stop();
 }
@@ -124,7 +124,7 @@ fn newer_configuration_interrupts_the_gate_and_is_deployed() {
     let log = bench.agent_log();
     assert!(log.contains("ends undecided") && !log.contains("is not healthy"), "{log}");
     assert_eq!(document(&bench, "fleet -name project1 -json")["hosts"][0]["runs"], 3);
-    // The way back leads to the last healthy configuration, not to the undecided one.
+    // The rollback returns to the last healthy configuration, not to the undecided configuration.
     says(&bench, &["rollback"], 0, "rolled back to");
     assert_eq!(deployed(&bench), "v01");
     agent.stop();

@@ -60,5 +60,5 @@ fn silent_connection_is_noticed_on_both_sides() {
         within(NOTICED, "the change is confirmed", || host(bench)["done"] == true);
         assert_eq!(host(bench)["connected"], true);
     }
-    agents.map(Agent::stop);
+    agents.into_iter().for_each(Agent::stop);
 }

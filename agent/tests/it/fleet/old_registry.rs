@@ -1,4 +1,5 @@
-//! A registry from before watches: it serves files over sftp to agents, and refuses commands.
+//! Imitates a registry that is older than watches. It serves files over sftp to agents, and refuses
+//! commands.
 
 use std::fs;
 use std::io::Write as _;
@@ -30,8 +31,8 @@ struct Client {
 }
 
 impl OldRegistry {
-    /// Starts the registry. Without OpenSSH's sftp server, prints a notice and returns `None`; in CI
-    /// that is a failure.
+    /// Starts the registry. Without OpenSSH's sftp server, prints a notice and returns `None`; in
+    /// CI, this is a failure.
     pub fn start() -> Option<Self> {
         if !Path::new(SFTP_SERVER).exists() {
             assert!(std::env::var_os("CI").is_none(), "{SFTP_SERVER} is missing");
@@ -64,7 +65,7 @@ impl OldRegistry {
         Some(Self { temp, addr, fingerprint, refused, _runtime: runtime })
     }
 
-    /// How many commands were refused.
+    /// Number of refused commands.
     pub fn refused(&self) -> usize {
         self.refused.load(Ordering::Relaxed)
     }
@@ -81,7 +82,7 @@ impl OldRegistry {
         let (component, version) = ("code".parse().unwrap(), "v1".parse().unwrap());
         let layers = vec![Layer { component, version, digest, created }];
         let made = Configuration::new("project1".parse().unwrap(), layers, created).unwrap();
-        // An agent may read at any moment.
+        // An agent may read the file at any moment, so the test replaces it atomically.
         let (new, name) = ("configs/new", "configs/project1.json");
         fs::write(self.temp.path().join(new), made.to_json()).unwrap();
         fs::rename(self.temp.path().join(new), self.temp.path().join(name)).unwrap();

@@ -1,4 +1,4 @@
-//! What the agent does after a gate failed: holds, first deploys, failed rollbacks.
+//! Tests what the agent does after a gate has failed: holds, first deploys, failed rollbacks.
 
 use std::fs;
 use std::time::Duration;
@@ -10,7 +10,8 @@ use crate::health::gated::{
     Gated, PATIENT, QUICK, active, bench, check, events, named, once, reason, usual_script,
 };
 
-/// Only the first configuration is healthy, or one with `good` in `conf`.
+/// A check that succeeds only for the first configuration, and for configurations with `good` in
+/// `conf`.
 const ONE_IS_HEALTHY: &str = "grep -q -e one -e good active";
 
 #[test]
@@ -35,11 +36,11 @@ fn rejected_configuration_is_held_until_the_registry_changes_or_a_release() {
     }
     assert_eq!((bench.runs(), named(&events(&bench), "health_started").len()), (3, 2));
     agent.stop();
-    // Another agent, too.
+    // A new agent also keeps the hold.
     let agent = Gated::start(&bench, "cmd:./check", &QUICK);
     says(&bench, &["sync"], 1, "health cmd ./check: exit status 1, ");
     assert_eq!(bench.runs(), 3);
-    // A release tries it once more.
+    // After a release, the agent tries the configuration once more.
     says(&bench, &["rollback", "-release"], 0, "released");
     agent.logs(2, "health_failed");
     says(&bench, &["sync"], 1, "held since a rollback");
@@ -48,7 +49,7 @@ fn rejected_configuration_is_held_until_the_registry_changes_or_a_release() {
     says(&bench, &["sync"], 0, "switched to ");
     assert_eq!((deployed(&bench).as_str(), active(&bench).as_str()), ("v03", "good"));
     assert!(!bench.path("a1/hold.json").exists());
-    // A rollback of an operator is not checked.
+    // An operator's rollback has no health gate.
     check(&bench, "exit 1");
     says(&bench, &["rollback"], 0, "rolled back to");
     assert_eq!(named(&events(&bench), "health_started").len(), 4);
@@ -56,7 +57,7 @@ fn rejected_configuration_is_held_until_the_registry_changes_or_a_release() {
 }
 
 #[test]
-fn first_deploy_has_no_way_back_and_is_kept() {
+fn failed_first_deploy_is_kept() {
     let bench = bench();
     check(&bench, "grep -q good active");
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
@@ -72,7 +73,8 @@ fn first_deploy_has_no_way_back_and_is_kept() {
     assert_eq!((named(&log, "health_started").len(), named(&log, "held").len()), (0, 1));
     let told = named(&log, "held")[0]["message"].as_str().unwrap();
     assert!(told.contains("not healthy: health cmd ./check: exit status 1, "), "{told}");
-    // The next configuration fails, too. No way leads to the first one, which never was healthy.
+    // The next configuration fails, too. The agent does not return to the first configuration,
+    // which never was healthy.
     bench.bump("v02", "two\n");
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str(), bench.runs()), (Some(1), "v02", 2), "{log:#?}");
@@ -84,7 +86,7 @@ fn first_deploy_has_no_way_back_and_is_kept() {
 }
 
 #[test]
-fn hold_keeps_what_runs_and_a_sync_checks_again() {
+fn on_failure_hold_keeps_the_configuration_and_a_sync_checks_again() {
     let bench = bench();
     check(&bench, ONE_IS_HEALTHY);
     let agent =
@@ -99,7 +101,7 @@ fn hold_keeps_what_runs_and_a_sync_checks_again() {
         (deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()),
         ("v02", "two", 2)
     );
-    // A sync checks again, without the script: somebody may have repaired the cause.
+    // A sync runs the gate again, but not the script, because somebody may have repaired the cause.
     let again = says(&bench, &["sync"], 1, "not healthy: ").out;
     assert!(again.contains("nothing is deployed until the registry's configuration changes"));
     assert_eq!((bench.runs(), named(&events(&bench), "health_started").len()), (2, 3));
@@ -107,7 +109,8 @@ fn hold_keeps_what_runs_and_a_sync_checks_again() {
     says(&bench, &["sync"], 0, "up to date");
     says(&bench, &["sync"], 0, "up to date");
     assert_eq!((bench.runs(), named(&events(&bench), "health_started").len()), (2, 4));
-    // The fix is not blocked, and a failure returns to the last healthy configuration.
+    // A hold does not block the next configurations. After a failure, the agent returns to the last
+    // healthy configuration.
     bench.bump("v03", "three\n");
     says(&bench, &["sync"], 1, "not healthy: ");
     bench.bump("v04", "good\n");
@@ -117,7 +120,7 @@ fn hold_keeps_what_runs_and_a_sync_checks_again() {
     agent.stop();
 }
 
-/// A script that refuses to go back to the first configuration.
+/// A script that fails if it would return to the first configuration.
 const NO_WAY_BACK: &str = "#!/bin/sh\necho \"$OLDID $NEWID\" >>runs\n\
     cp -f \"$NEWROOT/conf\" active\ngrep -q one active && [ -n \"$OLDID\" ] && exit 9\nexit 0\n";
 
@@ -144,18 +147,18 @@ fn failed_rollback_is_not_repeated() {
     assert!(status["health"]["rollback_error"].as_str().unwrap().contains("exit status 9"));
     assert!(status["unsettled"].is_object() && status["hold"].is_null(), "{status:#}");
     agent.stop();
-    // Another agent does not try again, either.
+    // A new agent does not repeat the rollback, either.
     let agent = Gated::polling(&bench, "20ms", "cmd:./check", &QUICK);
     agent.logs(2, "held");
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(bench.runs(), 3);
-    // A sync tries once more: the script, the gate, the way back.
+    // A sync repeats the script, the gate and the rollback once.
     let failed = says(&bench, &["sync", "-json"], 1, "").json();
     assert_eq!(failed["outcome"], "rejected");
     assert!(failed["reason"].as_str().unwrap().contains("the rollback failed, too: "), "{failed}");
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!((bench.runs(), named(&events(&bench), "rollback_failed").len()), (5, 2));
-    // An operator may go back by hand.
+    // An operator can roll back by hand.
     usual_script(&bench);
     says(&bench, &["rollback"], 0, "rolled back to");
     assert_eq!((deployed(&bench).as_str(), bench.runs()), ("v01", 6));
@@ -184,7 +187,7 @@ fn failed_rollback_does_not_block_the_fix() {
     assert!(status["unsettled"].is_null() && status["health"]["result"] == "healthy");
 }
 
-/// With one root to keep, too, the previous root stays until the gate has decided.
+/// The previous root stays until the gate has decided, even with `-keep-roots 1`.
 #[test]
 fn rollback_needs_no_download_even_if_one_root_is_kept() {
     let bench = bench();
@@ -204,8 +207,8 @@ fn rollback_needs_no_download_even_if_one_root_is_kept() {
     assert_eq!(fs::read_dir(bench.path("a1/roots")).unwrap().count(), 1);
 }
 
-/// A root that is deployed again is checked. But it was healthy before, and the agent does not go
-/// further back.
+/// The agent also checks a configuration that it deploys again. This configuration was healthy
+/// before, so the agent does not roll back if the check fails.
 #[test]
 fn redeployed_configuration_is_checked_and_kept() {
     let bench = bench();

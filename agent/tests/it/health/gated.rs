@@ -20,7 +20,8 @@ use crate::source::write_executable;
 pub const QUICK: [&str; 6] =
     ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "1s"];
 
-/// A gate that passes quickly when all is well, but waits long enough not to fail on a busy machine.
+/// A gate that passes quickly if the checks succeed. Its deadline is so long that the gate does not
+/// fail on a busy machine.
 pub const PATIENT: [&str; 6] =
     ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "10s"];
 
@@ -28,7 +29,7 @@ pub const PATIENT: [&str; 6] =
 pub const SLOW: [&str; 6] =
     ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "10m"];
 
-/// A bench whose script notes its run, and copies `conf` to the file `active`. The first
+/// A bench whose script records its run, and copies `conf` to the file `active`. The first
 /// configuration has version `v01` and `one` in `conf`.
 pub fn bench() -> Bench {
     let bench = Bench::new();
@@ -43,7 +44,8 @@ pub fn usual_script(bench: &Bench) {
 
 /// Writes a program for `cmd:./check`.
 pub fn check(bench: &Bench, body: &str) {
-    // A program that is being written cannot be started.
+    // The system cannot start a program while it is being written, so the test renames a finished
+    // file.
     write_executable(&bench.path("check.new"), &format!("#!/bin/sh\n{body}\n"));
     fs::rename(bench.path("check.new"), bench.path("check")).unwrap();
 }
@@ -170,7 +172,7 @@ impl Web {
                 if answer.is_empty() {
                     silent.push(stream);
                 } else {
-                    // The client may not read all of it.
+                    // The client may not read the whole answer.
                     let _ = stream.write_all(answer.as_bytes());
                 }
             }

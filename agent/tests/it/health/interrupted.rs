@@ -1,4 +1,4 @@
-//! Gates and rollbacks that a kill, a signal or another configuration interrupts.
+//! Tests gates and rollbacks that a kill, a signal or another configuration interrupts.
 
 use std::fs;
 use std::process::Command;
@@ -12,7 +12,7 @@ use crate::health::gated::{
     usual_script,
 };
 
-/// An agent whose gate for the second configuration runs without an end.
+/// An agent whose gate for the second configuration does not end.
 fn in_the_gate(bench: &Bench) -> Gated<'_> {
     check(bench, "grep -q one active");
     assert_eq!(once(bench, "cmd:./check", &PATIENT).0, Some(0));
@@ -33,7 +33,7 @@ fn killed_gate_runs_again_before_anything_is_up_to_date() {
         (&status["health"]["result"], &status["health"]["reason"]),
         (&"checking".into(), &().into())
     );
-    // Killed once more, in the second gate.
+    // The test kills the next agent in its gate, too.
     let agent = Gated::start(&bench, "cmd:./check", &SLOW);
     agent.logs(2, "health_started");
     agent.kill();
@@ -63,19 +63,19 @@ fn killed_gate_can_succeed_after_the_restart_without_a_second_script() {
 }
 
 #[test]
-fn killed_gate_ends_without_the_registry() {
+fn killed_gate_is_completed_without_the_registry() {
     let mut bench = bench();
     in_the_gate(&bench).kill();
     assert_eq!(terminate(&mut bench.registry.process), Some(0));
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str()), (Some(1), "v01"), "{log:#?}");
     assert_eq!((active(&bench).as_str(), named(&log, "rolled_back").len()), ("one", 1));
-    // The registry's absence is reported as usual then.
+    // After the gate, the agent reports as usual that the registry cannot be reached.
     assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(10));
 }
 
 #[test]
-fn killed_gate_that_succeeds_without_the_registry_is_over() {
+fn killed_gate_that_succeeds_without_the_registry_does_not_run_again() {
     let mut bench = bench();
     in_the_gate(&bench).kill();
     assert_eq!(terminate(&mut bench.registry.process), Some(0));
@@ -88,7 +88,7 @@ fn killed_gate_that_succeeds_without_the_registry_is_over() {
 }
 
 #[test]
-fn newer_configuration_is_deployed_after_a_kill_and_its_way_back_is_the_last_healthy_one() {
+fn newer_configuration_after_a_kill_rolls_back_to_the_last_healthy_configuration() {
     let bench = bench();
     in_the_gate(&bench).kill();
     bench.bump("v03", "three\n");
@@ -144,14 +144,14 @@ fn sync_waits_for_the_gate() {
     agent.stop();
 }
 
-/// The decision to roll back survives a kill: the next agent does not check again.
+/// A kill does not change the decision to roll back. The next agent does not run the gate again.
 #[test]
 fn killed_rollback_is_completed_without_another_gate() {
     let bench = bench();
     check(&bench, "grep -q one active");
     assert_eq!(once(&bench, "cmd:./check", &PATIENT).0, Some(0));
     bench.bump("v02", "two\n");
-    // The way back waits.
+    // The script of the rollback waits.
     bench.script(
         "#!/bin/sh\necho \"$OLDID $NEWID\" >>runs\ncp -f \"$NEWROOT/conf\" active\n\
          if grep -q one active; then mkfifo go && read line <go; fi\nexit 0\n",

@@ -1,4 +1,4 @@
-//! The corpus of hostile archives, and the place where a test unpacks them.
+//! The corpus of hostile archives, and the directory where a test unpacks them.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -86,7 +86,7 @@ impl Arena {
         Self { dir, _bin: bin, uid, agent }
     }
 
-    /// Copies an archive of the corpus, so that the user who unpacks may read the copy.
+    /// Copies an archive of the corpus. The user who unpacks may read the copy.
     pub(super) fn archive(&self, case: &Case) -> PathBuf {
         let path = self.dir.path().join("case");
         fs::copy(corpus().join(&case.name), &path).unwrap();

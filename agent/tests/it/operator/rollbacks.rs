@@ -7,7 +7,7 @@ use crate::bench::{Agent, Bench, deployed, says, start_registry_with, terminate}
 use deploy_testing::eventually;
 
 #[test]
-fn rollback_holds_until_the_registry_changes_even_after_restart() {
+fn hold_of_a_rollback_lasts_until_the_registry_changes_even_after_a_restart() {
     let bench = Bench::new();
     let agent = Agent::start(&bench, &[]);
     says(&bench, &["rollback"], 5, "nothing is deployed");
@@ -73,8 +73,7 @@ fn rollback_on_the_registry_needs_no_download() {
         bench.bump(version, text);
         assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
     }
-    // gc would keep only the newest version of each component, if rollbacks did not need older
-    // versions.
+    // Without the need for rollbacks, gc would keep only the newest version of each component.
     let kept = bench.operator("ssh", &["gc"], "");
     assert!(kept.contains("rollback") && kept.ends_with("0 bytes freed\n"), "{kept}");
     bench.operator("ssh", &["rollback -name project1 -to 1"], "");
@@ -107,7 +106,7 @@ fn rollback_without_an_agent_rebuilds_a_missing_root() {
     assert_eq!(bench.once(&[]).0, Some(0));
     assert_eq!(deployed(&bench), "v02");
 
-    // Layers that are not in the cache any more must come from a registry.
+    // The rollback must download layers that are no longer in the cache.
     says(&bench, &["gc", "-cleanold"], 0, "freed");
     says(&bench, &["rollback"], 1, "no registry was named");
     let (addr, fp) = (bench.registry.addr.clone(), bench.registry.fingerprint.clone());
@@ -134,8 +133,8 @@ fn killed_rollback_is_completed_by_the_next_start() {
         .unwrap();
     eventually("the script waits", || bench.path("go").exists());
     // The successor waits if the start of the script was recorded.
-    eventually("the script is noted", || bench.path("a1/script.json").exists());
-    // A second subcommand has to wait for the rollback, and also fails when the agent is killed.
+    eventually("the script is recorded", || bench.path("a1/script.json").exists());
+    // A second subcommand waits for the rollback, and also fails when the agent is killed.
     let waiting = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
         .args(["gc", "-dir", "a1"])
         .current_dir(bench.temp.path())
@@ -154,7 +153,7 @@ fn killed_rollback_is_completed_by_the_next_start() {
         assert!(gone || (alone && refused), "{err}");
     }
     assert_eq!(deployed(&bench), "v02");
-    assert!(bench.path("a1/control").exists(), "who is killed cannot clean up");
+    assert!(bench.path("a1/control").exists(), "a killed agent cannot remove its socket");
     let agent = Agent::start(&bench, &[]);
     eventually("it waits for the script", || bench.agent_log().contains("waiting for its end"));
     fs::write(bench.path("go"), "done\n").unwrap();

@@ -45,7 +45,7 @@ impl Source {
         for name in ["host", "id"] {
             deploy_testing::make_key(&dir.join(name));
         }
-        // The port is free now. Another process could take the port only before the server opens
+        // The port is free now. Another process could still take the port before the server opens
         // it.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = dir.display();
@@ -55,7 +55,7 @@ impl Source {
              PermitRootLogin yes\n"
         );
         fs::write(dir.join("sshd_config"), settings).unwrap();
-        // The system's own start script makes this directory, too.
+        // The system's start script of sshd also makes this directory.
         let _ = fs::create_dir_all("/run/sshd");
         let mut server = Command::new(SSHD)
             .args(["-D", "-e", "-f"])
@@ -69,7 +69,7 @@ impl Source {
             line.clear();
             assert!(log.read_line(&mut line).unwrap() > 0, "the ssh server did not start");
         }
-        // Nobody uses later output, but a thread has to read it, so that the server does not block.
+        // A thread reads and discards later output, so that the server does not block.
         std::thread::spawn(move || io::copy(&mut log, &mut io::sink()));
         Some(Self { temp, server, port })
     }

@@ -83,7 +83,7 @@ fn damaged_entries_are_rewritten() {
 }
 
 #[test]
-fn any_sealed_bytes_are_harmless() {
+fn wrong_bytes_with_a_valid_checksum_are_harmless() {
     let one = tar("one");
     let sealed = seal(&one, VERSION);
     let body = unseal(&sealed, VERSION).unwrap();

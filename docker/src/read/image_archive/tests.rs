@@ -148,7 +148,7 @@ fn links_stay_inside_and_duplicate_names_are_refused() {
         assert!(refused.contains(why), "{name}: {refused}");
     }
     let twice = read(&[("a", b"{}"), ("a", b"[]")]).unwrap_err().to_string();
-    assert!(twice.contains("there twice"), "{twice}");
+    assert!(twice.contains("appears twice"), "{twice}");
     read(&[("a", b"{}"), ("a", b"{}")]).unwrap();
 }
 

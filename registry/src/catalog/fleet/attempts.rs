@@ -57,7 +57,7 @@ impl FromRow<'_, SqliteRow> for Attempt {
     }
 }
 
-/// Writes `report` as the row of an agent's deploy with the number `number`.
+/// Writes `report` to the row of the agent's deploy number `number`.
 pub async fn put(
     transaction: &mut Transaction<'_, Sqlite>,
     (name, host, number): (&ConfigurationName, i64, i64),

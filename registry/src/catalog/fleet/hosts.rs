@@ -34,7 +34,7 @@ pub struct HostRow {
     pub number: i64,
     /// The name of the host.
     pub name: String,
-    /// The fingerprint of the agent's key that reported the host for the first time.
+    /// The fingerprint of the key with which an agent first reported the host.
     pub key: String,
     /// When the host reported for the first time.
     pub since: Timestamp,
@@ -165,7 +165,7 @@ impl Catalog {
         self::after(&mut self.scan_tx().await?, after, limit, with_retired).await
     }
 
-    /// Sets those of `labels` that have a value, and removes the others from the host.
+    /// Sets the labels that have a value, and removes the other labels in `labels` from the host.
     pub async fn label_host(
         &self,
         name: &HostName,

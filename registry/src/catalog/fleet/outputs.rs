@@ -6,7 +6,7 @@ use sqlx::{Sqlite, Transaction};
 
 use crate::catalog::{Catalog, Result};
 
-/// The level of compression: it is fast enough for thousands of outputs a second.
+/// The level of compression. This level is fast enough for thousands of outputs a second.
 const LEVEL: i32 = 3;
 /// Maximum size of a decompressed output, in bytes.
 const MAX_BYTES: usize = deploy_wire::fleet::MAX_OUTPUT;

@@ -73,7 +73,7 @@ fn other_files_are_refused_with_a_reason() {
         (with_metas(|meta| meta[4] = 3), "version 3"),
         (with_metas(|meta| meta[8..12].copy_from_slice(&5000_u32.to_le_bytes())), "5000 bytes"),
         (GO[..PAGE * 3].to_vec(), "the file ends before page"),
-        (with_metas(|meta| meta[16] = 200), "page 200 is none"),
+        (with_metas(|meta| meta[16] = 200), "page 200 does not exist"),
         (with_metas(|meta| meta[16] = 21), "page 21"),
     ] {
         let err = walk(&bytes).unwrap_err().to_string();
@@ -164,7 +164,7 @@ fn page_sizes_branches_and_overflow_pages_are_read() {
 }
 
 #[test]
-fn circles_and_pages_used_twice_are_damage() {
+fn cycles_and_pages_that_are_used_twice_are_damage() {
     let size = 1024;
     // The branch page is page 3; its elements begin after its header.
     let element = 3 * size + PAGE_HEADER + 8;
@@ -176,8 +176,8 @@ fn circles_and_pages_used_twice_are_damage() {
     assert!(to(3).contains("page 3 is used twice"), "{}", to(3));
     assert!(to(2).contains("page 2 is used twice"), "{}", to(2));
     assert!(to(5).contains("is used twice"), "{}", to(5));
-    assert!(to(0).contains("page 0 is none"), "{}", to(0));
-    assert!(to(u64::MAX).contains("is none of"), "{}", to(u64::MAX));
+    assert!(to(0).contains("page 0 does not exist"), "{}", to(0));
+    assert!(to(u64::MAX).contains("does not exist"), "{}", to(u64::MAX));
     // Here, two keys of a leaf share their bytes.
     let shared = changed(|bytes| {
         let at = 11 * PAGE + PAGE_HEADER;

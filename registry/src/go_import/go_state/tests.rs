@@ -59,7 +59,7 @@ fn contradictions_are_reported_and_skipped() {
         (
             "\"Mtime\": \"2026-11-23T04:32:38",
             "\"Mtime\": \"2026-11-99T04:32:38",
-            "this state is left out",
+            "this state is skipped",
         ),
         ("Z#m3", "Z#m2", "components/many: version \"m3\" is only in one of two lists"),
         (

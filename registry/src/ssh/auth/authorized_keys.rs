@@ -111,7 +111,7 @@ fn parse_line(line: &str) -> Result<AuthorizedKey, String> {
         authorized.apply(option)?;
     }
     if authorized.principals.is_some() && !authorized.authority {
-        return Err("option principals stands without cert-authority".to_owned());
+        return Err("option principals needs the option cert-authority".to_owned());
     }
     Ok(authorized)
 }
@@ -201,7 +201,7 @@ fn unquote(value: &str) -> Result<&str, String> {
         .strip_prefix('"')
         .and_then(|value| value.strip_suffix('"'))
         .filter(|value| !value.contains('"'))
-        .ok_or_else(|| format!("value {value:?} must stand in quotes"))
+        .ok_or_else(|| format!("value {value:?} must be in quotes"))
 }
 
 /// Parses `YYYYMMDD[Z]` or `YYYYMMDDHHMM[SS][Z]` (see sshd(8)). Without the Z, the time is local.
@@ -215,7 +215,7 @@ fn parse_expiry(text: &str) -> Result<Timestamp, String> {
         .filter(|_| well_formed)
         .and_then(|time| time.to_zoned(zone).ok())
         .map(|time| time.timestamp())
-        .ok_or_else(|| format!("expiry-time {text:?} is no YYYYMMDD or YYYYMMDDHHMM[SS]"))
+        .ok_or_else(|| format!("expiry-time {text:?} is not YYYYMMDD or YYYYMMDDHHMM[SS]"))
 }
 
 #[cfg(test)]

@@ -37,7 +37,7 @@ pub fn host_key(dir: &Path) -> Result<HostKey, Error> {
         Err(_) if !path.exists() => None,
         Err(err) => {
             let reason =
-                format!("is no certificate that can be read ({err}); remove it, or make it anew");
+                format!("is not a readable certificate ({err}); remove it, or make a new one");
             return Err(Error::HostKey { path, reason });
         }
     };
@@ -76,8 +76,8 @@ fn read(mut file: &File) -> Result<PrivateKey, String> {
             "has a passphrase, which a server cannot ask for; remove the passphrase".to_owned()
         }
         err => format!(
-            "is no private key that can be read ({err}); restore it, \
-             or remove it to have a new one made"
+            "cannot be read as a private key ({err}); restore it, \
+             or remove it, so that the registry makes a new one"
         ),
     })
 }
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn readable_by_others_or_damaged_key_is_refused_and_kept() {
+    fn key_that_others_can_read_or_damaged_key_is_refused_and_kept() {
         let dir = tempfile::tempdir().unwrap();
         for (text, mode, want) in [
             (include_str!("testdata/ec_private_key.pem"), 0o644, "mode 0644"),

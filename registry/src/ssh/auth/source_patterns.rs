@@ -30,7 +30,7 @@ fn parse_source(text: &str) -> Result<Source, String> {
     }
     let kind = match text.split_once('/') {
         Some((address, bits)) => parse_network(address, bits)
-            .ok_or_else(|| format!("from item {text:?} is no network, want ADDRESS/BITS"))?,
+            .ok_or_else(|| format!("from item {text:?} is not a network, want ADDRESS/BITS"))?,
         None => Kind::Wildcard(text.to_ascii_lowercase()),
     };
     Ok(Source { refuses, kind })

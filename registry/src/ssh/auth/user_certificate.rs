@@ -34,7 +34,7 @@ pub fn check(
     now: Timestamp,
 ) -> Result<Admitted, String> {
     if certificate.cert_type() != CertType::User {
-        return Err("certificate is none of a user".to_owned());
+        return Err("certificate is not a user certificate".to_owned());
     }
     if certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
         return Err("certificate is signed with SHA-1".to_owned());
@@ -58,7 +58,7 @@ pub fn check(
             Some(Ok(_)) => return Err("certificate may not be used from this address".to_owned()),
             _ => {
                 return Err(format!(
-                    "certificate has a condition {:?} that is not known here",
+                    "certificate has the unknown critical option {:?}",
                     escape(name)
                 ));
             }

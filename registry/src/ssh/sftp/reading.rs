@@ -104,7 +104,7 @@ impl View {
     }
 
     fn take_quota(&self, quota: &Arc<OpenFileQuota>) -> Result<OpenFileGuard, SftpError> {
-        let none = || SftpError::failure("too much is being read here, try again later");
+        let none = || SftpError::failure("too many files are being read, try again later");
         quota.open(&self.caller.key).ok_or_else(none)
     }
 
@@ -185,7 +185,7 @@ impl View {
 
     fn read_directory(&mut self, handle: &str) -> Result<Reply, SftpError> {
         let (Open::Directory(items), ..) = self.open.get(handle)? else {
-            return Err(SftpError::failure("is no directory"));
+            return Err(SftpError::failure("is not a directory"));
         };
         let now = Timestamp::now();
         let page: Vec<File> =

@@ -104,7 +104,7 @@ impl Uploads {
             // Clients create each directory of a path, and expect a failure for existing
             // directories.
             Some(place) if lookup::is_directory(&self.registry, &place).await.unwrap_or(false) => {
-                return Err(SftpError::failure("there is such a directory already"));
+                return Err(SftpError::failure("the directory already exists"));
             }
             _ if !view_path::is_in_put(path) => return Err(SftpError::denied()),
             _ => {}
@@ -112,7 +112,7 @@ impl Uploads {
         let cleaned = view_path::clean(path);
         let name = cleaned.strip_prefix("/put/").unwrap_or_default();
         let why = match name.parse::<ComponentName>().and_then(|name| name.check_new()) {
-            Ok(()) => format!("{:?} is no directory that can be put into: /put/NAME", escape(name)),
+            Ok(()) => format!("{:?} is not a directory for uploads, want /put/NAME", escape(name)),
             Err(err) => err.to_string(),
         };
         Err(self.refuse(path, why))

@@ -11,7 +11,7 @@ use super::{DENIED, DONE, FAILURE, NOT_FOUND, site, versions};
 /// `WinSCP` 6 looks for the file, uploads it as `.filepart`, sets its times, and renames it. After
 /// a lost connection, it continues a partial file.
 #[test]
-fn winscp_as_played() {
+fn winscp_packets_are_served() {
     let rig = site();
     let bytes = fs::read(rig.path("x.tgz")).unwrap();
     let size = bytes.len() as u64;
@@ -55,7 +55,7 @@ fn winscp_as_played() {
 /// `FileZilla` makes and enters the directory, uploads the file, sets its time, and lists the
 /// directory again.
 #[test]
-fn filezilla_as_played() {
+fn filezilla_packets_are_served() {
     let rig = site();
     let bytes = fs::read(rig.path("x.tgz")).unwrap();
     let mut sftp = Sftp::start(&rig);
@@ -86,7 +86,7 @@ fn filezilla_as_played() {
 /// Cyberduck with temporary names uploads to NAME-RANDOM, which does not look temporary, and then
 /// renames the file.
 #[test]
-fn cyberduck_as_played() {
+fn cyberduck_packets_are_served() {
     let rig = site();
     let bytes = fs::read(rig.path("x.tgz")).unwrap();
     let mut sftp = Sftp::start(&rig);

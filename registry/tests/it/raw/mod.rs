@@ -161,7 +161,7 @@ impl Raw {
                 Ok(_) => {}
                 Err(err) => {
                     let waits = io::ErrorKind::WouldBlock;
-                    assert!(err.kind() != waits, "message {kind} does not come, nor the end");
+                    assert!(err.kind() != waits, "neither message {kind} nor the end arrives");
                     return None;
                 }
             }

@@ -60,7 +60,7 @@ impl<R: Read + Seek> Entries<R> {
         if magic[7] > MAGIC[7] {
             return Err(Error::NewerFormat { path: path.to_owned(), what: "layer index" });
         }
-        let count = u64::from_le_bytes(count.try_into().expect("it is as long"));
+        let count = u64::from_le_bytes(count.try_into().expect("it has this length"));
         let mut hasher = blake3::Hasher::new();
         hasher.update(&begin);
         io::copy(&mut file.by_ref().take(body - head as u64), &mut hasher).map_err(io)?;

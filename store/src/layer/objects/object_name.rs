@@ -33,8 +33,8 @@ impl Naming {
         if twin > 0 { name.twin(twin) } else { name }
     }
 
-    /// The kind of names that `self` is not. The cache has such names if the agent had another link
-    /// mode before.
+    /// The other kind of names: `Inode` for `Contents`, and `Contents` for `Inode`. The cache has
+    /// such names if the agent had another link mode before.
     #[must_use]
     pub fn other(self) -> Self {
         match self {

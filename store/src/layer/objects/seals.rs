@@ -131,8 +131,7 @@ impl Seals {
 
     /// Reads the file of seals that an earlier program wrote. A file that is damaged, or that was
     /// written before the last boot, is ignored. The time before the boot may have ended in a power
-    /// cut. After a power cut, the bytes of a
-    /// write may be on the disk without the new ctime.
+    /// cut. After a power cut, the bytes of a write may be on the disk without the new ctime.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;
         let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {
@@ -216,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn closed_flag_survives_links_but_not_the_program() {
+    fn closed_flag_survives_links_but_not_a_restart() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("file"), "text").unwrap();
         let stat = Dir::open(temp.path()).unwrap().stat(c"file").unwrap();
@@ -243,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn seals_survive_the_program_but_not_a_reboot() {
+    fn seals_survive_a_restart_but_not_a_reboot() {
         let temp = tempfile::tempdir().unwrap();
         std::fs::write(temp.path().join("file"), "text").unwrap();
         let stat = Dir::open(temp.path()).unwrap().stat(c"file").unwrap();

@@ -1,5 +1,5 @@
-//! The threads that write a layer's objects. A writer gets many small files at a time, each of them
-//! whole, or one large file in pieces. The number of bytes that wait to be written is limited.
+//! The threads that write a layer's objects. A writer gets either many complete small files
+//! at a time, or one large file in pieces. The number of bytes that wait to be written is limited.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use crate::layer::entry::Content;
 use crate::layer::pipeline::joined;
 use crate::layer::tar::tarball::Piece;
 
-/// The maximum size of a file that a writer gets whole.
+/// The maximum size of a small file, which a writer gets as a whole.
 const SMALL: u64 = 128 << 10;
 /// The maximum total size of small files that a writer gets together, in bytes.
 const TOGETHER: usize = 128 << 10;

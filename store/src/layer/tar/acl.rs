@@ -72,8 +72,8 @@ pub fn from_text(
                 Some(entry) => entries.push(entry),
                 None => {
                     tracing::warn!(
-                        "an access list has {:?}, whom this machine does not know: the list is \
-                         left out",
+                        "an access list has {:?}, whose user or group this machine does not \
+                         know: the list is left out",
                         lossy(part)
                     );
                     return Ok(None);
@@ -236,8 +236,8 @@ mod tests {
             (OTHER, 4, NOBODY),
         ];
         for text in [
-            // These lists have the forms of GNU tar, bsdtar and star, and the mask in the form of
-            // Solaris.
+            // These lists have the formats of GNU tar, bsdtar and star. One list has a mask in the
+            // format of Solaris.
             "user::rw-\nuser:1000:rwx\ngroup::r--\ngroup:50:r-x\nmask::rwx\nother::r--\n",
             "user::rw-,group::r--,other::r--,user:lisa:rwx:1000,group:staff:r-x:50,mask::rwx",
             "u::rw,g::r,o:r--,u:1000:rwx,g:50:r-x,m:rwx",

@@ -21,8 +21,8 @@ pub enum Flag {
     Fifo,
 }
 
-/// The name in a header. The prefix of ustar counts regardless of the version that the header
-/// states. The crate `tar` requires the version `00`.
+/// The name in a header. This function uses the prefix of ustar, regardless of the version that the
+/// header states. The crate `tar` requires the version `00`.
 pub fn name_of(header: &Header) -> Vec<u8> {
     let bytes = header.as_bytes();
     let text = |range: std::ops::Range<usize>| {
@@ -46,7 +46,7 @@ pub fn check_sum(header: &Header) -> Result<()> {
     match field(&header.as_old().cksum) {
         Ok(sum) if sum == unsigned || sum == signed => Ok(()),
         _ => Err(Error::bad_archive(&format!(
-            "has something that is no header (wrong checksum) at {:?}",
+            "has something that is not a header (wrong checksum) at {:?}",
             lossy(&name_of(header))
         ))),
     }
@@ -72,7 +72,7 @@ pub fn field(bytes: &[u8]) -> Result<i64, String> {
             .checked_mul(8)
             .map(|sum| sum + i64::from(digit - b'0'))
             .ok_or_else(|| "is too large".to_owned()),
-        _ => Err("is no number".to_owned()),
+        _ => Err("is not a number".to_owned()),
     })
 }
 
@@ -165,7 +165,7 @@ pub fn device_of(header: &Header, flag: Flag) -> Result<(u32, u32), String> {
     // ustar headers and GNU headers have the two numbers in the same fields. Older headers have no
     // such numbers.
     if header.as_ustar().is_none() && header.as_gnu().is_none() {
-        return Err("is a device, for whose numbers a v7 header has no place".to_owned());
+        return Err("is a device, but a v7 header has no fields for its numbers".to_owned());
     }
     let part = |range: std::ops::Range<usize>| {
         let number = field(&header.as_bytes()[range]).ok();
@@ -179,7 +179,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numeric_fields() {
+    fn numeric_fields_are_octal_or_base_256() {
         for (bytes, want) in [
             (&b"0000644\0"[..], Ok(0o644)),
             (b"    644 ", Ok(0o644)),
@@ -192,7 +192,7 @@ mod tests {
         for bad in
             [&b"0000zz\0\0"[..], b"08\0", b"\x80\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"]
         {
-            assert!(field(bad).is_err(), "{bad:?} was taken");
+            assert!(field(bad).is_err(), "{bad:?} was accepted");
         }
     }
 

@@ -102,7 +102,7 @@ impl Pax {
             return Err(format!("attribute {name:?} is larger than {MAX_VALUE} bytes"));
         }
         if name.len() > 255 || name.contains('\0') {
-            return Err("an attribute's name is none".to_owned());
+            return Err("an attribute's name is invalid".to_owned());
         }
         self.xattrs.retain(|xattr| *xattr.name != *name.as_bytes());
         self.xattrs.push(Xattr { name: name.as_bytes().into(), value: value.into() });
@@ -161,7 +161,7 @@ pub fn number(key: &str, value: &[u8]) -> Result<u64, String> {
     digits
         .and_then(|text| text.parse::<i64>().ok())
         .and_then(|number| u64::try_from(number).ok())
-        .ok_or_else(|| format!("PAX {key} is no number below 2^63"))
+        .ok_or_else(|| format!("PAX {key} is not a number below 2^63"))
 }
 
 fn signed(key: &str, value: &[u8]) -> Result<i64, String> {
@@ -173,7 +173,7 @@ fn signed(key: &str, value: &[u8]) -> Result<i64, String> {
 
 /// Parses a time, `[-]SECONDS[.FRACTION]`, and rounds it down to nanoseconds.
 fn time(value: &[u8]) -> Result<Mtime, String> {
-    let bad = || "PAX mtime is no time".to_owned();
+    let bad = || "PAX mtime is not a time".to_owned();
     let negative = value.first() == Some(&b'-');
     let digits = &value[usize::from(negative)..];
     let mut parts = digits.splitn(2, |&byte| byte == b'.');
@@ -235,7 +235,7 @@ mod tests {
             "13 mtime=nan\n",
             "15 mtime=1e300\n",
         ] {
-            assert!(Pax::default().read(bad.as_bytes()).is_err(), "{bad:?} was taken");
+            assert!(Pax::default().read(bad.as_bytes()).is_err(), "{bad:?} was accepted");
         }
     }
 }

@@ -131,9 +131,9 @@ fn hardlinks_are_names_of_one_file() {
         assert_eq!(merged(layers), tree, "{layers}");
     }
     for (layers, reason) in [
-        ("b==a", "which is not there"),
-        ("a/ b==a", "which is no file"),
-        ("a=1 | a/ | b==a/x", "which is not there"),
+        ("b==a", "which does not exist"),
+        ("a/ b==a", "which is not a file"),
+        ("a=1 | a/ | b==a/x", "which does not exist"),
     ] {
         let refused = merged(layers);
         assert!(refused.contains(reason), "{layers}: {refused}");
@@ -145,7 +145,7 @@ fn hardlinks_are_names_of_one_file() {
 }
 
 #[test]
-fn equal_files_are_not_one_file() {
+fn equal_files_stay_separate_files() {
     assert_eq!(merged("a=1 b=1"), "a=1 b=1");
 }
 

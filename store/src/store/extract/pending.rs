@@ -106,7 +106,7 @@ impl Store {
     /// the cache.
     pub(in crate::store) fn flush_or_drop_pending(&self) {
         if let Err(err) = self.flush_pending() {
-            tracing::warn!("layers are to be extracted again: {err}");
+            tracing::warn!("pending layers will be extracted again: {err}");
             self.pending().clear();
         }
     }

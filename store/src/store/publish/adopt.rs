@@ -51,7 +51,7 @@ impl Store {
             tracing::info!(
                 event = "cache_renamed",
                 objects,
-                "{objects} files of the cache have the names of another -link or -owner, and are copied"
+                "{objects} files of the cache are named for another -link or -owner setting, and are copied"
             );
         }
         *missing = lacking;

@@ -148,10 +148,10 @@ impl Store {
         drifts
     }
 
-    /// Adds files whose bytes differ from `tree`, although no metadata except the ctime shows the
-    /// write, for example because the mtime was set back. The ctime of such a file is later than
-    /// the mark of the root, because no process can set a ctime. Files whose ctime this program
-    /// itself changed are left out.
+    /// Adds files whose bytes differ from `tree`, if only the ctime shows the write. For example, a
+    /// process may have set back the mtime. The ctime of such a file is later than the mark of the
+    /// root, because no process can set a ctime. Files whose ctime this program itself changed are
+    /// left out.
     fn compare_touched(
         &self,
         name: &CStr,

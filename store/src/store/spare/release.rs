@@ -24,7 +24,7 @@ impl Store {
             self.unpacked.child_within(retired).and_then(|root| self.release(&root, &tree));
         self.end_retired(place, &tree, retired);
         if let Err(err) = released {
-            tracing::debug!("objects are to be read again: {err}");
+            tracing::debug!("objects will be read again: {err}");
         }
     }
 

@@ -247,7 +247,7 @@ impl Planner {
                 self.remove(What::Quarantined, path, "it was damaged", files);
             } else {
                 let bytes = files.iter().map(|file| file.bytes).sum();
-                self.keep(What::Quarantined, path, "to be looked at", bytes);
+                self.keep(What::Quarantined, path, "for inspection", bytes);
             }
         }
     }

@@ -69,7 +69,7 @@ async fn silent_server_times_out() {
 }
 
 #[tokio::test]
-async fn more_than_asked_for_is_an_error() {
+async fn answer_larger_than_requested_is_an_error() {
     let (sftp, mut server) = session().await;
     let server = async {
         let read = packet(&mut server).await;
@@ -82,6 +82,6 @@ async fn more_than_asked_for_is_an_error() {
 }
 
 #[test]
-fn sizes_within_what_servers_allow() {
+fn request_size_stays_within_the_limit_of_the_server() {
     assert_eq!([size(0), size(1000), size(1 << 40)], [32 << 10, 1000, 255 << 10]);
 }

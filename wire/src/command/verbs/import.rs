@@ -36,6 +36,7 @@ pub(in crate::command) const VERB: Verb = Verb {
 
 /// How to import an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Import {
     /// Configuration to create or replace. If `None`, the configuration gets the name of the image.
     pub name: Option<ConfigurationName>,

@@ -24,7 +24,7 @@ fn lines_of(input: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn output_equals_that_of_the_go_tool() {
+fn output_equals_the_output_of_the_go_tool() {
     let mut editor = Editor::new(80, true);
     editor.prompt();
     let (_, out) = feed(&mut editor, b"ab\x7fc\r");

@@ -210,7 +210,8 @@ mod tests {
             address: "here".into(),
             command: "test".into(),
             now: Timestamp::now(),
-            overrides: false, rolling: Rolling::default(),
+            overrides: false,
+            rolling: deploy_wire::command::Rolling::default(),
         }
     }
 

@@ -8,13 +8,15 @@ mod gc_answer;
 mod image_import;
 mod image_verbs;
 mod print;
+mod rollout_text;
+mod rollout_verbs;
 mod table;
 mod upkeep;
 
 use std::sync::Arc;
 
 use deploy_store::{ComponentName, ConfigurationName, Layer, Meter};
-use deploy_wire::command::{self, ChangeOptions, Command, Refusal};
+use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 
 pub use self::exit_codes::session_code;

@@ -77,7 +77,8 @@ fn change() -> Change {
         address: "here".into(),
         command: "test".into(),
         now: Timestamp::now(),
-        overrides: false, rolling: Rolling::default(),
+        overrides: false,
+        rolling: deploy_wire::command::Rolling::default(),
     }
 }
 

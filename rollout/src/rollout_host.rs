@@ -2,6 +2,7 @@
 
 use deploy_wire::fleet::HostName;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::policy::Policy;
@@ -69,7 +70,8 @@ pub struct Member {
 }
 
 /// The result of a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// The host runs the target and is healthy.
     Good,

@@ -26,6 +26,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::exit;
+use crate::fleet::HostName;
 pub use error::ClientError;
 use host::HostCheck;
 pub use host::HostKey;

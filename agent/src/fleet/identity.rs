@@ -41,7 +41,6 @@ pub fn host(given: Option<&HostName>) -> HostName {
     given.cloned().unwrap_or_else(machine)
 }
 
-
 /// Makes a host name from the machine's name. Each character that is not allowed becomes `-`.
 fn usable(name: &str) -> HostName {
     let allowed = |sign: char| sign.is_alphanumeric() || "._-".contains(sign);

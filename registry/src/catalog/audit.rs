@@ -85,7 +85,15 @@ impl Catalog {
         .await?;
         let entry = |(number, time, user, key, address, command, code, why): Row| {
             let now = timestamp(time);
-            let change = Change { user, key, address, command, now, overrides: false, rolling: Rolling::default() };
+            let change = Change {
+                user,
+                key,
+                address,
+                command,
+                now,
+                overrides: false,
+                rolling: Rolling::default(),
+            };
             let code = u8::try_from(code).unwrap_or(u8::MAX);
             Audited { number: number.cast_unsigned(), change, code, why }
         };

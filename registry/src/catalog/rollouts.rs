@@ -16,5 +16,5 @@ pub(in crate::catalog) mod staging;
 
 pub use policies::NamedPolicy;
 pub use rollout_rows::RolloutRow;
-pub(in crate::catalog) use rollout_steps::forget;
 pub use rollout_steps::{NewUnit, OpenedWave, RolloutView, Steps};
+pub(in crate::catalog) use rollout_steps::{active, forget};

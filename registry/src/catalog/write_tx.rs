@@ -63,7 +63,6 @@ impl WriteTx {
         self.changing.rollouts.push(name.clone());
     }
 
-
     /// Commits, even if the caller stops waiting. After the commit, the cache keeps documents of
     /// the changed configurations again.
     pub(super) async fn commit(self) -> Result<()> {

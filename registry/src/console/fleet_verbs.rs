@@ -126,7 +126,6 @@ async fn newest_state(registry: &Registry, name: &ConfigurationName) -> Result<u
     Ok(state)
 }
 
-
 /// If `options` has the flag `-wait`, waits until the hosts have deployed the change that was just
 /// made. `said` is the text with which the registry answers the change.
 pub async fn after_change(

@@ -155,7 +155,11 @@ pub fn list_json(rows: &[RolloutRow]) -> Result<String, Refusal> {
 /// A policy as one line of flags.
 pub fn policy(name: &str, policy: &Policy, used_by: &[String]) -> String {
     let flags = policy_flags(policy);
-    let used = if used_by.is_empty() { String::new() } else { format!("\n\tused by {}", used_by.join(", ")) };
+    let used = if used_by.is_empty() {
+        String::new()
+    } else {
+        format!("\n\tused by {}", used_by.join(", "))
+    };
     format!("{name}\t{flags}{}\n", escape(&used).replace("\\n", "\n").replace("\\t", "\t"))
 }
 

@@ -70,41 +70,43 @@ pub async fn execute(
     }
 }
 
+/// Makes the command for the hosts of the rollout.
+type Steering = Box<dyn Fn(&[Host]) -> Result<Steer, Error> + Send + Sync>;
+
 /// Runs the actions that steer the active rollout, and shows its status.
 async fn steer(
     registry: &Registry,
     action: &RolloutAction,
     change: &Change,
 ) -> Result<Done, Refusal> {
-    let (name, command): (_, Box<dyn Fn(&[Host]) -> Result<Steer, Error> + Send + Sync>) =
-        match action {
-            RolloutAction::Pause(name, why) => {
-                let why = said(why, "paused", change);
-                (name, Box::new(move |_| Ok(Steer::Pause { why: why.clone() })))
-            }
-            RolloutAction::Resume(name, limit) => {
-                let limit = limit.as_deref().map(str::parse).transpose();
-                let max_failed = limit.map_err(|err: deploy_rollout::BadLimit| {
-                    Refusal::usage(format!("-max-failed: {err}"))
-                })?;
-                let command = Steer::Resume { max_failed, max_absent: None };
-                (name, Box::new(move |_| Ok(command.clone())))
-            }
-            RolloutAction::Abort(name, _) => (name, Box::new(|_| Ok(Steer::Abort))),
-            RolloutAction::SkipSoak(name) => (name, Box::new(|_| Ok(Steer::SkipSoak))),
-            RolloutAction::Mark(name, host, good) => {
-                let (wanted, good) = (host.clone(), *good);
-                (
-                    name,
-                    Box::new(move |hosts: &[Host]| {
-                        let host = hosts.iter().find(|host| host.name == wanted);
-                        let none = || Error::NotFound(format!("host \"{wanted}\" not found"));
-                        Ok(Steer::Mark { host: host.ok_or_else(none)?.id, good })
-                    }),
-                )
-            }
-            _ => unreachable!("`execute` runs the other actions"),
-        };
+    let (name, command): (_, Steering) = match action {
+        RolloutAction::Pause(name, why) => {
+            let why = said(why, "paused", change);
+            (name, Box::new(move |_| Ok(Steer::Pause { why: why.clone() })))
+        }
+        RolloutAction::Resume(name, limit) => {
+            let limit = limit.as_deref().map(str::parse).transpose();
+            let max_failed = limit.map_err(|err: deploy_rollout::BadLimit| {
+                Refusal::usage(format!("-max-failed: {err}"))
+            })?;
+            let command = Steer::Resume { max_failed, max_absent: None };
+            (name, Box::new(move |_| Ok(command.clone())))
+        }
+        RolloutAction::Abort(name, _) => (name, Box::new(|_| Ok(Steer::Abort))),
+        RolloutAction::SkipSoak(name) => (name, Box::new(|_| Ok(Steer::SkipSoak))),
+        RolloutAction::Mark(name, host, good) => {
+            let (wanted, good) = (host.clone(), *good);
+            (
+                name,
+                Box::new(move |hosts: &[Host]| {
+                    let host = hosts.iter().find(|host| host.name == wanted);
+                    let none = || Error::NotFound(format!("host \"{wanted}\" not found"));
+                    Ok(Steer::Mark { host: host.ok_or_else(none)?.id, good })
+                }),
+            )
+        }
+        _ => unreachable!("`execute` runs the other actions"),
+    };
     let command = |_: &RolloutView, hosts: &[Host]| command(hosts);
     registry.command_rollout(name, command, change).await?;
     let status = registry.rollout_status(name, None).await?;

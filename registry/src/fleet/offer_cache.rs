@@ -34,7 +34,6 @@ impl Prepared {
     }
 }
 
-
 /// The number of changes at the time when an agent requested the line, and the line. Another task
 /// may still be making the line.
 type Slot = (u64, Arc<OnceCell<Arc<Prepared>>>);

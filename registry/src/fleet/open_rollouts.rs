@@ -43,11 +43,7 @@ impl OpenRollouts {
     }
 
     /// Replaces what a rollout of the configuration shows. Returns the hosts that see a change.
-    pub fn set(
-        &self,
-        name: &ConfigurationName,
-        rollout: Option<OpenRollout>,
-    ) -> Vec<String> {
+    pub fn set(&self, name: &ConfigurationName, rollout: Option<OpenRollout>) -> Vec<String> {
         let rollout = rollout.map(Arc::new);
         let mut all = self.all();
         let before = match &rollout {

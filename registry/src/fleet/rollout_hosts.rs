@@ -82,12 +82,12 @@ fn why(agent: &AgentRow) -> String {
     if message.is_empty() { agent.report.phase.word().to_owned() } else { message.clone() }
 }
 
-/// A host that only polls and has no row in the catalogue yet. `number` tells such hosts apart.
-/// `None` if its address is no name for a host.
+/// A host that only polls and has no row in the catalogue yet. `number` tells such hosts apart, and
+/// `last` is its last poll. `None` if its address is no name for a host.
 pub fn unit(
     number: i64,
     poller: &Poller,
-    polled: Timestamp,
+    last: Timestamp,
     now: Timestamp,
 ) -> Option<(Host, NewUnit)> {
     let name = host_name(poller.address).ok()?;
@@ -97,7 +97,7 @@ pub fn unit(
         name,
         group: String::new(),
         standing: Standing::Base,
-        away_since: poll_missed(polled, now),
+        away_since: poll_missed(last, now),
         duplicate: false,
         held: false,
         unknown: true,
@@ -106,8 +106,8 @@ pub fn unit(
     Some((host, unit))
 }
 
-/// When the next poll of an agent was due, if the agent has missed it. `polled` is its last poll.
-pub fn poll_missed(polled: Timestamp, now: Timestamp) -> Option<Timestamp> {
-    let due = polled.checked_add(POLL_DUE).unwrap_or(Timestamp::MAX);
+/// When the next poll of an agent was due, if the agent has missed it. `last` is its last poll.
+pub fn poll_missed(last: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let due = last.checked_add(POLL_DUE).unwrap_or(Timestamp::MAX);
     (now > due).then_some(due)
 }

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use deploy_cli::progress::Form;
 use deploy_store::escape;
-use deploy_wire::PROGRESS;
 use deploy_wire::command::ServiceCommand;
+use deploy_wire::fleet::HostName;
+use deploy_wire::{HOST, PROGRESS};
 use russh::keys::{Algorithm, Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session as Ssh, VerifiedPublicKey,

@@ -203,9 +203,8 @@ fn status(view: &RolloutView, hosts: &[Host]) -> RolloutStatus {
         target_hash: row.target_id,
         wave: rollout.wave,
         waves: waves.collect(),
-        soak_ends: soak_ends.map(|since| {
-            since.checked_add(rollout.policy.soak).unwrap_or(Timestamp::MAX)
-        }),
+        soak_ends: soak_ends
+            .map(|since| since.checked_add(rollout.policy.soak).unwrap_or(Timestamp::MAX)),
         failed: failed(hosts),
         budget: rollout.budget,
         good: taken.iter().filter(|host| host.result == "good").count() as u64,

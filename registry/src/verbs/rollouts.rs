@@ -3,7 +3,7 @@
 
 use std::collections::HashSet;
 
-use deploy_rollout::{Change as Step, Command, Host, Plan, Policy, Rollout, command, plan, step};
+use deploy_rollout::{Change as Step, Command, Host, Plan, Policy, Rollout, plan, step};
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
 
@@ -54,7 +54,10 @@ impl Registry {
             if step.changes.is_empty() {
                 return Ok(step.next);
             }
-            match self.write_steps(&view, found, &step.changes, &own(&view, &step.changes, now)).await {
+            match self
+                .write_steps(&view, found, &step.changes, &own(&view, &step.changes, now))
+                .await
+            {
                 Err(Error::Conflict(_)) | Ok(_) => {}
                 Err(err) => return Err(err),
             }
@@ -105,14 +108,18 @@ impl Registry {
     }
 
     /// The waves of a rollout of this policy that would start now.
-    pub async fn plan_rollout(&self, name: &ConfigurationName, policy: &Policy) -> Result<(Plan, RolloutHosts)> {
+    pub async fn plan_rollout(
+        &self,
+        name: &ConfigurationName,
+        policy: &Policy,
+    ) -> Result<(Plan, RolloutHosts)> {
         let scope = crate::catalog::fleet::Scope { name: Some(name), host: None };
         let fleet = self.catalog.fleet_snapshot(scope).await?;
         let now = Timestamp::now();
         // No report is about a target that nobody was offered.
         let target = Target { id: deploy_store::Digest::of(b""), revision: u64::MAX };
         let found = self.hosts_of(name, &fleet, target, now, |_| None, None);
-        Ok((plan(policy, &found.hosts, now), found))
+        Ok((plan(policy, &found.hosts), found))
     }
 
     /// The hosts of a rollout at this moment.
@@ -135,16 +142,20 @@ impl Registry {
         let mut found = RolloutHosts::default();
         let mut named = HashSet::new();
         let polls = &self.fleet.polls;
-        let pollers = polls.since(now.saturating_sub(jiff::SignedDuration::from_secs(RECENT)).unwrap_or(now));
+        let pollers =
+            polls.since(now.saturating_sub(jiff::SignedDuration::from_secs(RECENT)).unwrap_or(now));
         let pollers: Vec<(String, Poller, Timestamp)> = pollers
             .into_iter()
             .filter(|(poller, _)| poller.name == *name)
-            .filter_map(|(poller, time)| Some((host_name(poller.address).ok()?.to_string(), poller, time)))
+            .filter_map(|(poller, time)| {
+                Some((host_name(poller.address).ok()?.to_string(), poller, time))
+            })
             .collect();
         for agent in &fleet.agents {
             let Some(row) = fleet.hosts.get(&agent.host) else { continue };
             named.insert(row.name.as_str());
-            let poller = pollers.iter().find(|(host, poller, _)| *host == row.name && poller.key == row.key);
+            let poller =
+                pollers.iter().find(|(host, poller, _)| *host == row.name && poller.key == row.key);
             let contact = self.contact(row, agent, poller.map(|(_, _, time)| *time), now);
             let has_fetched = number
                 .zip(poller)
@@ -222,7 +233,9 @@ fn own(view: &RolloutView, changes: &[Step], now: Timestamp) -> Change {
 
 fn described(step: &Step) -> String {
     match step {
-        Step::OpenWave { wave, hosts, .. } => format!("wave {wave} opens with {} hosts", hosts.len()),
+        Step::OpenWave { wave, hosts, .. } => {
+            format!("wave {wave} opens with {} hosts", hosts.len())
+        }
         Step::Fail { host, failure } => format!("host {host} failed: {failure}"),
         Step::BeginSoak => "the soak begins".to_owned(),
         Step::Halt { why } => format!("halts: {why}"),

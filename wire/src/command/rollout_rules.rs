@@ -9,19 +9,25 @@ use super::line::{Line, duration_text};
 use super::verb::{Flag, switch, text};
 use crate::fleet::Label;
 
-pub(super) const WAVES: Flag =
-    text("waves", "roll out in waves, as in canary,2,10%,100%: a group, a number, a share, or @web-01+web-02");
+pub(super) const WAVES: Flag = text(
+    "waves",
+    "roll out in waves, as in canary,2,10%,100%: a group, a number, a share, or @web-01+web-02",
+);
 pub(super) const POLICY: Flag = text("policy", "roll out by this policy; see rollout policy");
 pub(super) const SOAK: Flag =
     text("soak", "roll out: how long each wave must stay healthy, as in 5m (default: 2m)");
 pub(super) const MAX_FAILED: Flag =
     text("max-failed", "roll out: stop when more hosts fail, as in 2 or 2%");
-pub(super) const MAX_ABSENT: Flag =
-    text("max-absent", "roll out: stop when more hosts are not connected, as in 3 or 10%, the default");
+pub(super) const MAX_ABSENT: Flag = text(
+    "max-absent",
+    "roll out: stop when more hosts are not connected, as in 3 or 10%, the default",
+);
 pub(super) const LOST_AFTER: Flag =
     text("lost-after", "roll out: a host that vanishes for this long has failed (default: 10m)");
-pub(super) const WAVE_TIMEOUT: Flag =
-    text("wave-timeout", "roll out: a host without a result after this time has failed (default: 30m)");
+pub(super) const WAVE_TIMEOUT: Flag = text(
+    "wave-timeout",
+    "roll out: a host without a result after this time has failed (default: 30m)",
+);
 pub(super) const ALLOW_UNKNOWN: Flag =
     switch("allow-unknown", "roll out: also to hosts that only poll and report nothing");
 pub(super) const AT_ONCE: Flag =
@@ -52,10 +58,12 @@ pub struct RolloutRules {
 
 impl RolloutRules {
     pub(super) fn parse(given: &Given) -> Result<Self, Refusal> {
-        let text = |name| given.value(name, |text| match text {
-            "" => Err("should not be empty".to_owned()),
-            _ => Ok(text.to_owned()),
-        });
+        let text = |name| {
+            given.value(name, |text| match text {
+                "" => Err("should not be empty".to_owned()),
+                _ => Ok(text.to_owned()),
+            })
+        };
         Ok(Self {
             policy: given.word("policy")?,
             waves: text("waves")?,

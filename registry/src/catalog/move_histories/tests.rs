@@ -95,7 +95,8 @@ async fn catalogue_of_an_earlier_version_is_moved() {
         address: String::new(),
         command: String::new(),
         now: jiff::Timestamp::now(),
-        overrides: false, rolling: Rolling::default(),
+        overrides: false,
+        rolling: deploy_wire::command::Rolling::default(),
     };
     let none = catalog.roll_back(&"p".parse().unwrap(), None, &change).await;
     assert!(

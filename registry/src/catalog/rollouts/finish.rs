@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 
 use super::rollout_rows::RolloutRow;
+use crate::catalog::Result;
 use crate::catalog::counters::count;
 use crate::catalog::fleet::events::{self, Kind};
 use crate::catalog::fleet::running;
 use crate::catalog::uses;
 use crate::catalog::write_tx::WriteTx;
-use crate::catalog::Result;
 
 /// Makes the target current.
 pub async fn make_current(

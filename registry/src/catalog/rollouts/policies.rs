@@ -182,15 +182,16 @@ impl Catalog {
         )
         .fetch_all(&self.readers)
         .await?;
-        let policy = |(name, policy, who, since, used_by): (String, String, String, i64, String)| {
-            Ok(NamedPolicy {
-                name,
-                policy: serde_json::from_str(&policy).map_err(|err| bad_row(&err))?,
-                who,
-                since: timestamp(since),
-                used_by: used_by.lines().map(str::to_owned).collect(),
-            })
-        };
+        let policy =
+            |(name, policy, who, since, used_by): (String, String, String, i64, String)| {
+                Ok(NamedPolicy {
+                    name,
+                    policy: serde_json::from_str(&policy).map_err(|err| bad_row(&err))?,
+                    who,
+                    since: timestamp(since),
+                    used_by: used_by.lines().map(str::to_owned).collect(),
+                })
+            };
         rows.into_iter().map(policy).collect()
     }
 }

@@ -48,12 +48,15 @@ impl FromRow<'_, SqliteRow> for RolloutRow {
         let time = |name: &str| row.try_get::<i64, _>(name).map(timestamp);
         let maybe = |name: &str| row.try_get::<Option<i64>, _>(name).map(|it| it.map(timestamp));
         let decode = |err: String| sqlx::Error::Decode(err.into());
-        let policy = serde_json::from_str(&text("policy")?).map_err(|err| decode(err.to_string()))?;
+        let policy =
+            serde_json::from_str(&text("policy")?).map_err(|err| decode(err.to_string()))?;
         let status = status(&text("status")?, text("why")?)
             .ok_or_else(|| decode("the status of a rollout is unknown".to_owned()))?;
         Ok(Self {
             number: number("number")?,
-            configuration: text("configuration")?.parse().map_err(|err| decode(format!("{err}")))?,
+            configuration: text("configuration")?
+                .parse()
+                .map_err(|err| decode(format!("{err}")))?,
             history: row.try_get("history")?,
             base: number("base")?,
             target: number("target")?,
@@ -98,6 +101,17 @@ pub async fn active(
     let query = format!("{COLUMNS} WHERE r.configuration = $1 AND r.ended IS NULL");
     let row = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str());
     Ok(row.fetch_optional(&mut **transaction).await?)
+}
+
+/// The active rollouts; with `name`, only that of this configuration.
+pub async fn all_active(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: Option<&ConfigurationName>,
+) -> Result<Vec<RolloutRow>> {
+    let query = format!("{COLUMNS} WHERE r.ended IS NULL AND ($1 = '' OR r.configuration = $1)");
+    let rows =
+        sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name.map_or("", |name| name.as_str()));
+    Ok(rows.fetch_all(&mut **transaction).await?)
 }
 
 /// The rollout `number` of a configuration; without `number`, its last one.

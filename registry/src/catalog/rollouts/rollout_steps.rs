@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use deploy_rollout::{Change as Step, Host, Member, Rollout, Taken, apply_all};
+use deploy_rollout::{Change as Step, Host, Member, Outcome, Rollout, Taken, apply_all};
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
 
 use super::rollout_rows::{self, RolloutRow};
 use super::{finish, rollout_members};
@@ -26,6 +27,15 @@ pub struct RolloutView {
     pub waves: Vec<OpenedWave>,
     /// The fleet of the configuration.
     pub fleet: FleetSnapshot,
+}
+
+impl RolloutView {
+    /// The names of the hosts that have failed.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        let has_failed = |member: &Member| matches!(member.result, Some(Outcome::Failed(_)));
+        let failed = self.members.iter().filter(move |(_, member)| has_failed(member));
+        failed.filter_map(|(host, _)| self.fleet.hosts.get(host)).map(|host| host.name.as_str())
+    }
 }
 
 /// A wave that was opened.
@@ -193,6 +203,20 @@ async fn finish_step(
         _ => return Ok(()),
     };
     events::add(transaction, now, kind, configuration.as_str(), &host, &text).await
+}
+
+/// The active rollouts and their members, by the name of the configuration. With `name`, only the
+/// rollout of this configuration.
+pub async fn active(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: Option<&ConfigurationName>,
+) -> Result<HashMap<String, (RolloutRow, HashMap<i64, Member>)>> {
+    let mut rollouts = HashMap::new();
+    for row in rollout_rows::all_active(transaction, name).await? {
+        let members = rollout_members::members(transaction, row.number).await?;
+        rollouts.insert(row.configuration.to_string(), (row, members));
+    }
+    Ok(rollouts)
 }
 
 /// Ends the active rollout of a configuration that is deleted.

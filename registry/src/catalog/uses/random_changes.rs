@@ -89,7 +89,8 @@ impl World {
             address: text(),
             command: text(),
             now: self.now,
-            overrides: false, rolling: Rolling::default(),
+            overrides: false,
+            rolling: deploy_wire::command::Rolling::default(),
         }
     }
 

@@ -139,7 +139,7 @@ impl World {
     pub fn run(&mut self) -> Result<(), Fault> {
         while let Some((at, event)) = self.queue.pop() {
             self.clock = self.clock.max(at);
-            if self.happen(event) {
+            if self.happen(event)? {
                 self.drive()?;
             }
             self.offer();
@@ -151,11 +151,11 @@ impl World {
     }
 
     /// Lets an event happen. Returns whether the driver has to look.
-    fn happen(&mut self, event: Event) -> bool {
+    fn happen(&mut self, event: Event) -> Result<bool, Fault> {
         match event {
-            Event::Look(number) => return number == self.look,
+            Event::Look(number) => return Ok(number == self.look),
             Event::Revive => self.is_driven = true,
-            Event::Operator => self.operate(),
+            Event::Operator => self.operate()?,
             Event::Join => {
                 self.add_host();
                 self.disturb();
@@ -169,25 +169,25 @@ impl World {
                 self.disturb();
             }
             Event::Deed(id, offer, deed) => {
-                let Some(agent) = self.agents.get_mut(&id) else { return false };
+                let Some(agent) = self.agents.get_mut(&id) else { return Ok(false) };
                 if agent.offer != offer {
-                    return false;
+                    return Ok(false);
                 }
                 match deed {
                     Deed::Report(standing) => {
                         agent.standing = standing;
-                        return self.report(id);
+                        return Ok(self.report(id));
                     }
-                    Deed::Disconnect => return self.disconnect(id),
+                    Deed::Disconnect => return Ok(self.disconnect(id)),
                 }
             }
-            Event::Connect(id) => return self.connect(id),
-            Event::Disconnect(id) => return self.disconnect(id),
-            Event::Reconnect(id) => return self.reconnect(id),
+            Event::Connect(id) => return Ok(self.connect(id)),
+            Event::Disconnect(id) => return Ok(self.disconnect(id)),
+            Event::Reconnect(id) => return Ok(self.reconnect(id)),
             Event::Restart(lasts) => self.stop(lasts),
             Event::Started => self.started(),
         }
-        true
+        Ok(true)
     }
 
     /// Records that something happened after which the deadlines may start again.

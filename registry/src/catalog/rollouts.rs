@@ -16,5 +16,6 @@ pub(in crate::catalog) mod staging;
 
 pub use policies::NamedPolicy;
 pub use rollout_rows::RolloutRow;
+pub(in crate::catalog) use rollout_rows::active as active_of;
 pub use rollout_steps::{NewUnit, OpenedWave, RolloutView, Steps};
 pub(in crate::catalog) use rollout_steps::{active, forget};

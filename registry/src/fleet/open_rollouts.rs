@@ -80,22 +80,22 @@ impl OpenRollouts {
 mod tests {
     use super::*;
 
-    fn rollout(number: u64, members: &[&str]) -> Option<OpenRollout> {
+    fn rollout(number: u64, members: &[&str]) -> OpenRollout {
         let members = members.iter().map(|host| ((*host).to_owned(), "k".to_owned()));
         let offer = Arc::new(Prepared::default());
-        Some(OpenRollout { number, target: 2, offer, members: members.collect() })
+        OpenRollout { number, target: 2, offer, members: members.collect() }
     }
 
     #[test]
     fn only_hosts_that_see_a_change_are_told() {
         let (rollouts, name) = (OpenRollouts::default(), "web".parse().unwrap());
-        assert_eq!(rollouts.set(&name, rollout(1, &["a"])), ["a"]);
-        assert_eq!(rollouts.set(&name, rollout(1, &["a", "b"])), ["b"]);
-        assert!(rollouts.set(&name, rollout(1, &["a", "b"])).is_empty());
+        assert_eq!(rollouts.set(&name, Some(rollout(1, &["a"]))), ["a"]);
+        assert_eq!(rollouts.set(&name, Some(rollout(1, &["a", "b"]))), ["b"]);
+        assert!(rollouts.set(&name, Some(rollout(1, &["a", "b"]))).is_empty());
         assert!(rollouts.shown_to(&name, "a", "k").is_some());
         assert!(rollouts.shown_to(&name, "a", "other").is_none());
         assert!(rollouts.shown_to(&name, "c", "k").is_none());
-        assert_eq!(rollouts.set(&name, rollout(2, &["a"])).len(), 3);
+        assert_eq!(rollouts.set(&name, Some(rollout(2, &["a"]))).len(), 3);
         assert_eq!(rollouts.set(&name, None), ["a"]);
         assert!(rollouts.get(&name).is_none());
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use super::metrics::Metrics;
 use super::offer_cache::{OfferCache, Prepared};
-use super::open_rollouts::{OpenRollout, OpenRollouts};
+use super::open_rollouts::{Changed, OpenRollout, OpenRollouts};
 use super::polls::Polls;
 use super::presence::{AgentId, Presence};
 use super::report_queue::ReportQueue;
@@ -89,14 +89,16 @@ impl Fleet {
     }
 
     /// Shows the target of a rollout to its members, and signals those that see a change. Without a
-    /// rollout, all hosts see the current state.
+    /// rollout, all hosts see the current state. `changes` announces the changes of the
+    /// configuration since before `view` was read.
     pub async fn show_rollout(
         &self,
         name: &ConfigurationName,
         view: Option<&RolloutView>,
+        changes: Changed,
     ) -> Result<()> {
         let open = match view.filter(|view| !view.row.rollout.status.is_final()) {
-            Some(view) => Some(self.open_rollout(view).await?),
+            Some(view) => Some(self.open_rollout(view, changes).await?),
             None => None,
         };
         for host in self.rollouts.set(name, open) {
@@ -105,7 +107,7 @@ impl Fleet {
         Ok(())
     }
 
-    async fn open_rollout(&self, view: &RolloutView) -> Result<OpenRollout> {
+    async fn open_rollout(&self, view: &RolloutView, changes: Changed) -> Result<OpenRollout> {
         let RolloutRow { number, target, target_id, revision, .. } = view.row;
         let before = self.rollouts.get(&view.row.configuration);
         let offer = match before.filter(|before| before.number == number) {
@@ -122,7 +124,7 @@ impl Fleet {
             is_shown.then(|| (host.name.clone(), host.key.clone()))
         };
         let members = view.members.iter().filter_map(shown).collect();
-        Ok(OpenRollout { number, target, offer, members })
+        Ok(OpenRollout { number, target, offer, members, changes })
     }
 
     /// Signals the watches of a host's agents that an operator changed the host.

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use deploy_store::ConfigurationName;
+use tokio::sync::watch;
 
 use super::offer_cache::Prepared;
+use crate::catalog::Announced;
 
 /// An active rollout that shows its target to some hosts.
 #[derive(Debug)]
@@ -18,7 +20,13 @@ pub struct OpenRollout {
     pub(super) offer: Arc<Prepared>,
     /// The members that are shown the target: their names, and the fingerprints of their keys.
     pub members: HashMap<String, String>,
+    /// Announces changes of the configuration since this value was made. Such a change ends the
+    /// rollout, even before the registry has looked at it again.
+    pub changes: Changed,
 }
+
+/// Announces the changes of a configuration.
+pub type Changed = watch::Receiver<Announced>;
 
 /// The active rollouts.
 #[derive(Debug, Default)]
@@ -33,6 +41,9 @@ impl OpenRollouts {
         key: &str,
     ) -> Option<Arc<OpenRollout>> {
         let rollout = self.get(name)?;
+        if rollout.changes.has_changed().unwrap_or(true) {
+            return None;
+        }
         let is_member = rollout.members.get(host).is_some_and(|owner| owner == key);
         is_member.then_some(rollout)
     }
@@ -79,23 +90,28 @@ impl OpenRollouts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Changes;
 
-    fn rollout(number: u64, members: &[&str]) -> OpenRollout {
-        let members = members.iter().map(|host| ((*host).to_owned(), "k".to_owned()));
+    fn rollout(changes: &Changes, number: u64, members: &[&str]) -> OpenRollout {
+        let members = members.iter().map(|host| ((*host).to_owned(), "k".to_owned())).collect();
         let offer = Arc::new(Prepared::default());
-        OpenRollout { number, target: 2, offer, members: members.collect() }
+        let changes = changes.subscribe(&"web".parse().unwrap());
+        OpenRollout { number, target: 2, offer, members, changes }
     }
 
     #[test]
     fn only_hosts_that_see_a_change_are_told() {
         let (rollouts, name) = (OpenRollouts::default(), "web".parse().unwrap());
-        assert_eq!(rollouts.set(&name, Some(rollout(1, &["a"]))), ["a"]);
-        assert_eq!(rollouts.set(&name, Some(rollout(1, &["a", "b"]))), ["b"]);
-        assert!(rollouts.set(&name, Some(rollout(1, &["a", "b"]))).is_empty());
+        let changes = Changes::default();
+        assert_eq!(rollouts.set(&name, Some(rollout(&changes, 1, &["a"]))), ["a"]);
+        assert_eq!(rollouts.set(&name, Some(rollout(&changes, 1, &["a", "b"]))), ["b"]);
+        assert!(rollouts.set(&name, Some(rollout(&changes, 1, &["a", "b"]))).is_empty());
         assert!(rollouts.shown_to(&name, "a", "k").is_some());
         assert!(rollouts.shown_to(&name, "a", "other").is_none());
         assert!(rollouts.shown_to(&name, "c", "k").is_none());
-        assert_eq!(rollouts.set(&name, Some(rollout(2, &["a"]))).len(), 3);
+        changes.announce(&name);
+        assert!(rollouts.shown_to(&name, "a", "k").is_none(), "the change ends the rollout");
+        assert_eq!(rollouts.set(&name, Some(rollout(&changes, 2, &["a"]))).len(), 3);
         assert_eq!(rollouts.set(&name, None), ["a"]);
         assert!(rollouts.get(&name).is_none());
     }

@@ -35,18 +35,24 @@ impl Registry {
     /// Reads what active rollouts show to which hosts.
     pub async fn load_rollouts(&self) -> Result<()> {
         for name in self.catalog.rolling().await? {
-            let view = self.catalog.rollout(&name, None).await?;
-            self.fleet.show_rollout(&name, view.as_ref()).await?;
+            self.show_last_rollout(&name).await?;
         }
         Ok(())
+    }
+
+    /// Reads the last rollout of a configuration, and shows its target to its members.
+    async fn show_last_rollout(&self, name: &ConfigurationName) -> Result<Option<RolloutView>> {
+        let changes = self.catalog.changes.subscribe(name);
+        let view = self.catalog.rollout(name, None).await?;
+        self.fleet.show_rollout(name, view.as_ref(), changes).await?;
+        Ok(view)
     }
 
     /// Makes the steps of a configuration's rollout that are due. Returns when to look again at the
     /// latest; `None` if only an operator can change the rollout.
     pub async fn step_rollout(&self, name: &ConfigurationName) -> Result<Option<Timestamp>> {
         for _ in 0..TRIES {
-            let view = self.catalog.rollout(name, None).await?;
-            self.fleet.show_rollout(name, view.as_ref()).await?;
+            let view = self.show_last_rollout(name).await?;
             let Some(view) = view.filter(|view| view.row.ended.is_none()) else { return Ok(None) };
             let now = Timestamp::now();
             let found = self.rollout_hosts(&view, now);

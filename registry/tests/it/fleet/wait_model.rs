@@ -125,25 +125,25 @@ impl World {
 
     async fn step(&mut self) {
         let host = HOSTS[self.dice.throw(HOSTS.len())];
-        match self.dice.throw(24) {
-            0 | 1 => {
+        match self.dice.throw(48) {
+            0 => {
                 let version = VERSIONS[self.dice.throw(VERSIONS.len())];
                 self.bench.configure("web", &[("code", version)]).await.unwrap();
             }
-            2 => self.bench.reopen().await,
-            3 => self.hold(host).await,
-            4 => self.retire(host).await,
-            5..=9 => {
+            1 => self.bench.reopen().await,
+            2 => self.hold(host).await,
+            3 => self.retire(host).await,
+            4..=14 => {
                 let current = self.current().await;
                 self.agents.entry(host).or_default().offer = Some(current);
             }
-            10..=15 => {
+            15..=28 => {
                 let fails = self.dice.throw(5) == 0;
                 if let Some(agent) = self.agents.get_mut(host) {
                     agent.work(fails);
                 }
             }
-            16 => self.repeat_an_old_report(host).await,
+            29 => self.repeat_an_old_report(host).await,
             _ => self.deliver(host).await,
         }
     }
@@ -266,5 +266,5 @@ async fn wait_succeeds_only_if_every_host_that_counts_has_confirmed() {
         converged += world.converged;
     }
     println!("wait has said {converged} times that a state is deployed");
-    assert!(converged > schedules / 2, "the schedules test nothing");
+    assert!(converged > schedules / 4, "the schedules test nothing");
 }

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_rollout::{Change, Host, Rollout, Standing, Status, shows_target, step};
 
+use crate::daily_window::DailyWindow;
 use crate::justice;
 use crate::sizes;
 use crate::world::{Fault, World};
@@ -27,6 +28,8 @@ pub struct Judge {
     /// The largest number of failures for which the rollout may run.
     budget: u64,
     was_running: bool,
+    /// The maintenance window of the group `web`.
+    pub window: Option<DailyWindow>,
 }
 
 pub fn is_healthy(host: &Host, rollout: &Rollout) -> bool {
@@ -40,7 +43,7 @@ fn shown(rollout: &Rollout, hosts: &[Host]) -> BTreeSet<i64> {
 }
 
 impl Judge {
-    pub fn new(rollout: &Rollout) -> Self {
+    pub fn new(rollout: &Rollout, window: Option<DailyWindow>) -> Self {
         Self {
             disturbed: 0,
             taken: BTreeSet::new(),
@@ -51,6 +54,7 @@ impl Judge {
             is_skipped: false,
             budget: 0,
             was_running: rollout.status == Status::Running,
+            window,
         }
     }
 
@@ -149,7 +153,7 @@ impl Judge {
             // After a halt, an operator may still resume.
             return Ok(!is_halted || world.operations == 0);
         }
-        let bound = justice::bound(&world.rollout.policy);
+        let bound = justice::bound(&world.rollout.policy, self.window.is_some());
         if world.clock > self.disturbed + bound {
             let (since, status) = (world.clock - self.disturbed, &world.rollout.status);
             return Err(format!("{status:?} after {since} ms; the bound is {bound} ms"));

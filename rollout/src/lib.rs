@@ -36,6 +36,9 @@
 //! The last rule also covers a fleet in which no host can be taken: a target that nobody has tried
 //! does not become the current state. Only a rollout without any hosts succeeds at once.
 //!
+//! **Maintenance windows.** A wave takes hosts whose windows are closed, too. They deploy when a
+//! window opens. While their windows are closed, the deadlines of hosts without a result stand still.
+//!
 //! **Pause.** While a rollout is paused or halted, deadlines do not count, and what hosts report
 //! does. A resume restarts the deadlines and the soak. It is refused if the rollout would stop again
 //! at once.
@@ -45,6 +48,7 @@ mod deadlines;
 mod duration_words;
 mod failure;
 mod limit;
+mod maintenance_window;
 mod milliseconds;
 mod operator_command;
 mod percentage;
@@ -61,9 +65,11 @@ mod soak;
 mod step;
 mod wave_opening;
 mod waves;
+mod windows;
 
 pub use failure::Failure;
 pub use limit::{BadLimit, Limit};
+pub use maintenance_window::{BadWindow, Window};
 pub use operator_command::{Command, Refusal, command};
 pub use policy::{BadPolicy, MAX_TIME, Policy};
 pub use rollout_change::{Change, Taken, apply, apply_all};
@@ -73,3 +79,4 @@ pub use rollout_state::{Rollout, Status, shows_target};
 pub use selector::{BadSelector, MAX_NAMED_HOSTS, Selector};
 pub use step::{Step, step};
 pub use waves::{BadWaves, MAX_WAVES, Waves};
+pub use windows::{BadWindows, MAX_WINDOWS, Windows, is_open, next_close, next_open, open_for};

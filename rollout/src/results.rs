@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::deadlines::{lost_at, no_result_at, unsteady_at};
+use crate::deadlines::Deadlines;
 use crate::failure::Failure;
 use crate::rollout_change::Change;
 use crate::rollout_host::{Host, Member, Outcome, Standing};
@@ -12,6 +12,7 @@ use crate::soak::ready_at;
 /// The changes of all hosts. Deadlines count only while the rollout is running, because an operator
 /// may work on a host while it is paused or halted. What hosts report counts always.
 pub(crate) fn new_results(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Vec<Change> {
+    let deadlines = Deadlines::new(rollout);
     let change = |host: &Host| {
         let member = host.member.as_ref()?;
         if host.held {
@@ -25,14 +26,20 @@ pub(crate) fn new_results(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> 
         }
         match member.result {
             Some(Outcome::Failed(_)) => None,
-            Some(Outcome::Good) => later_change(rollout, host, member, now),
-            None => first_result(rollout, host, member, now),
+            Some(Outcome::Good) => later_change(&deadlines, host, member, now),
+            None => first_result(&deadlines, host, member, now),
         }
     };
     hosts.iter().filter_map(change).collect()
 }
 
-fn first_result(rollout: &Rollout, host: &Host, member: &Member, now: Timestamp) -> Option<Change> {
+fn first_result(
+    deadlines: &Deadlines,
+    host: &Host,
+    member: &Member,
+    now: Timestamp,
+) -> Option<Change> {
+    let rollout = deadlines.rollout;
     if let Standing::Failed(text) = &host.standing {
         return Some(fail(host, Failure::Reported(text.clone())));
     }
@@ -42,8 +49,8 @@ fn first_result(rollout: &Rollout, host: &Host, member: &Member, now: Timestamp)
     if rollout.status != Status::Running {
         return None;
     }
-    let lost = lost(rollout, host, member, now);
-    if lost.is_none() && now >= no_result_at(rollout, host, member) {
+    let lost = lost(deadlines, host, member, now);
+    if lost.is_none() && now >= deadlines.no_result_at(host, member) {
         return Some(fail(host, Failure::NoResult(rollout.policy.wave_timeout)));
     }
     lost
@@ -51,7 +58,13 @@ fn first_result(rollout: &Rollout, host: &Host, member: &Member, now: Timestamp)
 
 /// The change of a host that was good. A host of an earlier wave has proven itself, so only a
 /// failure that it reports counts.
-fn later_change(rollout: &Rollout, host: &Host, member: &Member, now: Timestamp) -> Option<Change> {
+fn later_change(
+    deadlines: &Deadlines,
+    host: &Host,
+    member: &Member,
+    now: Timestamp,
+) -> Option<Change> {
+    let rollout = deadlines.rollout;
     if let Standing::Failed(text) = &host.standing {
         return Some(fail(host, Failure::TurnedUnhealthy(text.clone())));
     }
@@ -67,15 +80,15 @@ fn later_change(rollout: &Rollout, host: &Host, member: &Member, now: Timestamp)
         return None;
     }
     let is_ready = ready_at(rollout, host, member).is_some_and(|at| now >= at);
-    if !is_ready && unsteady_at(rollout, host).is_some_and(|at| now >= at) {
+    if !is_ready && deadlines.unsteady_at(host).is_some_and(|at| now >= at) {
         return Some(fail(host, Failure::Unsteady));
     }
-    lost(rollout, host, member, now)
+    lost(deadlines, host, member, now)
 }
 
-fn lost(rollout: &Rollout, host: &Host, member: &Member, now: Timestamp) -> Option<Change> {
-    let at = lost_at(rollout, host, member)?;
-    (now >= at).then(|| fail(host, Failure::Lost(rollout.policy.lost_after)))
+fn lost(deadlines: &Deadlines, host: &Host, member: &Member, now: Timestamp) -> Option<Change> {
+    let at = deadlines.lost_at(host, member)?;
+    (now >= at).then(|| fail(host, Failure::Lost(deadlines.rollout.policy.lost_after)))
 }
 
 fn fail(host: &Host, failure: Failure) -> Change {

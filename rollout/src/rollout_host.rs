@@ -1,11 +1,14 @@
 //! A host as the registry sees it at one moment, with its part in the rollout.
 
+use std::sync::Arc;
+
 use deploy_wire::fleet::HostName;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::policy::Policy;
+use crate::windows::Windows;
 
 /// A host (a unit) as the registry sees it at this moment. Retired hosts are not in the list of
 /// hosts at all.
@@ -30,6 +33,10 @@ pub struct Host {
     /// Whether the host never reports: an agent of the Go tool, which only polls. Once such a host
     /// has reported anything (with the command `report`), it is not unknown any more.
     pub unknown: bool,
+    /// The maintenance windows of the host's group. While they are closed, a host that was offered
+    /// the target does not deploy it, and its deadlines stand still. None if the host may always
+    /// deploy. The hosts of a group should share one, because deadlines are computed for each.
+    pub windows: Option<Arc<Windows>>,
     /// The host's part in the rollout, if a wave has taken it.
     pub member: Option<Member>,
 }

@@ -29,6 +29,7 @@ pub fn host(id: i64) -> Host {
         duplicate: false,
         held: false,
         unknown: false,
+        windows: None,
         member: None,
     }
 }

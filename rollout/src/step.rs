@@ -2,7 +2,7 @@
 
 use jiff::Timestamp;
 
-use crate::deadlines::{lost_at, no_result_at, unsteady_at};
+use crate::deadlines::Deadlines;
 use crate::duration_words::{after, hosts_in_words, in_words};
 use crate::results::new_results;
 use crate::rollout_change::{Change, apply_all};
@@ -127,7 +127,8 @@ fn next_look(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Option<Timest
         Status::Running => {
             let waited = rollout.waiting_since.map(|at| after(at, rollout.policy.reconnect));
             let soaked = [waited, soak::regular_end(rollout)];
-            let members = hosts.iter().flat_map(|host| member_times(rollout, host));
+            let deadlines = Deadlines::new(rollout);
+            let members = hosts.iter().flat_map(|host| member_times(&deadlines, host));
             soaked.into_iter().flatten().chain(members).filter(|at| *at > now).min()
         }
         _ => None,
@@ -135,16 +136,17 @@ fn next_look(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Option<Timest
 }
 
 /// The moments at which a host may change the rollout by doing nothing.
-fn member_times(rollout: &Rollout, host: &Host) -> impl Iterator<Item = Timestamp> {
+fn member_times(deadlines: &Deadlines, host: &Host) -> impl Iterator<Item = Timestamp> + use<> {
+    let rollout = deadlines.rollout;
     let member = host.counted_member().filter(|member| !member.marked && !host.has_failed());
     let times = member.map(|member| {
         let is_pending = member.result.is_none();
         let is_soaking = !is_pending && member.wave == rollout.wave;
         [
-            is_pending.then(|| no_result_at(rollout, host, member)),
-            (is_pending || is_soaking).then(|| lost_at(rollout, host, member)).flatten(),
+            is_pending.then(|| deadlines.no_result_at(host, member)),
+            (is_pending || is_soaking).then(|| deadlines.lost_at(host, member)).flatten(),
             is_soaking.then(|| soak::ready_at(rollout, host, member)).flatten(),
-            is_soaking.then(|| unsteady_at(rollout, host)).flatten(),
+            is_soaking.then(|| deadlines.unsteady_at(host)).flatten(),
         ]
     });
     times.into_iter().flatten().flatten()

@@ -58,6 +58,7 @@ pub fn host(
         held: row.hold.is_some(),
         unknown,
         member,
+        windows: None,
     })
 }
 
@@ -102,6 +103,7 @@ pub fn unit(
         held: false,
         unknown: true,
         member: None,
+        windows: None,
     };
     Some((host, unit))
 }

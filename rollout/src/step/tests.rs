@@ -350,3 +350,20 @@ fn members_see_the_target_until_the_end_and_others_never() {
     it.command(&crate::Command::Abort).unwrap();
     assert_eq!(shown(&it), [0_i64; 0]);
 }
+
+#[test]
+fn deadlines_stand_still_while_the_maintenance_windows_are_closed() {
+    let mut it = Sample::new(policy("2"), 9);
+    // It is 12:00.
+    it.host(1).windows = Some(std::sync::Arc::new("14:00-14:20 UTC".parse().unwrap()));
+    it.after(0);
+    assert_eq!(it.healthy(&[2]), "2 good");
+    it.leave(&[1]);
+    assert_eq!(it.after(2 * 3600 + 599), "");
+    assert_eq!(it.next(), Some(1));
+    it.host(1).away_since = None;
+    // 20 minutes of the timeout pass today, and 10 minutes tomorrow.
+    assert_eq!(it.after(23 * 3600), "");
+    assert_eq!(it.next(), Some(3600 + 1));
+    assert_eq!(it.after(3601), "1 failed: no result 30m after the offer; soak");
+}

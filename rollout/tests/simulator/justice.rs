@@ -23,12 +23,14 @@ fn milliseconds(time: Duration) -> u64 {
 
 /// The longest time until a rollout is decided, if nothing but its own hosts interferes: each wave
 /// may wait for hosts, for results and for its soak. A minute for each wave is the driver's
-/// lateness and the time after which flapping hosts are back.
-pub fn bound(policy: &Policy) -> u64 {
+/// lateness and the time after which flapping hosts are back. With a daily maintenance window, a
+/// host may get the rest of its time a day later.
+pub fn bound(policy: &Policy, has_window: bool) -> u64 {
+    let closed = if has_window { 24 * 60 * MINUTE } else { 0 };
     let soak = policy.soak + policy.soak.max(policy.lost_after);
     let wave = policy.wave_timeout + soak + policy.reconnect * 3;
     milliseconds(policy.pause_limit)
-        + u64::from(policy.waves.count()) * (milliseconds(wave) + 2 * MINUTE)
+        + u64::from(policy.waves.count()) * (milliseconds(wave) + 2 * MINUTE + closed)
 }
 
 /// The state in which a change is judged.
@@ -151,7 +153,7 @@ impl Case<'_> {
         let selector = policy.waves.selector(wave).ok_or("there is no such wave")?;
         let counting = sizes::number(self.hosts, |host| sizes::counts(host, policy));
         require(wave == self.rollout.wave + 1, "the wave is not the next one")?;
-        let absent = sizes::absent(self.hosts, policy);
+        let absent = sizes::absent(self.hosts, policy, |_| true);
         require(absent <= sizes::limit(policy.max_absent, counting), "too many are absent")?;
         let failures = sizes::failures(self.hosts);
         let allowed = sizes::limit(policy.max_failed, counting).max(failures);
@@ -186,12 +188,22 @@ impl Case<'_> {
         let is_over_pause =
             is_paused && paused.unsigned_abs() >= policy.pause_limit && paused.is_positive();
         let counting = sizes::number(self.hosts, |host| sizes::counts(host, policy));
+        let absent = |away: Duration| {
+            let is_counted = |host: &Host| {
+                let is_long = |since| self.now().duration_since(since).unsigned_abs() >= away;
+                host.away_since.is_some_and(is_long)
+            };
+            sizes::absent(self.hosts, policy, is_counted)
+                > sizes::limit(policy.max_absent, counting)
+        };
+        let has_waited =
+            self.rollout.waiting_since.is_some_and(|it| it + policy.reconnect <= self.now());
         let is_right = sizes::failures(self.hosts) > self.rollout.budget
             || is_over_pause
             || is_running && !self.is_pending() && self.lacks_good()
             || is_running && self.good(|_| true) == 0
-            || is_running
-                && sizes::absent(self.hosts, policy) > sizes::limit(policy.max_absent, counting);
+            || is_running && has_waited && absent(Duration::ZERO)
+            || is_running && absent(policy.reconnect);
         require(is_right, "halts without a reason")
     }
 
@@ -202,7 +214,16 @@ impl Case<'_> {
     fn fails(&self, host: &Host, failure: &Failure) -> Verdict {
         let policy = &self.rollout.policy;
         let member = member(host).ok_or("is not a member")?;
-        let is_over = |since: jiff::Timestamp, time: Duration| since + time <= self.now();
+        let window = self.judge.window.filter(|_| host.windows.is_some());
+        let window = window.filter(|_| member.result.is_none());
+        let is_over = |since: jiff::Timestamp, time: Duration| match window {
+            None => since + time <= self.now(),
+            Some(window) => {
+                let since = since.max(member.offered).duration_since(timestamp(0)).as_millis();
+                let since = u64::try_from(since).unwrap();
+                window.open_between(since, self.clock) >= milliseconds(time)
+            }
+        };
         let is_right = match failure {
             Failure::Reported(_) | Failure::TurnedUnhealthy(_) => {
                 return require(

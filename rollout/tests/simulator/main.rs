@@ -15,6 +15,7 @@
 #![allow(clippy::print_stdout, reason = "seeds, counts and the log of a fleet that fails")]
 
 mod agent;
+mod daily_window;
 mod dice;
 mod events;
 mod judge;

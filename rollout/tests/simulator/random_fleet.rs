@@ -69,6 +69,7 @@ pub fn host(dice: &mut Dice, id: i64, kind: Kind, is_calm: bool) -> Host {
         duplicate: !is_calm && dice.per_cent(1),
         held: !is_calm && dice.per_cent(2),
         unknown: kind.is_unknown(),
+        windows: None,
         member: None,
     }
 }

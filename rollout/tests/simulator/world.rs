@@ -6,6 +6,7 @@ use deploy_rollout::{Host, Rollout, Standing, Status, shows_target};
 use jiff::Timestamp;
 
 use crate::agent::{Agent, Kind, MINUTE, SECOND};
+use crate::daily_window::DailyWindow;
 use crate::dice::Dice;
 use crate::events::{Deed, Event, Queue};
 use crate::judge::Judge;
@@ -27,6 +28,8 @@ pub struct World {
     pub log: Vec<String>,
     /// Whether every agent is fine and no operator interferes. Then the rollout has to succeed.
     pub is_calm: bool,
+    /// The maintenance window of the group `web`.
+    pub window: Option<DailyWindow>,
     /// Whether the registry runs, and whether its driver does.
     pub is_up: bool,
     pub is_driven: bool,
@@ -38,8 +41,11 @@ pub struct World {
     last_id: i64,
 }
 
+/// The beginning of each simulation, in milliseconds of Unix time.
+pub const START: u64 = 1_795_000_000_000;
+
 pub fn timestamp(clock: u64) -> Timestamp {
-    Timestamp::from_millisecond(1_795_000_000_000 + i64::try_from(clock).unwrap()).unwrap()
+    Timestamp::from_millisecond(i64::try_from(START + clock).unwrap()).unwrap()
 }
 
 impl World {
@@ -49,17 +55,19 @@ impl World {
         let policy = random_fleet::policy(&mut dice, is_calm);
         let rollout = Rollout::new(policy, timestamp(0));
         let kills = if dice.per_cent(60) { dice.below(12) } else { 0 };
+        let window = dice.per_cent(10).then(|| DailyWindow::random(&mut dice));
         let operations = if is_calm || dice.per_cent(40) { 0 } else { dice.between(1, 8) };
         let mut world = Self {
             dice,
             clock: 0,
-            judge: Judge::new(&rollout),
+            judge: Judge::new(&rollout, window),
             rollout,
             hosts: Vec::new(),
             agents: BTreeMap::new(),
             queue: Queue::default(),
             log: Vec::new(),
             is_calm,
+            window,
             is_up: true,
             is_driven: true,
             look: 0,
@@ -67,7 +75,9 @@ impl World {
             operations,
             last_id: 0,
         };
-        for _ in 0..random_fleet::size(&mut world.dice) {
+        let size = random_fleet::size(&mut world.dice);
+        // A fleet with windows takes days, which is too many events for a large one.
+        for _ in 0..(if window.is_some() { size.min(30) } else { size }) {
             world.add_host();
         }
         world.queue.push(0, Event::Look(0));
@@ -119,8 +129,13 @@ impl World {
         self.last_id += 1;
         let id = self.last_id;
         let most = u64::try_from(self.rollout.policy.wave_timeout.as_millis()).unwrap() - SECOND;
-        let kind = Kind::random(&mut self.dice, self.is_calm, most);
+        let kind = match (Kind::random(&mut self.dice, self.is_calm, most), self.window) {
+            // For the same reason, hosts do not flap for days.
+            (Kind::Flapping(..), Some(_)) => Kind::Silent,
+            (kind, _) => kind,
+        };
         let mut host = random_fleet::host(&mut self.dice, id, kind, self.is_calm);
+        host.windows = self.window.filter(|_| host.group == "web").map(DailyWindow::windows);
         let online = kind != Kind::Dead;
         if !online {
             let since = self.clock.saturating_sub(self.dice.below(2) * 10 * MINUTE);
@@ -277,8 +292,10 @@ impl World {
             agent.shown = wanted;
             agent.offer += 1;
             if wanted {
+                let window = self.window.filter(|_| host.windows.is_some());
+                let start = window.map_or(self.clock, |window| window.open_at(self.clock));
                 for (after, deed) in agent.kind.deeds() {
-                    self.queue.push(self.clock + after, Event::Deed(host.id, agent.offer, deed));
+                    self.queue.push(start + after, Event::Deed(host.id, agent.offer, deed));
                 }
             } else {
                 agent.standing = Standing::Base;

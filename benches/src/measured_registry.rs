@@ -44,6 +44,7 @@ impl Registry {
             user: user.to_owned(),
             keys: Keys::File(key.clone()),
             host: HostKey::Fingerprint(self.fingerprint.clone()),
+            declared: None,
             timeout: Duration::from_secs(60),
         };
         Client::connect(&connect).await

@@ -38,6 +38,7 @@ impl Caller {
             command: command.to_string(),
             now: Timestamp::now(),
             overrides: command.overrides(),
+            rolling: command.rolling().cloned().unwrap_or_default(),
         }
     }
 }

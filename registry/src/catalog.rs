@@ -14,6 +14,7 @@
 //!            bulk_load                                      the catalogue of a Go registry
 //!            changes                                        notifies tasks that wait for a change
 //! fleet/     hosts, reports of agents, events               see fleet.rs
+//! rollouts/  changes that reach the hosts in waves          see rollouts.rs
 //! ```
 
 mod audit;
@@ -37,6 +38,7 @@ mod pins;
 mod references;
 mod replacing;
 mod retention;
+pub mod rollouts;
 mod thinning;
 mod uses;
 mod versions;
@@ -209,6 +211,7 @@ mod tests {
             command: "test".into(),
             now: Timestamp::now(),
             overrides: false,
+            rolling: deploy_wire::command::Rolling::default(),
         }
     }
 

@@ -8,13 +8,15 @@ mod gc_answer;
 mod image_import;
 mod image_verbs;
 mod print;
+mod rollout_text;
+mod rollout_verbs;
 mod table;
 mod upkeep;
 
 use std::sync::Arc;
 
 use deploy_store::{ComponentName, ConfigurationName, Layer, Meter};
-use deploy_wire::command::{self, ChangeOptions, Command, Refusal};
+use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 
 pub use self::exit_codes::session_code;
@@ -186,6 +188,9 @@ async fn execute(
         | Command::Retry { .. }
         | Command::Freeze { .. }
         | Command::Metrics { .. } => fleet_verbs::execute(registry, command, change, meter).await,
+        Command::Rollout(action) => {
+            rollout_verbs::execute(registry, caller, action, change, meter).await
+        }
         Command::AddVersion { .. }
         | Command::DeleteVersion { .. }
         | Command::DeleteComponent { .. }
@@ -293,13 +298,13 @@ async fn change_configurations(
             registry.check_here(layers).await?;
             let before = catalog.add_configuration(name, layers, replace, change).await?;
             let hint = before.map(|number| back_to(caller.client, name, number));
-            (name, *options, hint.unwrap_or_default())
+            (name, options, hint.unwrap_or_default())
         }
         Command::ChangeConfiguration { name, changes, if_hash, options } => {
             registry.check_here(changes).await?;
             let if_hash = if_hash.clone();
             let replaced = catalog.change_configuration(name, changes, if_hash, change).await?;
-            (name, *options, roll_back_hint(caller, name.as_str(), &replaced))
+            (name, options, roll_back_hint(caller, name.as_str(), &replaced))
         }
         Command::BumpConfiguration { name, components, if_hash, options } => {
             let if_hash = if_hash.clone();
@@ -308,7 +313,7 @@ async fn change_configurations(
                 || up_to_date(caller, name),
                 |replaced| roll_back_hint(caller, name.as_str(), &replaced),
             );
-            (name, *options, said)
+            (name, options, said)
         }
         Command::DeleteConfiguration { name, force, overrides: _ } => {
             if !force {
@@ -316,16 +321,20 @@ async fn change_configurations(
                 return Err(Refusal::new(exit::FAILED, text));
             }
             catalog.delete_configuration(name, change).await?;
-            (name, ChangeOptions::default(), String::new())
+            return Ok(Done::from(String::new()));
         }
         Command::Rollback { name, to, options } => {
             let done = catalog.roll_back(name, *to, change).await?;
             let (layers, reordered) = state_diff::layers(&done.from, &done.to);
             let number = done.number;
             let text = format!("configuration \"{name}\" is as in state {number} again\n");
-            (name, *options, text + &upkeep::layers_text(&layers, reordered))
+            (name, options, text + &upkeep::layers_text(&layers, reordered))
         }
         _ => unreachable!("`execute` runs the other verbs"),
+    };
+    let said = match rollout_verbs::started(registry, name, change).await? {
+        Some(status) => rollout_text::started(&status, caller.client),
+        None => said,
     };
     fleet_verbs::after_change(registry, name, options, said, meter).await
 }

@@ -5,6 +5,7 @@
 //! presence       who is connected               report_queue   reports, many in one transaction
 //! offer_cache    offers, made once for all      polls          agents that only poll
 //! convergence    decides what `wait` answers    metrics        counters and histograms
+//! open_rollouts  what rollouts show to whom     rollout_hosts  the hosts as a rollout sees them
 //! ```
 //!
 //! These modules do not depend on ssh. The module `ssh` passes the lines on, and `console` runs the
@@ -14,9 +15,11 @@ pub mod convergence;
 pub mod hub;
 pub mod metrics;
 mod offer_cache;
+pub mod open_rollouts;
 pub mod polls;
 pub mod presence;
 mod report_queue;
+pub mod rollout_hosts;
 pub mod watch_session;
 
 pub use hub::Fleet;

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use deploy_store::disk::{Dir, Lock};
 use deploy_store::{Blobs, Digest, Meter, Size};
+use deploy_wire::command::Rolling;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -173,6 +174,7 @@ pub async fn take_over(
         command: "import-state".to_owned(),
         now,
         overrides: false,
+        rolling: Rolling::default(),
     };
     // The import moves damaged files before it writes its note. If the import is interrupted, the
     // next import finds these files missing, which is correct.

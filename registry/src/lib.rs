@@ -13,6 +13,7 @@ pub mod janitor;
 #[allow(clippy::module_inception)]
 pub mod registry;
 mod reserve;
+pub mod rollout_driver;
 pub mod ssh;
 pub mod stdin;
 pub mod uploads;

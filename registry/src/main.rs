@@ -21,7 +21,7 @@ use deploy_registry::catalog::Catalog;
 use deploy_registry::error::Error;
 use deploy_registry::registry::{OpenError, Registry, Settings};
 use deploy_registry::ssh::{self, Keyring, Server};
-use deploy_registry::{event_program, go_import, janitor};
+use deploy_registry::{event_program, go_import, janitor, rollout_driver};
 use deploy_wire::{exit, flags};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -298,6 +298,7 @@ async fn serve(flags: &Flags) -> Result<()> {
     tracing::info!("listening on {}", listener.local_addr()?);
     let background = [
         tokio::spawn(janitor::run(Arc::clone(&registry))),
+        tokio::spawn(rollout_driver::run(Arc::clone(&registry))),
         tokio::spawn(verify(Arc::clone(&registry), flags.verify_rate)),
         tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
         tokio::spawn(keep_watch(registry.catalog.clone())),

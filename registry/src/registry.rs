@@ -192,7 +192,7 @@ impl Registry {
         let blobs = Arc::new(blobs);
         let fleet = Arc::new(Fleet::open(&catalog).await?);
         reserve::make(&top, &blobs);
-        Ok(Self {
+        let registry = Self {
             uploads: UploadRoom::new(Arc::clone(&blobs), settings.upload_limits()),
             blobs,
             catalog,
@@ -214,7 +214,10 @@ impl Registry {
             imported,
             _state_db: state_db,
             _lock: lock,
-        })
+        };
+        // Before the first agent connects: a host of an open wave must not be shown the base.
+        registry.load_rollouts().await?;
+        Ok(registry)
     }
 
     /// The blobs.

@@ -78,6 +78,7 @@ fn change() -> Change {
         command: "test".into(),
         now: Timestamp::now(),
         overrides: false,
+        rolling: deploy_wire::command::Rolling::default(),
     }
 }
 

@@ -26,6 +26,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::exit;
+use crate::fleet::HostName;
 pub use error::ClientError;
 use host::HostCheck;
 pub use host::HostKey;
@@ -51,6 +52,8 @@ pub struct Connect {
     pub keys: Keys,
     /// How to identify the server.
     pub host: HostKey,
+    /// The host that the client declares as its own before it reads over sftp, if any.
+    pub declared: Option<HostName>,
     /// Maximum time for connecting and logging in.
     pub timeout: Duration,
 }
@@ -70,6 +73,7 @@ pub struct Exec {
 pub struct Client {
     handle: Handle<HostCheck>,
     sftp: OnceCell<Sftp>,
+    declared: Option<HostName>,
 }
 
 impl std::fmt::Debug for Client {
@@ -91,7 +95,7 @@ impl Client {
             let config = Arc::new(config(&check));
             let mut handle = russh::client::connect_stream(config, socket, check).await?;
             keys::log_in(&mut handle, &connect.user, &connect.keys, key).await?;
-            Ok(Self { handle, sftp: OnceCell::new() })
+            Ok(Self { handle, sftp: OnceCell::new(), declared: connect.declared.clone() })
         };
         tokio::time::timeout(connect.timeout, work).await.unwrap_or_else(|_| {
             Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
@@ -177,6 +181,10 @@ impl Client {
 
     async fn open_sftp(&self) -> Result<Sftp, ClientError> {
         let mut channel = self.handle.channel_open_session().await?;
+        if let Some(host) = &self.declared {
+            // A registry that does not know this variable ignores it.
+            channel.set_env(false, crate::HOST, host.as_str()).await?;
+        }
         channel.request_subsystem(true, "sftp").await?;
         loop {
             match channel.wait().await {

@@ -8,6 +8,7 @@ mod hash;
 mod line;
 mod parse;
 mod refusal;
+mod rollout_rules;
 mod service_command;
 mod share;
 mod verb;
@@ -20,16 +21,18 @@ use deploy_store::{ComponentName, ConfigurationName, VersionName};
 
 use crate::fleet::{HostName, Label, Phase};
 
-pub use change_options::{ChangeOptions, DEFAULT_WAIT};
+pub use change_options::{ChangeOptions, DEFAULT_WAIT, Rolling};
 pub use hash::Hash;
 pub use parse::{parse, read_flags};
 pub use refusal::Refusal;
+pub use rollout_rules::RolloutRules;
 pub use service_command::ServiceCommand;
 pub use share::Share;
 pub use verb::{Flag, INPUT, Takes, Verb, closest, component, listing_of, switch, text, version};
 pub use verbs::audit::Since;
 pub use verbs::host::HostAction;
 pub use verbs::import::Import;
+pub use verbs::rollout::RolloutAction;
 pub use verbs::wait::Wait;
 pub use verbs::{VERBS, find, listing};
 pub use words::{MAX_LINE, quote, quote_always, split};
@@ -332,6 +335,8 @@ pub enum Command {
         /// How long the configuration stays frozen, and why; `None` ends the freeze.
         until: Option<(Duration, String)>,
     },
+    /// `rollout`
+    Rollout(RolloutAction),
     /// `metrics`
     Metrics {},
 }
@@ -409,6 +414,23 @@ mod tests {
             "changeconf -name p -component a -version 2 -wait -timeout 90s",
             "rollback -name p -override -wait -timeout=1m",
             "delconf -name p -force -override",
+            "bumpconf -name p -component a -waves canary,2,10%,100% -soak 5m -max-failed 2",
+            "changeconf -name p -component a -version 2 -policy careful -supersede",
+            "rollback -name p -at-once",
+            "rollout start -name p -layer a:2 -waves @web-01+web-02,100% -max-absent 10% -n -json",
+            "rollout start -name p -layer a:2 -lost-after 5m -wave-timeout 1h -allow-unknown -wait",
+            "rollout status p -number 7 -json",
+            "rollout list -limit 3",
+            "rollout pause p -m 'look first'",
+            "rollout resume -name p -max-failed 3",
+            "rollout abort -name p",
+            "rollout skip-soak p",
+            "rollout mark web-01 failed -name p",
+            "rollout policy set careful -waves 1,100% -soak 10m",
+            "rollout policy list",
+            "rollout policy use careful -name p",
+            "rollout policy use -name p",
+            "rollout policy delete careful",
             "fleet -name p -group canary -phase rolled_back -behind -after web-01 -limit 5 -json",
             "why -host web-01 -name p -json",
             "wait -name p -state 15 -timeout 10m -min 98% -group canary -json -q",

@@ -13,6 +13,7 @@ use crate::agent::{Agent, Spares};
 use crate::fetch::registry_session::Session;
 use crate::fetch::throttle::Throttle;
 use crate::flags::{Flags, MAX_BLOB, owner_flag};
+use crate::fleet::identity;
 use crate::fleet::offers::Offers;
 use crate::fleet::reporter::{About, Reports};
 use crate::health::gate::Gate;
@@ -144,6 +145,7 @@ pub(super) fn session(flags: &Flags) -> Session {
         user: USER.to_owned(),
         keys: Keys::File(flags.key.clone()),
         host: HostKey::Fingerprint(flags.fp.clone()),
+        declared: (!flags.no_watch).then(|| identity::host(flags.host.as_ref())),
         timeout: CONNECT_TIMEOUT,
     })
 }

@@ -25,9 +25,7 @@ impl Identity {
     /// The identity of the agent of the directory `dir`. If `host` is `None`, the host gets the
     /// machine's name.
     pub fn of(host: Option<&HostName>, dir: &Path) -> Result<Self> {
-        let machine = || usable(&rustix::system::uname().nodename().to_string_lossy());
-        let host = host.cloned().unwrap_or_else(machine);
-        Ok(Self { host, instance: instance::get(dir)? })
+        Ok(Self { host: self::host(host), instance: instance::get(dir)? })
     }
 
     /// The command that watches the configuration `name`.
@@ -35,6 +33,12 @@ impl Identity {
         let Self { host, instance } = self.clone();
         ServiceCommand::Watch { name: name.clone(), host, instance }.to_line()
     }
+}
+
+/// The name of the host: the given one, or the machine's name.
+pub fn host(given: Option<&HostName>) -> HostName {
+    let machine = || usable(&rustix::system::uname().nodename().to_string_lossy());
+    given.cloned().unwrap_or_else(machine)
 }
 
 /// Makes a host name from the machine's name. Each character that is not allowed becomes `-`.

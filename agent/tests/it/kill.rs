@@ -95,6 +95,7 @@ impl World {
             user: "operator".to_owned(),
             keys: Keys::File(self.dir.join("operator")),
             host: HostKey::Fingerprint(self.fingerprint.clone()),
+            declared: None,
             timeout: Duration::from_secs(10),
         }
     }

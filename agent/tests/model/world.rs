@@ -234,6 +234,7 @@ impl World {
                 user: "op".to_owned(),
                 keys: Keys::File(self.bench.path("op")),
                 host: HostKey::Fingerprint(registry.fingerprint.clone()),
+                declared: None,
                 timeout: Duration::from_secs(30),
             };
             self.client = Some(self.runtime.block_on(Client::connect(&connect)).unwrap());

@@ -1,6 +1,7 @@
 //! The audit trail. A change and its entry are written in one transaction. Refused changes have an
 //! entry, too.
 
+use deploy_wire::command::Rolling;
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
@@ -22,6 +23,8 @@ pub struct Change {
     pub now: Timestamp,
     /// Whether the change may also change frozen configurations.
     pub overrides: bool,
+    /// How a change of a configuration reaches the hosts.
+    pub rolling: Rolling,
 }
 
 /// One entry of the trail.
@@ -82,7 +85,15 @@ impl Catalog {
         .await?;
         let entry = |(number, time, user, key, address, command, code, why): Row| {
             let now = timestamp(time);
-            let change = Change { user, key, address, command, now, overrides: false };
+            let change = Change {
+                user,
+                key,
+                address,
+                command,
+                now,
+                overrides: false,
+                rolling: Rolling::default(),
+            };
             let code = u8::try_from(code).unwrap_or(u8::MAX);
             Audited { number: number.cast_unsigned(), change, code, why }
         };
@@ -90,7 +101,7 @@ impl Catalog {
     }
 }
 
-async fn record(
+pub(super) async fn record(
     transaction: &mut Transaction<'_, Sqlite>,
     change: &Change,
     code: u8,

@@ -22,7 +22,10 @@ pub struct Announced {
 
 /// The configurations that tasks wait for, each with the channel that announces its changes.
 #[derive(Debug, Default)]
-pub struct Changes(Mutex<HashMap<ConfigurationName, watch::Sender<Announced>>>);
+pub struct Changes {
+    configurations: Mutex<HashMap<ConfigurationName, watch::Sender<Announced>>>,
+    rollouts: watch::Sender<u64>,
+}
 
 impl Changes {
     /// A receiver for the changes of a configuration. The configuration need not exist.
@@ -46,8 +49,18 @@ impl Changes {
         sender.send_modify(|last| *last = Announced { count: last.count + 1, at });
     }
 
+    /// A receiver whose value changes with every change of a rollout.
+    pub fn rollouts(&self) -> watch::Receiver<u64> {
+        self.rollouts.subscribe()
+    }
+
+    /// Announces that a change of a rollout is on the disk.
+    pub fn announce_rollouts(&self) {
+        self.rollouts.send_modify(|count| *count += 1);
+    }
+
     fn all(&self) -> MutexGuard<'_, HashMap<ConfigurationName, watch::Sender<Announced>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.configurations.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

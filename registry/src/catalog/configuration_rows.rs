@@ -9,6 +9,8 @@ use super::audit::Change;
 use super::counters::count;
 use super::fleet::events::{self, Kind};
 use super::fleet::{freezes, running};
+use super::rollouts;
+use super::rollouts::staging::{self, Proposal};
 use super::uses::{self, Candidate};
 use super::versions::{Row, layer};
 use super::write_tx::WriteTx;
@@ -33,11 +35,13 @@ pub struct State {
     pub lost: bool,
     /// The number of the restored state, if a rollback made this state.
     pub back_to: Option<u64>,
+    /// Whether the state was only the target of a rollout, and never current.
+    pub proposed: bool,
 }
 
-/// The columns of a state: number, hash, time, who, command, lost, and the number of the restored
-/// state.
-type StateRow = (i64, String, i64, String, String, bool, Option<i64>);
+/// The columns of a state: number, hash, time, who, command, lost, the number of the restored
+/// state, and whether the state is proposed.
+type StateRow = (i64, String, i64, String, String, bool, Option<i64>, bool);
 
 /// The number of the configuration's current state, if the configuration exists.
 pub(super) async fn find_current(
@@ -161,7 +165,7 @@ pub(super) async fn states(
 ) -> Result<Vec<State>> {
     let current = require_current(transaction, name).await?;
     let rows: Vec<StateRow> = sqlx::query_as(
-        "SELECT number, hash, modified, who, command, lost, back_to FROM states \
+        "SELECT number, hash, modified, who, command, lost, back_to, proposed FROM states \
          WHERE history = (SELECT history FROM configurations WHERE name = $1) AND number < $2 \
          ORDER BY number DESC LIMIT $3",
     )
@@ -170,7 +174,7 @@ pub(super) async fn states(
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
     .fetch_all(&mut **transaction)
     .await?;
-    let state = |(number, hash, modified, who, command, lost, back_to): StateRow| {
+    let state = |(number, hash, modified, who, command, lost, back_to, proposed): StateRow| {
         let number = number.cast_unsigned();
         let back_to = back_to.map(i64::cast_unsigned);
         Ok(State {
@@ -182,12 +186,14 @@ pub(super) async fn states(
             current: number == current,
             lost,
             back_to,
+            proposed,
         })
     };
     rows.into_iter().map(state).collect()
 }
 
-/// Saves `layers` as the new current state, and returns the state's number and id.
+/// Saves `layers` as a new state, and returns the state's number and id. The state becomes current,
+/// unless a rollout brings it to the hosts first.
 pub(super) async fn save(
     transaction: &mut WriteTx,
     name: &ConfigurationName,
@@ -197,7 +203,7 @@ pub(super) async fn save(
     if !change.overrides {
         freezes::check(transaction, name, change.now).await?;
     }
-    transaction.changes(name);
+    staging::make_way(transaction, name, change).await?;
     let configuration = Configuration::new(name.clone(), layers, change.now)?;
     let history = match find_history(transaction, name).await? {
         Some(history) => history,
@@ -209,17 +215,8 @@ pub(super) async fn save(
         .await?;
     let number = last.unwrap_or(0) + 1;
     let revision = count(transaction, "revision", 1).await?;
-    sqlx::query(
-        "INSERT INTO configurations (name, current, history, revision) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (name) DO UPDATE SET current = $2, revision = $4",
-    )
-    .bind(name.as_str())
-    .bind(number)
-    .bind(history)
-    .bind(revision)
-    .execute(&mut ***transaction)
-    .await?;
-    let hash = configuration.id().to_string();
+    let id = configuration.id();
+    let hash = id.to_string();
     sqlx::query(
         "INSERT INTO states (history, number, hash, modified, who, command) \
          VALUES ($1, $2, $3, $4, $5, $6)",
@@ -233,11 +230,26 @@ pub(super) async fn save(
     .execute(&mut ***transaction)
     .await?;
     put_layers(transaction, history, number, configuration.layers()).await?;
-    uses::add(transaction, history, &Candidate { number, hash, lost: false }).await?;
     count(transaction, "states", 1).await?;
-    let message = format!("state {number}, {}", configuration.id());
+    let proposal = Proposal { name, history, number, id, revision };
+    if staging::start(transaction, &proposal, change).await? {
+        return Ok((number.cast_unsigned(), id));
+    }
+    transaction.changes(name);
+    sqlx::query(
+        "INSERT INTO configurations (name, current, history, revision) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (name) DO UPDATE SET current = $2, revision = $4",
+    )
+    .bind(name.as_str())
+    .bind(number)
+    .bind(history)
+    .bind(revision)
+    .execute(&mut ***transaction)
+    .await?;
+    uses::add(transaction, history, &Candidate { number, hash, lost: false }).await?;
+    let message = format!("state {number}, {id}");
     events::add(transaction, change.now, Kind::Changed, name.as_str(), "", &message).await?;
-    Ok((number.cast_unsigned(), configuration.id()))
+    Ok((number.cast_unsigned(), id))
 }
 
 /// Deletes a configuration. The rows of its history stay until gc removes them.
@@ -251,6 +263,7 @@ pub(super) async fn delete(
         freezes::check(transaction, name, change.now).await?;
     }
     transaction.changes(name);
+    rollouts::forget(transaction, name, change).await?;
     running::forget(transaction, name, history).await?;
     events::add(transaction, change.now, Kind::Deleted, name.as_str(), "", "").await?;
     uses::delete(transaction, history).await?;

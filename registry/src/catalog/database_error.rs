@@ -16,7 +16,7 @@ impl From<sqlx::Error> for Error {
 }
 
 /// The error for a row with an invalid value.
-pub(super) fn bad_row(err: &deploy_store::Error) -> Error {
+pub(super) fn bad_row(err: &impl std::fmt::Display) -> Error {
     Error::Damaged(format!("catalogue: {err}"))
 }
 

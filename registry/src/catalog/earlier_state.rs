@@ -117,7 +117,9 @@ pub(super) async fn find_before(
 /// them wrong. `is_whole` means that `states` is the whole history.
 fn before(states: &[State], is_whole: bool) -> Before {
     let Some(now) = states.iter().find(|state| state.current) else { return Before::None };
-    let numbered: BTreeMap<u64, &State> = states.iter().map(|it| (it.number, it)).collect();
+    // A proposed state was never current.
+    let was_current = states.iter().filter(|state| !state.proposed);
+    let numbered: BTreeMap<u64, &State> = was_current.map(|it| (it.number, it)).collect();
     let oldest = states.last().map_or(0, |state| state.number);
     let is_older = |number: u64| !is_whole && number < oldest;
     let earlier = |than: u64| numbered.range(..than).next_back().map(|(_, state)| *state);
@@ -209,8 +211,10 @@ mod tests {
             }
             let (who, command) = (String::new(), String::new());
             let (modified, lost) = (Timestamp::UNIX_EPOCH, word == "lost");
+            let proposed = word == "proposed";
+            let current = !proposed;
             let state =
-                State { number, hash, modified, who, command, current: true, lost, back_to };
+                State { number, hash, modified, who, command, current, lost, back_to, proposed };
             states.insert(0, state);
         }
         states

@@ -11,7 +11,7 @@
 pub(in crate::catalog) mod agents;
 pub(in crate::catalog) mod attempts;
 pub(in crate::catalog) mod events;
-mod fleet_snapshot;
+pub(in crate::catalog) mod fleet_snapshot;
 pub(in crate::catalog) mod freezes;
 pub(in crate::catalog) mod hosts;
 mod offered;

@@ -8,7 +8,7 @@ use sqlx::migrate::{Migration, MigrationType, Migrator};
 
 /// Number, name and statements of each step. A database records the number, name and checksum of
 /// every step that was applied to it. So a published step never changes.
-const STEPS: [(i64, &str, &str); 7] = [
+const STEPS: [(i64, &str, &str); 8] = [
     (1, "catalogue", include_str!("../../migrations/0001_catalogue.sql")),
     (2, "keeping", include_str!("../../migrations/0002_keeping.sql")),
     (4, "lost", include_str!("../../migrations/0004_lost.sql")),
@@ -16,6 +16,7 @@ const STEPS: [(i64, &str, &str); 7] = [
     (6, "rollbacks", include_str!("../../migrations/0006_rollbacks.sql")),
     (7, "histories", include_str!("../../migrations/0007_histories.sql")),
     (8, "fleet", include_str!("../../migrations/0008_fleet.sql")),
+    (9, "rollouts", include_str!("../../migrations/0009_rollouts.sql")),
 ];
 
 /// Brings a database from any earlier version to this one, and refuses a database of a later

@@ -25,7 +25,7 @@ pub(super) struct Candidate {
     pub(super) number: i64,
     /// Digest over the state's layers.
     pub(super) hash: String,
-    /// Whether the state was imported without the files of its layers.
+    /// Whether the state was imported without the files of its layers, or was never current.
     pub(super) lost: bool,
 }
 
@@ -154,7 +154,7 @@ async fn differs(transaction: &mut Transaction<'_, Sqlite>, history: i64) -> Res
 /// Updates the table after the state `added` became the current state of a history.
 pub(super) async fn add(transaction: &mut WriteTx, history: i64, added: &Candidate) -> Result<()> {
     let rows: Vec<(i64, String, bool)> = sqlx::query_as(
-        "SELECT n.number, s.hash, s.lost \
+        "SELECT n.number, s.hash, s.lost OR s.proposed \
          FROM (SELECT DISTINCT number FROM uses WHERE history = $1) AS n \
          JOIN states s ON s.history = $1 AND s.number = n.number ORDER BY n.number DESC",
     )
@@ -253,7 +253,7 @@ async fn kept(
     let (mut kept, mut before) = (BTreeSet::new(), i64::MAX);
     loop {
         let rows: Vec<(i64, String, bool)> = sqlx::query_as(
-            "SELECT number, hash, lost FROM states WHERE history = $1 AND number < $2 \
+            "SELECT number, hash, lost OR proposed FROM states WHERE history = $1 AND number < $2 \
              ORDER BY number DESC LIMIT $3",
         )
         .bind(history)

@@ -28,6 +28,8 @@ struct Changing {
     documents: Arc<DocumentCache>,
     changes: Arc<Changes>,
     names: Vec<ConfigurationName>,
+    /// The configurations whose rollouts the transaction changes.
+    rollouts: Vec<ConfigurationName>,
 }
 
 impl Drop for Changing {
@@ -46,7 +48,7 @@ impl WriteTx {
         changes: Arc<Changes>,
         keep_states: usize,
     ) -> Self {
-        let changing = Changing { documents, changes, names: Vec::new() };
+        let changing = Changing { documents, changes, names: Vec::new(), rollouts: Vec::new() };
         Self { transaction, changing, keep_states }
     }
 
@@ -56,6 +58,11 @@ impl WriteTx {
         self.changing.names.push(name.clone());
     }
 
+    /// Announces that the transaction changes the rollout of the configuration `name`.
+    pub(super) fn moves_rollout(&mut self, name: &ConfigurationName) {
+        self.changing.rollouts.push(name.clone());
+    }
+
     /// Commits, even if the caller stops waiting. After the commit, the cache keeps documents of
     /// the changed configurations again.
     pub(super) async fn commit(self) -> Result<()> {
@@ -63,8 +70,12 @@ impl WriteTx {
         let committed = tokio::spawn(async move {
             let committed = transaction.commit().await;
             let (changes, names) = (Arc::clone(&changing.changes), changing.names.clone());
+            let rollouts = changing.rollouts.clone();
             drop(changing);
             if committed.is_ok() {
+                if !rollouts.is_empty() {
+                    changes.announce_rollouts();
+                }
                 for name in &names {
                     changes.announce(name);
                 }

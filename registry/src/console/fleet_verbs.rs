@@ -113,19 +113,30 @@ fn ended(name: &ConfigurationName, waited: &Waited, json: bool) -> Result<Done, 
     if code == exit::OK { Ok(Done::from(said + "\n")) } else { Err(Refusal::new(code, said)) }
 }
 
+/// The number of the state that the hosts are to get: the target of a rollout, or the current
+/// state.
+async fn newest_state(registry: &Registry, name: &ConfigurationName) -> Result<u64, Error> {
+    let rollout = registry.catalog.rollout(name, None).await?;
+    if let Some(view) = rollout.filter(|view| view.row.ended.is_none()) {
+        return Ok(view.row.target);
+    }
+    let current = registry.catalog.current_state(name).await?;
+    let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
+    let (state, ..) = current.ok_or_else(none)?;
+    Ok(state)
+}
+
 /// If `options` has the flag `-wait`, waits until the hosts have deployed the change that was just
 /// made. `said` is the text with which the registry answers the change.
 pub async fn after_change(
     registry: &Registry,
     name: &ConfigurationName,
-    options: ChangeOptions,
+    options: &ChangeOptions,
     said: String,
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
     let Some(timeout) = options.wait else { return Ok(Done::from(said)) };
-    let current = registry.catalog.current_state(name).await?;
-    let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
-    let (state, ..) = current.ok_or_else(none)?;
+    let state = newest_state(registry, name).await?;
     let wait = Wait {
         name: name.clone(),
         state: Some(state),

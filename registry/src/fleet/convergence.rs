@@ -79,22 +79,27 @@ pub fn is_failed(standing: &Standing, goal: &Goal) -> bool {
 
 /// Counts the hosts that have confirmed the goal, have failed, are absent, or are held.
 pub fn tally(hosts: impl IntoIterator<Item = Standing>, goal: &Goal) -> Tally {
+    tally_each(hosts.into_iter().map(|host| (host, *goal)), goal.min)
+}
+
+/// Like [`tally`], for hosts with different goals, of which the share `min` has to confirm.
+pub fn tally_each(hosts: impl IntoIterator<Item = (Standing, Goal)>, min: Share) -> Tally {
     let mut tally = Tally::default();
-    for host in hosts {
+    for (host, goal) in hosts {
         if host.held {
             tally.held += 1;
             continue;
         }
         tally.hosts += 1;
-        if is_done(&host, goal) {
+        if is_done(&host, &goal) {
             tally.done += 1;
-        } else if is_failed(&host, goal) {
+        } else if is_failed(&host, &goal) {
             tally.failed += 1;
         } else if !host.connected {
             tally.absent += 1;
         }
     }
-    tally.needed = goal.min.of(tally.hosts);
+    tally.needed = min.of(tally.hosts);
     tally
 }
 

@@ -2,17 +2,21 @@
 
 use std::sync::Arc;
 
+use deploy_rollout::{Member, shows_target};
 use deploy_store::ConfigurationName;
-use deploy_wire::fleet::HostName;
+use deploy_wire::fleet::{HostName, Offer};
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::metrics::Metrics;
-use super::offer_cache::OfferCache;
+use super::offer_cache::{OfferCache, Prepared};
+use super::open_rollouts::{Changed, OpenRollout, OpenRollouts};
 use super::polls::Polls;
 use super::presence::{AgentId, Presence};
 use super::report_queue::ReportQueue;
 use crate::catalog::Catalog;
 use crate::catalog::fleet::{Applied, Sent};
+use crate::catalog::rollouts::{RolloutRow, RolloutView};
 use crate::error::{Error, Result};
 
 /// The fleet of a registry.
@@ -26,8 +30,12 @@ pub struct Fleet {
     /// Agents that only poll, and the states that the registry shows to them while their hosts are
     /// held.
     pub polls: Polls,
+    /// What active rollouts show to which hosts.
+    pub rollouts: OpenRollouts,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
+    /// When this registry started. Before, it saw no host.
+    pub started: Timestamp,
     written: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
 }
@@ -45,7 +53,9 @@ impl Fleet {
             reports,
             presence: Arc::default(),
             polls: Polls::default(),
+            rollouts: OpenRollouts::default(),
             metrics,
+            started: Timestamp::now(),
             written,
             stopped: watch::Sender::new(false),
         };
@@ -76,6 +86,45 @@ impl Fleet {
     /// Ends all running `wait` verbs, because the registry stops.
     pub fn stop(&self) {
         self.stopped.send_replace(true);
+    }
+
+    /// Shows the target of a rollout to its members, and signals those that see a change. Without a
+    /// rollout, all hosts see the current state. `changes` announces the changes of the
+    /// configuration since before `view` was read.
+    pub async fn show_rollout(
+        &self,
+        name: &ConfigurationName,
+        view: Option<&RolloutView>,
+        changes: Changed,
+    ) -> Result<()> {
+        let open = match view.filter(|view| !view.row.rollout.status.is_final()) {
+            Some(view) => Some(self.open_rollout(view, changes).await?),
+            None => None,
+        };
+        for host in self.rollouts.set(name, open) {
+            self.agent_changed(&host, name.as_str());
+        }
+        Ok(())
+    }
+
+    async fn open_rollout(&self, view: &RolloutView, changes: Changed) -> Result<OpenRollout> {
+        let RolloutRow { number, target, target_id, revision, .. } = view.row;
+        let before = self.rollouts.get(&view.row.configuration);
+        let offer = match before.filter(|before| before.number == number) {
+            Some(before) => Arc::clone(&before.offer),
+            None => {
+                let state = self.catalog.state(&view.row.configuration, target).await?;
+                let json = state.to_json();
+                Arc::new(Prepared::of(Offer::of(revision, target_id, &json)))
+            }
+        };
+        let shown = |(host, member): (&i64, &Member)| {
+            let host = view.fleet.hosts.get(host)?;
+            let is_shown = shows_target(&view.row.rollout, Some(member));
+            is_shown.then(|| (host.name.clone(), host.key.clone()))
+        };
+        let members = view.members.iter().filter_map(shown).collect();
+        Ok(OpenRollout { number, target, offer, members, changes })
     }
 
     /// Signals the watches of a host's agents that an operator changed the host.

@@ -18,12 +18,20 @@ use crate::error::Result;
 const MOST: usize = 2000;
 
 /// An offer, and its line.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Prepared {
     /// The offer.
     pub offer: Offer,
     /// The line for agents that are not held, have no retries and need not wait before they start.
     pub line: Bytes,
+}
+
+impl Prepared {
+    /// The offer with its line.
+    pub fn of(offer: Offer) -> Self {
+        let line = to_line(&ToAgent { offer: Some(offer.clone()), ..ToAgent::default() });
+        Self { offer, line: line.into() }
+    }
 }
 
 /// The number of changes at the time when an agent requested the line, and the line. Another task
@@ -48,8 +56,7 @@ impl OfferCache {
                 Some((revision, id, json)) => Offer::of(revision, id, &json),
                 None => Offer::default(),
             };
-            let line = to_line(&ToAgent { offer: Some(offer.clone()), ..ToAgent::default() });
-            Ok(Arc::new(Prepared { offer, line: line.into() }))
+            Ok(Arc::new(Prepared::of(offer)))
         });
         made.await.map(Arc::clone)
     }

@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use deploy_store::ConfigurationName;
+use deploy_wire::fleet::HostName;
+use deploy_wire::fleet::host_name::BadName;
 use jiff::Timestamp;
 
 /// Maximum number of agents that the registry remembers. If there are more, it forgets the agents
@@ -23,6 +25,13 @@ pub struct Poller {
     pub address: IpAddr,
 }
 
+/// The name of a host that is known only by its address.
+pub fn host_name(address: IpAddr) -> Result<HostName, BadName> {
+    let address = address.to_canonical();
+    let text = address.to_string().replace(':', "-");
+    if address.is_ipv6() { format!("ip6-{text}").parse() } else { text.parse() }
+}
+
 /// What the registry knows about agents that only poll.
 #[derive(Debug, Default)]
 pub struct Polls(Mutex<Known>);
@@ -32,6 +41,8 @@ struct Known {
     last: HashMap<Poller, Timestamp>,
     /// The number of the state to show to agents with this key and configuration.
     held: HashMap<(String, ConfigurationName), u64>,
+    /// The rollouts whose target an agent was shown.
+    fetched: HashMap<Poller, u64>,
 }
 
 impl Polls {
@@ -49,9 +60,26 @@ impl Polls {
             times.sort();
             let middle = times[times.len() / 2];
             known.last.retain(|_, time| *time > middle);
+            let Known { last, fetched, .. } = &mut *known;
+            fetched.retain(|poller, _| last.contains_key(poller));
         }
         known.last.insert(poller, now);
         held
+    }
+
+    /// Records that an agent was shown the target of the rollout `number`.
+    pub fn fetched(&self, poller: &Poller, number: u64) {
+        self.known().fetched.insert(poller.clone(), number);
+    }
+
+    /// Whether an agent was shown the target of the rollout `number`.
+    pub fn has_fetched(&self, poller: &Poller, number: u64) -> bool {
+        self.known().fetched.get(poller) == Some(&number)
+    }
+
+    /// The time of an agent's last poll.
+    pub fn last(&self, poller: &Poller) -> Option<Timestamp> {
+        self.known().last.get(poller).copied()
     }
 
     /// The agents that polled since `since` and the times of their last polls, in the order of the

@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 
 use super::hub::Fleet;
+use super::offer_cache::Prepared;
 use super::presence::{AgentId, Present};
 use crate::catalog::Announced;
 use crate::catalog::fleet::{Applied, Sent};
@@ -233,9 +234,7 @@ impl WatchSession {
     }
 
     async fn offer(&mut self) -> Result<Bytes> {
-        let count = self.changes.borrow_and_update().count;
-        let prepared =
-            self.fleet.offers.get(&self.fleet.catalog, &self.watcher.name, count).await?;
+        let prepared = self.prepared().await?;
         let offer = self.shown(&prepared.offer);
         if offer == prepared.offer {
             return Ok(prepared.line.clone());
@@ -244,10 +243,19 @@ impl WatchSession {
     }
 
     async fn offer_alone(&mut self) -> Result<Offer> {
-        let count = self.changes.borrow_and_update().count;
-        let prepared =
-            self.fleet.offers.get(&self.fleet.catalog, &self.watcher.name, count).await?;
+        let prepared = self.prepared().await?;
         Ok(self.shown(&prepared.offer))
+    }
+
+    /// What the registry offers to the host: the target of a rollout, or the current state.
+    async fn prepared(&mut self) -> Result<Arc<Prepared>> {
+        let count = self.changes.borrow_and_update().count;
+        let Watcher { key, host, name, .. } = &self.watcher;
+        let rollout = self.fleet.rollouts.shown_to(name, host.as_str(), key);
+        match rollout.filter(|_| self.host.held.is_none()) {
+            Some(rollout) => Ok(Arc::clone(&rollout.offer)),
+            None => self.fleet.offers.get(&self.fleet.catalog, name, count).await,
+        }
     }
 
     /// `offer` as this agent gets it: without a document if the host is held, and with the agent's

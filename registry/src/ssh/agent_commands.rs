@@ -13,6 +13,7 @@ use super::context::Context;
 use crate::catalog::fleet::Sent;
 use crate::console;
 use crate::error::Error;
+use crate::fleet::polls::host_name;
 use crate::fleet::presence::AgentId;
 use crate::fleet::watch_session::{WatchSession, Watcher};
 
@@ -24,6 +25,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub async fn run(mut client: Incoming, context: &Context, line: &str) {
     let served = match ServiceCommand::parse(line) {
         Ok(ServiceCommand::Watch { name, host, instance }) => {
+            let _ = context.declared.set(host.clone());
             let watcher = Watcher { key: context.caller.fingerprint(), host, name, instance };
             watch(&mut client, context, watcher).await
         }
@@ -84,10 +86,8 @@ async fn report(context: &Context, command: ServiceCommand) -> Result<(), Error>
 
 /// The name of a host for which the command gives no name.
 fn named_by_address(address: IpAddr) -> Result<HostName, Error> {
-    let address = address.to_canonical();
-    let text = address.to_string().replace(':', "-");
-    let text = if address.is_ipv6() { format!("ip6-{text}") } else { text };
-    text.parse().map_err(|err| Error::Invalid(format!("{err}; give a name with -host")))
+    let name = host_name(address);
+    name.map_err(|err| Error::Invalid(format!("{err}; give a name with -host")))
 }
 
 /// Serves a watch until the agent disconnects, sends nothing for too long, or violates the

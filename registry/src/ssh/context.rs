@@ -1,9 +1,10 @@
 //! The values that the task of a channel works with.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use deploy_store::Meter;
+use deploy_wire::fleet::HostName;
 
 use super::activity::Activity;
 use super::auth::keyring::Role;
@@ -25,6 +26,8 @@ pub struct Context {
     pub caller: Caller,
     /// The client's address.
     pub address: IpAddr,
+    /// The host that an agent has declared over this connection.
+    pub declared: Arc<OnceLock<HostName>>,
 }
 
 /// The terminal of a client.

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use deploy_cli::progress::Form;
 use deploy_store::escape;
-use deploy_wire::PROGRESS;
 use deploy_wire::command::ServiceCommand;
+use deploy_wire::fleet::HostName;
+use deploy_wire::{HOST, PROGRESS};
 use russh::keys::{Algorithm, Certificate, HashAlg};
 use russh::server::{
     Auth, ChannelOpenHandle, Handler, Msg, PublicKeyOffer, Session as Ssh, VerifiedPublicKey,
@@ -40,6 +41,8 @@ pub struct Session {
     server: Arc<Server>,
     address: SocketAddr,
     activity: Arc<Activity>,
+    /// The host that an agent has declared over this connection.
+    declared: Arc<OnceLock<HostName>>,
     login: Option<oneshot::Sender<Login>>,
     refused: Arc<AtomicBool>,
     who: Option<(Identity, Caller)>,
@@ -84,7 +87,8 @@ impl Session {
         let login = Some(login);
         let open = HashMap::new();
         let client = Client::Ssh;
-        Self { client, server, address, activity, login, refused, who: None, channels, open }
+        let (who, declared) = (None, Arc::default());
+        Self { client, server, address, activity, declared, login, refused, who, channels, open }
     }
 
     fn identify(&self, user: &str, proof: &Proof, algorithm: &Algorithm) -> Option<Identity> {
@@ -231,6 +235,7 @@ impl Handler for Session {
             role: identity.role,
             caller: caller.clone(),
             address: self.address.ip(),
+            declared: Arc::clone(&self.declared),
         };
         tokio::spawn(async move {
             let served = tokio::spawn(channel::run(channel, started, context)).await;
@@ -289,6 +294,14 @@ impl Handler for Session {
                 opened.progress = value.parse().ok();
                 ssh.channel_success(id)
             }
+            Some(_) if name == HOST => match value.parse() {
+                Ok(host) => {
+                    // The first declaration counts.
+                    let _ = self.declared.set(host);
+                    ssh.channel_success(id)
+                }
+                Err(_) => ssh.channel_failure(id),
+            },
             _ => ssh.channel_failure(id),
         }
     }

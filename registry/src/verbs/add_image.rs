@@ -159,7 +159,15 @@ mod tests {
         let [one, two, bound] = ["one", "two", "bound"].map(stage);
         let (key, command) = (String::new(), "test".to_owned());
         let (user, address, now) = (key.clone(), key.clone(), Timestamp::now());
-        let change = Change { user, key, address, command, now, overrides: false };
+        let change = Change {
+            user,
+            key,
+            address,
+            command,
+            now,
+            overrides: false,
+            rolling: deploy_wire::command::Rolling::default(),
+        };
         let (other, v1) = ("other".parse().unwrap(), "v1".parse().unwrap());
         registry.bind_version(&other, &v1, bound, &change).await.unwrap();
         let name = "image".parse().unwrap();

@@ -7,6 +7,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use deploy_store::{BlobInfo, Digest, Meter, Swept, Unit};
+use deploy_wire::command::Rolling;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -232,8 +233,15 @@ impl Registry {
             let own = || "deploy-registry".to_owned();
             let now = Timestamp::now();
             let address = String::new();
-            let change =
-                Change { user: own(), key: own(), address, command, now, overrides: false };
+            let change = Change {
+                user: own(),
+                key: own(),
+                address,
+                command,
+                now,
+                overrides: false,
+                rolling: Rolling::default(),
+            };
             self.catalog.audit_change(&change, 0, "").await?;
         }
         Ok(thinned)

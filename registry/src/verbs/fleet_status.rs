@@ -3,12 +3,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use deploy_rollout::Member;
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{HostName, Label, Phase, Reason};
 use jiff::Timestamp;
 use serde::Serialize;
 
 use crate::catalog::fleet::{AgentRow, CurrentState, FleetSnapshot, HostRow, Scope};
+use crate::catalog::rollouts::RolloutRow;
 use crate::error::{Error, Result};
 use crate::fleet::convergence::{self, Goal, Standing, Tally};
 use crate::fleet::polls::Poller;
@@ -49,6 +51,33 @@ pub struct FleetStatus {
     pub more: bool,
 }
 
+/// The active rollout of a configuration.
+#[derive(Debug, Clone, Serialize)]
+pub struct RolloutBrief {
+    /// The number of the rollout.
+    pub number: u64,
+    /// The status as one word.
+    pub status: &'static str,
+    /// The state that the rollout brings to the hosts.
+    pub target: u64,
+    /// The number of the open wave.
+    pub wave: u32,
+    /// How many waves there are.
+    pub waves: u64,
+}
+
+impl RolloutBrief {
+    fn of(row: &RolloutRow) -> Self {
+        Self {
+            number: row.number,
+            status: row.rollout.status.word(),
+            target: row.target,
+            wave: row.rollout.wave,
+            waves: row.rollout.policy.waves.selectors().len() as u64,
+        }
+    }
+}
+
 /// One configuration with the counts of its hosts.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConfigurationStatus {
@@ -58,6 +87,8 @@ pub struct ConfigurationStatus {
     pub state: u64,
     /// Id of the current state.
     pub hash: String,
+    /// The active rollout, if there is one.
+    pub rollout: Option<RolloutBrief>,
     /// Hosts of the configuration.
     pub hosts: u64,
     /// Hosts that have confirmed the current state.
@@ -107,6 +138,8 @@ pub struct HostStatus {
     pub duplicate: bool,
     /// Why an operator holds the host; `None` if no operator holds it.
     pub held: Option<String>,
+    /// The wave of the active rollout that has taken the host.
+    pub wave: Option<u32>,
     /// The reason for the failure of the deploy, as one word.
     pub reason: Option<&'static str>,
     /// What happened, as a text for people.
@@ -115,33 +148,40 @@ pub struct HostStatus {
     pub version: String,
 }
 
+/// A host, its standing, and what it has to deploy.
+type Counted = (HostStatus, Standing, Goal);
+
 impl Registry {
     /// The part of the fleet that `query` selects.
     pub async fn fleet_status(&self, query: &FleetQuery) -> Result<FleetStatus> {
         let scope = Scope { name: query.name.as_ref(), host: query.host.as_ref() };
-        let FleetSnapshot { currents, hosts, agents } = self.catalog.fleet_snapshot(scope).await?;
+        let fleet = self.catalog.fleet_snapshot(scope).await?;
+        let FleetSnapshot { currents, hosts, agents, rollouts } = fleet;
         if let Some(name) = query.name.as_ref().filter(|_| currents.is_empty()) {
             return Err(Error::NotFound(format!("configuration \"{name}\" not found")));
         }
-        let mut all: Vec<(HostStatus, Standing)> = Vec::with_capacity(agents.len());
+        let mut all: Vec<Counted> = Vec::with_capacity(agents.len());
         for agent in agents {
             let Some(host) = hosts.get(&agent.host) else { continue };
             let Some(current) = currents.get(&agent.configuration) else { continue };
-            all.push(self.status_of(host, agent, current));
+            let rollout = rollouts.get(&agent.configuration);
+            all.push(self.status_of(host, agent, current, rollout));
         }
         let polling = self.only_polling(&currents, &all);
         let in_group = |host: &HostStatus| {
             query.group.as_ref().is_none_or(|group| group.as_str() == host.group)
         };
-        all.retain(|(host, _)| in_group(host));
+        all.retain(|(host, ..)| in_group(host));
         let configurations = currents.iter().map(|(name, current)| {
-            let of_it = || all.iter().filter(|(host, _)| host.configuration == *name);
+            let of_it = || all.iter().filter(|(host, ..)| host.configuration == *name);
             let unknown = polling.iter().filter(|host| host.configuration == *name).count();
-            summary(name, current, of_it(), if query.group.is_some() { 0 } else { unknown })
+            let rollout = rollouts.get(name).map(|(row, _)| row);
+            let unknown = if query.group.is_some() { 0 } else { unknown };
+            summary(name, current, rollout, of_it(), unknown)
         });
         let mut configurations: Vec<ConfigurationStatus> = configurations.collect();
         configurations.sort_by(|one, other| one.configuration.cmp(&other.configuration));
-        let mut shown: Vec<HostStatus> = all.into_iter().map(|(host, _)| host).collect();
+        let mut shown: Vec<HostStatus> = all.into_iter().map(|(host, ..)| host).collect();
         shown.extend(polling.into_iter().filter(in_group));
         let (hosts, more) = selected(shown, query);
         Ok(FleetStatus { configurations, hosts, more })
@@ -188,14 +228,21 @@ impl Registry {
         host: &HostRow,
         agent: AgentRow,
         current: &CurrentState,
-    ) -> (HostStatus, Standing) {
+        rollout: Option<&(RolloutRow, HashMap<i64, Member>)>,
+    ) -> Counted {
         let standing = self.standing(host, &agent);
-        let goal = goal_of(current);
+        let member = rollout.and_then(|(row, members)| Some((row, members.get(&host.number)?)));
+        // A member of a wave has to deploy the target, and the other hosts keep the current state.
+        let goal = member.map_or_else(|| goal_of(current), |(row, _)| target_of(row));
         let id = agent_id(&host.name, &agent.configuration);
         let presence = &self.fleet.presence;
         let number = |hash: Option<Digest>, known: Option<i64>| {
-            let is_current = hash == Some(current.id);
-            if is_current { Some(current.number) } else { known.map(i64::cast_unsigned) }
+            let target = rollout.filter(|(row, _)| hash == Some(row.target_id));
+            match target {
+                _ if hash == Some(current.id) => Some(current.number),
+                Some((row, _)) => Some(row.target),
+                None => known.map(i64::cast_unsigned),
+            }
         };
         let report = agent.report;
         let status = HostStatus {
@@ -218,18 +265,19 @@ impl Registry {
             },
             duplicate: id.is_some_and(|id| presence.is_duplicate(&id)),
             held: host.hold.as_ref().map(|hold| hold.message.clone()),
+            wave: member.map(|(_, member)| member.wave),
             reason: report.reason.map(Reason::word),
             message: report.message,
             version: report.version,
         };
-        (status, standing)
+        (status, standing, goal)
     }
 
     /// The agents that poll and have never reported.
     fn only_polling(
         &self,
         currents: &HashMap<String, CurrentState>,
-        known: &[(HostStatus, Standing)],
+        known: &[Counted],
     ) -> Vec<HostStatus> {
         let recent = Timestamp::now().as_second().saturating_sub(RECENT);
         let since = Timestamp::from_second(recent).unwrap_or(Timestamp::UNIX_EPOCH);
@@ -238,7 +286,7 @@ impl Registry {
         let unknown = pollers.filter(|(poller, _)| {
             let address = poller.address.to_string();
             !watching.contains(&(poller.address, poller.name.clone()))
-                && !known.iter().any(|(host, _)| {
+                && !known.iter().any(|(host, ..)| {
                     host.host == address && host.configuration == poller.name.as_str()
                 })
         });
@@ -275,29 +323,37 @@ fn only_polls(poller: &Poller, time: Timestamp) -> HostStatus {
         last_seen: time,
         duplicate: false,
         held: None,
+        wave: None,
         reason: None,
         message: format!("only polls, with the key {}", poller.key),
         version: String::new(),
     }
 }
 
+fn target_of(row: &RolloutRow) -> Goal {
+    let min = deploy_wire::command::Share::ALL;
+    Goal { revision: row.revision, id: row.target_id, min }
+}
+
 fn summary<'a>(
     name: &str,
     current: &CurrentState,
-    hosts: impl Iterator<Item = &'a (HostStatus, Standing)>,
+    rollout: Option<&RolloutRow>,
+    hosts: impl Iterator<Item = &'a Counted>,
     unknown: usize,
 ) -> ConfigurationStatus {
     let mut phases: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut standings = Vec::new();
-    for (host, standing) in hosts {
+    for (host, standing, goal) in hosts {
         *phases.entry(host.phase).or_default() += 1;
-        standings.push(*standing);
+        standings.push((*standing, *goal));
     }
-    let tally = convergence::tally(standings, &goal_of(current));
+    let tally = convergence::tally_each(standings, deploy_wire::command::Share::ALL);
     ConfigurationStatus {
         configuration: name.to_owned(),
         state: current.number,
         hash: current.id.to_string(),
+        rollout: rollout.map(RolloutBrief::of),
         hosts: tally.hosts + tally.held,
         done: tally.done,
         behind: tally.hosts - tally.done,

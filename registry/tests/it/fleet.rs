@@ -4,7 +4,7 @@
 mod fleet_operators;
 mod report_faults;
 mod wait_model;
-mod watcher;
+pub mod watcher;
 
 use std::io::Write as _;
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_secs(20);
 
 /// Starts a registry with three versions of a component, and with the configuration `web` of one
 /// layer.
-fn start(flags: &[&str]) -> Rig {
+pub fn start(flags: &[&str]) -> Rig {
     let rig = Rig::start_with(flags);
     for version in ["v1", "v2", "v3"] {
         let digest = rig.archive(version, version.as_bytes());
@@ -37,22 +37,22 @@ fn start(flags: &[&str]) -> Rig {
     rig
 }
 
-fn change(rig: &Rig, version: &str) {
+pub fn change(rig: &Rig, version: &str) {
     rig.ok(&format!("changeconf -name web -component code -version {version}"));
 }
 
-fn fails(rig: &Rig, line: &str, code: i32) -> String {
+pub fn fails(rig: &Rig, line: &str, code: i32) -> String {
     let output = rig.ssh("op", "me", &[line]);
     assert_eq!(output.status.code(), Some(code), "{line}: {}", both(&output));
     both(&output)
 }
 
-fn document(rig: &Rig, line: &str) -> Value {
+pub fn document(rig: &Rig, line: &str) -> Value {
     serde_json::from_str(&rig.ok(line)).unwrap()
 }
 
 /// Runs a command with the agent's key over stock ssh, as a script of an agent does.
-fn agent(rig: &Rig, line: &str) -> Output {
+pub fn agent(rig: &Rig, line: &str) -> Output {
     rig.ssh("srv", "deploy-agent", &[line])
 }
 

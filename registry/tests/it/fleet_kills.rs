@@ -92,6 +92,7 @@ impl Fleet {
             user: "deploy-agent".to_owned(),
             keys: Keys::File(self.key.clone()),
             host: HostKey::Fingerprint(self.fingerprint.clone()),
+            declared: None,
             timeout: Duration::from_secs(10),
         };
         let client = Client::connect(&connect).await?;

@@ -25,6 +25,7 @@ mod prompt_tmux;
 mod put;
 mod raw;
 mod rig;
+mod rollouts;
 mod safeguards;
 mod sftp_packets;
 mod slow_readers;

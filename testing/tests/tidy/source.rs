@@ -4,7 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The crates, from the highest to the lowest; see ARCHITECTURE.md.
-pub const CRATES: [&str; 7] = ["agent", "ctl", "registry", "docker", "cli", "wire", "store"];
+pub const CRATES: [&str; 8] =
+    ["agent", "ctl", "registry", "docker", "cli", "rollout", "wire", "store"];
 
 /// One file of a crate's `src`.
 pub struct Source {
@@ -54,8 +55,10 @@ pub fn sources() -> Vec<Source> {
 
 /// All Rust files of the checkout, tests and benches included.
 pub fn all_files() -> Vec<PathBuf> {
-    let folders =
-        ["agent", "ctl", "registry", "docker", "cli", "wire", "store", "testing", "benches"];
+    let folders = [
+        "agent", "ctl", "registry", "docker", "cli", "rollout", "wire", "store", "testing",
+        "benches",
+    ];
     folders.iter().flat_map(|folder| files_below(&top().join(folder))).collect()
 }
 

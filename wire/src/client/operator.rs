@@ -36,7 +36,7 @@ pub fn operator(
         HostKey::Fingerprint(fingerprint.to_owned())
     };
     let keys = if key.is_empty() { Keys::Auto } else { Keys::File(PathBuf::from(key)) };
-    Ok(Connect { addr: addr.to_owned(), user, keys, host, timeout })
+    Ok(Connect { addr: addr.to_owned(), user, keys, host, declared: None, timeout })
 }
 
 /// The value of `$USER` or `$LOGNAME`. A cron job may have neither variable. In that case, the

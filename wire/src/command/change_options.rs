@@ -1,22 +1,53 @@
-//! The flags `-override`, `-wait` and `-timeout`, which the verbs that change a configuration
-//! share.
+//! The flags which the verbs that change a configuration share: `-override`, `-wait`, `-timeout`,
+//! and those that say how the change reaches the hosts.
 
 use std::time::Duration;
 
 use super::Refusal;
 use super::given::Given;
 use super::line::{Line, duration_text};
+use super::rollout_rules::RolloutRules;
 
 /// How long `-wait` waits without `-timeout`.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(10 * 60);
 
 /// The options of a verb that changes a configuration.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChangeOptions {
     /// Whether the verb changes the configuration even if it is frozen.
     pub overrides: bool,
     /// How long to wait until the hosts have deployed the change; `None` means not to wait.
     pub wait: Option<Duration>,
+    /// How the change reaches the hosts.
+    pub rolling: Rolling,
+}
+
+/// How a change reaches the hosts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Rolling {
+    /// Whether all hosts get the change at once, whatever policy the configuration has.
+    pub at_once: bool,
+    /// Whether the change ends a rollout of the configuration that is under way.
+    pub supersedes: bool,
+    /// The rules of the rollout.
+    pub rules: RolloutRules,
+}
+
+impl Rolling {
+    pub(super) fn parse(given: &Given) -> Result<Self, Refusal> {
+        let (at_once, rules) = (given.is_set("at-once"), RolloutRules::parse(given)?);
+        if at_once && !rules.is_empty() {
+            let text = "-at-once makes no rollout: give it without the flags of a rollout";
+            return Err(Refusal::usage(text.to_owned()));
+        }
+        Ok(Self { at_once, supersedes: given.is_set("supersede"), rules })
+    }
+
+    pub(super) fn write(&self, line: &mut Line) {
+        self.rules.write(line);
+        line.switch("at-once", self.at_once);
+        line.switch("supersede", self.supersedes);
+    }
 }
 
 impl ChangeOptions {
@@ -29,10 +60,12 @@ impl ChangeOptions {
             (false, None) => None,
             (true, timeout) => Some(timeout.unwrap_or(DEFAULT_WAIT)),
         };
-        Ok(Self { overrides: given.is_set("override"), wait })
+        let rolling = Rolling::parse(given)?;
+        Ok(Self { overrides: given.is_set("override"), wait, rolling })
     }
 
-    pub(super) fn write(self, line: &mut Line) {
+    pub(super) fn write(&self, line: &mut Line) {
+        self.rolling.write(line);
         let timeout = self.wait.filter(|wait| *wait != DEFAULT_WAIT);
         line.maybe("timeout", timeout.map(duration_text));
         line.switch("override", self.overrides);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use deploy_store::{ComponentName, VersionName};
 
 use super::verb::{DRY_RUN, INPUT, OVERRIDE, QUIET};
-use super::{Command, HostAction, quote};
+use super::{Command, HostAction, Rolling, RolloutAction, quote};
 
 /// The flags of a command. In the written line, flags with values come before switches.
 #[derive(Debug, Default)]
@@ -71,14 +71,27 @@ impl Command {
 
     /// Whether the command changes the registry.
     pub fn is_change(&self) -> bool {
-        let only_shows =
-            self.line().is_on(DRY_RUN) || matches!(self, Self::Host(HostAction::List { .. }));
+        let only_shows = self.line().is_on(DRY_RUN)
+            || matches!(self, Self::Host(HostAction::List { .. }))
+            || matches!(self, Self::Rollout(action) if action.only_shows());
         self.described().is_some_and(|verb| verb.changes) && !only_shows
     }
 
     /// Whether the command may change frozen configurations, too.
     pub fn overrides(&self) -> bool {
         self.line().is_on(OVERRIDE)
+    }
+
+    /// How the command's change of a configuration reaches the hosts.
+    pub fn rolling(&self) -> Option<&Rolling> {
+        match self {
+            Self::AddConfiguration { options, .. }
+            | Self::ChangeConfiguration { options, .. }
+            | Self::BumpConfiguration { options, .. }
+            | Self::Rollback { options, .. }
+            | Self::Rollout(RolloutAction::Start { options, .. }) => Some(&options.rolling),
+            _ => None,
+        }
     }
 
     /// Whether the command shows no progress.

@@ -89,5 +89,6 @@ verbs! {
     Host => host,
     Retry => retry,
     Freeze => freeze,
+    Rollout => rollout,
     Metrics => metrics,
 }

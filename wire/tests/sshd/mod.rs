@@ -86,6 +86,7 @@ impl Sshd {
             user: user(),
             keys: Keys::File(self.path("id")),
             host: HostKey::Fingerprint(self.fingerprint()),
+            declared: None,
             timeout: Duration::from_secs(30),
         }
     }

@@ -86,6 +86,7 @@ impl Source {
             user: String::from_utf8(user).unwrap().trim().to_owned(),
             keys: Keys::File(self.path("id")),
             host: HostKey::Fingerprint(fingerprint),
+            declared: None,
             timeout: Duration::from_secs(30),
         }
     }

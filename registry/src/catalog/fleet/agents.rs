@@ -9,7 +9,7 @@ use sqlx::{FromRow, Row as _, Sqlite, Transaction};
 use super::running;
 use crate::catalog::audit::Change;
 use crate::catalog::write_tx::WriteTx;
-use crate::catalog::{Catalog, Error, Result, column, timestamp};
+use crate::catalog::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
 /// The last report of an agent, and what else the registry knows about the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,6 +101,27 @@ pub async fn find(
 pub async fn names(transaction: &mut Transaction<'_, Sqlite>, host: i64) -> Result<Vec<String>> {
     let query = "SELECT configuration FROM agents WHERE host = $1 ORDER BY configuration";
     Ok(sqlx::query_scalar(query).bind(host).fetch_all(&mut **transaction).await?)
+}
+
+/// Adds the agent of a host that only polls and has reported nothing, unless it is there.
+pub async fn add_unknown(
+    transaction: &mut WriteTx,
+    name: &ConfigurationName,
+    host: i64,
+    now: Timestamp,
+) -> Result<()> {
+    sqlx::query(
+        "INSERT INTO agents (configuration, host, instance, seq, revision, attempt, tried, phase, \
+         message, steps, boot, version, link, since, reported) \
+         VALUES ($1, $2, '', 0, 0, 0, 0, $3, '', '[]', '', '', '', $4, $4) ON CONFLICT DO NOTHING",
+    )
+    .bind(name.as_str())
+    .bind(host)
+    .bind(Phase::Unknown.word())
+    .bind(nanoseconds(now))
+    .execute(&mut ***transaction)
+    .await?;
+    Ok(())
 }
 
 /// Forgets which state an agent runs, so that the registry no longer keeps the state for this

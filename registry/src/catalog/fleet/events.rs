@@ -41,10 +41,28 @@ pub enum Kind {
     RolledBack,
     /// An agent will not retry a configuration that failed or was rolled back.
     Held,
+    /// A rollout started.
+    RolloutStarted,
+    /// A rollout opened its next wave.
+    RolloutWave,
+    /// A host of a rollout failed.
+    RolloutFailed,
+    /// A rollout was paused.
+    RolloutPaused,
+    /// A rollout continues.
+    RolloutResumed,
+    /// A rollout stopped because too much went wrong.
+    RolloutHalted,
+    /// An operator ended a rollout, and the hosts get the state before it again.
+    RolloutAborted,
+    /// A change ended a rollout.
+    RolloutSuperseded,
+    /// A rollout ended well: its target is current.
+    RolloutSucceeded,
 }
 
 impl Kind {
-    const ALL: [Self; 11] = [
+    const ALL: [Self; 20] = [
         Self::Changed,
         Self::Deleted,
         Self::HostAdded,
@@ -56,6 +74,15 @@ impl Kind {
         Self::Failed,
         Self::RolledBack,
         Self::Held,
+        Self::RolloutStarted,
+        Self::RolloutWave,
+        Self::RolloutFailed,
+        Self::RolloutPaused,
+        Self::RolloutResumed,
+        Self::RolloutHalted,
+        Self::RolloutAborted,
+        Self::RolloutSuperseded,
+        Self::RolloutSucceeded,
     ];
 
     /// The kind as one word, as in JSON.
@@ -72,6 +99,15 @@ impl Kind {
             Self::Failed => "failed",
             Self::RolledBack => "rolled_back",
             Self::Held => "held",
+            Self::RolloutStarted => "rollout_started",
+            Self::RolloutWave => "rollout_wave",
+            Self::RolloutFailed => "rollout_failed",
+            Self::RolloutPaused => "rollout_paused",
+            Self::RolloutResumed => "rollout_resumed",
+            Self::RolloutHalted => "rollout_halted",
+            Self::RolloutAborted => "rollout_aborted",
+            Self::RolloutSuperseded => "rollout_superseded",
+            Self::RolloutSucceeded => "rollout_succeeded",
         }
     }
 }

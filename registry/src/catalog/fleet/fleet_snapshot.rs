@@ -3,12 +3,14 @@
 
 use std::collections::HashMap;
 
+use deploy_rollout::Member;
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::HostName;
 use sqlx::{Sqlite, Transaction};
 
 use super::agents::AgentRow;
 use super::hosts::{self, HostRow};
+use crate::catalog::rollouts::{self, RolloutRow};
 use crate::catalog::{Catalog, Result, column};
 
 /// The current state of a configuration.
@@ -31,6 +33,8 @@ pub struct FleetSnapshot {
     pub hosts: HashMap<i64, HostRow>,
     /// The agents on these hosts.
     pub agents: Vec<AgentRow>,
+    /// The active rollouts with their members, by the name of the configuration.
+    pub rollouts: HashMap<String, (RolloutRow, HashMap<i64, Member>)>,
 }
 
 /// The part of the fleet to read.
@@ -46,20 +50,27 @@ impl Catalog {
     /// The fleet at this moment. If there is no configuration with the name in `scope`, there is no
     /// current state.
     pub async fn fleet_snapshot(&self, scope: Scope<'_>) -> Result<FleetSnapshot> {
-        let mut transaction = self.scan_tx().await?;
-        let name = scope.name.map_or("", |name| name.as_str());
-        let currents = currents(&mut transaction, name).await?;
-        let found = match scope.host {
-            Some(host) => hosts::find(&mut transaction, host.as_str()).await?.into_iter().collect(),
-            None => hosts::after(&mut transaction, None, u64::MAX, false).await?,
-        };
-        let number = scope.host.map(|_| found.first().map_or(-1, |host| host.number));
-        let hosts: HashMap<i64, HostRow> =
-            found.into_iter().map(|host| (host.number, host)).collect();
-        let mut agents = agents(&mut transaction, name, number).await?;
-        agents.retain(|agent| hosts.contains_key(&agent.host));
-        Ok(FleetSnapshot { currents, hosts, agents })
+        read(&mut self.scan_tx().await?, scope).await
     }
+}
+
+/// Reads the fleet.
+pub async fn read(
+    transaction: &mut Transaction<'_, Sqlite>,
+    scope: Scope<'_>,
+) -> Result<FleetSnapshot> {
+    let name = scope.name.map_or("", |name| name.as_str());
+    let currents = currents(transaction, name).await?;
+    let found = match scope.host {
+        Some(host) => hosts::find(transaction, host.as_str()).await?.into_iter().collect(),
+        None => hosts::after(transaction, None, u64::MAX, false).await?,
+    };
+    let number = scope.host.map(|_| found.first().map_or(-1, |host| host.number));
+    let hosts: HashMap<i64, HostRow> = found.into_iter().map(|host| (host.number, host)).collect();
+    let mut agents = agents(transaction, name, number).await?;
+    agents.retain(|agent| hosts.contains_key(&agent.host));
+    let rollouts = rollouts::active(transaction, scope.name).await?;
+    Ok(FleetSnapshot { currents, hosts, agents, rollouts })
 }
 
 /// The agents of one host or of all hosts; all of them if `name` is empty.

@@ -11,6 +11,7 @@ use super::events::{self, Kind};
 use super::hosts::{self, HostRow};
 use super::running::{self, Current};
 use super::{attempts, outputs};
+use crate::catalog::rollouts;
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Result, nanoseconds};
 use crate::error::Error;
@@ -106,6 +107,10 @@ async fn apply(transaction: &mut WriteTx, sent: &Sent, now: Timestamp) -> Result
         // answers the last change only if that configuration is current.
         if report.wants.is_some_and(|id| id.to_string() == current.hash) {
             report.revision = current.revision;
+        }
+        let rollout = rollouts::active_of(transaction, &sent.name).await?;
+        if let Some(rollout) = rollout.filter(|it| report.wants == Some(it.target_id)) {
+            report.revision = rollout.revision;
         }
     }
     if report.seq <= last_seq {

@@ -96,6 +96,7 @@ async fn catalogue_of_an_earlier_version_is_moved() {
         command: String::new(),
         now: jiff::Timestamp::now(),
         overrides: false,
+        rolling: deploy_wire::command::Rolling::default(),
     };
     let none = catalog.roll_back(&"p".parse().unwrap(), None, &change).await;
     assert!(

@@ -90,6 +90,7 @@ impl World {
             command: text(),
             now: self.now,
             overrides: false,
+            rolling: deploy_wire::command::Rolling::default(),
         }
     }
 

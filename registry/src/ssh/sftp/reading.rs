@@ -6,10 +6,11 @@ use std::fs::{File as Blob, Metadata};
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::vec::IntoIter;
 
 use bytes::Bytes;
+use deploy_wire::fleet::HostName;
 use jiff::Timestamp;
 use russh_sftp::protocol::{File, FileAttributes, Lstat, OpenFlags, Packet, Stat};
 use rustix::io::{ReadWriteFlags, preadv2};
@@ -19,7 +20,7 @@ use super::file_attributes;
 use super::handles::HandleTable;
 use super::packets::{MAX_DATA, Reply, SftpError, data_of, data_packet, shorten};
 use crate::caller::Caller;
-use crate::fleet::polls::Poller;
+use crate::fleet::polls::{Poller, host_name};
 use crate::registry::Registry;
 use crate::ssh::activity::{Activity, Busy};
 use crate::ssh::auth::keyring::Role;
@@ -41,6 +42,7 @@ pub struct View {
     operator: bool,
     caller: Caller,
     address: IpAddr,
+    declared: Arc<OnceLock<HostName>>,
     open: HandleTable<(Open, Busy, Option<OpenFileGuard>)>,
 }
 
@@ -65,6 +67,7 @@ impl View {
             operator: context.role == Role::Operator,
             caller: context.caller.clone(),
             address: context.address,
+            declared: Arc::clone(&context.declared),
             open: HandleTable::new(""),
         }
     }
@@ -112,7 +115,7 @@ impl View {
 
     /// The place that the client sees at `place`. For an agent's poll of a configuration, the
     /// function also records the poll. If the agent's host is held, the agent sees the state that
-    /// it runs.
+    /// it runs. If a wave of a rollout has taken the host, the agent sees the target.
     fn shown(&self, place: Place) -> Place {
         let Place::Configuration(name) = &place else { return place };
         if self.operator {
@@ -122,10 +125,14 @@ impl View {
         fleet.metrics.polls.inc();
         let (name, key) = (name.clone(), self.caller.fingerprint());
         let poller = Poller { name: name.clone(), key, address: self.address.to_canonical() };
-        match fleet.polls.polled(poller, Timestamp::now()) {
-            Some(number) => Place::State(name, number),
-            None => place,
+        if let Some(number) = fleet.polls.polled(poller.clone(), Timestamp::now()) {
+            return Place::State(name, number);
         }
+        let host = self.declared.get().cloned().or_else(|| host_name(poller.address).ok());
+        let host = host.as_ref().map_or("", HostName::as_str);
+        let Some(rollout) = fleet.rollouts.shown_to(&name, host, &poller.key) else { return place };
+        fleet.polls.fetched(&poller, rollout.number);
+        Place::State(name, rollout.target)
     }
 
     async fn open(&mut self, path: &str, flags: OpenFlags) -> Result<Reply, SftpError> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use deploy_registry::catalog::Change;
 use deploy_registry::registry::{Registry, Settings};
 use deploy_store::{Blobs, Digest};
-use deploy_wire::command::Refusal;
+use deploy_wire::command::{Refusal, Rolling};
 use jiff::Timestamp;
 
 /// A directory where fsync costs nothing, if there is such a directory. It is for tests that have
@@ -27,6 +27,7 @@ pub fn change() -> Change {
         command: "test".into(),
         now: Timestamp::now(),
         overrides: false,
+        rolling: Rolling::default(),
     }
 }
 

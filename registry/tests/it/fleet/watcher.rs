@@ -13,7 +13,7 @@ use crate::rig::Rig;
 pub struct Watch {
     pub child: Child,
     pub input: ChildStdin,
-    lines: Receiver<Value>,
+    pub lines: Receiver<Value>,
 }
 
 impl Watch {

@@ -2,6 +2,9 @@
 
 use crate::command::given::Given;
 use crate::command::line::Line;
+use crate::command::rollout_rules::{
+    AT_ONCE, MAX_FAILED, POLICY, SOAK, SUPERSEDE, WAVES,
+};
 use crate::command::verb::{CONFIGURATION, LAYER, OVERRIDE_FLAG, TIMEOUT, Verb, WAIT, switch};
 use crate::command::{ChangeOptions, Command, Refusal};
 
@@ -9,12 +12,18 @@ pub(in crate::command) const VERB: Verb = Verb {
     name: "addconf",
     about: "add new configuration from existing component versions",
     flags: &[
+            AT_ONCE,
             LAYER,
+            MAX_FAILED,
             CONFIGURATION,
             OVERRIDE_FLAG,
+            POLICY,
             switch("replace", "replace the configuration of that name, if there is one"),
+            SOAK,
+            SUPERSEDE,
             TIMEOUT,
             WAIT,
+            WAVES,
         ],
     examples: &[
             "addconf -name web -layer code:v7 -layer config:v3",

@@ -2,6 +2,9 @@
 
 use crate::command::given::Given;
 use crate::command::line::Line;
+use crate::command::rollout_rules::{
+    AT_ONCE, MAX_FAILED, POLICY, SOAK, SUPERSEDE, WAVES,
+};
 use crate::command::verb::{CONFIGURATION, IF_HASH, OVERRIDE_FLAG, TIMEOUT, Verb, WAIT, component};
 use crate::command::{ChangeOptions, Command, Refusal};
 
@@ -9,13 +12,19 @@ pub(in crate::command) const VERB: Verb = Verb {
     name: "bumpconf",
     about: "update single layer of configuration to most recent uploaded version",
     flags: &[
-        component("component", "component name to update"),
-        IF_HASH,
-        CONFIGURATION,
-        OVERRIDE_FLAG,
-        TIMEOUT,
-        WAIT,
-    ],
+            AT_ONCE,
+            component("component", "component name to update"),
+            IF_HASH,
+            MAX_FAILED,
+            CONFIGURATION,
+            OVERRIDE_FLAG,
+            POLICY,
+            SOAK,
+            SUPERSEDE,
+            TIMEOUT,
+            WAIT,
+            WAVES,
+        ],
     examples: &[
             "bumpconf -name web -component config",
             "bumpconf -name web -component config -wait",

@@ -4,6 +4,9 @@ use std::collections::BTreeMap;
 
 use crate::command::given::{Given, pair};
 use crate::command::line::Line;
+use crate::command::rollout_rules::{
+    AT_ONCE, MAX_FAILED, POLICY, SOAK, SUPERSEDE, WAVES,
+};
 use crate::command::verb::{
     CONFIGURATION, IF_HASH, OVERRIDE_FLAG, TIMEOUT, Verb, WAIT, component, version,
 };
@@ -13,13 +16,19 @@ pub(in crate::command) const VERB: Verb = Verb {
     name: "changeconf",
     about: "update single layer of configuration to specific version",
     flags: &[
+            AT_ONCE,
             component("component", "component name to update"),
             IF_HASH,
+            MAX_FAILED,
             CONFIGURATION,
             OVERRIDE_FLAG,
+            POLICY,
+            SOAK,
+            SUPERSEDE,
             TIMEOUT,
             version("version", "new version of selected component"),
             WAIT,
+            WAVES,
         ],
     examples: &[
             "changeconf -name web -component config -version v2",

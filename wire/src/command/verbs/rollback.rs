@@ -2,6 +2,9 @@
 
 use crate::command::given::Given;
 use crate::command::line::Line;
+use crate::command::rollout_rules::{
+    AT_ONCE, MAX_FAILED, POLICY, SOAK, SUPERSEDE, WAVES,
+};
 use crate::command::verb::{CONFIGURATION, OVERRIDE_FLAG, TIMEOUT, Verb, WAIT, number};
 use crate::command::{ChangeOptions, Command, Refusal};
 
@@ -9,11 +12,17 @@ pub(in crate::command) const VERB: Verb = Verb {
     name: "rollback",
     about: "make earlier state of configuration current again",
     flags: &[
+            AT_ONCE,
+            MAX_FAILED,
             CONFIGURATION,
             OVERRIDE_FLAG,
+            POLICY,
+            SOAK,
+            SUPERSEDE,
             TIMEOUT,
             number("to", "number of the state (default: the state before the current one)"),
             WAIT,
+            WAVES,
         ],
     examples: &["rollback -name web", "rollback -name web -to 4"],
     changes: true,

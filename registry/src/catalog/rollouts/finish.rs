@@ -1,0 +1,57 @@
+//! The end of a rollout: the target becomes current, or all hosts get the base again.
+
+use jiff::Timestamp;
+
+use super::rollout_rows::RolloutRow;
+use crate::catalog::Result;
+use crate::catalog::counters::count;
+use crate::catalog::fleet::events::{self, Kind};
+use crate::catalog::fleet::running;
+use crate::catalog::uses;
+use crate::catalog::write_tx::WriteTx;
+
+/// Makes the target current.
+pub async fn make_current(
+    transaction: &mut WriteTx,
+    row: &RolloutRow,
+    now: Timestamp,
+) -> Result<()> {
+    let (history, target) = (row.history, row.target.cast_signed());
+    sqlx::query("UPDATE states SET proposed = FALSE WHERE history = $1 AND number = $2")
+        .bind(history)
+        .bind(target)
+        .execute(&mut ***transaction)
+        .await?;
+    new_revision(transaction, row, target).await?;
+    release(transaction, row).await?;
+    uses::renew(transaction, history, target).await?;
+    let (name, text) = (row.configuration.as_str(), format!("state {target}, {}", row.target_id));
+    events::add(transaction, now, Kind::Changed, name, "", &text).await
+}
+
+/// Offers the base to all hosts again.
+pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result<()> {
+    new_revision(transaction, row, row.base.cast_signed()).await?;
+    release(transaction, row).await
+}
+
+async fn new_revision(transaction: &mut WriteTx, row: &RolloutRow, current: i64) -> Result<()> {
+    transaction.changes(&row.configuration);
+    transaction.moves_rollout(&row.configuration);
+    let revision = count(transaction, "revision", 1).await?;
+    sqlx::query("UPDATE configurations SET current = $2, revision = $3 WHERE name = $1")
+        .bind(row.configuration.as_str())
+        .bind(current)
+        .bind(revision)
+        .execute(&mut ***transaction)
+        .await?;
+    Ok(())
+}
+
+/// The rollout no longer keeps the layers of its target.
+async fn release(transaction: &mut WriteTx, row: &RolloutRow) -> Result<()> {
+    let Some(current) = running::current(transaction, &row.configuration).await? else {
+        return Ok(());
+    };
+    running::change(transaction, &current, Some(row.target.cast_signed()), None).await
+}

@@ -1,0 +1,192 @@
+//! The rows of rollouts. At most one rollout of a configuration is active.
+
+use deploy_rollout::{Rollout, Status};
+use deploy_store::{ConfigurationName, Digest};
+use jiff::Timestamp;
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row as _, Sqlite, Transaction};
+
+use crate::catalog::write_tx::WriteTx;
+use crate::catalog::{Catalog, Error, Result, bad_row, column, nanoseconds, timestamp};
+
+/// A rollout, as the catalogue has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolloutRow {
+    /// The number of the rollout, from 1.
+    pub number: u64,
+    /// The configuration.
+    pub configuration: ConfigurationName,
+    /// The number of the configuration's history.
+    pub(in crate::catalog) history: i64,
+    /// The state that was current when the rollout started.
+    pub base: u64,
+    /// The state that the rollout brings to the hosts.
+    pub target: u64,
+    /// Id of the target.
+    pub target_id: Digest,
+    /// The number of the change that members repeat in their reports.
+    pub revision: u64,
+    /// The policy, the status and the open wave.
+    pub rollout: Rollout,
+    /// Grows with every change of the rollout or of its hosts.
+    pub(in crate::catalog) step: i64,
+    /// The fingerprint and the comment of the key that started the rollout.
+    pub who: String,
+    /// When the rollout started.
+    pub started: Timestamp,
+    /// When the rollout ended.
+    pub ended: Option<Timestamp>,
+}
+
+const COLUMNS: &str = "SELECT r.*, s.hash AS target_id FROM rollouts r \
+     JOIN states s ON s.history = r.history AND s.number = r.target";
+
+impl FromRow<'_, SqliteRow> for RolloutRow {
+    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
+        let text = |name: &str| row.try_get::<String, _>(name);
+        let number = |name: &str| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
+        let time = |name: &str| row.try_get::<i64, _>(name).map(timestamp);
+        let maybe = |name: &str| row.try_get::<Option<i64>, _>(name).map(|it| it.map(timestamp));
+        let decode = |err: String| sqlx::Error::Decode(err.into());
+        let policy =
+            serde_json::from_str(&text("policy")?).map_err(|err| decode(err.to_string()))?;
+        let status = status(&text("status")?, text("why")?)
+            .ok_or_else(|| decode("the status of a rollout is unknown".to_owned()))?;
+        Ok(Self {
+            number: number("number")?,
+            configuration: text("configuration")?
+                .parse()
+                .map_err(|err| decode(format!("{err}")))?,
+            history: row.try_get("history")?,
+            base: number("base")?,
+            target: number("target")?,
+            target_id: text("target_id")?.parse().map_err(|err| decode(format!("{err}")))?,
+            revision: number("revision")?,
+            rollout: Rollout {
+                policy,
+                status,
+                status_since: time("status_since")?,
+                wave: u32::try_from(number("wave")?).unwrap_or(u32::MAX),
+                opened: maybe("opened")?,
+                soaking_since: maybe("soaking")?,
+                soak_skipped: row.try_get("soak_skipped")?,
+                waiting_since: maybe("waiting")?,
+                budget: number("budget")?,
+            },
+            step: row.try_get("step")?,
+            who: text("who")?,
+            started: time("started")?,
+            ended: maybe("ended")?,
+        })
+    }
+}
+
+fn status(word: &str, why: String) -> Option<Status> {
+    Some(match word {
+        "running" => Status::Running,
+        "paused" => Status::Paused { why },
+        "halted" => Status::Halted { why },
+        "aborted" => Status::Aborted,
+        "superseded" => Status::Superseded,
+        "succeeded" => Status::Succeeded,
+        _ => return None,
+    })
+}
+
+/// The active rollout of a configuration.
+pub async fn active(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+) -> Result<Option<RolloutRow>> {
+    let query = format!("{COLUMNS} WHERE r.configuration = $1 AND r.ended IS NULL");
+    let row = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str());
+    Ok(row.fetch_optional(&mut **transaction).await?)
+}
+
+/// The active rollouts; with `name`, only that of this configuration.
+pub async fn all_active(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: Option<&ConfigurationName>,
+) -> Result<Vec<RolloutRow>> {
+    let query = format!("{COLUMNS} WHERE r.ended IS NULL AND ($1 = '' OR r.configuration = $1)");
+    let rows =
+        sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name.map_or("", |name| name.as_str()));
+    Ok(rows.fetch_all(&mut **transaction).await?)
+}
+
+/// The rollout `number` of a configuration; without `number`, its last one.
+pub async fn find(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: &ConfigurationName,
+    number: Option<u64>,
+) -> Result<Option<RolloutRow>> {
+    let query = format!(
+        "{COLUMNS} WHERE r.configuration = $1 AND ($2 = 0 OR r.number = $2) \
+         ORDER BY r.number DESC LIMIT 1"
+    );
+    let number = i64::try_from(number.unwrap_or(0)).unwrap_or(i64::MAX);
+    let row = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str()).bind(number);
+    Ok(row.fetch_optional(&mut **transaction).await?)
+}
+
+/// Writes what may change of a rollout, if its row is still as `row` says.
+pub async fn write(
+    transaction: &mut WriteTx,
+    row: &RolloutRow,
+    rollout: &Rollout,
+    now: Timestamp,
+) -> Result<()> {
+    let policy = serde_json::to_string(&rollout.policy).map_err(|err| bad_row(&err))?;
+    let ended = rollout.status.is_final().then(|| nanoseconds(now));
+    let written = sqlx::query(
+        "UPDATE rollouts SET policy = $3, status = $4, why = $5, status_since = $6, wave = $7, \
+         opened = $8, soaking = $9, soak_skipped = $10, waiting = $11, budget = $12, ended = $13, \
+         step = step + 1 WHERE number = $1 AND step = $2 AND ended IS NULL",
+    )
+    .bind(row.number.cast_signed())
+    .bind(row.step)
+    .bind(policy)
+    .bind(rollout.status.word())
+    .bind(rollout.status.why().unwrap_or_default())
+    .bind(nanoseconds(rollout.status_since))
+    .bind(i64::from(rollout.wave))
+    .bind(rollout.opened.map(nanoseconds))
+    .bind(rollout.soaking_since.map(nanoseconds))
+    .bind(rollout.soak_skipped)
+    .bind(rollout.waiting_since.map(nanoseconds))
+    .bind(rollout.budget.cast_signed())
+    .bind(ended)
+    .execute(&mut ***transaction)
+    .await?;
+    if written.rows_affected() == 0 {
+        let text = format!("rollout {} has just changed; look at it again", row.number);
+        return Err(Error::Conflict(text));
+    }
+    Ok(())
+}
+
+impl Catalog {
+    /// The names of the configurations with an active rollout.
+    pub async fn rolling(&self) -> Result<Vec<ConfigurationName>> {
+        let names: Vec<String> =
+            sqlx::query_scalar("SELECT configuration FROM rollouts WHERE ended IS NULL")
+                .fetch_all(&self.readers)
+                .await?;
+        names.iter().map(|name| column(name)).collect()
+    }
+
+    /// The newest `limit` rollouts, newest first. With `name`, only those of this configuration.
+    pub async fn rollouts(
+        &self,
+        name: Option<&ConfigurationName>,
+        limit: u64,
+    ) -> Result<Vec<RolloutRow>> {
+        let query = format!(
+            "{COLUMNS} WHERE $1 = '' OR r.configuration = $1 ORDER BY r.number DESC LIMIT $2"
+        );
+        let rows = sqlx::query_as(sqlx::AssertSqlSafe(query))
+            .bind(name.map_or("", |name| name.as_str()))
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX));
+        Ok(rows.fetch_all(&self.scanners).await?)
+    }
+}

@@ -1,0 +1,242 @@
+//! Reads a rollout with its fleet at one moment, and writes its next step.
+
+use std::collections::HashMap;
+
+use deploy_rollout::{Change as Step, Host, Member, Outcome, Rollout, Taken, apply_all};
+use deploy_store::ConfigurationName;
+use jiff::Timestamp;
+use sqlx::{Sqlite, Transaction};
+
+use super::rollout_rows::{self, RolloutRow};
+use super::{finish, rollout_members};
+use crate::catalog::audit::{Change, record};
+use crate::catalog::fleet::events::{self, Kind};
+use crate::catalog::fleet::fleet_snapshot::{self, FleetSnapshot, Scope};
+use crate::catalog::fleet::{agents, hosts};
+use crate::catalog::write_tx::WriteTx;
+use crate::catalog::{Catalog, Result, nanoseconds};
+
+/// A rollout, its members and the fleet, at one moment.
+#[derive(Debug, Clone)]
+pub struct RolloutView {
+    /// The rollout.
+    pub row: RolloutRow,
+    /// The hosts that the waves have taken, by number.
+    pub members: HashMap<i64, Member>,
+    /// The waves that were opened: number, selector, number of hosts, and time.
+    pub waves: Vec<OpenedWave>,
+    /// The fleet of the configuration.
+    pub fleet: FleetSnapshot,
+}
+
+impl RolloutView {
+    /// The names of the hosts that have failed.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        let has_failed = |member: &Member| matches!(member.result, Some(Outcome::Failed(_)));
+        let failed = self.members.iter().filter(move |(_, member)| has_failed(member));
+        failed.filter_map(|(host, _)| self.fleet.hosts.get(host)).map(|host| host.name.as_str())
+    }
+}
+
+/// A wave that was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedWave {
+    /// The number of the wave, from 1.
+    pub wave: u32,
+    /// The selector of the wave.
+    pub selector: String,
+    /// The number of hosts that the wave took.
+    pub hosts: u64,
+    /// When the wave was opened.
+    pub opened: Timestamp,
+}
+
+/// A host that the catalogue does not know yet, because it only polls.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewUnit {
+    /// The number that stands for the host in the step; below zero.
+    pub id: i64,
+    /// The host's name, which is its address.
+    pub name: String,
+    /// The fingerprint of its key.
+    pub key: String,
+}
+
+/// What a step writes.
+pub struct Steps<'a> {
+    /// The rollout that the decision is based on.
+    pub row: &'a RolloutRow,
+    /// The changes.
+    pub changes: &'a [Step],
+    /// The hosts that the decision is based on.
+    pub hosts: Vec<Host>,
+    /// The units among them that the catalogue does not know yet.
+    pub units: &'a [NewUnit],
+    /// Who acts, and when.
+    pub change: &'a Change,
+    /// Whether the audit trail gets an entry.
+    pub is_audited: bool,
+}
+
+impl Catalog {
+    /// A rollout of a configuration; without `number`, its last one.
+    pub async fn rollout(
+        &self,
+        name: &ConfigurationName,
+        number: Option<u64>,
+    ) -> Result<Option<RolloutView>> {
+        let mut transaction = self.scan_tx().await?;
+        let Some(row) = rollout_rows::find(&mut transaction, name, number).await? else {
+            return Ok(None);
+        };
+        let members = rollout_members::members(&mut transaction, row.number).await?;
+        let waves = rollout_members::waves(&mut transaction, row.number).await?;
+        let scope = Scope { name: Some(name), host: None };
+        let fleet = fleet_snapshot::read(&mut transaction, scope).await?;
+        Ok(Some(RolloutView { row, members, waves, fleet }))
+    }
+
+    /// Writes the changes of one step in one transaction, and returns the rollout after them. Fails
+    /// with [`crate::error::Error::Conflict`] if another registry has made a step meanwhile.
+    pub async fn advance(&self, steps: Steps<'_>) -> Result<Rollout> {
+        let Steps { row, changes, mut hosts, units, change, is_audited } = steps;
+        let mut transaction = self.write_tx().await?;
+        if is_audited {
+            record(&mut transaction, change, 0, "").await?;
+        }
+        let changes = add_units(&mut transaction, row, changes, &mut hosts, units, change).await?;
+        let before: HashMap<i64, Option<Member>> =
+            hosts.iter().map(|host| (host.id, host.member.clone())).collect();
+        let mut rollout = row.rollout.clone();
+        apply_all(&mut rollout, &mut hosts, &changes, change.now);
+        rollout_rows::write(&mut transaction, row, &rollout, change.now).await?;
+        for host in &hosts {
+            let is_new = before.get(&host.id) != Some(&host.member);
+            if let Some(member) = host.member.as_ref().filter(|_| is_new) {
+                rollout_members::put(&mut transaction, row.number, host.id, member).await?;
+            }
+        }
+        for step in &changes {
+            finish_step(&mut transaction, row, &rollout, step, &hosts, change.now).await?;
+        }
+        transaction.moves_rollout(&row.configuration);
+        transaction.commit().await?;
+        Ok(rollout)
+    }
+}
+
+/// Makes rows for the units that a wave takes, and returns the changes with the numbers of these
+/// rows.
+async fn add_units(
+    transaction: &mut WriteTx,
+    row: &RolloutRow,
+    changes: &[Step],
+    known: &mut [Host],
+    units: &[NewUnit],
+    change: &Change,
+) -> Result<Vec<Step>> {
+    let mut changes = changes.to_vec();
+    for step in &mut changes {
+        let Step::OpenWave { hosts: taken, .. } = step else { continue };
+        for Taken { host, .. } in taken {
+            let Some(unit) = units.iter().find(|unit| unit.id == *host) else { continue };
+            let number = match hosts::find(transaction, &unit.name).await? {
+                Some(row) => row.number,
+                None => hosts::add(transaction, &unit.name, &unit.key, change.now).await?,
+            };
+            agents::add_unknown(transaction, &row.configuration, number, change.now).await?;
+            if let Some(known) = known.iter_mut().find(|known| known.id == *host) {
+                known.id = number;
+            }
+            *host = number;
+        }
+    }
+    Ok(changes)
+}
+
+/// Does what a change means outside of the rollout's own rows.
+async fn finish_step(
+    transaction: &mut WriteTx,
+    row: &RolloutRow,
+    rollout: &Rollout,
+    step: &Step,
+    hosts: &[Host],
+    now: Timestamp,
+) -> Result<()> {
+    let RolloutRow { number, configuration, .. } = row;
+    let about = |text: &str| format!("rollout {number}{text}");
+    let name_of = |id: i64| {
+        hosts.iter().find(|host| host.id == id).map_or("", |host| host.name.as_str()).to_owned()
+    };
+    let (kind, host, text) = match step {
+        Step::OpenWave { wave, hosts: taken, .. } => {
+            let selectors = rollout.policy.waves.selectors();
+            let place = usize::try_from(*wave).unwrap_or(usize::MAX).saturating_sub(1);
+            let selector = selectors.get(place).map(ToString::to_string).unwrap_or_default();
+            rollout_members::put_wave(transaction, *number, *wave, &selector, taken.len(), now)
+                .await?;
+            let (all, taken) = (selectors.len(), taken.len());
+            let text = about(&format!(": wave {wave} of {all} ({selector}): {taken} hosts"));
+            (Kind::RolloutWave, String::new(), text)
+        }
+        Step::Fail { host, failure } => {
+            (Kind::RolloutFailed, name_of(*host), about(&format!(": {failure}")))
+        }
+        Step::Mark { host, good: false } => {
+            (Kind::RolloutFailed, name_of(*host), about(": marked as failed"))
+        }
+        Step::Pause { why } => (Kind::RolloutPaused, String::new(), about(&format!(": {why}"))),
+        Step::Halt { why } => (Kind::RolloutHalted, String::new(), about(&format!(": {why}"))),
+        Step::Resume { .. } => (Kind::RolloutResumed, String::new(), about("")),
+        Step::Abort => {
+            finish::back_to_base(transaction, row).await?;
+            (Kind::RolloutAborted, String::new(), about(""))
+        }
+        Step::Supersede => {
+            finish::back_to_base(transaction, row).await?;
+            (Kind::RolloutSuperseded, String::new(), about(""))
+        }
+        Step::Succeed => {
+            finish::make_current(transaction, row, now).await?;
+            (Kind::RolloutSucceeded, String::new(), about(""))
+        }
+        _ => return Ok(()),
+    };
+    events::add(transaction, now, kind, configuration.as_str(), &host, &text).await
+}
+
+/// The active rollouts and their members, by the name of the configuration. With `name`, only the
+/// rollout of this configuration.
+pub async fn active(
+    transaction: &mut Transaction<'_, Sqlite>,
+    name: Option<&ConfigurationName>,
+) -> Result<HashMap<String, (RolloutRow, HashMap<i64, Member>)>> {
+    let mut rollouts = HashMap::new();
+    for row in rollout_rows::all_active(transaction, name).await? {
+        let members = rollout_members::members(transaction, row.number).await?;
+        rollouts.insert(row.configuration.to_string(), (row, members));
+    }
+    Ok(rollouts)
+}
+
+/// Ends the active rollout of a configuration that is deleted.
+pub async fn forget(
+    transaction: &mut WriteTx,
+    name: &ConfigurationName,
+    change: &Change,
+) -> Result<()> {
+    transaction.moves_rollout(name);
+    sqlx::query(
+        "UPDATE rollouts SET status = 'superseded', status_since = $2, ended = $2, \
+         step = step + 1 WHERE configuration = $1 AND ended IS NULL",
+    )
+    .bind(name.as_str())
+    .bind(nanoseconds(change.now))
+    .execute(&mut ***transaction)
+    .await?;
+    sqlx::query("DELETE FROM policy_uses WHERE configuration = $1")
+        .bind(name.as_str())
+        .execute(&mut ***transaction)
+        .await?;
+    Ok(())
+}

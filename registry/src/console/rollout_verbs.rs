@@ -1,0 +1,151 @@
+//! The verb `rollout`.
+
+use std::sync::Arc;
+
+use deploy_rollout::{Command as Steer, Host};
+use deploy_store::{ConfigurationName, Meter};
+use deploy_wire::command::{ChangeOptions, Refusal, RolloutAction};
+
+use super::print::document;
+use super::{Done, fleet_verbs, rollout_text as text};
+use crate::caller::Caller;
+use crate::catalog::Change;
+use crate::catalog::rollouts::RolloutView;
+use crate::error::Error;
+use crate::registry::Registry;
+use crate::verbs::rollout_status::RolloutStatus;
+
+/// Number of rollouts that `rollout list` shows without `-limit`.
+const LISTED: u64 = 20;
+
+/// Runs an action of `rollout`.
+pub async fn execute(
+    registry: &Registry,
+    caller: &Caller,
+    action: &RolloutAction,
+    change: &Change,
+    meter: &Arc<Meter>,
+) -> Result<Done, Refusal> {
+    let catalog = &registry.catalog;
+    match action {
+        RolloutAction::Start { name, layers, if_hash, options, dry_run, json } => {
+            registry.check_here(layers).await?;
+            if *dry_run {
+                let plan = registry.planned(name, layers, &options.rolling).await?;
+                return Ok(Done::from(if *json { document(&plan)? } else { text::plan(&plan) }));
+            }
+            let mut change = change.clone();
+            // Without any rule, the rollout has the default policy.
+            if change.rolling.rules.is_empty() && !catalog.has_policy(name).await? {
+                change.rolling.rules.waves = Some("100%".to_owned());
+            }
+            catalog.change_configuration(name, layers, if_hash.clone(), &change).await?;
+            after_start(registry, caller, name, options, *json, &change, meter).await
+        }
+        RolloutAction::Status { name, number, json } => {
+            let status = registry.rollout_status(name, *number).await?;
+            Ok(Done::from(if *json { document(&status)? } else { text::status(&status) }))
+        }
+        RolloutAction::List { name, limit, json } => {
+            let rows = catalog.rollouts(name.as_ref(), limit.unwrap_or(LISTED)).await?;
+            Ok(Done::from(if *json { text::list_json(&rows)? } else { text::list_of(&rows) }))
+        }
+        RolloutAction::SetPolicy(policy, rules) => {
+            let set = catalog.set_policy(policy, rules, change).await?;
+            Ok(Done::from(text::policy(policy.as_str(), &set, &[])))
+        }
+        RolloutAction::Policies { json } => {
+            let all = catalog.policies().await?;
+            Ok(Done::from(if *json { text::policies_json(&all)? } else { text::policies(&all) }))
+        }
+        RolloutAction::UsePolicy(name, policy) => {
+            catalog.use_policy(name, policy.as_ref(), change).await?;
+            Ok(Done::from(String::new()))
+        }
+        RolloutAction::DeletePolicy(policy) => {
+            catalog.delete_policy(policy, change).await?;
+            Ok(Done::from(String::new()))
+        }
+        _ => steer(registry, action, change).await,
+    }
+}
+
+/// Makes the command for the hosts of the rollout.
+type Steering = Box<dyn Fn(&[Host]) -> Result<Steer, Error> + Send + Sync>;
+
+/// Runs the actions that steer the active rollout, and shows its status.
+async fn steer(
+    registry: &Registry,
+    action: &RolloutAction,
+    change: &Change,
+) -> Result<Done, Refusal> {
+    let (name, command): (_, Steering) = match action {
+        RolloutAction::Pause(name, why) => {
+            let why = said(why, "paused", change);
+            (name, Box::new(move |_| Ok(Steer::Pause { why: why.clone() })))
+        }
+        RolloutAction::Resume(name, limit) => {
+            let limit = limit.as_deref().map(str::parse).transpose();
+            let max_failed = limit.map_err(|err: deploy_rollout::BadLimit| {
+                Refusal::usage(format!("-max-failed: {err}"))
+            })?;
+            let command = Steer::Resume { max_failed, max_absent: None };
+            (name, Box::new(move |_| Ok(command.clone())))
+        }
+        RolloutAction::Abort(name, _) => (name, Box::new(|_| Ok(Steer::Abort))),
+        RolloutAction::SkipSoak(name) => (name, Box::new(|_| Ok(Steer::SkipSoak))),
+        RolloutAction::Mark(name, host, good) => {
+            let (wanted, good) = (host.clone(), *good);
+            (
+                name,
+                Box::new(move |hosts: &[Host]| {
+                    let host = hosts.iter().find(|host| host.name == wanted);
+                    let none = || Error::NotFound(format!("host \"{wanted}\" not found"));
+                    Ok(Steer::Mark { host: host.ok_or_else(none)?.id, good })
+                }),
+            )
+        }
+        _ => unreachable!("`execute` runs the other actions"),
+    };
+    let command = |_: &RolloutView, hosts: &[Host]| command(hosts);
+    registry.command_rollout(name, command, change).await?;
+    let status = registry.rollout_status(name, None).await?;
+    Ok(Done::from(text::head(&status)))
+}
+
+fn said(why: &str, what: &str, change: &Change) -> String {
+    let who = change.key.split_once(' ').map_or(&*change.user, |(_, comment)| comment);
+    if why.is_empty() { format!("{what} by {who}") } else { why.to_owned() }
+}
+
+/// The answer after a rollout has started. Waits for its end if `options` say so.
+async fn after_start(
+    registry: &Registry,
+    caller: &Caller,
+    name: &ConfigurationName,
+    options: &ChangeOptions,
+    json: bool,
+    change: &Change,
+    meter: &Arc<Meter>,
+) -> Result<Done, Refusal> {
+    let said = match started(registry, name, change).await? {
+        Some(status) if json => document(&status)?,
+        Some(status) => text::started(&status, caller.client),
+        None => String::new(),
+    };
+    fleet_verbs::after_change(registry, name, options, said, meter).await
+}
+
+/// The rollout that the change has just started, after its first step.
+pub async fn started(
+    registry: &Registry,
+    name: &ConfigurationName,
+    change: &Change,
+) -> Result<Option<RolloutStatus>, Refusal> {
+    let Some(view) = registry.catalog.rollout(name, None).await? else { return Ok(None) };
+    if view.row.started != change.now {
+        return Ok(None);
+    }
+    registry.step_rollout(name).await?;
+    Ok(Some(registry.rollout_status(name, Some(view.row.number)).await?))
+}

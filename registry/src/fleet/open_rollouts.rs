@@ -1,0 +1,118 @@
+//! What active rollouts show to which hosts, in memory: watches and polls ask often.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use deploy_store::ConfigurationName;
+use tokio::sync::watch;
+
+use super::offer_cache::Prepared;
+use crate::catalog::Announced;
+
+/// An active rollout that shows its target to some hosts.
+#[derive(Debug)]
+pub struct OpenRollout {
+    /// The number of the rollout.
+    pub number: u64,
+    /// The number of the target's state.
+    pub target: u64,
+    /// The offer of the target.
+    pub(super) offer: Arc<Prepared>,
+    /// The members that are shown the target: their names, and the fingerprints of their keys.
+    pub members: HashMap<String, String>,
+    /// Announces changes of the configuration since this value was made. Such a change ends the
+    /// rollout, even before the registry has looked at it again.
+    pub changes: Changed,
+}
+
+/// Announces the changes of a configuration.
+pub type Changed = watch::Receiver<Announced>;
+
+/// The active rollouts.
+#[derive(Debug, Default)]
+pub struct OpenRollouts(Mutex<HashMap<ConfigurationName, Arc<OpenRollout>>>);
+
+impl OpenRollouts {
+    /// The rollout of a configuration, if it shows its target to this host.
+    pub fn shown_to(
+        &self,
+        name: &ConfigurationName,
+        host: &str,
+        key: &str,
+    ) -> Option<Arc<OpenRollout>> {
+        let rollout = self.get(name)?;
+        if rollout.changes.has_changed().unwrap_or(true) {
+            return None;
+        }
+        let is_member = rollout.members.get(host).is_some_and(|owner| owner == key);
+        is_member.then_some(rollout)
+    }
+
+    /// The active rollout of a configuration.
+    pub fn get(&self, name: &ConfigurationName) -> Option<Arc<OpenRollout>> {
+        self.all().get(name).cloned()
+    }
+
+    /// Replaces what a rollout of the configuration shows. Returns the hosts that see a change.
+    pub fn set(&self, name: &ConfigurationName, rollout: Option<OpenRollout>) -> Vec<String> {
+        let rollout = rollout.map(Arc::new);
+        let mut all = self.all();
+        let before = match &rollout {
+            Some(rollout) => all.insert(name.clone(), Arc::clone(rollout)),
+            None => all.remove(name),
+        };
+        drop(all);
+        let is_same = match (&before, &rollout) {
+            (Some(before), Some(rollout)) => before.number == rollout.number,
+            _ => false,
+        };
+        let names = |rollout: &Option<Arc<OpenRollout>>| -> Vec<String> {
+            rollout.iter().flat_map(|rollout| rollout.members.keys().cloned()).collect()
+        };
+        let has = |rollout: &Option<Arc<OpenRollout>>, host: &str| {
+            is_same && rollout.as_ref().is_some_and(|it| it.members.contains_key(host))
+        };
+        let left = names(&before).into_iter().filter(|host| !has(&rollout, host));
+        let joined = names(&rollout).into_iter().filter(|host| !has(&before, host));
+        left.chain(joined).collect()
+    }
+
+    /// Forgets all rollouts but those of `names`.
+    pub fn keep(&self, names: &[ConfigurationName]) {
+        self.all().retain(|name, _| names.contains(name));
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<ConfigurationName, Arc<OpenRollout>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::catalog::Changes;
+
+    fn rollout(changes: &Changes, number: u64, members: &[&str]) -> OpenRollout {
+        let members = members.iter().map(|host| ((*host).to_owned(), "k".to_owned())).collect();
+        let offer = Arc::new(Prepared::default());
+        let changes = changes.subscribe(&"web".parse().unwrap());
+        OpenRollout { number, target: 2, offer, members, changes }
+    }
+
+    #[test]
+    fn only_hosts_that_see_a_change_are_told() {
+        let (rollouts, name) = (OpenRollouts::default(), "web".parse().unwrap());
+        let changes = Changes::default();
+        assert_eq!(rollouts.set(&name, Some(rollout(&changes, 1, &["a"]))), ["a"]);
+        assert_eq!(rollouts.set(&name, Some(rollout(&changes, 1, &["a", "b"]))), ["b"]);
+        assert!(rollouts.set(&name, Some(rollout(&changes, 1, &["a", "b"]))).is_empty());
+        assert!(rollouts.shown_to(&name, "a", "k").is_some());
+        assert!(rollouts.shown_to(&name, "a", "other").is_none());
+        assert!(rollouts.shown_to(&name, "c", "k").is_none());
+        changes.announce(&name);
+        assert!(rollouts.shown_to(&name, "a", "k").is_none(), "the change ends the rollout");
+        assert_eq!(rollouts.set(&name, Some(rollout(&changes, 2, &["a"]))).len(), 3);
+        assert_eq!(rollouts.set(&name, None), ["a"]);
+        assert!(rollouts.get(&name).is_none());
+    }
+}

@@ -1,0 +1,115 @@
+//! The hosts of a rollout, from what the catalogue and the connections say. The code is pure.
+
+use std::time::Duration;
+
+use deploy_rollout::{Host, Member, Standing};
+use deploy_store::Digest;
+use deploy_wire::fleet::Phase;
+use jiff::Timestamp;
+
+use super::polls::{Poller, host_name};
+use crate::catalog::fleet::{AgentRow, HostRow};
+use crate::catalog::rollouts::NewUnit;
+
+/// An agent that polls has to poll within this time, or it counts as absent.
+pub const POLL_DUE: Duration = Duration::from_secs(120);
+
+/// What the connections say about a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Contact {
+    /// When the registry last saw the host; `None` while it is connected.
+    pub away_since: Option<Timestamp>,
+    /// Whether two agents report under the host's name.
+    pub duplicate: bool,
+}
+
+/// The target of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Target {
+    /// Id of the target.
+    pub id: Digest,
+    /// The number of the change that members repeat in their reports. A report with a lower number
+    /// is about something else.
+    pub revision: u64,
+}
+
+/// A host as the rollout sees it. `has_fetched`: a host that only polls was shown the target.
+pub fn host(
+    row: &HostRow,
+    agent: &AgentRow,
+    member: Option<Member>,
+    target: Target,
+    contact: Contact,
+    has_fetched: bool,
+) -> Option<Host> {
+    let unknown = agent.report.phase == Phase::Unknown;
+    let standing = if unknown && has_fetched && member.is_some() {
+        Standing::Working
+    } else {
+        standing(agent, member.as_ref(), target)
+    };
+    Some(Host {
+        id: row.number,
+        name: row.name.parse().ok()?,
+        group: row.group().to_owned(),
+        standing,
+        away_since: contact.away_since,
+        duplicate: contact.duplicate,
+        held: row.hold.is_some(),
+        unknown,
+        member,
+        windows: None,
+    })
+}
+
+/// What the last report of an agent says about the target.
+fn standing(agent: &AgentRow, member: Option<&Member>, target: Target) -> Standing {
+    let report = &agent.report;
+    let is_about_target = report.wants == Some(target.id)
+        && report.revision >= target.revision
+        && member.is_some_and(|member| agent.reported >= member.offered);
+    let is_bad = report.phase.is_failure() || report.phase == Phase::Held;
+    match (is_about_target, report.phase) {
+        (true, Phase::Healthy) if report.runs == Some(target.id) => Standing::Healthy,
+        (true, _) if is_bad => Standing::Failed(why(agent)),
+        (true, _) => Standing::Working,
+        (false, _) if is_bad => Standing::BaseUnhealthy,
+        (false, _) => Standing::Base,
+    }
+}
+
+fn why(agent: &AgentRow) -> String {
+    let message = &agent.report.message;
+    if message.is_empty() { agent.report.phase.word().to_owned() } else { message.clone() }
+}
+
+/// A host that only polls and has no row in the catalogue yet. `number` tells such hosts apart, and
+/// `last` is its last poll. `None` if its address is no name for a host.
+pub fn unit(
+    number: i64,
+    poller: &Poller,
+    last: Timestamp,
+    now: Timestamp,
+) -> Option<(Host, NewUnit)> {
+    let name = host_name(poller.address).ok()?;
+    let unit = NewUnit { id: -number, name: name.to_string(), key: poller.key.clone() };
+    let host = Host {
+        id: -number,
+        name,
+        group: String::new(),
+        standing: Standing::Base,
+        away_since: poll_missed(last, now),
+        duplicate: false,
+        held: false,
+        unknown: true,
+        member: None,
+        windows: None,
+    };
+    Some((host, unit))
+}
+
+/// When the next poll of an agent was due, if the agent has missed it. `last` is its last poll.
+pub fn poll_missed(last: Timestamp, now: Timestamp) -> Option<Timestamp> {
+    let due = last.checked_add(POLL_DUE).unwrap_or(Timestamp::MAX);
+    (now > due).then_some(due)
+}

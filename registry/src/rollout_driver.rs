@@ -1,0 +1,72 @@
+//! The loop that makes the automatic steps of rollouts. It keeps nothing in memory, so it may be
+//! killed at any point. Several registries may run it on one catalogue: each step is one
+//! transaction, and only one registry writes it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::time::{Instant, sleep};
+
+use crate::registry::Registry;
+
+/// The shortest pause between two looks at the rollouts.
+const PAUSE: Duration = Duration::from_millis(20);
+/// The pause between two looks, as a multiple of the time that a look takes.
+const PAUSE_FACTOR: u32 = 4;
+/// The longest time between two looks at an active rollout. A host that disconnects gives no signal.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// The longest time between two looks if no rollout is active.
+const REST: Duration = Duration::from_secs(30);
+
+/// Drives all rollouts until the registry stops.
+pub async fn run(registry: Arc<Registry>) {
+    let mut rollouts = registry.catalog.changes.rollouts();
+    let mut written = registry.fleet.written();
+    let mut stopped = registry.fleet.stopped();
+    loop {
+        rollouts.borrow_and_update();
+        written.borrow_and_update();
+        let began = Instant::now();
+        let wait = look(&registry).await;
+        let pause = PAUSE.max(began.elapsed() * PAUSE_FACTOR);
+        let is_active = wait.is_some();
+        tokio::select! {
+            _ = rollouts.changed() => {}
+            _ = written.changed(), if is_active => {}
+            () = sleep(wait.unwrap_or(REST)) => {}
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+        }
+        sleep(pause).await;
+    }
+}
+
+/// Makes all steps that are due. Returns how long to wait until the next look; `None` if no rollout
+/// is active.
+async fn look(registry: &Registry) -> Option<Duration> {
+    let names = match registry.catalog.rolling().await {
+        Ok(names) => names,
+        Err(err) => {
+            tracing::warn!(event = "rollout_error", "cannot read the rollouts: {err}");
+            return Some(LOOK_EVERY);
+        }
+    };
+    registry.fleet.rollouts.keep(&names);
+    let mut wait: Option<Duration> = None;
+    for name in &names {
+        let due = match registry.step_rollout(name).await {
+            Ok(next) => next.map_or(LOOK_EVERY, until),
+            Err(err) => {
+                let name = name.as_str();
+                tracing::warn!(event = "rollout_error", name, "cannot step the rollout: {err}");
+                LOOK_EVERY
+            }
+        };
+        wait = Some(wait.map_or(due, |wait| wait.min(due)).min(LOOK_EVERY));
+    }
+    wait
+}
+
+fn until(next: Timestamp) -> Duration {
+    Duration::try_from(next.duration_since(Timestamp::now())).unwrap_or(Duration::ZERO)
+}

@@ -1,0 +1,140 @@
+//! A host as the registry sees it at one moment, with its part in the rollout.
+
+use std::sync::Arc;
+
+use deploy_wire::fleet::HostName;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::failure::Failure;
+use crate::policy::Policy;
+use crate::windows::Windows;
+
+/// A host (a unit) as the registry sees it at this moment. Retired hosts are not in the list of
+/// hosts at all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// The number of the host in the catalogue.
+    pub id: i64,
+    /// The name.
+    pub name: HostName,
+    /// The group, or an empty text.
+    pub group: String,
+    /// What the host has reported about the target.
+    pub standing: Standing,
+    /// When the host disconnected, or when the registry started, if the host has not connected
+    /// since; for an agent that only polls, when its next poll was due. None while the host is
+    /// connected and its first report on this connection has been read, or has polled lately.
+    pub away_since: Option<Timestamp>,
+    /// Whether two agents use the host's name.
+    pub duplicate: bool,
+    /// Whether an operator holds the host.
+    pub held: bool,
+    /// Whether the host never reports: an agent of the Go tool, which only polls. Once such a host
+    /// has reported anything (with the command `report`), it is not unknown any more.
+    pub unknown: bool,
+    /// The maintenance windows of the host's group. While they are closed, a host that was offered
+    /// the target does not deploy it, and its deadlines stand still. None if the host may always
+    /// deploy. The hosts of a group should share one, because deadlines are computed for each.
+    pub windows: Option<Arc<Windows>>,
+    /// The host's part in the rollout, if a wave has taken it.
+    pub member: Option<Member>,
+}
+
+/// What a host has reported about the target. A report from before [`Member::offered`] does not
+/// count: the offer may be another try.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// The host has reported nothing about the target, and was healthy before.
+    Base,
+    /// The host has reported nothing about the target, and was unhealthy before.
+    BaseUnhealthy,
+    /// The host is deploying the target. An unknown host has fetched the target.
+    Working,
+    /// The host runs the target and is healthy.
+    Healthy,
+    /// The deploy of the target failed, for the reason in this text.
+    Failed(String),
+}
+
+/// The part of a host in the rollout: its row among the hosts of the rollout.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The number of the wave that took the host.
+    pub wave: u32,
+    /// When the host was offered the target, or was last given a new deadline.
+    pub offered: Timestamp,
+    /// Since when the host is healthy on the target without an interruption.
+    pub healthy_since: Option<Timestamp>,
+    /// The result.
+    pub result: Option<Outcome>,
+    /// Whether the host was unhealthy before. Then its failure does not count.
+    pub repaired: bool,
+    /// Whether an operator set the result. Then reports of the host do not change it.
+    pub marked: bool,
+    /// Whether the host has left the count, because an operator holds it.
+    pub left: bool,
+}
+
+/// The result of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The host runs the target and is healthy.
+    Good,
+    /// The host has failed.
+    Failed(Failure),
+}
+
+impl Member {
+    /// The part of a host that is offered the target now.
+    pub fn new(wave: u32, offered: Timestamp, repaired: bool) -> Self {
+        let (healthy_since, result, marked, left) = (None, None, false, false);
+        Self { wave, offered, healthy_since, result, repaired, marked, left }
+    }
+}
+
+impl Host {
+    /// The host's part in the rollout, if it counts: an operator's hold takes it out of the count.
+    pub fn counted_member(&self) -> Option<&Member> {
+        self.member.as_ref().filter(|_| !self.held)
+    }
+
+    /// Whether the host is healthy on the target. Where unknown hosts are allowed, an unknown host
+    /// that has fetched the target counts as healthy, because it will never say more.
+    pub(crate) fn is_healthy(&self, policy: &Policy) -> bool {
+        match self.standing {
+            Standing::Healthy => true,
+            Standing::Working => self.unknown && policy.allow_unknown,
+            _ => false,
+        }
+    }
+
+    /// Whether the host is a member that counts and has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        let result = self.counted_member().and_then(|member| member.result.as_ref());
+        matches!(result, Some(Outcome::Failed(_)))
+    }
+
+    /// Whether the host is a member that counts and is good.
+    pub(crate) fn is_good(&self) -> bool {
+        let result = self.counted_member().and_then(|member| member.result.as_ref());
+        matches!(result, Some(Outcome::Good))
+    }
+
+    /// Whether the host's failure spends a part of the budget.
+    pub(crate) fn spends_budget(&self) -> bool {
+        self.has_failed() && self.member.as_ref().is_some_and(|member| !member.repaired)
+    }
+}
+
+/// The number of failed hosts that spend the budget. Hosts that were unhealthy before, and hosts
+/// that an operator holds, do not.
+pub fn failed(hosts: &[Host]) -> u64 {
+    count(hosts, Host::spends_budget)
+}
+
+/// The number of hosts of this kind.
+pub(crate) fn count(hosts: &[Host], is_counted: impl Fn(&Host) -> bool) -> u64 {
+    hosts.iter().map(|host| u64::from(is_counted(host))).sum()
+}

@@ -1,0 +1,60 @@
+//! The soak of a wave: the time in which its good hosts have to stay healthy.
+
+use jiff::Timestamp;
+
+use crate::duration_words::after;
+use crate::rollout_host::{Host, Member};
+use crate::rollout_state::Rollout;
+
+/// When the soak began, or begins again after a resume. None before the soak.
+fn start(rollout: &Rollout) -> Option<Timestamp> {
+    Some(rollout.soaking_since?.max(rollout.status_since))
+}
+
+/// When the soak ends if all hosts stay healthy.
+pub(crate) fn regular_end(rollout: &Rollout) -> Option<Timestamp> {
+    Some(after(start(rollout)?, rollout.policy.soak))
+}
+
+/// When the soak ends at the latest. A host whose health was interrupted has time for one more
+/// soak, and a host that is away has time to come back.
+pub(crate) fn latest_end(rollout: &Rollout) -> Option<Timestamp> {
+    let policy = &rollout.policy;
+    Some(after(regular_end(rollout)?, policy.soak.max(policy.lost_after)))
+}
+
+/// When the host has been healthy for one whole soak. None while the host is not healthy or away.
+/// An operator's mark is enough at any time.
+pub(crate) fn ready_at(rollout: &Rollout, host: &Host, member: &Member) -> Option<Timestamp> {
+    let start = start(rollout)?;
+    if member.marked {
+        return Some(start);
+    }
+    let is_steady = host.away_since.is_none() && host.is_healthy(&rollout.policy);
+    let since = member.healthy_since.filter(|_| is_steady)?;
+    Some(after(since.max(start), rollout.policy.soak))
+}
+
+/// Whether the soak of the open wave has ended: its time is over, and each of its good hosts has
+/// been healthy for one whole soak.
+pub(crate) fn is_over(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> bool {
+    if rollout.soak_skipped {
+        return true;
+    }
+    regular_end(rollout).is_some_and(|end| now >= end)
+        && good_members(rollout, hosts)
+            .all(|(host, member)| ready_at(rollout, host, member).is_some_and(|at| now >= at))
+}
+
+/// The good hosts of the open wave.
+pub(crate) fn good_members<'a>(
+    rollout: &Rollout,
+    hosts: &'a [Host],
+) -> impl Iterator<Item = (&'a Host, &'a Member)> {
+    let wave = rollout.wave;
+    hosts
+        .iter()
+        .filter(|host| host.is_good())
+        .filter_map(|host| host.counted_member().map(|member| (host, member)))
+        .filter(move |(_, member)| member.wave == wave)
+}

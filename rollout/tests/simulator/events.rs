@@ -1,0 +1,62 @@
+//! The events of a simulation, in the order of their time.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use deploy_rollout::Standing;
+
+/// What happens.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// An agent does something that follows from its offer with this number.
+    Deed(i64, u32, Deed),
+    /// A connection is made or lost, whatever the agent was offered.
+    Connect(i64),
+    Disconnect(i64),
+    /// An agent connects again after a restart of the registry.
+    Reconnect(i64),
+    /// The driver looks at the rollout. It ignores the event if a later look has been ordered.
+    Look(u64),
+    /// The driver that was killed starts again.
+    Revive,
+    /// The registry stops for this time.
+    Restart(u64),
+    /// The registry runs again.
+    Started,
+    /// An operator does something.
+    Operator,
+    /// A host joins.
+    Join,
+    /// A host is not held, or not duplicate, any more.
+    Release(i64),
+    Single(i64),
+}
+
+/// What an agent does after an offer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    Report(Standing),
+    Disconnect,
+}
+
+/// The events to come.
+#[derive(Default)]
+pub struct Queue {
+    heap: BinaryHeap<Reverse<(u64, u64)>>,
+    events: std::collections::HashMap<u64, Event>,
+    count: u64,
+}
+
+impl Queue {
+    pub fn push(&mut self, at: u64, event: Event) {
+        self.count += 1;
+        self.heap.push(Reverse((at, self.count)));
+        self.events.insert(self.count, event);
+    }
+
+    /// The next event and its time.
+    pub fn pop(&mut self) -> Option<(u64, Event)> {
+        let Reverse((at, number)) = self.heap.pop()?;
+        Some((at, self.events.remove(&number).unwrap()))
+    }
+}

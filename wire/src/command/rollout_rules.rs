@@ -1,0 +1,94 @@
+//! The flags that say how a change reaches the hosts, which all verbs that change a configuration
+//! share.
+
+use std::time::Duration;
+
+use super::Refusal;
+use super::given::Given;
+use super::line::{Line, duration_text};
+use super::verb::{Flag, switch, text};
+use crate::fleet::Label;
+
+pub(super) const WAVES: Flag = text(
+    "waves",
+    "roll out in waves, as in canary,2,10%,100%: a group, a number, a share, or @web-01+web-02",
+);
+pub(super) const POLICY: Flag = text("policy", "roll out by this policy; see rollout policy");
+pub(super) const SOAK: Flag =
+    text("soak", "roll out: how long each wave must stay healthy, as in 5m (default: 2m)");
+pub(super) const MAX_FAILED: Flag =
+    text("max-failed", "roll out: stop when more hosts fail, as in 2 or 2%");
+pub(super) const MAX_ABSENT: Flag = text(
+    "max-absent",
+    "roll out: stop when more hosts are not connected, as in 3 or 10%, the default",
+);
+pub(super) const LOST_AFTER: Flag =
+    text("lost-after", "roll out: a host that vanishes for this long has failed (default: 10m)");
+pub(super) const WAVE_TIMEOUT: Flag = text(
+    "wave-timeout",
+    "roll out: a host without a result after this time has failed (default: 30m)",
+);
+pub(super) const ALLOW_UNKNOWN: Flag =
+    switch("allow-unknown", "roll out: also to hosts that only poll and report nothing");
+pub(super) const AT_ONCE: Flag =
+    switch("at-once", "change all hosts at once, even if the configuration has a rollout policy");
+pub(super) const SUPERSEDE: Flag =
+    switch("supersede", "end the rollout of the configuration, and make this change instead");
+
+/// The rules of a rollout, as far as the flags give them. The texts are checked by the registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RolloutRules {
+    /// The policy whose rules apply where no flag gives another rule.
+    pub policy: Option<Label>,
+    /// The waves.
+    pub waves: Option<String>,
+    /// How long the hosts of a wave must stay healthy before the next wave.
+    pub soak: Option<Duration>,
+    /// How many hosts may fail, as a number or a share.
+    pub max_failed: Option<String>,
+    /// How many hosts may be absent, as a number or a share.
+    pub max_absent: Option<String>,
+    /// After this time, a host that vanished counts as failed.
+    pub lost_after: Option<Duration>,
+    /// After this time, a host without a result counts as failed.
+    pub wave_timeout: Option<Duration>,
+    /// Whether hosts that report nothing take part.
+    pub allow_unknown: bool,
+}
+
+impl RolloutRules {
+    pub(super) fn parse(given: &Given) -> Result<Self, Refusal> {
+        let text = |name| {
+            given.value(name, |text| match text {
+                "" => Err("should not be empty".to_owned()),
+                _ => Ok(text.to_owned()),
+            })
+        };
+        Ok(Self {
+            policy: given.word("policy")?,
+            waves: text("waves")?,
+            soak: given.value("soak", crate::flags::duration)?,
+            max_failed: text("max-failed")?,
+            max_absent: text("max-absent")?,
+            lost_after: given.value("lost-after", crate::flags::duration)?,
+            wave_timeout: given.value("wave-timeout", crate::flags::duration)?,
+            allow_unknown: given.is_set("allow-unknown"),
+        })
+    }
+
+    /// Whether a flag gives any rule.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(super) fn write(&self, line: &mut Line) {
+        line.maybe("policy", self.policy.as_ref());
+        line.maybe("waves", self.waves.as_ref());
+        line.maybe("soak", self.soak.map(duration_text));
+        line.maybe("max-failed", self.max_failed.as_ref());
+        line.maybe("max-absent", self.max_absent.as_ref());
+        line.maybe("lost-after", self.lost_after.map(duration_text));
+        line.maybe("wave-timeout", self.wave_timeout.map(duration_text));
+        line.switch("allow-unknown", self.allow_unknown);
+    }
+}

@@ -2,12 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deploy_rollout::{Change, Host, Rollout, Standing, Status, shows_target, step};
+use deploy_rollout::{
+    Change, Host, Member, Outcome, Rollout, Standing, Status, Taken, shows_target, step,
+};
 
 use crate::daily_window::DailyWindow;
 use crate::justice;
 use crate::sizes;
-use crate::world::{Fault, World};
+use crate::world::{Fault, World, timestamp};
 
 /// What the judge remembers.
 pub struct Judge {
@@ -88,8 +90,17 @@ impl Judge {
         clock: u64,
     ) -> Result<(), Fault> {
         match change {
-            Change::OpenWave { hosts: taken, budget, .. } => {
+            Change::OpenWave { wave, hosts: taken, budget } => {
                 self.taken.extend(taken.iter().map(|it| it.host));
+                let offered = timestamp(clock);
+                let is_made = |it: &Taken| {
+                    let host = hosts.iter().find(|host| host.id == it.host);
+                    let member = Some(Member::new(*wave, offered, it.repair));
+                    host.is_some_and(|host| host.member == member)
+                };
+                if !taken.iter().all(is_made) {
+                    return Err("a host that was taken is no member".to_owned());
+                }
                 (self.soak_began, self.is_skipped, self.budget) = (None, false, *budget);
             }
             Change::BeginSoak => self.soak_began = Some(clock),
@@ -136,6 +147,23 @@ impl Judge {
                 self.budget
             ));
         }
+        if rollout.status.is_final() {
+            return Ok(());
+        }
+        for host in hosts {
+            let Some(member) = host.member.as_ref().filter(|_| !host.held) else { continue };
+            let has_failed = matches!(member.result, Some(Outcome::Failed(_)));
+            let is_ignored = match host.standing {
+                Standing::Failed(_) => !has_failed,
+                _ => is_healthy(host, rollout) && member.result.is_none(),
+            };
+            if is_ignored && !member.marked {
+                return Err(format!("the report of host {} is ignored", host.id));
+            }
+            if is_running && host.duplicate && member.wave == rollout.wave {
+                return Err(format!("the rollout runs, and host {} is duplicate", host.id));
+            }
+        }
         Ok(())
     }
 
@@ -154,7 +182,7 @@ impl Judge {
             return Ok(!is_halted || world.operations == 0);
         }
         let bound = justice::bound(&world.rollout.policy, self.window.is_some());
-        if world.clock > self.disturbed + bound {
+        if world.is_up && world.clock > self.disturbed + bound {
             let (since, status) = (world.clock - self.disturbed, &world.rollout.status);
             return Err(format!("{status:?} after {since} ms; the bound is {bound} ms"));
         }

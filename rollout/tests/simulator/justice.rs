@@ -153,7 +153,7 @@ impl Case<'_> {
         let selector = policy.waves.selector(wave).ok_or("there is no such wave")?;
         let counting = sizes::number(self.hosts, |host| sizes::counts(host, policy));
         require(wave == self.rollout.wave + 1, "the wave is not the next one")?;
-        let absent = sizes::absent(self.hosts, policy);
+        let absent = sizes::absent(self.hosts, policy, |_| true);
         require(absent <= sizes::limit(policy.max_absent, counting), "too many are absent")?;
         let failures = sizes::failures(self.hosts);
         let allowed = sizes::limit(policy.max_failed, counting).max(failures);
@@ -188,12 +188,22 @@ impl Case<'_> {
         let is_over_pause =
             is_paused && paused.unsigned_abs() >= policy.pause_limit && paused.is_positive();
         let counting = sizes::number(self.hosts, |host| sizes::counts(host, policy));
+        let absent = |away: Duration| {
+            let is_counted = |host: &Host| {
+                let is_long = |since| self.now().duration_since(since).unsigned_abs() >= away;
+                host.away_since.is_some_and(is_long)
+            };
+            sizes::absent(self.hosts, policy, is_counted)
+                > sizes::limit(policy.max_absent, counting)
+        };
+        let has_waited =
+            self.rollout.waiting_since.is_some_and(|it| it + policy.reconnect <= self.now());
         let is_right = sizes::failures(self.hosts) > self.rollout.budget
             || is_over_pause
             || is_running && !self.is_pending() && self.lacks_good()
             || is_running && self.good(|_| true) == 0
-            || is_running
-                && sizes::absent(self.hosts, policy) > sizes::limit(policy.max_absent, counting);
+            || is_running && has_waited && absent(Duration::ZERO)
+            || is_running && absent(policy.reconnect);
         require(is_right, "halts without a reason")
     }
 

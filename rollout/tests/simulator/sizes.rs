@@ -53,10 +53,11 @@ pub fn failures(hosts: &[Host]) -> u64 {
     })
 }
 
-pub fn absent(hosts: &[Host], policy: &Policy) -> u64 {
+/// The hosts of this kind that are absent.
+pub fn absent(hosts: &[Host], policy: &Policy, is_counted: impl Fn(&Host) -> bool) -> u64 {
     number(hosts, |host| {
         let result = host.member.as_ref().and_then(|member| member.result.as_ref());
         let has_failed = matches!(result, Some(Outcome::Failed(_)));
-        counts(host, policy) && host.away_since.is_some() && !has_failed
+        counts(host, policy) && host.away_since.is_some() && !has_failed && is_counted(host)
     })
 }

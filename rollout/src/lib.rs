@@ -1,8 +1,8 @@
 //! Decides the steps of a rollout: a deploy that reaches a fleet in waves, and stops if it goes
 //! wrong. The code is pure: it uses no disk, network or clock, and it is synchronous.
 //!
-//! The registry keeps the [`Rollout`] and each host's [`Member`] in its catalogue. It calls [`step`]
-//! after each change of a host, after each [`command`], and at the time that the last step named.
+//! The registry keeps the [`Rollout`] and each host's [`Member`] in its catalogue. It calls [`step()`]
+//! after each change of a host, after each [`command()`], and at the time that the last step named.
 //! It writes the changes of a step as one transaction, with [`apply`] as the meaning of each
 //! change. A step decides from the stored state alone. So the registry may be killed at any moment,
 //! and two steps for the same moment are equal.

@@ -177,7 +177,8 @@ async fn execute(
         | Command::ChangeConfiguration { .. }
         | Command::BumpConfiguration { .. }
         | Command::DeleteConfiguration { .. }
-        | Command::Rollback { .. } => {
+        | Command::Rollback { .. }
+        | Command::Promote { .. } => {
             change_configurations(registry, caller, command, change, meter).await
         }
         Command::Fleet { .. }
@@ -314,6 +315,11 @@ async fn change_configurations(
                 |replaced| roll_back_hint(caller, name.as_str(), &replaced),
             );
             (name, options, said)
+        }
+        Command::Promote { from, to, if_hash, options } => {
+            let before = catalog.promote(from, to, if_hash.as_ref(), change).await?;
+            let hint = before.map(|number| back_to(caller.client, to, number));
+            (to, options, hint.unwrap_or_default())
         }
         Command::DeleteConfiguration { name, force, overrides: _ } => {
             if !force {

@@ -337,6 +337,17 @@ pub enum Command {
     },
     /// `rollout`
     Rollout(RolloutAction),
+    /// `promote`
+    Promote {
+        /// The configuration that has the layers.
+        from: ConfigurationName,
+        /// The configuration that gets the layers. It is created if it does not exist.
+        to: ConfigurationName,
+        /// Promote only if this is the hash of `from` now.
+        if_hash: Option<Hash>,
+        /// How the change reaches the hosts, and whether to wait for them.
+        options: ChangeOptions,
+    },
     /// `metrics`
     Metrics {},
 }
@@ -431,6 +442,7 @@ mod tests {
             "rollout policy use careful -name p",
             "rollout policy use -name p",
             "rollout policy delete careful",
+            "promote -from staging -to production -if-hash 0123abcdef -waves 1,100% -wait",
             "fleet -name p -group canary -phase rolled_back -behind -after web-01 -limit 5 -json",
             "why -host web-01 -name p -json",
             "wait -name p -state 15 -timeout 10m -min 98% -group canary -json -q",
@@ -534,6 +546,13 @@ mod tests {
             ("retry", "either -host or -failed"),
             ("retry -failed -host web-01", "either -host or -failed"),
             ("freeze -name p", "say why with -m"),
+            ("rollout", "say what to do"),
+            ("rollout start -name p", "give the new versions with -layer"),
+            ("rollout mark web-01 great -name p", "say the host and its result"),
+            ("rollout policy set", "give the policy's name"),
+            ("bumpconf -name p -component a -at-once -waves 1", "-at-once makes no rollout"),
+            ("promote -from a", "-to is missing"),
+            ("promote -from a -to a", "different configurations"),
         ] {
             let refusal = check(line).unwrap_err();
             assert!(refusal.text.contains(text), "{line}: {}", refusal.text);

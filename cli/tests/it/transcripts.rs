@@ -308,3 +308,8 @@ fn conventions() {
 fn fleet() {
     check("fleet", &[]);
 }
+
+#[test]
+fn rollouts() {
+    check("rollouts", &[]);
+}

@@ -99,6 +99,35 @@ impl Catalog {
         Ok(before)
     }
 
+    /// Makes the layers of `from` those of `to`, which may be new. With `if_hash`, only if this is
+    /// the hash of `from` now. Returns the number of the state of `to` that was current before.
+    pub async fn promote(
+        &self,
+        from: &ConfigurationName,
+        to: &ConfigurationName,
+        if_hash: Option<&Hash>,
+        change: &Change,
+    ) -> Result<Option<u64>> {
+        let mut transaction = self.change_tx(change).await?;
+        let number = require_current(&mut transaction, from).await?;
+        let source = load(&mut transaction, from, number).await?;
+        if let Some(wanted) = if_hash.filter(|wanted| !wanted.is_of(source.id())) {
+            let id = source.id();
+            let text = format!("configuration \"{from}\" has hash {id}, not {wanted}; look again");
+            return Err(Error::Conflict(text));
+        }
+        for layer in source.layers() {
+            check_whole(&mut transaction, layer).await?;
+        }
+        let before = find_current(&mut transaction, to).await?;
+        if before.is_none() {
+            to.check_new()?;
+        }
+        save(&mut transaction, to, source.layers().to_vec(), change).await?;
+        transaction.commit().await?;
+        Ok(before)
+    }
+
     /// Replaces layers by the named versions. Returns the old layers of the components whose
     /// version changed.
     pub async fn change_configuration(

@@ -72,6 +72,11 @@ mod tests {
                 "e8656985140dd2fcc02da279c040d1a6fda234655002bdc8\
                  d9adb6b4164e2b177e629af6a6ce1da59dd3836b765f6f9b",
             ),
+            (
+                9,
+                "33c21f8a73f8af420da42d998b3d59ff580fb6c532b6e539\
+                 f7ae6cdcd67ba862e3137b1d1bbef100fbec9a92d3af9cf5",
+            ),
         ];
         let steps: Vec<_> =
             migrator().iter().map(|step| (step.version, hex(&step.checksum))).collect();

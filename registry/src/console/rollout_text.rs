@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use deploy_rollout::Policy;
-use deploy_store::{escape, escape_json};
+use deploy_store::escape;
 use deploy_wire::command::Refusal;
 use jiff::Timestamp;
 use serde_json::json;
@@ -149,18 +149,17 @@ pub fn list_json(rows: &[RolloutRow]) -> Result<String, Refusal> {
             "ended": row.ended, "who": row.who,
         })
     };
-    document(&rows.iter().map(row).collect::<Vec<_>>())
+    document(&json!({ "rollouts": rows.iter().map(row).collect::<Vec<_>>() }))
 }
 
-/// A policy as one line of flags.
+/// A policy as a line of flags, and the configurations that use it.
 pub fn policy(name: &str, policy: &Policy, used_by: &[String]) -> String {
-    let flags = policy_flags(policy);
-    let used = if used_by.is_empty() {
-        String::new()
-    } else {
-        format!("\n\tused by {}", used_by.join(", "))
-    };
-    format!("{name}\t{flags}{}\n", escape(&used).replace("\\n", "\n").replace("\\t", "\t"))
+    let mut text = format!("{name}   {}\n", policy_flags(policy));
+    if !used_by.is_empty() {
+        let names: Vec<String> = used_by.iter().map(|name| escape(name)).collect();
+        text = text + "    used by " + &names.join(", ") + "\n";
+    }
+    text
 }
 
 fn policy_flags(policy: &Policy) -> String {
@@ -188,5 +187,5 @@ pub fn policies_json(all: &[NamedPolicy]) -> Result<String, Refusal> {
             "who": one.who, "since": one.since,
         })
     };
-    Ok(escape_json(&document(&all.iter().map(one).collect::<Vec<_>>())?))
+    document(&json!({ "policies": all.iter().map(one).collect::<Vec<_>>() }))
 }

@@ -89,6 +89,7 @@ impl Command {
             | Self::ChangeConfiguration { options, .. }
             | Self::BumpConfiguration { options, .. }
             | Self::Rollback { options, .. }
+            | Self::Promote { options, .. }
             | Self::Rollout(RolloutAction::Start { options, .. }) => Some(&options.rolling),
             _ => None,
         }

@@ -90,5 +90,6 @@ verbs! {
     Retry => retry,
     Freeze => freeze,
     Rollout => rollout,
+    Promote => promote,
     Metrics => metrics,
 }

@@ -11,7 +11,9 @@ use serde_json::json;
 use super::print::{document, seconds};
 use super::table::list;
 use crate::catalog::fleet::{Event, HostRow};
-use crate::verbs::fleet_status::{ConfigurationStatus, FleetQuery, FleetStatus, HostStatus};
+use crate::verbs::fleet_status::{
+    ConfigurationStatus, FleetQuery, FleetStatus, HostStatus, RolloutBrief,
+};
 use crate::verbs::wait_for::{Ending, Waited};
 use crate::verbs::why::{Tried, Why, WhyOne};
 
@@ -77,7 +79,11 @@ fn head(one: &ConfigurationStatus) -> String {
         }
     }
     let word = if hosts == 1 { "host" } else { "hosts" };
-    format!("{hosts} {word}{phases}; {}\n", rest.join(", "))
+    let mut text = format!("{hosts} {word}{phases}; {}\n", rest.join(", "));
+    if let Some(RolloutBrief { number, status, target, wave, waves }) = &one.rollout {
+        let _ = writeln!(text, "rollout {number} {status}: state {target}, wave {wave} of {waves}");
+    }
+    text
 }
 
 fn hosts_of(hosts: &[HostStatus], with_name: bool) -> String {

@@ -23,11 +23,16 @@ pub fn started(status: &RolloutStatus, client: Client) -> String {
     let selectors: Vec<&str> = status.waves.iter().map(|wave| wave.selector.as_str()).collect();
     let RolloutStatus { number, target, base, configuration, .. } = status;
     let name = deploy_wire::command::quote_always(configuration);
+    let text =
+        format!("rollout {number}: state {target} over {base}; waves of {}", selectors.join(", "));
+    if status.status == "succeeded" {
+        let line = client.typed(&format!("rollback -name={name} -to={base}"));
+        return format!(
+            "{text}; succeeded at once, as there is no host\nto roll back run:\n\t{line}\n"
+        );
+    }
     let line = client.typed(&format!("rollout abort -name={name}"));
-    format!(
-        "rollout {number}: state {target} over {base}; waves of {}\nto go back run:\n\t{line}\n",
-        selectors.join(", ")
-    )
+    format!("{text}\nto go back run:\n\t{line}\n")
 }
 
 /// One line about a rollout.

@@ -128,12 +128,18 @@ async fn after_start(
     change: &Change,
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
-    let said = match started(registry, name, change).await? {
-        Some(status) if json => document(&status)?,
-        Some(status) => text::started(&status, caller.client),
-        None => String::new(),
+    let Some(status) = started(registry, name, change).await? else {
+        return fleet_verbs::after_change(registry, name, options, String::new(), meter).await;
     };
-    fleet_verbs::after_change(registry, name, options, said, meter).await
+    if !json {
+        let said = text::started(&status, caller.client);
+        return fleet_verbs::after_change(registry, name, options, said, meter).await;
+    }
+    // The document shows the rollout after the wait.
+    let waited = fleet_verbs::after_change(registry, name, options, String::new(), meter).await;
+    let code = waited.map_or_else(|refusal| refusal.code, |done| done.code);
+    let status = registry.rollout_status(name, Some(status.number)).await?;
+    Ok(Done { stdout: document(&status)?, code })
 }
 
 /// The rollout that the change has just started, after its first step.

@@ -154,7 +154,9 @@ async fn act(
             if wanted.is_pushed && !agent.offers.wait_to_start().await {
                 return Ok(Some(Outcome::Superseded));
             }
-            let ended = deploy(agent, session, known.deployed, target).await?;
+            let Some(ended) = deploy(agent, session, known.deployed, target, wanted).await? else {
+                return Ok(Some(Outcome::Staged));
+            };
             (Left::Behind(known.deployed), ended)
         }
     };
@@ -202,17 +204,31 @@ async fn lift_rejection(agent: &Agent, id: Digest) -> Result<()> {
     Ok(())
 }
 
-/// Deploys `new`. Returns the time of the script's end.
+/// Deploys `new`. Returns the time of the script's end; `None` if a closed maintenance window
+/// prevents the switch.
 async fn deploy(
     agent: &Agent,
     session: &mut Session,
     old: Option<&Configuration>,
     new: &Configuration,
-) -> Result<Instant> {
+    wanted: &Wanted,
+) -> Result<Option<Instant>> {
     preflight::check(agent, new)?;
     let root = prepare(agent, session, new, ChangedRoot::Refuse).await?;
+    // A first deploy disturbs no service. Without a watch, the agent does not know whether the window
+    // has opened, and waits for the registry.
+    if old.is_some() && agent.offers.is_staged_only(wanted.id) {
+        tracing::info!(
+            event = "staged",
+            id = %new.id(),
+            "root {} is ready; the script waits for the maintenance window of the host's group",
+            new.id()
+        );
+        return Ok(None);
+    }
     let (deployed, previous) = (old, Previous::Keep);
-    switch::run(agent, Switch { deployed, new, root: &root, previous, hold: None }).await
+    let switch = Switch { deployed, new, root: &root, previous, hold: None };
+    Ok(Some(switch::run(agent, switch).await?))
 }
 
 fn announce(change: Change, new: &Configuration) {

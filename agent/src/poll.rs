@@ -91,7 +91,9 @@ async fn cycle_and_sweep(
             SWEEP_EVERY
         }
         Outcome::Switched => SWEEP_AT_MOST_EVERY,
-        Outcome::Held | Outcome::Superseded | Outcome::Undecided => return Ok(outcome),
+        Outcome::Held | Outcome::Superseded | Outcome::Staged | Outcome::Undecided => {
+            return Ok(outcome);
+        }
     };
     if memory.swept.is_none_or(|at| at.elapsed() > pause) {
         background_sweep::cache(agent).await;
@@ -148,7 +150,7 @@ async fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>)
     }
     let offered = offered.map(|id| id.to_string());
     let error = match ended {
-        Ok(Outcome::Held | Outcome::Superseded | Outcome::Undecided) => None,
+        Ok(Outcome::Held | Outcome::Superseded | Outcome::Staged | Outcome::Undecided) => None,
         Ok(
             Outcome::UpToDate
             | Outcome::Switched

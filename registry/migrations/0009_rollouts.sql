@@ -67,6 +67,14 @@ CREATE TABLE rollout_policies (
     since  BIGINT NOT NULL
 );
 
+-- The maintenance windows of a group, in which its hosts switch to a new configuration.
+CREATE TABLE group_windows (
+    name  TEXT   NOT NULL PRIMARY KEY,
+    times TEXT   NOT NULL,
+    who   TEXT   NOT NULL,
+    since BIGINT NOT NULL
+);
+
 -- The policy that applies to changes of a configuration without flags for a rollout.
 CREATE TABLE policy_uses (
     configuration TEXT NOT NULL PRIMARY KEY,

@@ -188,6 +188,7 @@ async fn execute(
         | Command::Host { .. }
         | Command::Retry { .. }
         | Command::Freeze { .. }
+        | Command::Window { .. }
         | Command::Metrics { .. } => fleet_verbs::execute(registry, command, change, meter).await,
         Command::Rollout(action) => {
             rollout_verbs::execute(registry, caller, action, change, meter).await

@@ -34,6 +34,7 @@ pub use verbs::host::HostAction;
 pub use verbs::import::Import;
 pub use verbs::rollout::RolloutAction;
 pub use verbs::wait::Wait;
+pub use verbs::window::WindowAction;
 pub use verbs::{VERBS, find, listing};
 pub use words::{MAX_LINE, quote, quote_always, split};
 
@@ -348,6 +349,8 @@ pub enum Command {
         /// How the change reaches the hosts, and whether to wait for them.
         options: ChangeOptions,
     },
+    /// `window`
+    Window(WindowAction),
     /// `metrics`
     Metrics {},
 }
@@ -442,6 +445,9 @@ mod tests {
             "rollout policy use careful -name p",
             "rollout policy use -name p",
             "rollout policy delete careful",
+            "window set production -times 'Sat,Sun 02:00-05:00 Europe/Berlin'",
+            "window list -json",
+            "window delete production",
             "promote -from staging -to production -if-hash 0123abcdef -waves 1,100% -wait",
             "fleet -name p -group canary -phase rolled_back -behind -after web-01 -limit 5 -json",
             "why -host web-01 -name p -json",
@@ -552,6 +558,9 @@ mod tests {
             ("rollout policy set", "give the policy's name"),
             ("bumpconf -name p -component a -at-once -waves 1", "-at-once makes no rollout"),
             ("promote -from a", "-to is missing"),
+            ("window", "say what to do"),
+            ("window set production", "give the windows with -times"),
+            ("window delete", "give the group"),
             ("promote -from a -to a", "different configurations"),
         ] {
             let refusal = check(line).unwrap_err();

@@ -86,6 +86,11 @@ pub fn answer(
             let reason = "a newer configuration arrived, and is deployed next".to_owned();
             Answer::of(exit::FAILED, &synced("held", Some(reason)))
         }
+        Ok(Outcome::Staged) => {
+            let reason = "the root is ready, and the script waits for the maintenance window of the \
+                          host's group";
+            Answer::of(exit::FAILED, &synced("held", Some(reason.to_owned())))
+        }
         Ok(Outcome::Undecided) => {
             let reason = "the health gate has not decided".to_owned();
             Answer::of(exit::FAILED, &synced("held", Some(reason)))

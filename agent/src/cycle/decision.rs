@@ -23,6 +23,9 @@ pub enum Outcome {
     HostHeld,
     /// A newer offer arrived before the deploy began.
     Superseded,
+    /// The root of the registry's configuration is built. The switch waits until the maintenance
+    /// window of the host's group opens.
+    Staged,
     /// The health gate was interrupted: the registry may have another configuration.
     Undecided,
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use deploy_store::Digest;
 use deploy_wire::fleet::Offer;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
@@ -96,6 +97,12 @@ impl Offers {
         let received = self.received.borrow();
         let may = received.is_live && !self.by_sftp.load(Ordering::Relaxed);
         received.offer.clone().filter(|_| may)
+    }
+
+    /// Whether the registry's last offer is the configuration `id`, which the agent may only prepare.
+    pub fn is_staged_only(&self, id: Option<Digest>) -> bool {
+        let received = self.received.borrow();
+        received.offer.as_ref().is_some_and(|offer| offer.staged_only && offer.id == id)
     }
 
     /// Waits until the agent may act on the offer. Returns whether the offer is still the last one.

@@ -214,7 +214,8 @@ impl Memory {
                 | Outcome::Switched
                 | Outcome::RolledBack
                 | Outcome::Rejected
-                | Outcome::HostHeld,
+                | Outcome::HostHeld
+                | Outcome::Staged,
             ) => {
                 if self.failures > 0 {
                     let failures = self.failures;

@@ -2,6 +2,7 @@
 
 mod gate;
 mod half_open;
+mod maintenance;
 mod odd_hosts;
 mod old_registry;
 mod twenty_agents;

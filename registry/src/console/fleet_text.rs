@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use deploy_rollout::{is_open, next_open};
 use deploy_store::{ConfigurationName, Digest, escape};
 use deploy_wire::command::Refusal;
 use jiff::Timestamp;
@@ -11,6 +12,7 @@ use serde_json::json;
 use super::print::{document, seconds};
 use super::table::list;
 use crate::catalog::fleet::{Event, HostRow};
+use crate::catalog::rollouts::GroupWindows;
 use crate::verbs::fleet_status::{
     ConfigurationStatus, FleetQuery, FleetStatus, HostStatus, RolloutBrief,
 };
@@ -164,6 +166,28 @@ fn short(text: &str) -> String {
 /// The first part of a message. The verb `why` shows the whole message.
 fn first_of(message: &str) -> String {
     message.split("; ").next().unwrap_or_default().to_owned()
+}
+
+/// The maintenance windows of groups as text.
+pub fn windows(all: &[GroupWindows], now: Timestamp) -> String {
+    let mut rows = vec![["GROUP", "NOW", "WINDOWS"].map(str::to_owned).to_vec()];
+    for GroupWindows { group, windows, .. } in all {
+        let state = if is_open(windows, now) { "open" } else { "closed" };
+        rows.push(vec![escape(group), state.to_owned(), windows.to_string()]);
+    }
+    list(&rows)
+}
+
+/// The maintenance windows of groups as JSON.
+pub fn windows_json(all: &[GroupWindows], now: Timestamp) -> Result<String, Refusal> {
+    let one = |one: &GroupWindows| {
+        let GroupWindows { group, windows, who, since } = one;
+        json!({
+            "group": group, "windows": windows.to_string(), "open": is_open(windows, now),
+            "next_open": next_open(windows, now), "who": who, "since": since,
+        })
+    };
+    document(&json!({ "groups": all.iter().map(one).collect::<Vec<_>>() }))
 }
 
 /// The answer of `why` as text.

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use deploy_store::{ConfigurationName, Meter};
-use deploy_wire::command::{ChangeOptions, Command, HostAction, Refusal, Share, Wait};
+use deploy_wire::command::{
+    ChangeOptions, Command, HostAction, Refusal, Share, Wait, WindowAction,
+};
 use deploy_wire::exit;
 use jiff::Timestamp;
 
@@ -72,6 +74,7 @@ pub async fn execute(
             registry.catalog.freeze(name, message, end, change).await?;
             Ok(Done::from(format!("configuration \"{name}\" is frozen until {end:.0}\n")))
         }
+        Command::Window(action) => window(registry, action, change).await,
         Command::Metrics {} => Ok(Done::from(registry.metrics().await?)),
         _ => unreachable!("`console` runs the other verbs"),
     }
@@ -88,13 +91,37 @@ async fn host(registry: &Registry, action: &HostAction, change: &Change) -> Resu
         }
         HostAction::Label(host, labels) => {
             catalog.label_host(host, labels, change).await?;
-            (host, Vec::new())
+            // The new group may have other maintenance windows.
+            let number = catalog.host(host).await?.number;
+            let agents = catalog.agents_of(number).await?;
+            (host, agents.into_iter().map(|agent| agent.configuration).collect())
         }
         HostAction::Hold(host, message) => (host, catalog.hold_host(host, message, change).await?),
         HostAction::Release(host) => (host, catalog.release_host(host, change).await?),
         HostAction::Retire(host) => (host, catalog.retire_host(host, change).await?),
     };
     fleet.host_changed(host, &names).await?;
+    Ok(Done::from(String::new()))
+}
+
+async fn window(
+    registry: &Registry,
+    action: &WindowAction,
+    change: &Change,
+) -> Result<Done, Refusal> {
+    let catalog = &registry.catalog;
+    match action {
+        WindowAction::Set(group, times) => catalog.set_windows(group, times, change).await?,
+        WindowAction::Delete(group) => catalog.delete_windows(group, change).await?,
+        WindowAction::List { json } => {
+            let all = catalog.windows().await?;
+            let now = Timestamp::now();
+            let text =
+                if *json { text::windows_json(&all, now)? } else { text::windows(&all, now) };
+            return Ok(Done::from(text));
+        }
+    }
+    registry.fleet.reload_windows().await?;
     Ok(Done::from(String::new()))
 }
 

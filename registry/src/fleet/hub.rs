@@ -8,6 +8,7 @@ use deploy_wire::fleet::{HostName, Offer};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::offer_cache::{OfferCache, Prepared};
 use super::open_rollouts::{Changed, OpenRollout, OpenRollouts};
@@ -32,6 +33,8 @@ pub struct Fleet {
     pub polls: Polls,
     /// What active rollouts show to which hosts.
     pub rollouts: OpenRollouts,
+    /// The maintenance windows of groups.
+    pub maintenance: Maintenance,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
     /// When this registry started. Before, it saw no host.
@@ -54,12 +57,14 @@ impl Fleet {
             presence: Arc::default(),
             polls: Polls::default(),
             rollouts: OpenRollouts::default(),
+            maintenance: Maintenance::default(),
             metrics,
             started: Timestamp::now(),
             written,
             stopped: watch::Sender::new(false),
         };
         fleet.reload_holds().await?;
+        fleet.reload_windows().await?;
         Ok(fleet)
     }
 
@@ -143,6 +148,12 @@ impl Fleet {
             return;
         };
         self.presence.signal(&AgentId { host, name });
+    }
+
+    /// Reads the maintenance windows again, because an operator has changed them.
+    pub async fn reload_windows(&self) -> Result<()> {
+        self.maintenance.set(self.catalog.windows_by_group().await?);
+        Ok(())
     }
 
     async fn reload_holds(&self) -> Result<()> {

@@ -1,8 +1,9 @@
 //! The hosts of a rollout, from what the catalogue and the connections say. The code is pure.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use deploy_rollout::{Host, Member, Standing};
+use deploy_rollout::{Host, Member, Standing, Windows};
 use deploy_store::Digest;
 use deploy_wire::fleet::Phase;
 use jiff::Timestamp;
@@ -41,8 +42,11 @@ pub fn host(
     target: Target,
     contact: Contact,
     has_fetched: bool,
+    windows: Option<Arc<Windows>>,
 ) -> Option<Host> {
     let unknown = agent.report.phase == Phase::Unknown;
+    // An agent that only polls knows no windows.
+    let windows = windows.filter(|_| !unknown);
     let standing = if unknown && has_fetched && member.is_some() {
         Standing::Working
     } else {
@@ -58,7 +62,7 @@ pub fn host(
         held: row.hold.is_some(),
         unknown,
         member,
-        windows: None,
+        windows,
     })
 }
 

@@ -11,6 +11,7 @@ use deploy_wire::fleet::{HostName, Offer, SILENCE, ToAgent, ToRegistry};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use jiff::Timestamp;
 use tokio::sync::watch;
 
 use super::hub::Fleet;
@@ -61,6 +62,8 @@ pub struct Outgoing {
 /// What the catalogue says about the host and its agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Host {
+    /// The group, or an empty text.
+    group: String,
     held: Option<String>,
     retries: u64,
     last_seq: u64,
@@ -76,6 +79,8 @@ enum Signal {
     Changed(Option<Instant>),
     /// An operator changed the host or the agent.
     HostChanged,
+    /// A maintenance window may have opened or closed.
+    Clock,
     /// The registry has handled the report with this number.
     Answered(u64, Option<Applied>),
 }
@@ -100,6 +105,10 @@ pub struct WatchSession {
     is_offer_due: bool,
     /// When the change that the due offer reports was on the disk.
     changed: Option<Instant>,
+    /// Changes when operators change maintenance windows.
+    windows: watch::Receiver<u64>,
+    /// Whether the windows of the host's group were closed at the last offer.
+    was_closed: bool,
 }
 
 impl std::fmt::Debug for WatchSession {
@@ -122,6 +131,7 @@ impl WatchSession {
             tokio::spawn(report_duplicate(Arc::clone(&fleet), watcher.clone(), address, wait));
         }
         let pending = FuturesUnordered::new();
+        let windows = fleet.maintenance.changed();
         Ok(Self {
             fleet,
             watcher,
@@ -133,6 +143,8 @@ impl WatchSession {
             is_host_due: false,
             is_offer_due: false,
             changed: None,
+            windows,
+            was_closed: false,
         })
     }
 
@@ -160,6 +172,7 @@ impl WatchSession {
                 Signal::Ended => return Ok(None),
                 Signal::Changed(at) => (self.is_offer_due, self.changed) = (true, at),
                 Signal::HostChanged => self.is_host_due = true,
+                Signal::Clock => self.is_offer_due = self.is_closed() != self.was_closed,
                 Signal::Answered(seq, applied) => {
                     let Some(line) = answer(seq, applied) else { return Ok(None) };
                     return Ok(Some(Outgoing { line, changed: None }));
@@ -182,6 +195,13 @@ impl WatchSession {
                 None => std::future::pending().await,
             }
         };
+        let until = self.fleet.maintenance.until_change(&self.host.group, Timestamp::now());
+        let clock = async {
+            match until {
+                Some(until) => tokio::time::sleep(until).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = replaced => Signal::Ended,
@@ -190,6 +210,8 @@ impl WatchSession {
                 Err(_) => Signal::Ended,
             },
             () = host_changed => Signal::HostChanged,
+            _ = self.windows.changed() => Signal::Clock,
+            () = clock => Signal::Clock,
             Some((seq, applied)) = self.pending.next() => Signal::Answered(seq, applied),
         }
     }
@@ -260,15 +282,22 @@ impl WatchSession {
 
     /// `offer` as this agent gets it: without a document if the host is held, and with the agent's
     /// own numbers.
-    fn shown(&self, offer: &Offer) -> Offer {
+    fn shown(&mut self, offer: &Offer) -> Offer {
+        self.was_closed = self.is_closed();
         let agents = u64::try_from(self.fleet.presence.count()).unwrap_or(u64::MAX);
         Offer {
             document: offer.document.clone().filter(|_| self.host.held.is_none()),
             held: self.host.held.clone(),
             retries: self.host.retries,
+            staged_only: self.was_closed,
             start_after_ms: start_after(agents, random_fraction()),
             ..offer.clone()
         }
+    }
+
+    /// Whether the maintenance windows of the host's group are closed.
+    fn is_closed(&self) -> bool {
+        self.fleet.maintenance.is_closed(&self.host.group, Timestamp::now())
     }
 }
 
@@ -303,6 +332,7 @@ async fn look_up(fleet: &Fleet, watcher: &Watcher) -> Result<Host> {
         Err(why) => Host { refused: Some(why), ..Host::default() },
         Ok(None) => Host::default(),
         Ok(Some((host, agent))) => Host {
+            group: host.group().to_owned(),
             held: host.hold.map(|hold| hold.message),
             retries: agent.as_ref().map_or(0, |agent| agent.retries),
             last_seq: agent.as_ref().map_or(0, |agent| agent.report.seq),

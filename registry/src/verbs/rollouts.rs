@@ -163,11 +163,19 @@ impl Registry {
             let poller =
                 pollers.iter().find(|(host, poller, _)| *host == row.name && poller.key == row.key);
             let contact = self.contact(row, agent, poller.map(|(_, _, time)| *time), now);
+            let windows = self.fleet.maintenance.of(row.group());
             let has_fetched = number
                 .zip(poller)
                 .is_some_and(|(number, (_, poller, _))| polls.has_fetched(poller, number));
-            let host =
-                rollout_hosts::host(row, agent, member(row.number), target, contact, has_fetched);
+            let host = rollout_hosts::host(
+                row,
+                agent,
+                member(row.number),
+                target,
+                contact,
+                has_fetched,
+                windows,
+            );
             found.hosts.extend(host);
         }
         let watching = self.fleet.presence.addresses();

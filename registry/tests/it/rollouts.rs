@@ -263,3 +263,35 @@ fn agent_that_only_polls_takes_part_in_waves() {
     rig.ok("rollout abort -name web");
     assert_eq!(polled().0, "v2");
 }
+
+/// Windows in UTC that are open or closed at this moment, whatever the time is.
+fn windows(is_open: bool) -> &'static str {
+    if is_open { "00:00-24:00 UTC" } else { "Mon 00:00-00:01 UTC; Thu 00:00-00:01 UTC" }
+}
+
+#[test]
+fn hosts_only_prepare_while_the_windows_of_their_group_are_closed() {
+    let rig = start(&[]);
+    let mut hosts = fleet(&rig, 2);
+    let set = |is_open: bool| {
+        rig.ok(&format!("window set db -times '{}'", windows(is_open)));
+    };
+    set(false);
+    rig.ok("host label web-00 group=db");
+    assert_eq!(hosts[0].offer()["staged_only"], true);
+    change(&rig, "v2");
+    let offer = hosts[0].offer();
+    assert_eq!((version(&offer), &offer["staged_only"]), ("v2".to_owned(), &json!(true)));
+    assert_eq!(hosts[1].offer().get("staged_only"), None);
+    let list = rig.ok("window list");
+    assert!(list.contains("db") && list.contains("closed"), "{list}");
+    set(true);
+    let offer = hosts[0].offer();
+    assert_eq!((version(&offer), offer.get("staged_only")), ("v2".to_owned(), None));
+    set(false);
+    assert_eq!(hosts[0].offer()["staged_only"], true);
+    rig.ok("window delete db");
+    assert_eq!(hosts[0].offer().get("staged_only"), None);
+    fails(&rig, "window delete db", 5);
+    fails(&rig, "window set db -times 'always UTC'", 2);
+}

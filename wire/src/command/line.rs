@@ -7,7 +7,7 @@ use std::time::Duration;
 use deploy_store::{ComponentName, VersionName};
 
 use super::verb::{DRY_RUN, INPUT, OVERRIDE, QUIET};
-use super::{Command, HostAction, Rolling, RolloutAction, quote};
+use super::{Command, HostAction, Rolling, RolloutAction, WindowAction, quote};
 
 /// The flags of a command. In the written line, flags with values come before switches.
 #[derive(Debug, Default)]
@@ -73,7 +73,8 @@ impl Command {
     pub fn is_change(&self) -> bool {
         let only_shows = self.line().is_on(DRY_RUN)
             || matches!(self, Self::Host(HostAction::List { .. }))
-            || matches!(self, Self::Rollout(action) if action.only_shows());
+            || matches!(self, Self::Rollout(action) if action.only_shows())
+            || matches!(self, Self::Window(WindowAction::List { .. }));
         self.described().is_some_and(|verb| verb.changes) && !only_shows
     }
 

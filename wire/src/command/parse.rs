@@ -2,7 +2,7 @@
 
 use super::given::Given;
 use super::verb::{self, Verb};
-use super::verbs::{VERBS, find, host, parser, rollout};
+use super::verbs::{VERBS, find, host, parser, rollout, window};
 use super::{Command, Refusal};
 use crate::exit;
 
@@ -21,6 +21,7 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
     let rest: Vec<String> = match hash {
         None if verb.name == "host" => host::with_flags(rest),
         None if verb.name == "rollout" => rollout::with_flags(rest),
+        None if verb.name == "window" => window::with_flags(rest),
         Some(hash) => std::iter::once(hash).chain(rest[1..].iter().cloned()).collect(),
         None => rest.to_vec(),
     };

@@ -91,5 +91,6 @@ verbs! {
     Freeze => freeze,
     Rollout => rollout,
     Promote => promote,
+    Window => window,
     Metrics => metrics,
 }

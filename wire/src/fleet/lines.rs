@@ -24,6 +24,10 @@ pub struct Offer {
     /// not all download at the same time.
     #[serde(skip_serializing_if = "is_zero")]
     pub start_after_ms: u64,
+    /// Whether the agent only prepares the configuration, and waits for another offer before it runs
+    /// the script. The maintenance windows of the host's group are closed.
+    #[serde(skip_serializing_if = "is_false")]
+    pub staged_only: bool,
     /// Why the agent deploys nothing new, if an operator holds the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
@@ -80,6 +84,11 @@ pub enum Unreadable {
     /// The line is not a JSON object.
     #[error("the line is not a JSON object")]
     NoObject,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

@@ -1,0 +1,75 @@
+//! The maintenance windows of groups, in memory: each watch asks whether its host may switch now.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use deploy_rollout::{Windows, is_open, next_close, next_open};
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+/// A wait for the next opening or end of a window looks at the clock again after this time, because
+/// somebody may set the clock.
+const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
+
+/// The windows of all groups that have windows.
+#[derive(Debug, Default)]
+pub struct Maintenance {
+    groups: Mutex<HashMap<String, Arc<Windows>>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Maintenance {
+    /// Replaces the windows of all groups.
+    pub fn set(&self, groups: HashMap<String, Windows>) {
+        let groups = groups.into_iter().map(|(group, windows)| (group, Arc::new(windows)));
+        *self.groups.lock().unwrap_or_else(PoisonError::into_inner) = groups.collect();
+        self.changed.send_modify(|count| *count += 1);
+    }
+
+    /// The windows of a group, if it has windows.
+    pub fn of(&self, group: &str) -> Option<Arc<Windows>> {
+        self.groups.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
+    }
+
+    /// Whether the hosts of a group may not switch to a new configuration now.
+    pub fn is_closed(&self, group: &str, now: Timestamp) -> bool {
+        self.of(group).is_some_and(|windows| !is_open(&windows, now))
+    }
+
+    /// Changes when operators change windows.
+    pub fn changed(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The time until the windows of a group may open or close; `None` if the group has no windows.
+    pub fn until_change(&self, group: &str, now: Timestamp) -> Option<Duration> {
+        let windows = self.of(group)?;
+        let next = if is_open(&windows, now) {
+            next_close(&windows, now)
+        } else {
+            next_open(&windows, now)
+        };
+        let until = next.and_then(|next| Duration::try_from(next.duration_since(now)).ok());
+        Some(until.unwrap_or(LOOK_AT_CLOCK).min(LOOK_AT_CLOCK))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_groups_with_closed_windows_are_closed() {
+        let maintenance = Maintenance::default();
+        let time = |text: &str| -> Timestamp { text.parse().unwrap() };
+        let (night, noon) = (time("2026-11-29T02:30:00Z"), time("2026-11-29T12:00:00Z"));
+        maintenance.set([("db".to_owned(), "02:00-03:00 UTC".parse().unwrap())].into());
+        assert!(!maintenance.is_closed("db", night) && maintenance.is_closed("db", noon));
+        assert!(!maintenance.is_closed("web", noon) && !maintenance.is_closed("", noon));
+        assert_eq!(maintenance.until_change("web", noon), None);
+        assert_eq!(maintenance.until_change("db", noon), Some(LOOK_AT_CLOCK));
+        let soon = time("2026-11-29T01:59:50Z");
+        assert_eq!(maintenance.until_change("db", soon), Some(Duration::from_secs(10)));
+    }
+}

@@ -1,8 +1,8 @@
 //! Real agents that watch a real registry: changes arrive at once, and results are reported.
 
+mod closed_windows;
 mod gate;
 mod half_open;
-mod maintenance;
 mod odd_hosts;
 mod old_registry;
 mod twenty_agents;

@@ -227,7 +227,7 @@ fn deploy_without_room_reports_the_bytes_it_needs() {
     let bench = Bench::new();
     bench.first_configuration();
     let (code, log) = bench.once(&["-min-free", "much"]);
-    assert!(code == Some(2) && log.contains("is no size"), "{log}");
+    assert!(code == Some(2) && log.contains("is not a size"), "{log}");
     let (code, log) = bench.once(&["-min-free", "9000000T"]);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("not enough room for the download of 2 layers: it needs "), "{log}");

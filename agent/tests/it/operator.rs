@@ -132,7 +132,7 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
     fs::create_dir(bench.path("a1/unpacked/.new-1-1")).unwrap();
     fs::write(bench.path("a1/unpacked/.new-1-1/x"), "half").unwrap();
     let told = says(&bench, &["gc", "-n", "-keep-roots=1"], 0, "would be freed").out;
-    assert!(told.contains("over the roots to keep") && told.contains("left half done"), "{told}");
+    assert!(told.contains("over the roots to keep") && told.contains("unfinished work"), "{told}");
     let done = says(&bench, &["gc", "-keep-roots=1"], 0, "bytes freed").out;
     let lines = |text: &str| -> Vec<String> {
         text.lines().filter(|line| line.contains("   ")).map(str::to_owned).collect()

@@ -179,8 +179,12 @@ fn describe(aside: &Aside, made: &BTreeMap<Digest, Made>) -> (String, bool) {
     match aside.links {
         0 => (done, failed.is_none()),
         n => {
-            let file = if n == 1 { "1 file" } else { &format!("{n} files") };
-            (format!("{done}; {file} in published roots is this very file, and stays"), false)
+            let linked = if n == 1 {
+                "1 file in published roots is a hardlink to it, and stays damaged"
+            } else {
+                &format!("{n} files in published roots are hardlinks to it, and stay damaged")
+            };
+            (format!("{done}; {linked}"), false)
         }
     }
 }
@@ -190,7 +194,7 @@ fn sound() -> (String, bool) {
 }
 
 fn set_aside(moved: &Path, what: &str) -> String {
-    format!("set aside as {}; {what}", moved.display())
+    format!("quarantined as {}; {what}", moved.display())
 }
 
 #[cfg(test)]
@@ -208,11 +212,11 @@ mod tests {
         };
         let made = BTreeMap::from([(a, Made::Fetched), (b, Made::Failed("no".to_owned()))]);
         let described = |aside: &Aside| describe(aside, &made);
-        let fetched = "set aside as quarantine/x; fetched and extracted again";
+        let fetched = "quarantined as quarantine/x; fetched and extracted again";
         assert_eq!(described(&aside(&[a], 0)), (fetched.to_owned(), true));
-        let failed = "set aside as quarantine/x; not made again: no";
+        let failed = "quarantined as quarantine/x; not made again: no";
         assert_eq!(described(&aside(&[a, b], 0)), (failed.to_owned(), false));
-        assert_eq!(described(&aside(&[], 0)).0, "set aside as quarantine/x; nothing needs it");
+        assert_eq!(described(&aside(&[], 0)).0, "quarantined as quarantine/x; nothing needs it");
         let linked = described(&aside(&[a], 2));
         assert!(linked.0.contains("2 files in published roots") && !linked.1);
     }

@@ -190,7 +190,7 @@ async fn read_records(agent: &Agent) -> Result<Records> {
 }
 
 async fn lift_hold(agent: &Agent, id: Digest) -> Result<()> {
-    tracing::info!(event = "released", %id, "the registry's configuration is now {id}: nothing is held any more");
+    tracing::info!(event = "released", %id, "the registry's configuration is now {id}: the hold has ended");
     let dir = agent.dir.clone();
     blocking::run(move || RollbackHold::lift(&dir)).await?;
     Ok(())
@@ -199,7 +199,7 @@ async fn lift_hold(agent: &Agent, id: Digest) -> Result<()> {
 /// Ends the rejection of the deployed configuration. The configuration still has not proven
 /// healthy.
 async fn lift_rejection(agent: &Agent, id: Digest) -> Result<()> {
-    tracing::info!(event = "released", %id, "the registry's configuration is now {id}: nothing is held any more");
+    tracing::info!(event = "released", %id, "the registry's configuration is now {id}: the hold has ended");
     retry_rejected(agent).await?;
     Ok(())
 }

@@ -110,7 +110,7 @@ pub enum Error {
         need: Option<u64>,
     },
     /// The script did not succeed.
-    #[error("script {cause}; {} is not deployed, and the old state stays{}", target.id(), after(cause, log))]
+    #[error("script {cause}; {} is not deployed; the old state is unchanged{}", target.id(), after(cause, log))]
     Script {
         /// The configuration that was not deployed.
         target: Box<Configuration>,
@@ -174,7 +174,7 @@ fn after(cause: &script::Error, log: &Path) -> String {
         return String::new();
     }
     let log = log.display();
-    format!(", but the script may have changed things; its output is in {log} and in the log")
+    format!(", but the script may have made changes; its output is in {log} and in the agent's log")
 }
 
 /// What to do about a file that the registry lists but does not have.

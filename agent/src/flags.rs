@@ -419,7 +419,7 @@ mod tests {
             ("", "none is given"),
             (&digits, "lacks its prefix"),
             (&format!("sha256:{digits}"), "in capitals"),
-            ("MD5:00:11", "this is none"),
+            ("MD5:00:11", "this is not one"),
         ] {
             let line = format!("deploy-agent -name p -fp={print}");
             let refused = read(&line).unwrap().flags.check().unwrap_err().to_string();

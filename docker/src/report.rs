@@ -29,7 +29,7 @@ pub fn closing(summary: &Summary, dry_run: bool, time: Duration) -> String {
     let reused = layers.iter().filter(|layer| layer.reused).count();
     let mut text = format!("configuration \"{name}\": {} layers", layers.len());
     if *empty > 0 {
-        write!(text, " ({empty} empty ones left out)").expect("a string takes any text");
+        write!(text, " (empty layers left out: {empty})").expect("a string takes any text");
     }
     let seconds = time.as_secs_f64();
     if dry_run {

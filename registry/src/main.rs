@@ -103,7 +103,7 @@ struct Flags {
     /// States of a configuration that a rollback can restore
     #[arg(long, env = "DEPLOY_REGISTRY_KEEP_STATES", default_value_t = 5)]
     keep_states: usize,
-    /// How long states and the audit trail are kept, as 8760h for a year; without it, for ever
+    /// How long states and the audit trail are kept, as 8760h for a year; without it, forever
     #[arg(long, env = "DEPLOY_REGISTRY_KEEP_HISTORY", value_parser = flags::duration)]
     keep_history: Option<Duration>,
     /// How long an upload waits to be bound, and how long an unneeded file is kept
@@ -222,8 +222,8 @@ fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result
         go_import::StateDb::there(&flags.dir)?;
         let open = Registry::open_counted(&flags.dir, flags.settings(), &meter);
         let registry = runtime()?.block_on(open)?;
-        let before = "it is imported already, or the catalogue has something else";
-        registry.imported.ok_or_else(|| anyhow!("state.db is left as it is: {before}"))?
+        let before = "it was imported already, or the catalogue is not empty";
+        registry.imported.ok_or_else(|| anyhow!("state.db is not imported: {before}"))?
     };
     drop(shown);
     print(&if json { report.to_json()? + "\n" } else { report.to_text() })?;

@@ -103,7 +103,7 @@ fn read_all(keys: &[String]) -> Result<Vec<String>> {
         match ssh::keys_in(&text) {
             Ok(0) => bail!("{key} holds no public key"),
             Ok(_) => lines.extend(text.lines().map(|line| line.trim().to_owned())),
-            Err(why) => bail!("{key} is no public key: {why}; give the file that ends in .pub"),
+            Err(why) => bail!("{key} is not a public key: {why}; give the file that ends in .pub"),
         }
     }
     lines.retain(|line| !line.is_empty() && !line.starts_with('#'));

@@ -518,7 +518,10 @@ mod tests {
                 "flag provided but not defined: -\nUsage of showlayers:\n  -\tonly",
             ),
             ("showconf -", "unexpected argument \"-\""),
-            ("import -compress xz", "flag -compress: \"xz\" is no compression: gzip or zstd"),
+            (
+                "import -compress xz",
+                "flag -compress: \"xz\" is not a compression; use gzip or zstd",
+            ),
             ("import -platform linux", "flag -platform: should be os/arch or os/arch/variant"),
             ("import -platform linux/", "flag -platform: should be os/arch"),
             ("import -layer code", "invalid value \"code\" for flag -layer"),

@@ -81,7 +81,7 @@ pub fn boolean(text: &str) -> Result<bool, String> {
 
 /// Reads a duration in Go's spelling, such as `30s`, `1h30m`, `1.5h`, `300ms` or `0`.
 pub fn duration(text: &str) -> Result<Duration, String> {
-    let bad = || format!("{text:?} is no duration; write it like 30s, 5m or 1h30m");
+    let bad = || format!("{text:?} is not a duration; write it like 30s, 5m or 1h30m");
     if text == "0" {
         return Ok(Duration::ZERO);
     }
@@ -110,7 +110,7 @@ pub fn duration(text: &str) -> Result<Duration, String> {
 
 /// Reads a number of bytes, such as `1024`, `64K`, `10G` or `512MiB`. Units are powers of 1024.
 pub fn size(text: &str) -> Result<u64, String> {
-    let bad = || format!("{text:?} is no size; write it like 1048576, 512MiB or 10G");
+    let bad = || format!("{text:?} is not a size; write it like 1048576, 512MiB or 10G");
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u64 = text[..end].parse().map_err(|_| bad())?;
     let shift = match text[end..].to_ascii_uppercase().as_str() {

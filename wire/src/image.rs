@@ -141,7 +141,7 @@ impl FromStr for Compression {
         match text {
             "gzip" => Ok(Self::Gzip),
             "zstd" => Ok(Self::Zstd),
-            _ => Err(BadImage(format!("\"{text}\" is no compression: gzip or zstd"))),
+            _ => Err(BadImage(format!("\"{text}\" is not a compression; use gzip or zstd"))),
         }
     }
 }

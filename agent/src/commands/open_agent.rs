@@ -39,8 +39,8 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationNam
         let (other, state) = (other.display(), state.display());
         tracing::info!(
             event = "state_passed_over",
-            "{other} belongs to another agent than that of {}: this agent uses {state}; to use the \
-             other file, name that file with -state",
+            "{other} belongs to the agent of another directory, not to the agent of {}; this agent \
+             uses {state}; to use the other file, name that file with -state",
             flags.dir.display()
         );
     }

@@ -180,8 +180,7 @@ impl Verification {
         if self.taken_over > 0 {
             let _ = writeln!(
                 text,
-                "{} roots that were here before this agent were read; their right contents are not \
-                 known",
+                "{} roots from before this agent were read; their correct contents are unknown",
                 self.taken_over
             );
         }

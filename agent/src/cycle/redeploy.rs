@@ -71,7 +71,7 @@ fn announce(id: Digest, is_gone: bool, left: Option<&Unsettled>) {
         tracing::warn!(
             event = "root_gone",
             %id,
-            "the deployed root {id} is gone; the agent rebuilds it and runs the script"
+            "the deployed root {id} is missing; the agent rebuilds it and runs the script"
         );
     } else if let Some(Unsettled { id: failed, failed: Some(at), .. }) = left {
         tracing::warn!(

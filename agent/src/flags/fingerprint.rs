@@ -16,7 +16,7 @@ pub fn flaw(print: &str) -> &'static str {
             "invalid server key fingerprint, expecting SHA256 fingerprint: write SHA256: in capitals"
         }
         _ => {
-            "invalid server key fingerprint, expecting SHA256 fingerprint, and this is none; the registry logs it when it starts, ssh-keygen -l prints it"
+            "invalid server key fingerprint, expecting SHA256 fingerprint, and this is not one; the registry logs it when it starts, ssh-keygen -l prints it"
         }
     }
 }

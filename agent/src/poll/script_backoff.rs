@@ -59,11 +59,11 @@ impl ScriptBackoff {
 
     /// Why the script is not run now.
     pub(super) fn reason(&self) -> String {
-        format!("{}; it is run again in {:.0?}", self.cause, self.remaining())
+        format!("{}; the next run is in {:.0?}", self.cause, self.remaining())
     }
 
     /// The message after a failure of the script. The script is run again after `wait`.
     pub(super) fn failure(&self, wait: Duration) -> String {
-        format!("{}; it is run again in {wait:.0?} or for a new configuration", self.cause)
+        format!("{}; the next run is in {wait:.0?}, or earlier for a new configuration", self.cause)
     }
 }

@@ -28,7 +28,7 @@ const MODE: u32 = 0o644;
 /// The state file belongs to another agent.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "state file {} is that of the agent of {}, not of {}; give this agent another with -state, or omit -state to use state.json in -dir{}",
+    "state file {} belongs to the agent of {}, not to the agent of {}; give this agent another with -state, or omit -state to use state.json in -dir{}",
     state.display(), other.display(), dir.display(), note(record.as_deref())
 )]
 pub struct Foreign {
@@ -204,7 +204,7 @@ mod tests {
         runs(&one, &one.join("state.json")).unwrap();
         assert!(!one.join("state.json.dir").exists());
         let err = runs(&two, &one.join("state.json")).unwrap_err().to_string();
-        assert!(err.contains("is that of the agent of") && !err.contains(".dir"), "{err}");
+        assert!(err.contains("belongs to the agent of") && !err.contains(".dir"), "{err}");
         // Other names of the same directory make no difference.
         std::os::unix::fs::symlink("one", temp.path().join("other")).unwrap();
         runs(&temp.path().join("other"), &one.join("../one/state.json")).unwrap();

@@ -17,7 +17,7 @@ const SET: [&[u8]; 5] = [b"OLDID", b"OLDROOT", b"NEWID", b"NEWROOT", b"STATEFILE
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file cannot be read.
-    #[error("-script-env-file {}: read it: {cause}; the script was not started", path.display())]
+    #[error("cannot read -script-env-file {}: {cause}; the script was not started", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -115,6 +115,6 @@ mod tests {
         assert_eq!(parse(b"PATH=/bin\nPATH=/usr/bin\n").unwrap().len(), 2);
         assert!(read(None).unwrap().is_empty());
         let err = read(Some(Path::new("/none/there"))).unwrap_err().to_string();
-        assert!(err.contains("-script-env-file /none/there: read it: No such file"), "{err}");
+        assert!(err.contains("cannot read -script-env-file /none/there: No such file"), "{err}");
     }
 }

@@ -158,7 +158,7 @@ async fn wait(
     let stopped = async {
         stop.requested().await;
         tokio::time::sleep(script.grace).await;
-        "because the agent was told to end and cannot wait longer"
+        "because the agent must stop and cannot wait longer"
     };
     tokio::pin!(too_long, stopped);
     loop {

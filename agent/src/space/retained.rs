@@ -71,9 +71,9 @@ impl Retention {
     /// What a sweep of roots keeps. Such a sweep does not sweep the cache.
     pub fn roots_only(&self, published: &[Digest]) -> Keep {
         let named = [
-            (&self.current, "what is deployed"),
+            (&self.current, "the deployed configuration"),
             (&self.pending, "what is to be deployed"),
-            (&self.previous, "what was deployed before"),
+            (&self.previous, "the previous configuration"),
         ];
         // The layers of the previous configuration are kept only if its root is kept.
         let rooted = |configuration: &Configuration| {

@@ -118,10 +118,10 @@ fn restore_refuses_an_existing_registry() {
     };
     refused(&["backup", "registry"], "registry is in use: it has catalogue.db");
     fs::create_dir(site.path("half")).unwrap();
-    refused(&["half", "new"], "half is no whole backup: it has no catalogue.db");
+    refused(&["half", "new"], "half is not a complete backup: it lacks catalogue.db");
     assert!(!site.path("new").exists());
     let run = site.script("backup-registry", &["half", "backup"]);
-    assert!(!run.status.success() && both(&run).contains("is no registry's directory"));
+    assert!(!run.status.success() && both(&run).contains("is not the directory of a registry"));
 }
 
 #[test]

@@ -17,22 +17,22 @@ fn failed_script_message_warns_of_possible_changes() {
     let kept = bench.path("a1/script.log");
     for part in [
         "script \"./deploy.sh\" call failure: exit status 3; ",
-        " is not deployed, and the old state stays, but the script may have changed things; ",
-        &format!("its output is in {} and in the log", kept.display()),
+        " is not deployed; the old state is unchanged, but the script may have made changes; ",
+        &format!("its output is in {} and in the agent's log", kept.display()),
     ] {
         assert!(told.contains(part), "no {part:?} in {told}");
     }
     assert_eq!(fs::read_to_string(kept).unwrap(), "why\n");
     // A tracking agent also reports the time of the next attempt.
     let agent = Agent::start(&bench, &[]);
-    let again = "in the log; it is run again in ";
+    let again = "in the agent's log; the next run is in ";
     eventually("the next attempt is logged", || bench.agent_log().contains(again));
     agent.stop();
     // A script that was not started has changed nothing.
     bench.script("#!/no/such/interpreter\n");
     let (_, log) = bench.once(&[]);
     let told = log.lines().last().unwrap();
-    assert!(told.ends_with("is not deployed, and the old state stays"), "{told}");
+    assert!(told.ends_with("is not deployed; the old state is unchanged"), "{told}");
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
     fs::create_dir(bench.path("a1/unpacked/.new-1-1")).unwrap();
     fs::write(bench.path("a1/unpacked/.new-1-1/x"), "half").unwrap();
     let told = says(&bench, &["gc", "-n", "-keep-roots=1"], 0, "would be freed").out;
-    assert!(told.contains("over the roots to keep") && told.contains("left half done"), "{told}");
+    assert!(told.contains("over the roots to keep") && told.contains("unfinished work"), "{told}");
     let done = says(&bench, &["gc", "-keep-roots=1"], 0, "bytes freed").out;
     let lines = |text: &str| -> Vec<String> {
         text.lines().filter(|line| line.contains("   ")).map(str::to_owned).collect()
@@ -227,7 +227,7 @@ fn deploy_without_room_reports_the_bytes_it_needs() {
     let bench = Bench::new();
     bench.first_configuration();
     let (code, log) = bench.once(&["-min-free", "much"]);
-    assert!(code == Some(2) && log.contains("is no size"), "{log}");
+    assert!(code == Some(2) && log.contains("is not a size"), "{log}");
     let (code, log) = bench.once(&["-min-free", "9000000T"]);
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("not enough room for the download of 2 layers: it needs "), "{log}");

@@ -41,7 +41,7 @@ fn missing_root_is_rebuilt() {
     fs::remove_dir_all(bench.path("a1")).unwrap();
     let (code, log) = bench.once(&[]);
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("is gone; the agent rebuilds it"), "{log}");
+    assert!(log.contains("is missing; the agent rebuilds it"), "{log}");
     assert_eq!(fs::read_to_string(root(&bench).join("conf")).unwrap(), "two\n");
 
     // If the script fails after such a rebuild, any agent runs it again until it succeeds.

@@ -59,7 +59,7 @@ fn running_agent_downloads_damaged_layers_again() {
     for (aside, (path, done, mended)) in
         [name.to_owned(), format!("layer-{layer}")].iter().zip(&found)
     {
-        let want = format!("set aside as quarantine/{aside}; fetched and extracted again");
+        let want = format!("quarantined as quarantine/{aside}; fetched and extracted again");
         assert_eq!((done, mended), (&want, &true), "{path}");
         assert!(bench.path("a1/quarantine").join(aside).exists());
     }
@@ -170,8 +170,8 @@ fn damaged_object_linked_into_a_root_is_reported_for_both() {
     let times = fs::FileTimes::new().set_modified(modified);
     fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
     let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them repaired").out;
-    let want =
-        "fetched and extracted again; 1 file in published roots is this very file, and stays";
+    let want = "fetched and extracted again; 1 file in published roots is a hardlink to it, and \
+                stays damaged";
     assert!(text.contains(want), "{text}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "nne\n", "a root was changed");
     // The next root is right, and the old root is removed as usual.

@@ -302,7 +302,7 @@ fn agent_waits_for_the_script_only_until_its_timeout() {
     bench.sender.send_replace(Some(Signal::Terminated));
     bench.script.grace = Duration::from_millis(10);
     let err = bench.run().ended.unwrap_err().to_string();
-    assert!(err.contains("the agent was told to end"), "{err}");
+    assert!(err.contains("the agent must stop"), "{err}");
 }
 
 #[test]

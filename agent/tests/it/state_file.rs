@@ -70,7 +70,8 @@ fn state_file_in_the_working_directory_is_used_only_by_its_agent() {
     assert!(!bench.path("one/state.json").exists() && bench.path("state.json.dir").exists());
     // Another agent that starts here uses a state file of its own, and says so.
     let log = deploys(&bench, "two");
-    assert!(log.contains("state.json belongs to another agent than that of two"), "{log}");
+    let want = "state.json belongs to the agent of another directory, not to the agent of two; ";
+    assert!(log.contains(want), "{log}");
     assert!(bench.path("two/state.json").exists());
     assert_eq!(bench.runs(), 2);
     // Imitates a Go agent, which recorded nothing. Its root exists.
@@ -99,7 +100,7 @@ fn state_file_of_another_agent_is_refused() {
         let before = bench.runs();
         let (code, log) = once(&bench, dir, more);
         assert_eq!(code, Some(1), "{log}");
-        for want in [one, dir, "is that of the agent of", "-state"] {
+        for want in [one, dir, "belongs to the agent of", "-state"] {
             assert!(log.contains(want), "{want}: {log}");
         }
         assert_eq!((log.lines().count(), bench.runs()), (1, before), "{log}");
@@ -117,7 +118,7 @@ fn state_file_of_another_agent_is_refused() {
             .output()
             .unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("is that of the agent of"), "{verb}: {said}");
+        assert!(said.contains("belongs to the agent of"), "{verb}: {said}");
     }
     // An earlier agent left its record not beside the state file, but in its own directory.
     fs::rename(bench.path("state.json.dir"), bench.path("aside")).unwrap();
@@ -205,8 +206,8 @@ fn roots_of_an_earlier_agent_are_kept_by_default() {
     bench.first_configuration();
     let ids = taken_over(&bench);
     // `verify` runs before any agent.
-    let told = says(&bench, &["verify"], 0, "3 roots that were here before this agent").out;
-    assert!(told.contains("their right contents are not known"), "{told}");
+    let told = says(&bench, &["verify"], 0, "3 roots from before this agent").out;
+    assert!(told.contains("their correct contents are unknown"), "{told}");
     let agent = Agent::start(&bench, &["-no-spare"]);
     says(&bench, &["sync"], 0, "");
     for (version, text) in [("v02", "two\n"), ("v03", "three\n"), ("v04", "four\n")] {

@@ -240,7 +240,7 @@ fn script_that_cannot_start_leaves_the_server_settled() {
     settled(&bench);
     let (code, log) = bench.once(&["-script-env-file", "none"]);
     assert_eq!(code, Some(1));
-    assert!(log.contains("-script-env-file none: read it: No such file"), "{log}");
+    assert!(log.contains("cannot read -script-env-file none: No such file"), "{log}");
     settled(&bench);
     change(&bench, "v01");
     assert_eq!(bench.once(&[]).0, Some(0));

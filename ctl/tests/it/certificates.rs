@@ -32,5 +32,5 @@ fn certificates_of_every_key_type_log_in() {
     // A file of another key takes the place of the certificate.
     fs::copy(rig.path("ca.pub"), rig.path("rsa-cert.pub")).unwrap();
     let refused = Answer::from(rig.bare(&["-key", "rsa", "components"]).output().unwrap());
-    assert!(refused.err.contains("rsa-cert.pub is no certificate"), "{refused:?}");
+    assert!(refused.err.contains("rsa-cert.pub is not a readable certificate"), "{refused:?}");
 }

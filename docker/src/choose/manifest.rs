@@ -76,15 +76,19 @@ impl Manifest {
     pub fn why_no_image(&self) -> Option<(&Descriptor, String)> {
         let of_config = |reason: String| Some((&self.config, reason));
         if self.subject {
-            return of_config("is of a manifest about another one, which is no image".to_owned());
+            return of_config(
+                "is of a manifest about another one, which is not an image".to_owned(),
+            );
         }
         if let Some(kind) = &self.artifact_type {
-            return of_config(format!("is of an artifact of the type {kind:?}, which is no image"));
+            return of_config(format!(
+                "is of an artifact of the type {kind:?}, which is not an image"
+            ));
         }
         let media_type = &*self.config.media_type;
         if !matches!(media_type, "" | OCI_CONFIG | DOCKER_CONFIG) {
             return of_config(format!(
-                "has the media type {media_type:?}, which is no image's configuration"
+                "has the media type {media_type:?}, which is not an image's configuration"
             ));
         }
         let first = self.layers.first()?;

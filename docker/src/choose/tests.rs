@@ -232,7 +232,7 @@ fn inconsistent_archives_are_refused_by_name() {
     let index = index_of(&[descriptor(MANIFEST, &two, "")]);
     check(refused(&at(&index), &[&one, &config, &two]), "1 layers, its manifest has 2");
     let zoo = index_of(&[descriptor("application/vnd.zoo", &one, "")]);
-    check(refused(&at(&zoo), &[&one]), "no image's");
+    check(refused(&at(&zoo), &[&one]), "not an image's");
     // A correct index cannot lead to itself, but a damaged file can.
     let own = format!(r#"{{"manifests":[{}]}}"#, descriptor(INDEX, b"x", ""));
     let name = format!("blobs/sha256/{}", Digest::of(b"x"));
@@ -275,7 +275,7 @@ fn non_images_are_skipped() {
         let alone = archive(&[("index.json", index_of(std::slice::from_ref(other)))], &blobs);
         let refused = chosen(&alone, None, None).unwrap_err();
         assert!(
-            refused.contains("no image")
+            refused.contains("not an image")
                 || refused.contains("not of a known layer")
                 || refused.contains("neither"),
             "{refused}"

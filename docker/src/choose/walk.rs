@@ -87,7 +87,7 @@ impl<'a> Walk<'a> {
                 self.manifest(descriptor, names)?;
             } else {
                 let media_type = &descriptor.media_type;
-                let reason = format!("has the media type {media_type:?}, which is no image's");
+                let reason = format!("has the media type {media_type:?}, which is not an image's");
                 self.skipped.get_or_insert(Error::item(&descriptor.digest, reason));
             }
         }

@@ -41,7 +41,7 @@ pub fn read_archive(
             Ok(Some(member)) => member,
             Ok(None) => return Ok(()),
             Err(StoreError::BadArchive { .. }) if !tarball.is_tar() => {
-                let other = tarball.foreign().unwrap_or("is no tar, nor a compressed one");
+                let other = tarball.foreign().unwrap_or("is not a tar, compressed or not");
                 return Err(Error::archive(other));
             }
             Err(err) => return Err(of_archive(err)),
@@ -220,7 +220,7 @@ mod tests {
         .unwrap();
         assert_eq!(seen, ["a 3 abc", "b/c -> ../a"]);
         for (bad, want) in
-            [(&b""[..], "empty"), (&[b'x'; 900][..], "no tar"), (&tar[..700], "cut off")]
+            [(&b""[..], "empty"), (&[b'x'; 900][..], "not a tar"), (&tar[..700], "cut off")]
         {
             let refused = read_archive(bad, Limits::STANDARD, |_, _| Ok(())).unwrap_err();
             assert!(refused.to_string().contains(want), "{refused}");

@@ -120,7 +120,7 @@ impl Listing {
                     return Ok(listing);
                 }
                 Err(Error::BadArchive { .. }) if !tarball.is_tar() => {
-                    let reason = tarball.foreign().unwrap_or("is no tar").to_owned();
+                    let reason = tarball.foreign().unwrap_or("is not a tar").to_owned();
                     return Err(Error::BadArchive { reason });
                 }
                 Err(err) => return Err(err),
@@ -296,6 +296,6 @@ mod tests {
             |bytes: &[u8], budget| Listing::read(bytes, Limits::STANDARD, &Budget::new(budget));
         assert!(matches!(read(&bytes, 40), Err(Error::OverLimit { .. })));
         let refused = read(&[b'x'; 2000], 1 << 20).unwrap_err().to_string();
-        assert!(refused.contains("no tar"), "{refused}");
+        assert!(refused.contains("not a tar"), "{refused}");
     }
 }

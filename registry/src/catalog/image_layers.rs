@@ -211,8 +211,8 @@ async fn bind(
         Some(found) if found.digest == *digest => found,
         Some(found) => {
             let text = format!(
-                "version \"{version}\" of component \"{component}\" is the file {}, not what it is \
-                 called after",
+                "version \"{version}\" of component \"{component}\" is the file {}, but its name is \
+                 another digest",
                 found.digest
             );
             return Err(Error::Conflict(text));

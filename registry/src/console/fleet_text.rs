@@ -259,12 +259,12 @@ pub fn waited(name: &ConfigurationName, waited: &Waited) -> String {
         notes.push(format!("{} absent", tally.absent));
     }
     if tally.held > 0 {
-        notes.push(format!("{} held, which do not count", tally.held));
+        notes.push(format!("{} held (not counted)", tally.held));
     }
     let notes = notes.iter().fold(String::new(), |text, note| text + ", " + note);
     match waited.ending {
         Ending::Converged if tally.hosts == 0 => {
-            format!("state {state} of \"{name}\": no host that counts reports on it{notes}")
+            format!("state {state} of \"{name}\": no host has reported{notes}")
         }
         Ending::Converged => format!("state {state} of \"{name}\" is deployed on {counts}{notes}"),
         Ending::Halted => {
@@ -276,12 +276,12 @@ pub fn waited(name: &ConfigurationName, waited: &Waited) -> String {
             )
         }
         Ending::Superseded => {
-            format!("configuration \"{name}\" has another state now, {state}; see: history")
+            format!("configuration \"{name}\" now has another state, {state}; see: history")
         }
         Ending::TimedOut => {
             let missing = tally.needed.saturating_sub(tally.done);
             format!(
-                "time is over: state {state} of \"{name}\" is deployed on {counts}{notes}; \
+                "not in time: state {state} of \"{name}\" is deployed on {counts}{notes}; \
                  {missing} are missing; see: fleet -behind"
             )
         }

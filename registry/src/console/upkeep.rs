@@ -176,7 +176,7 @@ fn verified_text(verified: &Verified) -> String {
 /// A hint that says how to restore lost files. `verify` itself does not restore files.
 const MEND: &str = "to restore damaged or missing files, upload the same bytes again, with sftp, \
                     or with deployctl addver of the same file as the same version: the registry \
-                    takes them back at once\n";
+                    restores them at once\n";
 
 fn kind(kind: Kind) -> &'static str {
     match kind {

@@ -26,7 +26,7 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// The file is of another kind.
-    #[error("is no bolt file")]
+    #[error("is not a bolt file")]
     Foreign,
     /// The file was written on a machine with another byte order.
     #[error("was written on a big-endian machine; import it there")]

@@ -135,6 +135,6 @@ fn check(digest: Digest, mut file: std::fs::File, meter: &Meter) -> io::Result<F
     Ok(if hasher.finish() == digest {
         Found::Sound(bytes)
     } else {
-        Found::Damaged(bytes, "its bytes are not what its name says".to_owned())
+        Found::Damaged(bytes, "its contents do not match the digest in its name".to_owned())
     })
 }

@@ -87,7 +87,7 @@ impl Report {
         let missing = uses.hits.iter().filter(|(digest, _)| !files.have(**digest));
         let missing = missing.map(|(digest, hits)| Bad {
             path: path(digest),
-            why: "is not there; upload the same bytes again".to_owned(),
+            why: "is missing; upload the same bytes again".to_owned(),
             hits: hits.clone(),
         });
         let orphans = files.sizes().filter(|(digest, _)| {
@@ -225,7 +225,7 @@ fn without_version(state: &State) -> Vec<String> {
             let why = match versions.get(&(component, version)) {
                 Some(digest) if *digest == layer.digest => continue,
                 Some(_) => "has other bytes now",
-                None => "is there no more",
+                None => "no longer exists",
             };
             odd.push(format!(
                 "configuration {} uses version {version} of {component}, which {why}; its file is \

@@ -64,7 +64,7 @@ pub enum Error {
 fn init(err: &io::Error) -> &'static str {
     match err.kind() {
         io::ErrorKind::NotFound => {
-            "; deploy-registry init makes what a new registry needs, -opauth and -srvauth say where"
+            "; deploy-registry init creates the files of a new registry; -opauth and -srvauth name the key files"
         }
         _ => "",
     }

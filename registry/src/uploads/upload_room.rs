@@ -103,7 +103,7 @@ impl UploadRoom {
         let (free, floor) = (Size(free), Size(floor));
         let others = match announced {
             0 => String::new(),
-            announced => format!(", and other uploads have still to bring {}", Size(announced)),
+            announced => format!(", and other uploads still need {}", Size(announced)),
         };
         let this = match bytes {
             0 => String::new(),

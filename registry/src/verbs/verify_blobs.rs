@@ -205,7 +205,7 @@ impl Registry {
                 Some(row) if row.damaged => {
                     (Kind::Damaged, "was damaged and set aside; upload the same bytes again")
                 }
-                _ => (Kind::Missing, "is not there; upload the same bytes again"),
+                _ => (Kind::Missing, "is missing; upload the same bytes again"),
             };
             findings.push(self.finding_in(digest, kind, why.to_owned()).await?);
         }
@@ -242,8 +242,10 @@ impl Registry {
             return Ok(None);
         }
         let why = match bytes {
-            bytes if bytes == blob.bytes => "its bytes are not what its name says".to_owned(),
-            bytes => format!("its {bytes} bytes are not what its name says"),
+            bytes if bytes == blob.bytes => {
+                "its contents do not match the digest in its name".to_owned()
+            }
+            bytes => format!("its {bytes} bytes do not match the digest in its name"),
         };
         let _binding = self.binding.lock().await;
         let store = Arc::clone(self.blobs());

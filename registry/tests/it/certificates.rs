@@ -123,5 +123,5 @@ fn host_certificate_is_presented() {
         "-srvauth",
         "srv.keys",
     ]);
-    assert!(both(&refused).contains("is no certificate of host_key"), "{}", both(&refused));
+    assert!(both(&refused).contains("is not a certificate of host_key"), "{}", both(&refused));
 }

@@ -81,7 +81,7 @@ fn change_is_pushed_and_its_confirmation_ends_a_wait() {
     fails(&rig, "wait -name web -timeout 1s", 7);
     web.healthy(3, &next);
     rig.ok("wait -name web -state 2 -timeout 1s");
-    assert!(fails(&rig, "wait -name web -state 1", 6).contains("another state now, 2"));
+    assert!(fails(&rig, "wait -name web -state 1", 6).contains("now has another state, 2"));
     fails(&rig, "wait -name nothing", 5);
 }
 

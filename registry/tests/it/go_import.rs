@@ -230,10 +230,10 @@ fn damage_is_reported_with_the_affected_versions() {
     let text = both(&shown);
     for line in [
         format!(
-            "damaged         files/{damaged}: its bytes are not what its name says; it has 14 bytes\n"
+            "damaged         files/{damaged}: its contents do not match the digest in its name; it has 14 bytes\n"
         ),
         "                hits configuration project1\n".to_owned(),
-        format!("missing         files/{missing}: is not there; upload the same bytes again\n"),
+        format!("missing         files/{missing}: is missing; upload the same bytes again\n"),
         "                hits version scripts:v1.0.0\n".to_owned(),
         "of project1: no files of config:v02\n".to_owned(),
     ] {
@@ -271,8 +271,8 @@ fn damaged_state_db_is_refused_and_left_alone() {
     no_metas[..8192].fill(0);
     for (bytes, why) in [
         (good[..9000].to_vec(), "is damaged: the file ends before page"),
-        (no_metas, "is no bolt file"),
-        (Vec::new(), "is no bolt file"),
+        (no_metas, "is not a bolt file"),
+        (Vec::new(), "is not a bolt file"),
     ] {
         fs::write(&path, &bytes).unwrap();
         let refused = rig.refused(&[
@@ -370,7 +370,7 @@ fn configuration_with_a_missing_version_is_reported_and_kept() {
     fs::write(&path, bytes).unwrap();
     let text = both(&import(&rig, &["-n"]));
     let odd =
-        "configuration service-2 uses version m8 of many, which is there no more; its file is kept";
+        "configuration service-2 uses version m8 of many, which no longer exists; its file is kept";
     assert!(text.contains(odd), "{text}");
     rig.run();
     assert!(rig.ok("showconf -name service-2").contains("m8"));

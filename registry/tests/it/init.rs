@@ -14,7 +14,11 @@ fn init(rig: &Rig, keys: &[&str]) -> std::process::Output {
 fn registry_starts_on_the_directory_that_init_made() {
     let mut rig = Rig::idle();
     let bad = init(&rig, &["-operator-key", "op"]);
-    assert!(!bad.status.success() && both(&bad).contains("op is no public key"), "{}", both(&bad));
+    assert!(
+        !bad.status.success() && both(&bad).contains("op is not a public key"),
+        "{}",
+        both(&bad)
+    );
     assert!(!rig.path("reg").exists() && !rig.path("etc").exists(), "init made a directory");
     let key = rig.public_key("srv");
     let first = init(&rig, &["-operator-key", "op.pub", "-service-key", &key]);
@@ -42,7 +46,11 @@ fn registry_starts_on_the_directory_that_init_made() {
 fn missing_files_at_start_are_reported_with_the_remedy() {
     let rig = Rig::idle();
     for (operators, addr, told) in [
-        ("none", "127.0.0.1:0", "open none: no such file or directory; deploy-registry init makes"),
+        (
+            "none",
+            "127.0.0.1:0",
+            "open none: no such file or directory; deploy-registry init creates",
+        ),
         ("op", "127.0.0.1:0", "it is a private key: give the public one, which ends in .pub"),
         ("op.pub", "127.0.0.1", "listen tcp 127.0.0.1: invalid socket address; give -addr as"),
     ] {

@@ -57,7 +57,7 @@ fn failed_start_prints_one_clear_line() {
             format!("reg is in use by another process (pid {})", rig.pid()),
         ),
         (with(&["-dir", "open"]), 1, "chmod 600".to_owned()),
-        (with(&["-deadline", "soon"]), 2, "no duration".to_owned()),
+        (with(&["-deadline", "soon"]), 2, "not a duration".to_owned()),
         (with(&["-bogus"]), 2, "-bogus".to_owned()),
     ] {
         let output = rig.refused(&flags);

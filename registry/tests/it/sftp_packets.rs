@@ -253,7 +253,7 @@ async fn announced_upload_without_room_is_refused_at_once() {
     let one = client.announce("one", most).await.unwrap();
     client.write(&one, 0, b"fine").await.unwrap();
     let refused = client.announce("two", most).await.unwrap_err();
-    assert!(refused.contains(", and other uploads have still to bring "), "{refused}");
+    assert!(refused.contains(", and other uploads still need "), "{refused}");
     // A small upload fits in addition to the large upload. An upload that has ended takes no room.
     let small = client.announce("small", 7).await.unwrap();
     client.write(&small, 0, b"more than that").await.unwrap();

@@ -80,7 +80,7 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
             let what = match blob_is_sound(&cache, digest, meter) {
                 Ok(None) => continue,
                 Ok(Some(true)) => None,
-                Ok(Some(false)) => Some("its contents are not what its name says".to_owned()),
+                Ok(Some(false)) => Some("its contents do not match its name".to_owned()),
                 Err(err) => Some(err.to_string()),
             };
             if let Some(what) = what {
@@ -181,7 +181,7 @@ fn verify_objects(
                 Ok(None) => continue,
                 Ok(Some((sound, bytes))) => {
                     if !sound {
-                        each(found("its contents are not what its name says"));
+                        each(found("its contents do not match its name"));
                     }
                     verified.bytes += bytes;
                 }
@@ -337,7 +337,7 @@ fn verify_root(
     for (path, drift) in drifts {
         let what = match drift {
             Drift::Missing => "is missing",
-            Drift::Extra => "is not of the configuration",
+            Drift::Extra => "does not belong to the configuration",
             Drift::Altered | Drift::Other => "was altered",
             Drift::Links => "is not linked to the names that its layer links it to",
         };

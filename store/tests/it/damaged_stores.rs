@@ -259,8 +259,8 @@ fn verify_names_damage_and_changes_nothing() {
             assert_eq!(
                 found,
                 [
-                    format!("layers/{layer}: is no layer index"),
-                    format!("unpacked/{id}: extra is not of the configuration"),
+                    format!("layers/{layer}: is not a layer index"),
+                    format!("unpacked/{id}: extra does not belong to the configuration"),
                     format!("unpacked/{id}: bin/link was altered"),
                     format!("unpacked/{id}: bin/run was altered"),
                     format!("unpacked/{id}: etc/conf is missing"),
@@ -272,7 +272,7 @@ fn verify_names_damage_and_changes_nothing() {
         fs::write(&object, "changed").unwrap();
         let (_, found) = look();
         let name = object.strip_prefix(bench.path("")).unwrap().display().to_string();
-        let line = format!("{name}: its contents are not what its name says");
+        let line = format!("{name}: its contents do not match its name");
         assert!(found.contains(&line), "{what}: {found:?}");
     });
 }

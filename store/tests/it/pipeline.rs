@@ -245,7 +245,7 @@ fn pending_layers_are_published_before_a_sweep() {
             store.extract_for_root(swept).unwrap();
             assert!(!visible(swept), "{what}");
             let deployed = configuration(&[named("many", many), named("swept", swept)]);
-            let configurations = vec![(deployed.clone(), "what is deployed")];
+            let configurations = vec![(deployed.clone(), "the deployed configuration")];
             let ages =
                 Ages { cache: Some(UNIX_EPOCH), downloads: Some(UNIX_EPOCH), ..Ages::default() };
             let cache = Some(Ages { leftovers: true, ..ages });

@@ -113,7 +113,7 @@ impl Bench {
         let ages =
             Ages { downloads: Some(std::time::UNIX_EPOCH), leftovers: true, ..Ages::default() };
         Keep {
-            configurations: vec![(current.clone(), "what is deployed")],
+            configurations: vec![(current.clone(), "the deployed configuration")],
             roots: Some(roots.iter().map(|root| (root.id(), "asked for")).collect()),
             cache: Some(ages),
             taken_over: false,

@@ -113,9 +113,9 @@ pub enum ClientError {
 /// server's key file.
 fn role(user: &str) -> &'static str {
     if user == super::operator::AGENT {
-        "agents (-srvauth; an operator's is none)"
+        "agents (-srvauth; an operator's key does not count)"
     } else {
-        "operators (-opauth; an agent's is none)"
+        "operators (-opauth; an agent's key does not count)"
     }
 }
 

@@ -95,7 +95,7 @@ impl Login<'_> {
         let certificate = match Certificate::read_file(beside) {
             Ok(certificate) => certificate,
             Err(err) => {
-                self.skipped.push(format!("{name} is no certificate that can be read: {err}"));
+                self.skipped.push(format!("{name} is not a readable certificate: {err}"));
                 return false;
             }
         };

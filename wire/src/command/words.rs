@@ -49,7 +49,7 @@ pub fn split(line: &str) -> Result<Vec<String>, Refusal> {
 
 fn syntax(what: &str) -> Refusal {
     Refusal::usage(format!(
-        "unquoted {what} is shell syntax, which is not understood here; quote it to mean itself"
+        "unquoted {what} is shell syntax, which is not supported here; quote it to use it literally"
     ))
 }
 

@@ -34,8 +34,8 @@ pub enum Phase {
     Failed,
     /// The health checks failed, and the agent deployed the previous configuration again.
     RolledBack,
-    /// The agent deploys nothing new, because an operator holds its host or because a deploy
-    /// failed.
+    /// The agent deploys nothing new, because an operator holds its host with `host hold`, or has
+    /// run `deploy-agent rollback` on it.
     Held,
     /// The registry does not know the phase: the agent has never reported, or it reported a phase
     /// of a later protocol.

@@ -183,7 +183,7 @@ fn extract(store: &Store, new: &Configuration, is_there: bool) -> Result<()> {
         bytes,
         new_objects,
         ms,
-        "extracted {layers} layers: {files} files of {}, {new_objects} not known before, in {ms} ms", Size(bytes)
+        "extracted {layers} layers: {files} files of {}, {new_objects} new objects, in {ms} ms", Size(bytes)
     );
     Ok(())
 }
@@ -201,7 +201,7 @@ fn build_root(store: &Store, new: &Configuration, way: Way) -> Result<Root> {
     };
     let (Placed { reflinked, hardlinked, copied }, ms) = (root.placed, millis(started));
     let how = if root.reused {
-        "it was there already".to_owned()
+        "it existed already".to_owned()
     } else {
         format!("{}, in {ms} ms", agent_report::Placed::from(&root).to_text())
     };

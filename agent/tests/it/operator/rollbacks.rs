@@ -48,7 +48,7 @@ fn hold_of_a_rollback_lasts_until_the_registry_changes_even_after_a_restart() {
     says(&bench, &["sync"], 0, "switched");
     assert_eq!(deployed(&bench), "v03");
     assert!(!bench.path("a1/hold.json").exists());
-    assert!(bench.agent_log().contains("nothing is held any more"));
+    assert!(bench.agent_log().contains("the hold has ended"));
 
     // After a rollback and a release, the agent deploys the registry's configuration again.
     says(&bench, &["rollback"], 0, "rolled back to");

@@ -122,7 +122,7 @@ fn non_layers_take_no_space_and_give_the_reason() {
     let mut cut = gzip(&tar_of(&[("a", &noise)]));
     cut.truncate(cut.len() - 9);
     let archive = read(&[("noise", &noise), ("cut", &cut), ("layer", &layer)]).unwrap();
-    for (name, bytes, why) in [("noise", &noise, "no tar"), ("cut", &cut, "")] {
+    for (name, bytes, why) in [("noise", &noise, "not a tar"), ("cut", &cut, "")] {
         let Item::Other(digest, reason) = archive.item(name).unwrap() else { panic!("{name}") };
         assert_eq!(*digest, Digest::of(bytes));
         assert!(reason.contains(why), "{reason}");

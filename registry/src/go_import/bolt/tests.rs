@@ -67,8 +67,8 @@ fn newer_undamaged_meta_page_is_used() {
 #[test]
 fn other_files_are_refused_with_a_reason() {
     for (bytes, why) in [
-        (Vec::new(), "no bolt file"),
-        (b"SQLite format 3\0".repeat(600), "no bolt file"),
+        (Vec::new(), "not a bolt file"),
+        (b"SQLite format 3\0".repeat(600), "not a bolt file"),
         (with_metas(|meta| meta[..4].reverse()), "big-endian"),
         (with_metas(|meta| meta[4] = 3), "version 3"),
         (with_metas(|meta| meta[8..12].copy_from_slice(&5000_u32.to_le_bytes())), "5000 bytes"),

@@ -190,7 +190,7 @@ impl AuthorizedKey {
                 "no-port-forwarding" | "no-x11-forwarding" | "no-agent-forwarding" | "no-user-rc",
                 None,
             ) => {}
-            _ => return Err(format!("option {name:?} is not known here, so the key is refused")),
+            _ => return Err(format!("option {name:?} is not supported, so the key is refused")),
         }
         Ok(())
     }

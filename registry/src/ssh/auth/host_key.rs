@@ -45,7 +45,8 @@ pub fn host_key(dir: &Path) -> Result<HostKey, Error> {
         certificate.cert_type() != CertType::Host
             || certificate.public_key() != key.public_key().key_data()
     }) {
-        let reason = "is no certificate of host_key; make it with ssh-keygen -h -s CA".to_owned();
+        let reason =
+            "is not a certificate of host_key; make it with ssh-keygen -h -s CA".to_owned();
         return Err(Error::HostKey { path, reason });
     }
     Ok(HostKey { key, certificate })

@@ -29,7 +29,7 @@ fn operators_label_hold_release_and_retire_hosts() {
     let held = web.offer();
     assert_eq!((&held["held"], held.get("document")), (&json!("new disk"), None));
     // A held host does not count.
-    assert!(rig.ok("wait -name web -timeout 1s").contains("1 held, which do not count"));
+    assert!(rig.ok("wait -name web -timeout 1s").contains("1 held (not counted)"));
     // While its host is held, an agent that only polls still gets the state that it runs.
     let poll = |rig: &Rig| {
         rig.sftp("srv", "deploy-agent", "get configs/web.json polled.json");
@@ -44,7 +44,7 @@ fn operators_label_hold_release_and_retire_hosts() {
     fails(&rig, "host hold nobody -m x", 5);
     fails(&rig, "wait -name web -timeout 1s", 7);
     rig.ok("host retire web-01");
-    assert!(rig.ok("wait -name web -timeout 1s").contains("no host that counts"));
+    assert!(rig.ok("wait -name web -timeout 1s").contains("no host has reported"));
     assert!(!rig.ok("host list").contains("web-01"));
     assert!(rig.ok("host list -retired").contains("web-01"));
     // A host that reports under the name of a retired host is a new host.

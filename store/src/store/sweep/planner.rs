@@ -129,7 +129,7 @@ impl Planner {
                 }
                 Some(why) => self.stuck(What::Leftover, path, why.clone()),
                 None if *replaced => self.remove(What::Leftover, path, "it was replaced", files),
-                None => self.remove(What::Leftover, path, "it was left half done", files),
+                None => self.remove(What::Leftover, path, "it is unfinished work", files),
             }
         }
         if let Some(name) = &inventory.spare {
@@ -239,7 +239,7 @@ impl Planner {
 
     fn rest(&mut self, inventory: &Inventory, ages: Ages) {
         for (path, files) in &inventory.leftovers {
-            self.remove(What::Leftover, path.clone(), "it was left half done", files);
+            self.remove(What::Leftover, path.clone(), "it is unfinished work", files);
         }
         for (name, changed, files) in &inventory.quarantine {
             let path = Path::new("quarantine").join(&*name.to_string_lossy());

@@ -21,7 +21,7 @@ pub(in crate::command) const VERB: Verb = Verb {
             GROUP,
             text("id", "hash that the configuration should have"),
             JSON,
-            text("min", "share of the hosts that is enough, as in 98% (default: 100%)"),
+            text("min", "share of the hosts that must confirm, as in 98% (default: 100%)"),
             CONFIGURATION,
             QUIET_FLAG,
             number("state", "number of the state that should be current"),

@@ -32,6 +32,14 @@ pub fn host_name(address: IpAddr) -> Result<HostName, BadName> {
     if address.is_ipv6() { format!("ip6-{text}").parse() } else { text.parse() }
 }
 
+/// The address of a host whose name is its address.
+pub fn address_of(name: &str) -> Option<IpAddr> {
+    match name.strip_prefix("ip6-") {
+        Some(rest) => rest.replace('-', ":").parse().ok(),
+        None => name.parse().ok(),
+    }
+}
+
 /// What the registry knows about agents that only poll.
 #[derive(Debug, Default)]
 pub struct Polls(Mutex<Known>);
@@ -110,6 +118,16 @@ mod tests {
     fn poller(n: usize) -> Poller {
         let address = [10, 0, u8::try_from(n / 256).unwrap(), u8::try_from(n % 256).unwrap()];
         Poller { name: "web".parse().unwrap(), key: "k".to_owned(), address: address.into() }
+    }
+
+    #[test]
+    fn name_of_an_unnamed_host_is_its_address() {
+        for address in ["10.0.0.7", "2001:db8::7"] {
+            let address: IpAddr = address.parse().unwrap();
+            let name = host_name(address).unwrap();
+            assert_eq!(address_of(name.as_str()), Some(address), "{name}");
+        }
+        assert_eq!(address_of("web-01"), None);
     }
 
     #[test]

@@ -13,8 +13,9 @@ use crate::catalog::fleet::{AgentRow, CurrentState, FleetSnapshot, HostRow, Scop
 use crate::catalog::rollouts::RolloutRow;
 use crate::error::{Error, Result};
 use crate::fleet::convergence::{self, Goal, Standing, Tally};
-use crate::fleet::polls::Poller;
+use crate::fleet::polls::{Poller, address_of};
 use crate::fleet::presence::AgentId;
+use crate::fleet::rollout_hosts::poll_missed;
 use crate::registry::Registry;
 
 /// Agents that only poll are shown if their last poll is at most this many seconds ago.
@@ -218,9 +219,19 @@ impl Registry {
             runs: agent.report.runs,
             wants: agent.report.wants,
             revision: agent.report.revision,
-            connected: id.is_some_and(|id| self.fleet.presence.is_connected(&id)),
+            connected: id.is_some_and(|id| {
+                self.fleet.presence.is_connected(&id) || self.polls_now(&id, &host.key)
+            }),
             held: host.hold.is_some(),
         }
+    }
+
+    /// Whether the agent of a host without a name of its own has polled lately.
+    fn polls_now(&self, id: &AgentId, key: &str) -> bool {
+        let Some(address) = address_of(id.host.as_str()) else { return false };
+        let poller = Poller { name: id.name.clone(), key: key.to_owned(), address };
+        let last = self.fleet.polls.last(&poller);
+        last.is_some_and(|last| poll_missed(last, Timestamp::now()).is_none())
     }
 
     fn status_of(

@@ -72,11 +72,9 @@ fn waves_open_one_after_another_and_success_makes_the_target_current() {
     hosts[2].healthy(2, &offer);
     has_status(&rig, "succeeded");
     assert!(rig.ok("showconf -name web").contains("v2"));
-    // Every host confirms the state that has become current.
+    // The hosts have confirmed the state already.
     for host in &mut hosts {
-        let offer = host.offer();
-        assert_eq!(version(&offer), "v2");
-        host.healthy(3, &offer);
+        assert_eq!(version(&host.offer()), "v2");
     }
     rig.ok("wait -name web -state 2 -timeout 5s");
     let audit = rig.ok("audit");
@@ -257,6 +255,8 @@ fn agent_that_only_polls_takes_part_in_waves() {
     let line = format!("report -name web -id {id} -code 0");
     assert!(agent(&rig, &line).status.success());
     has_status(&rig, "succeeded");
+    rig.ok("wait -name web -timeout 1s");
+    assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["connected"], true);
     // Without a report, an allowed unknown host counts as good once it has fetched the target.
     rig.ok("rollout start -name web -layer code:v3 -allow-unknown -waves 100% -soak 100ms");
     assert_eq!(polled().0, "v3");

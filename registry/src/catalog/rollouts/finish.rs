@@ -10,7 +10,8 @@ use crate::catalog::fleet::running;
 use crate::catalog::uses;
 use crate::catalog::write_tx::WriteTx;
 
-/// Makes the target current.
+/// Makes the target current. The target keeps the revision under which its hosts have confirmed it,
+/// so these hosts need not confirm it again.
 pub async fn make_current(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -22,23 +23,45 @@ pub async fn make_current(
         .bind(target)
         .execute(&mut ***transaction)
         .await?;
-    new_revision(transaction, row, target).await?;
+    offer(transaction, row, target, row.revision.cast_signed()).await?;
     release(transaction, row).await?;
     uses::renew(transaction, history, target).await?;
     let (name, text) = (row.configuration.as_str(), format!("state {target}, {}", row.target_id));
     events::add(transaction, now, Kind::Changed, name, "", &text).await
 }
 
-/// Offers the base to all hosts again.
+/// Offers the base to all hosts again. A host of a wave has to confirm it again, because it may be
+/// deploying the target.
 pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result<()> {
-    new_revision(transaction, row, row.base.cast_signed()).await?;
+    let before: i64 = sqlx::query_scalar("SELECT revision FROM configurations WHERE name = $1")
+        .bind(row.configuration.as_str())
+        .fetch_one(&mut ***transaction)
+        .await?;
+    let revision = count(transaction, "revision", 1).await?;
+    offer(transaction, row, row.base.cast_signed(), revision).await?;
+    // An agent of a script never confirms by itself what it has confirmed before.
+    sqlx::query(
+        "UPDATE agents SET revision = $2 WHERE configuration = $1 AND instance = '' \
+         AND revision >= $3 AND host NOT IN (SELECT host FROM rollout_hosts WHERE rollout = $4)",
+    )
+    .bind(row.configuration.as_str())
+    .bind(revision)
+    .bind(before)
+    .bind(row.number.cast_signed())
+    .execute(&mut ***transaction)
+    .await?;
     release(transaction, row).await
 }
 
-async fn new_revision(transaction: &mut WriteTx, row: &RolloutRow, current: i64) -> Result<()> {
+/// Makes a state current under a revision, so that all hosts are offered it.
+async fn offer(
+    transaction: &mut WriteTx,
+    row: &RolloutRow,
+    current: i64,
+    revision: i64,
+) -> Result<()> {
     transaction.changes(&row.configuration);
     transaction.moves_rollout(&row.configuration);
-    let revision = count(transaction, "revision", 1).await?;
     sqlx::query("UPDATE configurations SET current = $2, revision = $3 WHERE name = $1")
         .bind(row.configuration.as_str())
         .bind(current)

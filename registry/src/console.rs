@@ -7,6 +7,7 @@ mod fleet_verbs;
 mod gc_answer;
 mod image_import;
 mod image_verbs;
+mod input_verbs;
 mod print;
 mod rollout_text;
 mod rollout_verbs;
@@ -28,7 +29,6 @@ use crate::error::Error;
 use crate::registry::Registry;
 use crate::stdin::Input;
 use crate::verbs::add_version::not_uploaded;
-use crate::verbs::put::PutTarget;
 use crate::verbs::state_diff;
 
 /// The answer to a command.
@@ -147,25 +147,11 @@ async fn execute(
         return Err(Refusal::new(exit::FAILED, text));
     }
     match command {
-        Command::Put { component, version, json } => {
-            let (component, version) = (component.clone(), version.clone());
-            let target = PutTarget { component, version };
-            let put = registry.put(&target, input, change).await?;
-            let text =
-                if *json { print::put_json(&target, put)? } else { print::put(&target, put) };
-            Ok(Done::from(text))
-        }
-        Command::ShowLayers { asked, json } => {
-            let input = if *asked { Some(input) } else { None };
-            image_verbs::show(registry, input, *json).await
-        }
-        Command::AddImage { name, layers, json, .. } => {
-            let wanted =
-                image_verbs::Wanted { name, upper: layers, json: *json, client: caller.client };
-            image_verbs::add_image(registry, wanted, input, change).await
-        }
-        Command::Import(wanted) => {
-            image_import::run(registry, wanted, input, change, caller.client, meter).await
+        Command::Put { .. }
+        | Command::ShowLayers { .. }
+        | Command::AddImage { .. }
+        | Command::Import { .. } => {
+            input_verbs::execute(registry, caller, command, change, input, meter).await
         }
         Command::Diff { .. }
         | Command::References { .. }

@@ -3,14 +3,14 @@
 //!
 //! ```text
 //! rollout_rows    rollouts                 staging        a change becomes the target of a rollout
-//! rollout_members hosts and waves          finish         the target becomes current, or does not
+//! rollout_members hosts and waves          rollout_end    the target becomes current, or does not
 //! policies        rules with a name        rollout_steps  one step, one transaction
 //! group_windows   maintenance windows of groups
 //! ```
 
-mod finish;
 mod group_windows;
 mod policies;
+mod rollout_end;
 mod rollout_members;
 mod rollout_rows;
 mod rollout_steps;
@@ -20,5 +20,6 @@ pub use group_windows::GroupWindows;
 pub use policies::NamedPolicy;
 pub use rollout_rows::RolloutRow;
 pub(in crate::catalog) use rollout_rows::active as active_of;
-pub use rollout_steps::{NewUnit, OpenedWave, RolloutView, Steps};
+pub use rollout_members::OpenedWave;
+pub use rollout_steps::{NewUnit, RolloutView, Steps};
 pub(in crate::catalog) use rollout_steps::{active, forget};

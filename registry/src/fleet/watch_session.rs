@@ -90,6 +90,7 @@ enum Signal {
 type Pending = BoxFuture<'static, (u64, Option<Applied>)>;
 
 /// One agent's watch.
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 pub struct WatchSession {
     fleet: Arc<Fleet>,
     watcher: Watcher,

@@ -6,9 +6,21 @@ use deploy_rollout::{Member, Outcome};
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use super::rollout_steps::OpenedWave;
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Result, bad_row, nanoseconds, timestamp};
+
+/// A wave that was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenedWave {
+    /// The number of the wave, from 1.
+    pub wave: u32,
+    /// The selector of the wave.
+    pub selector: String,
+    /// The number of hosts that the wave took.
+    pub hosts: u64,
+    /// When the wave was opened.
+    pub opened: Timestamp,
+}
 
 type Row = (i64, i64, i64, Option<i64>, Option<String>, bool, bool, bool);
 

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
 use super::rollout_rows::{self, RolloutRow};
-use super::{finish, rollout_members};
+use super::rollout_members::OpenedWave;
+use super::{rollout_end, rollout_members};
 use crate::catalog::audit::{Change, record};
 use crate::catalog::fleet::events::{self, Kind};
 use crate::catalog::fleet::fleet_snapshot::{self, FleetSnapshot, Scope};
@@ -36,19 +37,6 @@ impl RolloutView {
         let failed = self.members.iter().filter(move |(_, member)| has_failed(member));
         failed.filter_map(|(host, _)| self.fleet.hosts.get(host)).map(|host| host.name.as_str())
     }
-}
-
-/// A wave that was opened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct OpenedWave {
-    /// The number of the wave, from 1.
-    pub wave: u32,
-    /// The selector of the wave.
-    pub selector: String,
-    /// The number of hosts that the wave took.
-    pub hosts: u64,
-    /// When the wave was opened.
-    pub opened: Timestamp,
 }
 
 /// A host that the catalogue does not know yet, because it only polls.
@@ -189,15 +177,15 @@ async fn finish_step(
         Step::Halt { why } => (Kind::RolloutHalted, String::new(), about(&format!(": {why}"))),
         Step::Resume { .. } => (Kind::RolloutResumed, String::new(), about("")),
         Step::Abort => {
-            finish::back_to_base(transaction, row).await?;
+            rollout_end::back_to_base(transaction, row).await?;
             (Kind::RolloutAborted, String::new(), about(""))
         }
         Step::Supersede => {
-            finish::back_to_base(transaction, row).await?;
+            rollout_end::back_to_base(transaction, row).await?;
             (Kind::RolloutSuperseded, String::new(), about(""))
         }
         Step::Succeed => {
-            finish::make_current(transaction, row, now).await?;
+            rollout_end::make_current(transaction, row, now).await?;
             (Kind::RolloutSucceeded, String::new(), about(""))
         }
         _ => return Ok(()),

@@ -5,7 +5,7 @@ use deploy_rollout::{Change as Step, Rollout, apply};
 use deploy_store::{ConfigurationName, Digest};
 
 use super::rollout_rows::{self, RolloutRow};
-use super::{finish, policies};
+use super::{policies, rollout_end};
 use crate::catalog::audit::Change;
 use crate::catalog::counters::count;
 use crate::catalog::fleet::events::{self, Kind};
@@ -46,7 +46,7 @@ pub async fn end(
     let mut rollout = row.rollout.clone();
     apply(&mut rollout, &mut [], &step, change.now);
     rollout_rows::write(transaction, row, &rollout, change.now).await?;
-    finish::back_to_base(transaction, row).await?;
+    rollout_end::back_to_base(transaction, row).await?;
     let kind = if step == Step::Supersede { Kind::RolloutSuperseded } else { Kind::RolloutAborted };
     let (name, text) = (row.configuration.as_str(), format!("rollout {}", row.number));
     events::add(transaction, change.now, kind, name, "", &text).await

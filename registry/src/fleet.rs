@@ -5,7 +5,7 @@
 //! presence       who is connected               report_queue   reports, many in one transaction
 //! offer_cache    offers, made once for all      polls          agents that only poll
 //! convergence    decides what `wait` answers    metrics        counters and histograms
-//! maintenance    the windows of groups
+//! maintenance    the windows of groups          host_view      decides what a host is shown
 //! open_rollouts  what rollouts show to whom     rollout_hosts  the hosts as a rollout sees them
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! verbs.
 
 pub mod convergence;
+pub mod host_view;
 pub mod hub;
 mod maintenance;
 pub mod metrics;

@@ -18,8 +18,8 @@ pub(in crate::catalog) mod staging;
 
 pub use group_windows::GroupWindows;
 pub use policies::NamedPolicy;
+pub use rollout_members::OpenedWave;
 pub use rollout_rows::RolloutRow;
 pub(in crate::catalog) use rollout_rows::active as active_of;
-pub use rollout_members::OpenedWave;
 pub use rollout_steps::{NewUnit, RolloutView, Steps};
 pub(in crate::catalog) use rollout_steps::{active, forget};

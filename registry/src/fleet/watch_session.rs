@@ -14,6 +14,7 @@ use futures_util::stream::FuturesUnordered;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::host_view::{HostView, view};
 use super::hub::Fleet;
 use super::offer_cache::Prepared;
 use super::presence::{AgentId, Present};
@@ -275,9 +276,10 @@ impl WatchSession {
         let count = self.changes.borrow_and_update().count;
         let Watcher { key, host, name, .. } = &self.watcher;
         let rollout = self.fleet.rollouts.shown_to(name, host.as_str(), key);
-        match rollout.filter(|_| self.host.held.is_none()) {
-            Some(rollout) => Ok(Arc::clone(&rollout.offer)),
-            None => self.fleet.offers.get(&self.fleet.catalog, name, count).await,
+        match (view(self.host.held.is_some(), rollout.is_some()), rollout) {
+            (HostView::Target, Some(rollout)) => Ok(Arc::clone(&rollout.offer)),
+            // The offer to a held host has no document.
+            _ => self.fleet.offers.get(&self.fleet.catalog, name, count).await,
         }
     }
 

@@ -7,8 +7,8 @@ use deploy_store::ConfigurationName;
 use jiff::Timestamp;
 use sqlx::{Sqlite, Transaction};
 
-use super::rollout_rows::{self, RolloutRow};
 use super::rollout_members::OpenedWave;
+use super::rollout_rows::{self, RolloutRow};
 use super::{rollout_end, rollout_members};
 use crate::catalog::audit::{Change, record};
 use crate::catalog::fleet::events::{self, Kind};

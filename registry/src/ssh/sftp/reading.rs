@@ -20,6 +20,7 @@ use super::file_attributes;
 use super::handles::HandleTable;
 use super::packets::{MAX_DATA, Reply, SftpError, data_of, data_packet, shorten};
 use crate::caller::Caller;
+use crate::fleet::host_view::{HostView, view};
 use crate::fleet::polls::{Poller, host_name};
 use crate::registry::Registry;
 use crate::ssh::activity::{Activity, Busy};
@@ -125,14 +126,18 @@ impl View {
         fleet.metrics.polls.inc();
         let (name, key) = (name.clone(), self.caller.fingerprint());
         let poller = Poller { name: name.clone(), key, address: self.address.to_canonical() };
-        if let Some(number) = fleet.polls.polled(poller.clone(), Timestamp::now()) {
-            return Place::State(name, number);
-        }
+        let held = fleet.polls.polled(poller.clone(), Timestamp::now());
         let host = self.declared.get().cloned().or_else(|| host_name(poller.address).ok());
         let host = host.as_ref().map_or("", HostName::as_str);
-        let Some(rollout) = fleet.rollouts.shown_to(&name, host, &poller.key) else { return place };
-        fleet.polls.fetched(&poller, rollout.number);
-        Place::State(name, rollout.target)
+        let rollout = fleet.rollouts.shown_to(&name, host, &poller.key);
+        match (view(held.is_some(), rollout.is_some()), held, rollout) {
+            (HostView::Held, Some(number), _) => Place::State(name, number),
+            (HostView::Target, _, Some(rollout)) => {
+                fleet.polls.fetched(&poller, rollout.number);
+                Place::State(name, rollout.target)
+            }
+            _ => place,
+        }
     }
 
     async fn open(&mut self, path: &str, flags: OpenFlags) -> Result<Reply, SftpError> {

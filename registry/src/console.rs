@@ -325,11 +325,12 @@ async fn change_configurations(
         }
         _ => unreachable!("`execute` runs the other verbs"),
     };
-    let said = match rollout_verbs::started(registry, name, change).await? {
-        Some(status) => rollout_text::started(&status, caller.client),
+    let rollout = rollout_verbs::started(registry, name, change).await?;
+    let said = match &rollout {
+        Some(status) => rollout_text::started(status, caller.client),
         None => said,
     };
-    fleet_verbs::after_change(registry, name, options, said, meter).await
+    fleet_verbs::after_change(registry, name, options, rollout.as_ref(), said, meter).await
 }
 
 fn help(verb: Option<&str>) -> String {

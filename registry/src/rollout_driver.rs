@@ -44,6 +44,7 @@ pub async fn run(registry: Arc<Registry>) {
 /// Makes all steps that are due. Returns how long to wait until the next look; `None` if no rollout
 /// is active.
 async fn look(registry: &Registry) -> Option<Duration> {
+    let showing = registry.fleet.showing.lock().await;
     let names = match registry.catalog.rolling().await {
         Ok(names) => names,
         Err(err) => {
@@ -52,17 +53,19 @@ async fn look(registry: &Registry) -> Option<Duration> {
         }
     };
     registry.fleet.rollouts.keep(&names);
+    drop(showing);
     let mut wait: Option<Duration> = None;
     for name in &names {
         let due = match registry.step_rollout(name).await {
-            Ok(next) => next.map_or(LOOK_EVERY, until),
+            // Only an operator, or a report, can change a rollout that is paused or halted.
+            Ok(next) => next.map_or(REST, |next| until(next).min(LOOK_EVERY)),
             Err(err) => {
                 let name = name.as_str();
                 tracing::warn!(event = "rollout_error", name, "cannot step the rollout: {err}");
                 LOOK_EVERY
             }
         };
-        wait = Some(wait.map_or(due, |wait| wait.min(due)).min(LOOK_EVERY));
+        wait = Some(wait.map_or(due, |wait| wait.min(due)));
     }
     wait
 }

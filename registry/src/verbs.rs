@@ -9,6 +9,7 @@ pub mod fleet_status;
 mod hash_lookup;
 pub mod put;
 mod registry_metrics;
+pub mod rollout_census;
 pub mod rollout_status;
 pub mod rollouts;
 pub mod stat;

@@ -436,7 +436,7 @@ mod tests {
             "rollout status p -number 7 -json",
             "rollout list -limit 3",
             "rollout pause p -m 'look first'",
-            "rollout resume -name p -max-failed 3",
+            "rollout resume -name p -max-failed 3 -max-absent 50%",
             "rollout abort -name p",
             "rollout skip-soak p",
             "rollout mark web-01 failed -name p",

@@ -241,8 +241,8 @@ impl Catalog {
         let from = match from {
             Some(number) => Some(number),
             None => {
-                let before = states(&mut transaction, name, Some(to), 1).await?;
-                before.first().map(|state| state.number)
+                let before = states(&mut transaction, name, Some(to), LONG).await?;
+                before.iter().find(|state| !state.proposed).map(|state| state.number)
             }
         };
         let Some(from) = from else {

@@ -213,18 +213,19 @@ pub(super) async fn is_referenced(
     Ok(found)
 }
 
-/// Finds a use of `version`, or of any version of the component. A use by a current state comes
-/// first.
+/// Finds a use of `version`, or of any version of the component. A use by a current state, or by
+/// the target of an active rollout, comes first.
 pub(super) async fn find_use(
     transaction: &mut Transaction<'_, Sqlite>,
     component: &ComponentName,
     version: Option<&VersionName>,
 ) -> Result<Option<VersionUse>> {
     let row: Option<(String, i64, bool)> = sqlx::query_as(
-        "SELECT c.name, u.number, u.number = c.current FROM uses u \
-         JOIN configurations c ON c.history = u.history \
+        "SELECT c.name, u.number, u.number = c.current OR EXISTS (SELECT 1 FROM rollouts r \
+           WHERE r.configuration = c.name AND r.target = u.number AND r.ended IS NULL) AS current \
+         FROM uses u JOIN configurations c ON c.history = u.history \
          WHERE u.component = $1 AND u.version >= $2 AND u.version <= $3 \
-         ORDER BY u.number = c.current DESC, c.name, u.number DESC LIMIT 1",
+         ORDER BY current DESC, c.name, u.number DESC LIMIT 1",
     )
     .bind(component.as_str())
     .bind(version.map_or("", VersionName::as_str))

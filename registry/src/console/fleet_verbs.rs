@@ -12,10 +12,12 @@ use jiff::Timestamp;
 use super::Done;
 use super::fleet_text as text;
 use super::print::document;
+use super::rollout_verbs;
 use crate::catalog::Change;
 use crate::error::Error;
 use crate::registry::Registry;
 use crate::verbs::fleet_status::FleetQuery;
+use crate::verbs::rollout_status::RolloutStatus;
 use crate::verbs::wait_for::{Ending, Waited};
 
 /// Number of events that `events` shows without `-limit`.
@@ -61,6 +63,7 @@ pub async fn execute(
         Command::Retry { name, host } => {
             let asked = registry.catalog.retry(name.as_ref(), host.as_ref(), change).await?;
             for (host, name) in &asked {
+                rollout_verbs::retry(registry, host, name, change).await?;
                 registry.fleet.agent_changed(host, name);
             }
             Ok(Done::from(text::asked(&asked)))
@@ -140,30 +143,25 @@ fn ended(name: &ConfigurationName, waited: &Waited, json: bool) -> Result<Done, 
     if code == exit::OK { Ok(Done::from(said + "\n")) } else { Err(Refusal::new(code, said)) }
 }
 
-/// The number of the state that the hosts are to get: the target of a rollout, or the current
-/// state.
-async fn newest_state(registry: &Registry, name: &ConfigurationName) -> Result<u64, Error> {
-    let rollout = registry.catalog.rollout(name, None).await?;
-    if let Some(view) = rollout.filter(|view| view.row.ended.is_none()) {
-        return Ok(view.row.target);
-    }
-    let current = registry.catalog.current_state(name).await?;
-    let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
-    let (state, ..) = current.ok_or_else(none)?;
-    Ok(state)
-}
-
 /// If `options` has the flag `-wait`, waits until the hosts have deployed the change that was just
-/// made. `said` is the text with which the registry answers the change.
+/// made, perhaps as a rollout. `said` is the text with which the registry answers the change.
 pub async fn after_change(
     registry: &Registry,
     name: &ConfigurationName,
     options: &ChangeOptions,
+    rollout: Option<&RolloutStatus>,
     said: String,
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
     let Some(timeout) = options.wait else { return Ok(Done::from(said)) };
-    let state = newest_state(registry, name).await?;
+    let state = match rollout {
+        Some(rollout) => rollout.target,
+        None => {
+            let current = registry.catalog.current_state(name).await?;
+            let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
+            current.ok_or_else(none)?.0
+        }
+    };
     let wait = Wait {
         name: name.clone(),
         state: Some(state),
@@ -174,7 +172,10 @@ pub async fn after_change(
         json: false,
         quiet: false,
     };
-    let waited = registry.wait_for(&wait, meter).await?;
+    let waited = match rollout {
+        Some(rollout) => registry.wait_for_rollout(&wait, rollout.number, meter).await?,
+        None => registry.wait_for(&wait, meter).await?,
+    };
     // The registry has made the change, so it always shows the answer, even if the hosts have not
     // deployed the change. The answer says how to revert the change.
     match ended(name, &waited, false) {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use deploy_rollout::{Command as Steer, Host};
+use deploy_rollout::{Command as Steer, Host, Limit};
 use deploy_store::{ConfigurationName, Meter};
 use deploy_wire::command::{ChangeOptions, Refusal, RolloutAction};
 
@@ -15,6 +15,8 @@ use crate::error::Error;
 use crate::registry::Registry;
 use crate::verbs::rollout_status::RolloutStatus;
 
+/// Longest reason that an operator gives, in characters.
+const LONGEST: usize = 2000;
 /// Number of rollouts that `rollout list` shows without `-limit`.
 const LISTED: u64 = 20;
 
@@ -84,13 +86,10 @@ async fn steer(
             let why = said(why, "paused", change);
             (name, Box::new(move |_| Ok(Steer::Pause { why: why.clone() })))
         }
-        RolloutAction::Resume(name, limit) => {
-            let limit = limit.as_deref().map(str::parse).transpose();
-            let max_failed = limit.map_err(|err: deploy_rollout::BadLimit| {
-                Refusal::usage(format!("-max-failed: {err}"))
-            })?;
-            let command = Steer::Resume { max_failed, max_absent: None };
-            (name, Box::new(move |_| Ok(command.clone())))
+        RolloutAction::Resume { name, max_failed, max_absent } => {
+            let (max_failed, max_absent) =
+                (limit("max-failed", max_failed)?, limit("max-absent", max_absent)?);
+            (name, Box::new(move |_| Ok(Steer::Resume { max_failed, max_absent })))
         }
         RolloutAction::Abort(name, _) => (name, Box::new(|_| Ok(Steer::Abort))),
         RolloutAction::SkipSoak(name) => (name, Box::new(|_| Ok(Steer::SkipSoak))),
@@ -113,9 +112,39 @@ async fn steer(
     Ok(Done::from(text::head(&status)))
 }
 
+fn limit(flag: &str, text: &Option<String>) -> Result<Option<Limit>, Refusal> {
+    let limit = text.as_deref().map(str::parse).transpose();
+    limit.map_err(|err: deploy_rollout::BadLimit| Refusal::usage(format!("-{flag}: {err}")))
+}
+
+/// If the host has failed in the active rollout of the configuration, gives it another try there.
+pub async fn retry(
+    registry: &Registry,
+    host: &str,
+    name: &str,
+    change: &Change,
+) -> Result<(), Refusal> {
+    let name: ConfigurationName = name.parse().map_err(Error::from)?;
+    let Some(row) = registry.catalog.last_rollout(&name).await? else { return Ok(()) };
+    if row.ended.is_some() {
+        return Ok(());
+    }
+    let command = |_: &RolloutView, hosts: &[Host]| {
+        let found = hosts.iter().find(|one| one.name.as_str() == host);
+        let none = || Error::NotFound(format!("host \"{host}\" not found"));
+        Ok(Steer::Retry { host: found.ok_or_else(none)?.id })
+    };
+    match registry.command_rollout(&name, command, change).await {
+        // The host is in no wave, or has not failed there.
+        Err(Error::Conflict(_) | Error::NotFound(_)) | Ok(_) => Ok(()),
+        Err(err) => Err(err.into()),
+    }
+}
+
+/// The reason for a pause, of at most [`LONGEST`] characters.
 fn said(why: &str, what: &str, change: &Change) -> String {
     let who = change.key.split_once(' ').map_or(&*change.user, |(_, comment)| comment);
-    if why.is_empty() { format!("{what} by {who}") } else { why.to_owned() }
+    if why.is_empty() { format!("{what} by {who}") } else { why.chars().take(LONGEST).collect() }
 }
 
 /// The answer after a rollout has started. Waits for its end if `options` say so.
@@ -128,15 +157,16 @@ async fn after_start(
     change: &Change,
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
-    let Some(status) = started(registry, name, change).await? else {
-        return fleet_verbs::after_change(registry, name, options, String::new(), meter).await;
+    let rollout = started(registry, name, change).await?;
+    let wait = |said: String| {
+        fleet_verbs::after_change(registry, name, options, rollout.as_ref(), said, meter)
     };
+    let Some(status) = &rollout else { return wait(String::new()).await };
     if !json {
-        let said = text::started(&status, caller.client);
-        return fleet_verbs::after_change(registry, name, options, said, meter).await;
+        return wait(text::started(status, caller.client)).await;
     }
     // The document shows the rollout after the wait.
-    let waited = fleet_verbs::after_change(registry, name, options, String::new(), meter).await;
+    let waited = wait(String::new()).await;
     let code = waited.map_or_else(|refusal| refusal.code, |done| done.code);
     let status = registry.rollout_status(name, Some(status.number)).await?;
     Ok(Done { stdout: document(&status)?, code })

@@ -33,6 +33,8 @@ pub struct Fleet {
     pub polls: Polls,
     /// What active rollouts show to which hosts.
     pub rollouts: OpenRollouts,
+    /// Held while a task reads a rollout and shows what it has read.
+    pub showing: tokio::sync::Mutex<()>,
     /// The maintenance windows of groups.
     pub maintenance: Maintenance,
     /// Counters and histograms.
@@ -57,6 +59,7 @@ impl Fleet {
             presence: Arc::default(),
             polls: Polls::default(),
             rollouts: OpenRollouts::default(),
+            showing: tokio::sync::Mutex::default(),
             maintenance: Maintenance::default(),
             metrics,
             started: Timestamp::now(),

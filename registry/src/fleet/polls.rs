@@ -90,6 +90,14 @@ impl Polls {
         self.known().last.get(poller).copied()
     }
 
+    /// The agents of a configuration that polled since `since`, and the times of their last polls.
+    pub fn of(&self, name: &ConfigurationName, since: Timestamp) -> Vec<(Poller, Timestamp)> {
+        let known = self.known();
+        let recent =
+            known.last.iter().filter(|(poller, time)| poller.name == *name && **time >= since);
+        recent.map(|(poller, time)| (poller.clone(), *time)).collect()
+    }
+
     /// The agents that polled since `since` and the times of their last polls, in the order of the
     /// agents.
     pub fn since(&self, since: Timestamp) -> Vec<(Poller, Timestamp)> {

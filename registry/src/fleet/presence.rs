@@ -5,15 +5,20 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use deploy_store::ConfigurationName;
-use deploy_wire::fleet::HostName;
+use deploy_wire::fleet::{HostName, SILENCE};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
 /// Maximum number of disconnected agents that the registry remembers. Before one more agent, the
 /// registry forgets all of them.
 const MOST_SEEN: usize = 200_000;
+
+/// If an agent has connected from a new address, its old connection has certainly ended after this
+/// time.
+pub const DOUBT: Duration = SILENCE.saturating_add(Duration::from_secs(10));
 
 /// An agent: one configuration on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -44,6 +49,7 @@ struct Live {
     instance: String,
     address: IpAddr,
     signals: Signals,
+    since: Instant,
 }
 
 /// Signals that a watch waits for.
@@ -79,8 +85,14 @@ impl Presence {
         let mut agents = self.agents();
         agents.next += 1;
         let number = agents.next;
-        let live =
-            Live { number, instance: instance.to_owned(), address, signals: signals.clone() };
+        let since = Instant::now();
+        let live = Live {
+            number,
+            instance: instance.to_owned(),
+            address,
+            signals: signals.clone(),
+            since,
+        };
         let others = agents.connected.entry(agent.clone()).or_default();
         let same = |other: &Live| other.instance == instance && other.address == address;
         for other in others.iter().filter(|other| same(other)) {
@@ -121,6 +133,18 @@ impl Presence {
         self.agents().connected.get(agent).is_some_and(|live| {
             live.iter()
                 .any(|one| one.instance != live[0].instance || one.address != live[0].address)
+        })
+    }
+
+    /// Like [`Presence::is_duplicate`], but not for an agent that has just connected from a new
+    /// address, and whose old connection is dead.
+    pub fn is_surely_duplicate(&self, agent: &AgentId) -> bool {
+        self.agents().connected.get(agent).is_some_and(|live| {
+            let is_other = |one: &Live| one.instance != live[0].instance;
+            let newest = live.iter().map(|one| one.since).max();
+            let is_settled = newest.is_some_and(|since| since.elapsed() > DOUBT);
+            live.iter().any(is_other)
+                || is_settled && live.iter().any(|one| one.address != live[0].address)
         })
     }
 

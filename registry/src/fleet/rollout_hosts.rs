@@ -32,6 +32,8 @@ pub struct Target {
     /// The number of the change that members repeat in their reports. A report with a lower number
     /// is about something else.
     pub revision: u64,
+    /// Id of the current state.
+    pub base: Option<Digest>,
 }
 
 /// A host as the rollout sees it. `has_fetched`: a host that only polls was shown the target.
@@ -77,7 +79,8 @@ fn standing(agent: &AgentRow, member: Option<&Member>, target: Target) -> Standi
         (true, Phase::Healthy) if report.runs == Some(target.id) => Standing::Healthy,
         (true, _) if is_bad => Standing::Failed(why(agent)),
         (true, _) => Standing::Working,
-        (false, _) if is_bad => Standing::BaseUnhealthy,
+        // A failure of an earlier target says nothing about the base, to which the host has returned.
+        (false, _) if is_bad && report.wants == target.base => Standing::BaseUnhealthy,
         (false, _) => Standing::Base,
     }
 }

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use super::host_view::{HostView, view};
 use super::hub::Fleet;
 use super::offer_cache::Prepared;
-use super::presence::{AgentId, Present};
+use super::presence::{AgentId, DOUBT, Present};
 use crate::catalog::Announced;
 use crate::catalog::fleet::{Applied, Sent};
 use crate::error::Result;
@@ -30,9 +30,6 @@ const AT_ONCE: u64 = 1000;
 /// Agents start deploys, and connect again, at random times within a period. Each further agent
 /// lengthens the period by this time.
 const SPREAD: Duration = Duration::from_millis(3);
-/// If an agent has connected from a new address, its old connection has certainly ended after this
-/// time.
-const DOUBT: Duration = SILENCE.saturating_add(Duration::from_secs(10));
 /// The period in which the agents of a small fleet connect again.
 const SHORTEST_RECONNECT: Duration = Duration::from_secs(1);
 /// The longest time that an agent waits before it starts a deploy or connects again.

@@ -203,6 +203,9 @@ impl Registry {
                 continue;
             }
             let standing = self.standing(host, agent);
+            if has_never_reported(&standing) {
+                continue;
+            }
             if convergence::is_failed(&standing, goal) {
                 failed.push(host.name.clone());
             }
@@ -341,6 +344,12 @@ fn only_polls(poller: &Poller, time: Timestamp) -> HostStatus {
     }
 }
 
+/// Whether the host only polls: a wave of a rollout has taken it, but it has never reported.
+fn has_never_reported(standing: &Standing) -> bool {
+    let Standing { phase, runs, wants, revision, .. } = *standing;
+    phase == Phase::Unknown && runs.is_none() && wants.is_none() && revision == 0
+}
+
 fn target_of(row: &RolloutRow) -> Goal {
     let min = deploy_wire::command::Share::ALL;
     Goal { revision: row.revision, id: row.target_id, min }
@@ -355,7 +364,12 @@ fn summary<'a>(
 ) -> ConfigurationStatus {
     let mut phases: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut standings = Vec::new();
+    let mut unknown = unknown;
     for (host, standing, goal) in hosts {
+        if has_never_reported(standing) {
+            unknown += 1;
+            continue;
+        }
         *phases.entry(host.phase).or_default() += 1;
         standings.push((*standing, *goal));
     }

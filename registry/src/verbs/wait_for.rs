@@ -7,8 +7,8 @@ use deploy_store::{Digest, Meter, Unit};
 use deploy_wire::command::Wait;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use crate::catalog::fleet::{CurrentState, FleetSnapshot, Scope};
-use crate::catalog::rollouts::RolloutRow;
+use crate::catalog::fleet::{CurrentState, Scope};
+use crate::catalog::rollouts::{RolloutRow, RolloutView};
 use crate::error::{Error, Result};
 use crate::fleet::convergence::{self, Goal, Tally, Verdict};
 use crate::registry::Registry;
@@ -62,10 +62,24 @@ impl Registry {
     /// Waits until enough hosts have confirmed, or the wait ends in another way. `meter` shows how
     /// many have confirmed.
     pub async fn wait_for(&self, wait: &Wait, meter: &Meter) -> Result<Waited> {
+        self.wait_pinned(wait, Pinned::default(), meter).await
+    }
+
+    /// Like [`Registry::wait_for`], for the target of the rollout `number`.
+    pub async fn wait_for_rollout(
+        &self,
+        wait: &Wait,
+        number: u64,
+        meter: &Meter,
+    ) -> Result<Waited> {
+        let pinned = Pinned { rollout: Some(number), goal: None };
+        self.wait_pinned(wait, pinned, meter).await
+    }
+
+    async fn wait_pinned(&self, wait: &Wait, mut goal: Pinned, meter: &Meter) -> Result<Waited> {
         let end = Instant::now() + wait.timeout.min(Duration::from_secs(365 * 24 * 60 * 60));
         let mut changes = self.catalog.changes.subscribe(&wait.name);
         let (mut written, mut stopped) = (self.fleet.written(), self.fleet.stopped());
-        let mut goal = Pinned::default();
         let mut shown = (0, 0);
         let waited = loop {
             changes.borrow_and_update();
@@ -106,17 +120,23 @@ impl Registry {
     /// [`Ending::TimedOut`].
     async fn look(&self, wait: &Wait, pinned: &mut Pinned) -> Result<Waited> {
         let none = || Error::NotFound(format!("configuration \"{}\" not found", wait.name));
-        let scope = Scope { name: Some(&wait.name), host: None };
-        let fleet = self.catalog.fleet_snapshot(scope).await?;
+        let fleet = match self.awaited_rollout(wait, pinned).await? {
+            Some(view) if view.row.rollout.status != Status::Succeeded => {
+                return Ok(self.look_at_rollout(wait, &view, pinned));
+            }
+            // The fleet is of the same moment: the target is current.
+            Some(view) => view.fleet,
+            None => {
+                let scope = Scope { name: Some(&wait.name), host: None };
+                self.catalog.fleet_snapshot(scope).await?
+            }
+        };
         let current = fleet.currents.get(wait.name.as_str()).ok_or_else(none)?;
         let CurrentState { number: state, revision, id } = *current;
         let now = Goal { revision, id, min: wait.min };
         let is_other_id = wait.id.as_ref().is_some_and(|wanted| !wanted.is_of(id));
         let is_later = wait.state.is_some_and(|wanted| state > wanted);
         let is_earlier = wait.state.is_some_and(|wanted| state < wanted);
-        if let Some(waited) = self.look_at_rollout(wait, &fleet, pinned).await? {
-            return Ok(waited);
-        }
         let is_replaced = pinned.goal.as_ref().is_some_and(|goal| goal.id != id);
         let ending =
             |ending, tally, failed| Ok(Waited { ending, state, id, revision, tally, failed });
@@ -135,46 +155,49 @@ impl Registry {
         };
         ending(how, tally, failed)
     }
-}
 
-impl Registry {
-    /// If the wait is for the target of a rollout, and the target is not current yet: what the
-    /// rollout says.
-    async fn look_at_rollout(
+    /// The rollout whose target the wait is for, if there is one. A wait that names a state or an id
+    /// waits for the rollout of this target, even if the rollout has ended. Another wait waits for
+    /// the rollout that is active when the wait begins.
+    async fn awaited_rollout(
         &self,
         wait: &Wait,
-        fleet: &FleetSnapshot,
         pinned: &mut Pinned,
-    ) -> Result<Option<Waited>> {
-        let is_wanted = |row: &RolloutRow| match (&wait.id, wait.state) {
-            (None, None) => true,
-            (id, state) => {
-                id.as_ref().is_none_or(|id| id.is_of(row.target_id))
-                    && state.is_none_or(|state| state == row.target)
-            }
-        };
-        if pinned.rollout.is_none() {
-            let active = fleet.rollouts.get(wait.name.as_str()).map(|(row, _)| row);
-            pinned.rollout = active.filter(|row| is_wanted(row)).map(|row| row.number);
+    ) -> Result<Option<RolloutView>> {
+        let is_named = wait.id.is_some() || wait.state.is_some();
+        if pinned.rollout.is_none() && (is_named || pinned.goal.is_none()) {
+            let last = self.catalog.last_rollout(&wait.name).await?;
+            let is_wanted = |row: &RolloutRow| {
+                wait.id.as_ref().is_none_or(|id| id.is_of(row.target_id))
+                    && wait.state.is_none_or(|state| state == row.target)
+                    && if is_named {
+                        row.rollout.status != Status::Succeeded
+                    } else {
+                        row.ended.is_none()
+                    }
+            };
+            pinned.rollout = last.filter(is_wanted).map(|row| row.number);
         }
-        let Some(number) = pinned.rollout else { return Ok(None) };
-        let view = self.catalog.rollout(&wait.name, Some(number)).await?;
-        let Some(view) = view.filter(|view| view.row.rollout.status != Status::Succeeded) else {
-            return Ok(None);
-        };
+        match pinned.rollout {
+            Some(number) => self.catalog.rollout(&wait.name, Some(number)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// What a rollout that has not succeeded says to the wait.
+    fn look_at_rollout(&self, wait: &Wait, view: &RolloutView, pinned: &mut Pinned) -> Waited {
         let ending = match view.row.rollout.status {
             Status::Halted { .. } | Status::Aborted => Ending::Halted,
             Status::Superseded => Ending::Superseded,
             _ => Ending::TimedOut,
         };
-        let RolloutRow { target, target_id, revision, .. } = view.row;
-        let now = Goal { revision, id: target_id, min: wait.min };
-        pinned.goal = Some(now);
-        let (tally, _) = self.tally(&view.fleet, &now, wait.group.as_ref());
+        let RolloutRow { target: state, target_id: id, revision, .. } = view.row;
+        let goal = Goal { revision, id, min: wait.min };
+        pinned.goal = Some(goal);
+        let (tally, _) = self.tally(&view.fleet, &goal, wait.group.as_ref());
         let mut failed: Vec<String> = view.failed().map(str::to_owned).collect();
         failed.sort();
-        let (state, id) = (target, target_id);
-        Ok(Some(Waited { ending, state, id, revision, tally, failed }))
+        Waited { ending, state, id, revision, tally, failed }
     }
 }
 

@@ -38,6 +38,9 @@ pub struct RolloutRow {
     pub ended: Option<Timestamp>,
 }
 
+/// Number of ended rollouts that the registry keeps for each configuration.
+const MOST: i64 = 100;
+
 const COLUMNS: &str = "SELECT r.*, s.hash AS target_id FROM rollouts r \
      JOIN states s ON s.history = r.history AND s.number = r.target";
 
@@ -129,6 +132,28 @@ pub async fn find(
     Ok(row.fetch_optional(&mut **transaction).await?)
 }
 
+/// Deletes the oldest rollouts of a configuration, so that the newest [`MOST`] remain.
+pub async fn prune(transaction: &mut WriteTx, name: &ConfigurationName) -> Result<()> {
+    let oldest: Vec<i64> = sqlx::query_scalar(
+        "SELECT number FROM rollouts WHERE configuration = $1 AND ended IS NOT NULL \
+         ORDER BY number DESC LIMIT -1 OFFSET $2",
+    )
+    .bind(name.as_str())
+    .bind(MOST)
+    .fetch_all(&mut ***transaction)
+    .await?;
+    for number in oldest {
+        for query in [
+            "DELETE FROM rollout_hosts WHERE rollout = $1",
+            "DELETE FROM rollout_waves WHERE rollout = $1",
+            "DELETE FROM rollouts WHERE number = $1",
+        ] {
+            sqlx::query(query).bind(number).execute(&mut ***transaction).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes what may change of a rollout, if its row is still as `row` says.
 pub async fn write(
     transaction: &mut WriteTx,
@@ -173,6 +198,17 @@ impl Catalog {
                 .fetch_all(&self.readers)
                 .await?;
         names.iter().map(|name| column(name)).collect()
+    }
+
+    /// The last rollout of a configuration. Rollouts from before the configuration was deleted and
+    /// made again do not count.
+    pub async fn last_rollout(&self, name: &ConfigurationName) -> Result<Option<RolloutRow>> {
+        let query = format!(
+            "{COLUMNS} JOIN configurations c ON c.history = r.history \
+             WHERE r.configuration = $1 ORDER BY r.number DESC LIMIT 1"
+        );
+        let row = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str());
+        Ok(row.fetch_optional(&self.readers).await?)
     }
 
     /// The newest `limit` rollouts, newest first. With `name`, only those of this configuration.

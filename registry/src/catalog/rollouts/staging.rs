@@ -105,6 +105,7 @@ pub async fn start(
     // The rollout counts as one host that runs the target, so that gc keeps the target's layers.
     running::change(transaction, &Current { history, ..current }, None, Some(target)).await?;
     transaction.moves_rollout(name);
+    rollout_rows::prune(transaction, name).await?;
     let text = format!("rollout {number}: state {target}, {id}");
     events::add(transaction, change.now, Kind::RolloutStarted, name.as_str(), "", &text).await?;
     Ok(true)

@@ -47,6 +47,19 @@ pub struct View {
     open: HandleTable<(Open, Busy, Option<OpenFileGuard>)>,
 }
 
+/// What a client sees at a path.
+struct Shown {
+    place: Place,
+    /// The agent that reads the target of a rollout, and the number of the rollout.
+    fetches: Option<(Poller, u64)>,
+}
+
+impl From<Place> for Shown {
+    fn from(place: Place) -> Self {
+        Self { place, fetches: None }
+    }
+}
+
 #[derive(Debug)]
 enum Open {
     Blob {
@@ -117,10 +130,10 @@ impl View {
     /// The place that the client sees at `place`. For an agent's poll of a configuration, the
     /// function also records the poll. If the agent's host is held, the agent sees the state that
     /// it runs. If a wave of a rollout has taken the host, the agent sees the target.
-    fn shown(&self, place: Place) -> Place {
-        let Place::Configuration(name) = &place else { return place };
+    fn shown(&self, place: Place) -> Shown {
+        let Place::Configuration(name) = &place else { return Shown::from(place) };
         if self.operator {
-            return place;
+            return Shown::from(place);
         }
         let fleet = &self.registry.fleet;
         fleet.metrics.polls.inc();
@@ -131,12 +144,13 @@ impl View {
         let host = host.as_ref().map_or("", HostName::as_str);
         let rollout = fleet.rollouts.shown_to(&name, host, &poller.key);
         match (view(held.is_some(), rollout.is_some()), held, rollout) {
-            (HostView::Held, Some(number), _) => Place::State(name, number),
+            (HostView::Held, Some(number), _) => Shown::from(Place::State(name, number)),
             (HostView::Target, _, Some(rollout)) => {
-                fleet.polls.fetched(&poller, rollout.number);
-                Place::State(name, rollout.target)
+                // An agent that names its host reports by itself.
+                let fetches = self.declared.get().is_none().then_some((poller, rollout.number));
+                Shown { place: Place::State(name, rollout.target), fetches }
             }
-            _ => place,
+            _ => Shown::from(place),
         }
     }
 
@@ -145,18 +159,26 @@ impl View {
             return Err(SftpError::denied());
         }
         self.open.check_room()?;
-        let place = self.shown(self.place(path)?);
+        let Shown { place, fetches } = self.shown(self.place(path)?);
         // A whole fleet may ask for a configuration at once, and all readers share its document in
         // memory. So a configuration does not count towards the quota.
-        let counts = !matches!(place, Place::Configuration(_));
-        let quota = counts.then(|| self.take_quota(&self.registry.open_files)).transpose()?;
+        let is_configuration = match place {
+            Place::Configuration(_) => true,
+            Place::State(..) => !self.operator,
+            _ => false,
+        };
+        let quota =
+            (!is_configuration).then(|| self.take_quota(&self.registry.open_files)).transpose()?;
         let open = Open::from(lookup::open(&self.registry, place).await?);
+        if let Some((poller, rollout)) = fetches {
+            self.registry.fleet.polls.fetched(&poller, rollout);
+        }
         Ok(self.open.insert((open, self.activity.busy(), quota)))
     }
 
     /// Attributes of the file or directory `path`.
     pub async fn stat(&self, path: &str) -> Result<FileAttributes, SftpError> {
-        let place = self.shown(self.place(path)?);
+        let place = self.shown(self.place(path)?).place;
         if lookup::is_directory(&self.registry, &place).await? {
             return Ok(file_attributes::directory());
         }

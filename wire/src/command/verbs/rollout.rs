@@ -95,8 +95,15 @@ pub enum RolloutAction {
     },
     /// Opens no further wave until a `resume`. The text says why.
     Pause(ConfigurationName, String),
-    /// Continues a rollout that is paused or halted, perhaps with another limit of failed hosts.
-    Resume(ConfigurationName, Option<String>),
+    /// Continues a rollout that is paused or halted, perhaps with other limits.
+    Resume {
+        /// The configuration.
+        name: ConfigurationName,
+        /// A new limit of failed hosts.
+        max_failed: Option<String>,
+        /// A new limit of absent hosts.
+        max_absent: Option<String>,
+    },
     /// Brings all hosts back to the state before the rollout. The text says why.
     Abort(ConfigurationName, String),
     /// Ends the soak of the open wave.
@@ -161,8 +168,9 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
         },
         "pause" => RolloutAction::Pause(name()?, message()),
         "resume" => {
-            let limit = given.all("max-failed").last().map(str::to_owned);
-            RolloutAction::Resume(name()?, limit)
+            let limit = |flag: &str| given.all(flag).last().map(str::to_owned);
+            let (max_failed, max_absent) = (limit("max-failed"), limit("max-absent"));
+            RolloutAction::Resume { name: name()?, max_failed, max_absent }
         }
         "abort" => RolloutAction::Abort(name()?, message()),
         "skip-soak" => RolloutAction::SkipSoak(name()?),
@@ -244,9 +252,10 @@ pub(in crate::command) fn write(command: &Command, line: &mut Line) {
             of(line, "pause", name);
             line.maybe("m", Some(why).filter(|why| !why.is_empty()));
         }
-        RolloutAction::Resume(name, limit) => {
+        RolloutAction::Resume { name, max_failed, max_absent } => {
             of(line, "resume", name);
-            line.maybe("max-failed", limit.as_ref());
+            line.maybe("max-failed", max_failed.as_ref());
+            line.maybe("max-absent", max_absent.as_ref());
         }
         RolloutAction::Abort(name, why) => {
             of(line, "abort", name);

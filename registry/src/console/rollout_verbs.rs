@@ -87,8 +87,10 @@ async fn steer(
             (name, Box::new(move |_| Ok(Steer::Pause { why: why.clone() })))
         }
         RolloutAction::Resume { name, max_failed, max_absent } => {
-            let (max_failed, max_absent) =
-                (limit("max-failed", max_failed)?, limit("max-absent", max_absent)?);
+            let (max_failed, max_absent) = (
+                limit("max-failed", max_failed.as_deref())?,
+                limit("max-absent", max_absent.as_deref())?,
+            );
             (name, Box::new(move |_| Ok(Steer::Resume { max_failed, max_absent })))
         }
         RolloutAction::Abort(name, _) => (name, Box::new(|_| Ok(Steer::Abort))),
@@ -112,8 +114,8 @@ async fn steer(
     Ok(Done::from(text::head(&status)))
 }
 
-fn limit(flag: &str, text: &Option<String>) -> Result<Option<Limit>, Refusal> {
-    let limit = text.as_deref().map(str::parse).transpose();
+fn limit(flag: &str, text: Option<&str>) -> Result<Option<Limit>, Refusal> {
+    let limit = text.map(str::parse).transpose();
     limit.map_err(|err: deploy_rollout::BadLimit| Refusal::usage(format!("-{flag}: {err}")))
 }
 

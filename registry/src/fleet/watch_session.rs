@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use deploy_store::ConfigurationName;
 use deploy_wire::fleet::lines::{from_line, to_line};
-use deploy_wire::fleet::{HostName, Offer, SILENCE, ToAgent, ToRegistry};
+use deploy_wire::fleet::{HostName, Offer, ToAgent, ToRegistry};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;

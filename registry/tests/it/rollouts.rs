@@ -272,7 +272,7 @@ fn windows(is_open: bool) -> &'static str {
 #[test]
 fn hosts_only_prepare_while_the_windows_of_their_group_are_closed() {
     let rig = start(&[]);
-    let mut hosts = fleet(&rig, 2);
+    let hosts = fleet(&rig, 2);
     let set = |is_open: bool| {
         rig.ok(&format!("window set db -times '{}'", windows(is_open)));
     };

@@ -13,6 +13,7 @@ mod rollout_text;
 mod rollout_verbs;
 mod table;
 mod upkeep;
+mod wait_answer;
 
 use std::sync::Arc;
 
@@ -330,7 +331,7 @@ async fn change_configurations(
         Some(status) => rollout_text::started(status, caller.client),
         None => said,
     };
-    fleet_verbs::after_change(registry, name, options, rollout.as_ref(), said, meter).await
+    wait_answer::after_change(registry, name, options, rollout.as_ref(), said, meter).await
 }
 
 fn help(verb: Option<&str>) -> String {

@@ -5,6 +5,7 @@ pub mod add_image;
 pub(crate) mod add_version;
 mod bind;
 pub mod collect;
+pub mod fleet_document;
 pub mod fleet_status;
 mod hash_lookup;
 pub mod put;

@@ -74,8 +74,8 @@ mod tests {
             ),
             (
                 9,
-                "33c21f8a73f8af420da42d998b3d59ff580fb6c532b6e539\
-                 f7ae6cdcd67ba862e3137b1d1bbef100fbec9a92d3af9cf5",
+                "72ef7d0dbd6ee163e0a95ad050027db68538e5a77bbd9749\
+                 6b45c148eadbb2c761f47c5082e43e2525a4022ff379d2b2",
             ),
         ];
         let steps: Vec<_> =

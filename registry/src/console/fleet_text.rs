@@ -13,9 +13,8 @@ use super::print::{document, seconds};
 use super::table::list;
 use crate::catalog::fleet::{Event, HostRow};
 use crate::catalog::rollouts::GroupWindows;
-use crate::verbs::fleet_status::{
-    ConfigurationStatus, FleetQuery, FleetStatus, HostStatus, RolloutBrief,
-};
+use crate::verbs::fleet_document::{ConfigurationStatus, FleetStatus, HostStatus, RolloutBrief};
+use crate::verbs::fleet_status::FleetQuery;
 use crate::verbs::wait_for::{Ending, Waited};
 use crate::verbs::why::{Tried, Why, WhyOne};
 

@@ -2,23 +2,17 @@
 
 use std::sync::Arc;
 
-use deploy_store::{ConfigurationName, Meter};
-use deploy_wire::command::{
-    ChangeOptions, Command, HostAction, Refusal, Share, Wait, WindowAction,
-};
-use deploy_wire::exit;
+use deploy_store::Meter;
+use deploy_wire::command::{Command, HostAction, Refusal, WindowAction};
 use jiff::Timestamp;
 
 use super::Done;
 use super::fleet_text as text;
 use super::print::document;
-use super::rollout_verbs;
+use super::{rollout_verbs, wait_answer};
 use crate::catalog::Change;
-use crate::error::Error;
 use crate::registry::Registry;
 use crate::verbs::fleet_status::FleetQuery;
-use crate::verbs::rollout_status::RolloutStatus;
-use crate::verbs::wait_for::{Ending, Waited};
 
 /// Number of events that `events` shows without `-limit`.
 const EVENTS: u64 = 100;
@@ -51,7 +45,7 @@ pub async fn execute(
         }
         Command::Wait(wait) => {
             let waited = registry.wait_for(wait, meter).await?;
-            ended(&wait.name, &waited, wait.json)
+            wait_answer::ended(&wait.name, &waited, wait.json)
         }
         Command::Events { name, since, limit, follow: _, json } => {
             let (after, limit) = (since.unwrap_or(0), limit.unwrap_or(EVENTS));
@@ -93,10 +87,16 @@ async fn host(registry: &Registry, action: &HostAction, change: &Change) -> Resu
             return Ok(Done::from(text));
         }
         HostAction::Label(host, labels) => {
+            let before = catalog.host(host).await?;
             catalog.label_host(host, labels, change).await?;
+            let after = catalog.host(host).await?;
+            let groups = [before.group(), after.group()];
             // The new group may have other maintenance windows.
-            let number = catalog.host(host).await?.number;
-            let agents = catalog.agents_of(number).await?;
+            let has_windows = groups.iter().any(|group| fleet.maintenance.of(group).is_some());
+            if groups[0] == groups[1] || !has_windows {
+                return Ok(Done::from(String::new()));
+            }
+            let agents = catalog.agents_of(after.number).await?;
             (host, agents.into_iter().map(|agent| agent.configuration).collect())
         }
         HostAction::Hold(host, message) => (host, catalog.hold_host(host, message, change).await?),
@@ -126,60 +126,4 @@ async fn window(
     }
     registry.fleet.reload_windows().await?;
     Ok(Done::from(String::new()))
-}
-
-/// The answer and the exit code of a `wait` that has ended.
-fn ended(name: &ConfigurationName, waited: &Waited, json: bool) -> Result<Done, Refusal> {
-    let code = match waited.ending {
-        Ending::Converged => exit::OK,
-        Ending::Halted => exit::FAILED,
-        Ending::Superseded => exit::CONFLICT,
-        Ending::TimedOut => exit::TIMEOUT,
-    };
-    if json {
-        return Ok(Done { stdout: text::waited_json(name, waited)?, code });
-    }
-    let said = text::waited(name, waited);
-    if code == exit::OK { Ok(Done::from(said + "\n")) } else { Err(Refusal::new(code, said)) }
-}
-
-/// If `options` has the flag `-wait`, waits until the hosts have deployed the change that was just
-/// made, perhaps as a rollout. `said` is the text with which the registry answers the change.
-pub async fn after_change(
-    registry: &Registry,
-    name: &ConfigurationName,
-    options: &ChangeOptions,
-    rollout: Option<&RolloutStatus>,
-    said: String,
-    meter: &Arc<Meter>,
-) -> Result<Done, Refusal> {
-    let Some(timeout) = options.wait else { return Ok(Done::from(said)) };
-    let state = match rollout {
-        Some(rollout) => rollout.target,
-        None => {
-            let current = registry.catalog.current_state(name).await?;
-            let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
-            current.ok_or_else(none)?.0
-        }
-    };
-    let wait = Wait {
-        name: name.clone(),
-        state: Some(state),
-        id: None,
-        timeout,
-        min: Share::ALL,
-        group: None,
-        json: false,
-        quiet: false,
-    };
-    let waited = match rollout {
-        Some(rollout) => registry.wait_for_rollout(&wait, rollout.number, meter).await?,
-        None => registry.wait_for(&wait, meter).await?,
-    };
-    // The registry has made the change, so it always shows the answer, even if the hosts have not
-    // deployed the change. The answer says how to revert the change.
-    match ended(name, &waited, false) {
-        Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
-        Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),
-    }
 }

@@ -7,7 +7,7 @@ use deploy_store::{ConfigurationName, Meter};
 use deploy_wire::command::{ChangeOptions, Refusal, RolloutAction};
 
 use super::print::document;
-use super::{Done, fleet_verbs, rollout_text as text};
+use super::{Done, rollout_text as text, wait_answer};
 use crate::caller::Caller;
 use crate::catalog::Change;
 use crate::catalog::rollouts::RolloutView;
@@ -161,7 +161,7 @@ async fn after_start(
 ) -> Result<Done, Refusal> {
     let rollout = started(registry, name, change).await?;
     let wait = |said: String| {
-        fleet_verbs::after_change(registry, name, options, rollout.as_ref(), said, meter)
+        wait_answer::after_change(registry, name, options, rollout.as_ref(), said, meter)
     };
     let Some(status) = &rollout else { return wait(String::new()).await };
     if !json {

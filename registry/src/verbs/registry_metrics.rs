@@ -4,7 +4,8 @@
 use crate::error::Result;
 use crate::fleet::metrics::Sample;
 use crate::registry::Registry;
-use crate::verbs::fleet_status::{ConfigurationStatus, FleetQuery};
+use crate::verbs::fleet_document::ConfigurationStatus;
+use crate::verbs::fleet_status::FleetQuery;
 
 /// Reads one of the counts of a configuration's hosts.
 type Count = fn(&ConfigurationStatus) -> u64;

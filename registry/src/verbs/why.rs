@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::catalog::fleet::Attempt;
 use crate::error::{Error, Result};
 use crate::registry::Registry;
-use crate::verbs::fleet_status::{FleetQuery, HostStatus};
+use crate::verbs::fleet_document::HostStatus;
+use crate::verbs::fleet_status::FleetQuery;
 
 /// What happened on a host. Later versions may add fields, but never remove fields.
 #[derive(Debug, Clone, Serialize)]

@@ -1,0 +1,69 @@
+//! The answer of `wait`, and of a change with `-wait`.
+
+use std::sync::Arc;
+
+use deploy_store::{ConfigurationName, Meter};
+use deploy_wire::command::{ChangeOptions, Refusal, Share, Wait};
+use deploy_wire::exit;
+
+use super::{Done, fleet_text as text};
+use crate::error::Error;
+use crate::registry::Registry;
+use crate::verbs::rollout_status::RolloutStatus;
+use crate::verbs::wait_for::{Ending, Waited};
+
+/// The answer and the exit code of a `wait` that has ended.
+pub fn ended(name: &ConfigurationName, waited: &Waited, json: bool) -> Result<Done, Refusal> {
+    let code = match waited.ending {
+        Ending::Converged => exit::OK,
+        Ending::Halted => exit::FAILED,
+        Ending::Superseded => exit::CONFLICT,
+        Ending::TimedOut => exit::TIMEOUT,
+    };
+    if json {
+        return Ok(Done { stdout: text::waited_json(name, waited)?, code });
+    }
+    let said = text::waited(name, waited);
+    if code == exit::OK { Ok(Done::from(said + "\n")) } else { Err(Refusal::new(code, said)) }
+}
+
+/// If `options` has the flag `-wait`, waits until the hosts have deployed the change that was just
+/// made, perhaps as a rollout. `said` is the text with which the registry answers the change.
+pub async fn after_change(
+    registry: &Registry,
+    name: &ConfigurationName,
+    options: &ChangeOptions,
+    rollout: Option<&RolloutStatus>,
+    said: String,
+    meter: &Arc<Meter>,
+) -> Result<Done, Refusal> {
+    let Some(timeout) = options.wait else { return Ok(Done::from(said)) };
+    let state = match rollout {
+        Some(rollout) => rollout.target,
+        None => {
+            let current = registry.catalog.current_state(name).await?;
+            let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
+            current.ok_or_else(none)?.0
+        }
+    };
+    let wait = Wait {
+        name: name.clone(),
+        state: Some(state),
+        id: None,
+        timeout,
+        min: Share::ALL,
+        group: None,
+        json: false,
+        quiet: false,
+    };
+    let waited = match rollout {
+        Some(rollout) => registry.wait_for_rollout(&wait, rollout.number, meter).await?,
+        None => registry.wait_for(&wait, meter).await?,
+    };
+    // The registry has made the change, so it always shows the answer, even if the hosts have not
+    // deployed the change. The answer says how to revert the change.
+    match ended(name, &waited, false) {
+        Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
+        Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),
+    }
+}

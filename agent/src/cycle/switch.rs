@@ -85,8 +85,8 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
     let left = blocking::run(move || unsettled::read(&dir)).await;
     let told = unsettled::old_for_script(left.as_ref(), old_id, new.id());
     let told = told.map(|id| (id, root_of(id)));
-    // If only versions changed, the tree is the same, and there is no old root. Otherwise a script
-    // that removes its `OLDROOT` would remove the root in use. But if the root had to be rebuilt,
+    // If only versions changed, the tree is the same, and the script gets no old root: a script that
+    // removes its `OLDROOT` would remove the root in use. But if the root had to be rebuilt,
     // the service still runs in the replaced root.
     let replaced = root.replaced.as_deref().map(absolute);
     let old = told.as_ref().map(|(id, root)| (*id, &**root));

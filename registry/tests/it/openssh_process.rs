@@ -44,7 +44,7 @@ fn failed_start_prints_one_clear_line() {
         (
             with(&["-opauth", "none.keys"]),
             1,
-            "open none.keys: no such file or directory; deploy-registry init makes".to_owned(),
+            "open none.keys: no such file or directory; deploy-registry init creates".to_owned(),
         ),
         (
             with(&["-srvauth", "empty.keys"]),
@@ -137,7 +137,7 @@ fn key_options_are_enforced() {
     );
     fs::write(rig.path("op.keys"), keys).unwrap();
     rig.run();
-    rig.wait_for_log("op.keys:4: line is not used: option \"command\" is not known");
+    rig.wait_for_log("op.keys:4: line is not used: option \"command\" is not supported");
     for (key, allowed) in [("far", false), ("old", false), ("near", true), ("odd", false)] {
         assert_eq!(rig.ssh(key, "me", &["help"]).status.success(), allowed, "{key}");
     }

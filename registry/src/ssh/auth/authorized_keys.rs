@@ -257,7 +257,11 @@ mod tests {
             [2, 3, 4, 5, 6, 7, 8, 9]
         );
         assert!(refused[0].reason.contains("key cannot be read"), "{}", refused[0].reason);
-        assert!(refused[1].reason.contains("\"command\" is not known"), "{}", refused[1].reason);
+        assert!(
+            refused[1].reason.contains("\"command\" is not supported"),
+            "{}",
+            refused[1].reason
+        );
         assert!(refused[2].reason.contains("quote"), "{}", refused[2].reason);
         assert!(refused[5].reason.contains("expiry-time"), "{}", refused[5].reason);
         assert!(refused[7].reason.contains("twice"), "{}", refused[7].reason);

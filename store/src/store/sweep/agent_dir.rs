@@ -297,9 +297,8 @@ impl AgentDir {
         found: &mut Vec<File>,
     ) -> Result<()> {
         let dir = match dir.child_within(name) {
-            // Either the directory's mode denies access to this program, or something is mounted on
-            // the directory. The mode changes only during the removal, and a mount is never
-            // removed.
+            // The listing skips a directory that it cannot enter. Its mode may deny access: only
+            // the removal changes modes. Or something is mounted on it: a mount is never removed.
             Err(Error::Io { cause, .. })
                 if matches!(
                     cause.kind(),

@@ -131,7 +131,8 @@ impl RolloutAction {
     }
 }
 
-/// Adds the missing flags to the words at the start: the action and its objects.
+/// Turns the leading words, the action and its objects, into flags: `start web` becomes
+/// `-action=start -name=web`.
 pub(in crate::command) fn with_flags(words: &[String]) -> Vec<String> {
     let bare = words.iter().take_while(|word| !word.starts_with('-')).count();
     let (objects, rest) = words.split_at(bare);

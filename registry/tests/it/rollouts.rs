@@ -115,10 +115,58 @@ fn failures_halt_a_rollout_and_an_abort_brings_its_hosts_back() {
     }
     rig.ok("wait -name web -timeout 5s");
     fails(&rig, "rollout abort -name web", 6);
+    // A wait for the target knows that its rollout was aborted.
+    fails(&rig, "wait -name web -state 2 -timeout 5s", 1);
     // No rollback goes to a state that was never current.
     change(&rig, "v3");
     rig.ok("rollback -name web");
     assert!(rig.ok("showconf -name web").contains("v1"));
+}
+
+#[test]
+fn host_that_failed_in_the_last_rollout_counts_again_in_the_next() {
+    let rig = start(&[]);
+    let mut hosts = fleet(&rig, 3);
+    rig.ok("rollout start -name web -layer code:v2 -waves 1,100% -soak 1ms -max-failed 0");
+    let offer = hosts[0].offer();
+    failed(&mut hosts[0], 2, &offer);
+    has_status(&rig, "halted");
+    // The host has returned to the base, but its last report is still about the first target.
+    rig.ok(
+        "rollout start -name web -layer code:v3 -waves 1,100% -soak 1ms -max-failed 0 -supersede",
+    );
+    let mut offer = hosts[0].offer();
+    while version(&offer) != "v3" {
+        offer = hosts[0].offer();
+    }
+    failed(&mut hosts[0], 3, &offer);
+    has_status(&rig, "halted");
+    for host in &hosts[1..] {
+        while let Ok(line) = host.lines.recv_timeout(Duration::from_millis(300)) {
+            assert!(!line.to_string().contains("v3"), "the bad version goes on: {line}");
+        }
+    }
+}
+
+#[test]
+fn retry_gives_a_failed_host_another_try_in_the_rollout() {
+    let rig = start(&[]);
+    let mut hosts = fleet(&rig, 2);
+    rig.ok("rollout start -name web -layer code:v2 -waves 1,100% -soak 1ms -max-failed 0");
+    let offer = hosts[0].offer();
+    failed(&mut hosts[0], 2, &offer);
+    has_status(&rig, "halted");
+    // The version that the rollout brings out is in use.
+    fails(&rig, "delver -name code -version v2 -force", 6);
+    rig.ok("retry -host web-00");
+    let again = hosts[0].offer();
+    assert_eq!((version(&again), &again["retries"]), ("v2".to_owned(), &json!(1)));
+    rig.ok("rollout resume web -max-absent 50%");
+    hosts[0].healthy(3, &again);
+    let offer = hosts[1].offer();
+    assert_eq!(version(&offer), "v2");
+    hosts[1].healthy(2, &offer);
+    has_status(&rig, "succeeded");
 }
 
 #[test]

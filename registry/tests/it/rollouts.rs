@@ -343,3 +343,17 @@ fn hosts_only_prepare_while_the_windows_of_their_group_are_closed() {
     fails(&rig, "window delete db", 5);
     fails(&rig, "window set db -times 'always UTC'", 2);
 }
+
+/// After a restart, the registry does not know yet which agents poll.
+#[test]
+fn first_wave_after_a_restart_waits_for_agents_that_only_poll() {
+    let mut rig = start(&[]);
+    rig.sftp("srv", "deploy-agent", "get configs/web.json polled.json");
+    rig.stop("-KILL");
+    rig.run();
+    rig.ok("rollout start -name web -layer code:v2 -allow-unknown -waves 1,100% -soak 1ms");
+    std::thread::sleep(Duration::from_secs(1));
+    let now = status(&rig);
+    assert_eq!((&now["status"], &now["wave"]), (&json!("running"), &json!(0)), "{now:#}");
+    assert!(rig.ok("showconf -name web").contains("v1"), "the change reached everybody at once");
+}

@@ -255,14 +255,14 @@ fn local_rollback_returns_from_a_failed_root() {
     bench.bump("v02", "bad\n");
     let bad = offered(&bench);
     says(&bench, &["sync"], 1, "exit status 3");
-    // The rollback fails once.
+    // A running agent would deploy the bad configuration again soon after the failed rollback. It
+    // is stopped and not killed, because it may be in the middle of its next attempt.
+    agent.stop();
+    // The rollback fails once. A rollback needs neither the registry nor an agent.
     fs::write(bench.path("fails"), "").unwrap();
     says(&bench, &["rollback"], 1, "exit status 4");
     assert_eq!(last(&bench), format!("{bad} {good}"));
     fs::remove_file(bench.path("fails")).unwrap();
-    // The agent is stopped and not killed, because it may be in the middle of its next attempt.
-    agent.stop();
-    // A rollback needs neither the registry nor an agent.
     says(&bench, &["rollback"], 5, "nothing was deployed before");
     assert_eq!(bench.once(&[]).0, Some(1), "the registry still has the bad configuration");
     let told = says(&bench, &["rollback", "-json"], 0, "").json();

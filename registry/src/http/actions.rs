@@ -15,7 +15,7 @@ use serde::Deserialize;
 pub use self::effect::effect;
 use super::access::Viewer;
 use super::problem::Problem;
-use super::screens::layout::{Nav, Page, section};
+use super::screens::layout::{Nav, Page, Part};
 use super::web::Handle;
 use crate::caller::{Caller, Client};
 use crate::console;
@@ -101,9 +101,15 @@ pub(super) async fn run(
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error, see the registry's log")
     })??;
     let body = html! {
-        @if !text.is_empty() { pre { (text) } }
-        p { a href=(back) { "Back" } }
+        div class="narrow stack" {
+            div class="title" { h1 { "Done" } }
+            div class="card pad stack" {
+                @if text.is_empty() { p { "The registry made the change." } }
+                @else { pre class="out" tabindex="0" { (text) } }
+                div class="actions" { a class="button" href=(back) { "Show it" } }
+            }
+        }
     };
-    let page = Page::new("Done", Nav::Fleet, vec![section("done", "Done", &body)]);
+    let page = Page::new("Done", Nav::Fleet, vec![Part::Fixed(body)]);
     Ok(Html(page.to_html(&viewer, None).into_string()).into_response())
 }

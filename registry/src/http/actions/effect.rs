@@ -3,33 +3,24 @@
 use deploy_wire::command::{Command, HostAction, RolloutAction};
 
 use crate::http::problem::Problem;
+use crate::http::screens::layout::ConfirmForm;
 use crate::registry::Registry;
 
-/// What a command would do.
-#[derive(Debug)]
-pub struct Effect {
-    /// The title of the confirmation.
-    pub title: String,
-    /// Sentences about what will happen.
-    pub lines: Vec<String>,
-    /// The text on the button.
-    pub button: String,
-    /// Where `Cancel` leads.
-    pub back: String,
-    /// Whether the command takes a message.
-    pub takes_message: bool,
-}
-
-/// What `command` would do now.
-pub async fn effect(_registry: &Registry, command: &Command) -> Result<Effect, Problem> {
+/// The title and the form of the confirmation of `command`.
+pub async fn effect(
+    _registry: &Registry,
+    command: &Command,
+) -> Result<(String, ConfirmForm), Problem> {
     let verb = command.verb().to_owned();
-    Ok(Effect {
-        title: verb.clone(),
-        lines: Vec::new(),
-        button: verb,
+    let form = ConfirmForm {
+        line: command.to_string(),
+        effects: Vec::new(),
+        button: verb.clone(),
+        is_danger: false,
         back: back(command),
-        takes_message: false,
-    })
+        message: None,
+    };
+    Ok((verb, form))
 }
 
 /// The screen of the thing that the command changes.

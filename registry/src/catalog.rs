@@ -10,6 +10,7 @@
 //! above      replacing, configurations, earlier_state       what configurations consist of
 //!            image_layers                                   what blobs of images were made from
 //!            references, retention                          references to blobs; deletions
+//!            state_pages, configuration_pages, component_pages   what a page of a list shows
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load                                      the catalogue of a Go registry
 //!            changes                                        notifies tasks that wait for a change
@@ -21,6 +22,8 @@ mod audit;
 mod blob_rows;
 mod bulk_load;
 mod changes;
+mod component_pages;
+mod configuration_pages;
 mod configuration_rows;
 mod configurations;
 mod counters;
@@ -39,6 +42,7 @@ mod references;
 mod replacing;
 mod retention;
 pub mod rollouts;
+mod state_pages;
 mod thinning;
 mod uses;
 mod versions;
@@ -60,12 +64,15 @@ pub use audit::{Audited, Change};
 pub use blob_rows::BlobRow;
 pub use bulk_load::{Contents, StateToLoad};
 pub use changes::{Announced, Changes};
+pub use component_pages::{ComponentSummary, VersionsTotal};
+pub use configuration_pages::{ConfigurationSummary, CurrentLayer};
 pub use configuration_rows::State;
 pub use counts::{BlobCount, RowCounts};
 pub use earlier_state::RolledBack;
 pub use image_layers::{Imaged, NewImage, NewLayer};
 pub use references::{Need, Needs, Reference, Versions};
 pub use replacing::not_whole;
+pub use state_pages::{ListedState, StatePage, StateRollout};
 pub use thinning::Thinned;
 
 use self::database_error::{bad_row, damaged, not_opened, unusable};

@@ -14,6 +14,8 @@ mod host_screen;
 mod hosts_screen;
 pub mod layout;
 pub mod notices;
+mod phrases;
+mod policy_words;
 mod rollout_screen;
 mod rollouts_screen;
 mod store_screen;

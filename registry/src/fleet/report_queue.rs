@@ -85,7 +85,7 @@ async fn write(catalog: &Catalog, sent: &[Sent]) -> Option<Vec<Applied>> {
                 tracing::error!(
                     event = "reports_refused",
                     count = sent.len(),
-                    "reports are not written; their agents send them again: {why}"
+                    "cannot write reports to the catalogue; the agents send them again: {why}"
                 );
             }
             Err(err) => {

@@ -163,12 +163,12 @@ impl Registry {
         let goal = row.filter(|_| member.is_some()).map_or_else(|| goal_of(current), target_of);
         let id = agent_id(&host.name, &agent.configuration);
         let presence = &self.fleet.presence;
-        let number = |hash: Option<Digest>, known: Option<i64>| {
-            match row.filter(|row| hash == Some(row.target_id)) {
-                _ if hash == Some(current.id) => Some(current.number),
-                Some(row) => Some(row.target),
-                None => known.map(i64::cast_unsigned),
-            }
+        let number = |hash: Option<Digest>, known: Option<i64>| match row
+            .filter(|row| hash == Some(row.target_id))
+        {
+            _ if hash == Some(current.id) => Some(current.number),
+            Some(row) => Some(row.target),
+            None => known.map(i64::cast_unsigned),
         };
         let report = agent.report;
         let status = HostStatus {
@@ -278,9 +278,8 @@ fn selected(mut hosts: Vec<HostStatus>, query: &FleetQuery) -> (Vec<HostStatus>,
     });
     let limit = usize::try_from(query.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
     let last = limit.checked_sub(1).and_then(|last| hosts.get(last));
-    let of_last = last.map_or(0, |last| {
-        hosts[limit..].iter().take_while(|host| host.host == last.host).count()
-    });
+    let of_last = last
+        .map_or(0, |last| hosts[limit..].iter().take_while(|host| host.host == last.host).count());
     let shown = limit.saturating_add(of_last);
     let more = hosts.len() > shown;
     hosts.truncate(shown);

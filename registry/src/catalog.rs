@@ -10,6 +10,7 @@
 //! above      replacing, configurations, earlier_state       what configurations consist of
 //!            image_layers                                   what blobs of images were made from
 //!            references, retention                          references to blobs; deletions
+//!            configuration_heads                            current states, for lists
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load                                      the catalogue of a Go registry
 //!            changes                                        notifies tasks that wait for a change
@@ -21,6 +22,7 @@ mod audit;
 mod blob_rows;
 mod bulk_load;
 mod changes;
+mod configuration_heads;
 mod configuration_rows;
 mod configurations;
 mod counters;
@@ -60,6 +62,7 @@ pub use audit::{Audited, Change};
 pub use blob_rows::BlobRow;
 pub use bulk_load::{Contents, StateToLoad};
 pub use changes::{Announced, Changes};
+pub use configuration_heads::{ConfigurationHead, HEAD_LAYERS};
 pub use configuration_rows::State;
 pub use counts::{BlobCount, RowCounts};
 pub use earlier_state::RolledBack;

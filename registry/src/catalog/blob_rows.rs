@@ -42,6 +42,17 @@ impl BlobState {
 }
 
 impl Catalog {
+    /// At most `limit` versions whose blobs are damaged: component and version.
+    pub async fn damaged_versions(&self, limit: u64) -> Result<Vec<(String, String)>> {
+        Ok(sqlx::query_as(
+            "SELECT v.component, v.name FROM blobs b JOIN versions v ON v.digest = b.digest \
+             WHERE b.state = 'damaged' ORDER BY v.component, v.name LIMIT $1",
+        )
+        .bind(limit.cast_signed())
+        .fetch_all(&self.scanners)
+        .await?)
+    }
+
     /// The rows of all blobs that are not condemned.
     pub async fn blobs(&self) -> Result<Vec<BlobRow>> {
         let rows: Vec<(String, i64, String)> = sqlx::query_as(

@@ -17,6 +17,8 @@ pub mod layout;
 mod need;
 pub mod notices;
 mod rollout_parts;
+mod phrases;
+mod policy_words;
 mod rollout_screen;
 mod rollout_waves;
 mod rollouts_screen;

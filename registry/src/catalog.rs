@@ -31,6 +31,7 @@ mod earlier_state;
 pub mod fleet;
 mod image_layers;
 mod integrity;
+mod largest_versions;
 mod migrations;
 mod move_histories;
 mod notes;
@@ -56,7 +57,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection as _, Sqlite, Transaction};
 
-pub use audit::{Audited, Change};
+pub use audit::{AuditPage, AuditQuery, Audited, Change};
 pub use blob_rows::BlobRow;
 pub use bulk_load::{Contents, StateToLoad};
 pub use changes::{Announced, Changes};
@@ -64,6 +65,7 @@ pub use configuration_rows::State;
 pub use counts::{BlobCount, RowCounts};
 pub use earlier_state::RolledBack;
 pub use image_layers::{Imaged, NewImage, NewLayer};
+pub use largest_versions::{ComponentSpace, Space, VersionSpace};
 pub use references::{Need, Needs, Reference, Versions};
 pub use replacing::not_whole;
 pub use thinning::Thinned;

@@ -36,6 +36,7 @@ mod earlier_state;
 pub mod fleet;
 mod image_layers;
 mod integrity;
+mod largest_versions;
 mod migrations;
 mod move_histories;
 mod notes;
@@ -62,7 +63,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection as _, Sqlite, Transaction};
 
-pub use audit::{Audited, Change};
+pub use audit::{AuditPage, AuditQuery, Audited, Change};
 pub use blob_rows::BlobRow;
 pub use bulk_load::{Contents, StateToLoad};
 pub use changes::{Announced, Changes};
@@ -73,6 +74,7 @@ pub use configuration_rows::State;
 pub use counts::{BlobCount, RowCounts};
 pub use earlier_state::RolledBack;
 pub use image_layers::{Imaged, NewImage, NewLayer};
+pub use largest_versions::{ComponentSpace, Space, VersionSpace};
 pub use references::{Need, Needs, Reference, Versions};
 pub use replacing::not_whole;
 pub use state_pages::{ListedState, StatePage, StateRollout};

@@ -9,6 +9,7 @@ mod configuration_screen;
 mod configurations_screen;
 mod confirm_screen;
 mod diff_screen;
+mod durations;
 mod fleet_screen;
 mod host_screen;
 mod hosts_filter;

@@ -17,6 +17,7 @@ pub mod rollout_status;
 pub mod rollouts;
 pub mod stat;
 pub mod state_diff;
+mod survey_store;
 mod take_back;
 pub mod verify_blobs;
 pub mod wait_for;

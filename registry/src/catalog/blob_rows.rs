@@ -82,6 +82,17 @@ impl Catalog {
         }))
     }
 
+    /// At most `limit` damaged blobs, which are in quarantine.
+    pub async fn damaged_blobs(&self, limit: u32) -> Result<Vec<Digest>> {
+        let rows: Vec<String> = sqlx::query_scalar(
+            "SELECT digest FROM blobs INDEXED BY blobs_counted WHERE state = 'damaged' LIMIT $1",
+        )
+        .bind(limit)
+        .fetch_all(&self.scanners)
+        .await?;
+        rows.iter().map(|digest| column(digest)).collect()
+    }
+
     /// Adds a row for each of `blobs` that has no row. A catalogue of an older format has no rows
     /// of blobs. After a crash, the row of a blob may be missing.
     pub async fn register_existing(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<()> {

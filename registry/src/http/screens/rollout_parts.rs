@@ -3,16 +3,14 @@
 use maud::{Markup, html};
 
 use super::need::first_line;
+use super::phrases::layer_changes;
 use super::widgets::{ago, bar, confirm, count, pill, until};
 use crate::error::Error;
 use crate::registry::Registry;
 use crate::verbs::rollout_status::RolloutStatus;
-use crate::verbs::state_diff::{self, LayerChange};
+use crate::verbs::state_diff;
 
-/// A change of more layers than this is shown as numbers.
-const FEW_LAYERS: usize = 3;
-
-/// The layers that a rollout changes, as a text such as `code v1 → v2`. Empty if the registry does
+/// The layers that a rollout changes, as a text such as `code: v1 → v2`. Empty if the registry does
 /// not have both states any more.
 pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Result<String, Error> {
     let name = status.configuration.parse()?;
@@ -25,21 +23,8 @@ pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Resu
     if target.id() != status.target_hash {
         return Ok(String::new());
     }
-    let (changes, _) = state_diff::layers(&base, &target);
-    Ok(in_words(&changes, target.layers().len()))
-}
-
-fn in_words(changes: &[LayerChange], all: usize) -> String {
-    if changes.len() > FEW_LAYERS {
-        return format!("{} of {all} layers", changes.len());
-    }
-    let words = changes.iter().map(|LayerChange { component, from, to }| match (from, to) {
-        (Some((from, _)), Some((to, _))) if from == to => format!("{component} {to}, new contents"),
-        (Some((from, _)), Some((to, _))) => format!("{component} {from} → {to}"),
-        (None, Some((to, _))) => format!("{component} {to}, added"),
-        (_, None) => format!("{component} removed"),
-    });
-    words.collect::<Vec<_>>().join(" · ")
+    let (changes, reordered) = state_diff::layers(&base, &target);
+    Ok(layer_changes(&changes, reordered))
 }
 
 /// The states of a rollout and what differs between them.

@@ -17,7 +17,7 @@ pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Resu
     let (base, target) = (Some(status.base), Some(status.target));
     let ((_, base), (_, target)) = match registry.catalog.two_states(&name, base, target).await {
         Err(Error::NotFound(_)) => return Ok(String::new()),
-        states => states?,
+        two => two?,
     };
     // The configuration may have been deleted and made again since then.
     if target.id() != status.target_hash {
@@ -29,8 +29,8 @@ pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Resu
 
 /// The states of a rollout and what differs between them.
 pub fn what(status: &RolloutStatus, layers: &str) -> String {
-    let states = format!("state {} over {}", status.target, status.base);
-    if layers.is_empty() { states } else { format!("{states} · {layers}") }
+    let text = format!("state {} over {}", status.target, status.base);
+    if layers.is_empty() { text } else { format!("{text} · {layers}") }
 }
 
 /// The status of a rollout in a frame.

@@ -1,6 +1,7 @@
 //! Pages of the history of a configuration: states with their layers, and whether a rollback can
 //! restore them.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 
 use deploy_store::{Configuration, ConfigurationName};
@@ -85,10 +86,12 @@ impl Catalog {
             let mut is_restorable = true;
             for layer in contents.get(&state.number).map_or(&[][..], Configuration::layers) {
                 let key = (&layer.component, &layer.version, layer.digest);
-                if !known.contains_key(&key) {
-                    known.insert(key, lack_of(&mut transaction, layer).await?.is_none());
-                }
-                is_restorable &= known[&key];
+                is_restorable &= match known.entry(key) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(new) => {
+                        *new.insert(lack_of(&mut transaction, layer).await?.is_none())
+                    }
+                };
             }
             let earlier = all[place + 1..].iter().find(|state| !state.proposed);
             let before = earlier.map(|state| state.number);

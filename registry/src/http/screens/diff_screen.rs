@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
-use deploy_store::{Changed, Configuration, ConfigurationName, Digest, How, VersionName, escape};
+use deploy_store::{Configuration, ConfigurationName, Digest, How, VersionName, escape};
 use maud::{Markup, html};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
@@ -29,6 +29,9 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// the threads that check uploads.
 static COMPARING: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
 
+/// A file that differs: its path, escaped, and how it differs.
+type File = (String, How);
+
 /// What the page shows.
 #[derive(Debug)]
 struct Difference<'a> {
@@ -38,7 +41,7 @@ struct Difference<'a> {
     layers: Vec<LayerChange>,
     reordered: bool,
     /// The files, or why they are not compared.
-    files: Result<Vec<Changed>, String>,
+    files: Result<Vec<File>, String>,
     /// The lengths of the layers' files.
     sizes: HashMap<Digest, u64>,
     /// The numbers of the states to choose from, newest first.
@@ -90,7 +93,7 @@ async fn files(
     registry: &Registry,
     from: &Configuration,
     to: &Configuration,
-) -> Result<Vec<Changed>, String> {
+) -> Result<Vec<File>, String> {
     if from.id() == to.id() {
         return Ok(Vec::new());
     }
@@ -99,7 +102,8 @@ async fn files(
         return Err("The registry compares other files now. Reload the page in a moment.".into());
     };
     let changed = registry.changed_files(from, to, permit).await;
-    changed.map_err(|err| format!("The files cannot be compared: {err}"))
+    let changed = changed.map_err(|err| format!("The files cannot be compared: {err}"))?;
+    Ok(changed.into_iter().map(|file| (escape(&file.path.to_string()), file.how)).collect())
 }
 
 fn head(difference: &Difference<'_>, title: &str) -> Markup {
@@ -200,10 +204,10 @@ fn file_table(difference: &Difference<'_>) -> Markup {
     section("files", "Files", &nothing(), &body).html
 }
 
-fn list_of(files: &[Changed]) -> Markup {
+fn list_of(files: &[File]) -> Markup {
     let rows = html! {
-        @for file in files.iter().take(FILES) {
-            @let (class, how) = match file.how {
+        @for (path, how) in files.iter().take(FILES) {
+            @let (class, how) = match how {
                 How::Added => (Some("add"), "added"),
                 How::Removed => (Some("del"), "removed"),
                 How::Changed => (None, "changed"),
@@ -211,7 +215,7 @@ fn list_of(files: &[Changed]) -> Markup {
             };
             tr class=[class] {
                 th scope="row" { (how) }
-                td class="why" { code { (escape(&file.path.to_string())) } }
+                td class="why" { code { (path) } }
             }
         }
     };
@@ -238,11 +242,7 @@ fn list_of(files: &[Changed]) -> Markup {
 mod tests {
     use super::*;
 
-    fn changed(path: &str, how: How) -> Changed {
-        Changed { path: deploy_store::EntryPath::from_bytes(path.as_bytes()).unwrap(), how }
-    }
-
-    fn difference(files: Result<Vec<Changed>, String>, name: &ConfigurationName) -> Difference<'_> {
+    fn difference(files: Result<Vec<File>, String>, name: &ConfigurationName) -> Difference<'_> {
         let version = |text: &str| (text.parse().unwrap(), Digest::of(text.as_bytes()));
         let (from, to) = (version("v92"), version("<v93>"));
         let sizes = HashMap::from([(from.1, 4096), (to.1, 1024)]);
@@ -255,7 +255,8 @@ mod tests {
     #[test]
     fn layers_and_files_that_differ_are_listed() {
         let name = "<script>".parse().unwrap();
-        let files = vec![changed("a/<script>alert(1)<", How::Added), changed("b", How::Removed)];
+        let files =
+            vec![("a/<script>alert(1)<".to_owned(), How::Added), ("b".to_owned(), How::Removed)];
         let one = difference(Ok(files), &name);
         let html = [head(&one, "title"), layer_table(&one), file_table(&one)]
             .map(|part| part.into_string())
@@ -277,7 +278,7 @@ mod tests {
     #[test]
     fn long_lists_of_files_are_cut() {
         let name = "web".parse().unwrap();
-        let files = (0..FILES + 7).map(|number| changed(&format!("f{number}"), How::Changed));
+        let files = (0..FILES + 7).map(|number| (format!("f{number}"), How::Changed));
         let html = file_table(&difference(Ok(files.collect()), &name)).into_string();
         assert_eq!(html.matches("<code>").count(), FILES);
         assert!(html.contains("7 more files"), "{html}");

@@ -22,12 +22,11 @@ pub async fn read(
     with_names: bool,
 ) -> Result<Markup, Problem> {
     let groups = registry.catalog.groups(OFFERED).await?;
-    let names = match with_names {
-        false => None,
-        true => Some(registry.catalog.configuration_names(None, OFFERED).await?),
-    };
-    let names: Option<Vec<String>> =
-        names.map(|names| names.iter().map(ToString::to_string).collect());
+    let mut names = None;
+    if with_names {
+        let all = registry.catalog.configuration_names(None, OFFERED).await?;
+        names = Some(all.iter().map(ToString::to_string).collect::<Vec<_>>());
+    }
     Ok(form(filter, &groups, names.as_deref()))
 }
 

@@ -56,14 +56,6 @@ fn shown_line(line: &str) -> String {
     shown
 }
 
-/// The comment of a key, or the beginning of its fingerprint.
-pub fn who(key: &str) -> String {
-    match key.split_once(' ') {
-        Some((_, comment)) if !comment.is_empty() => comment.to_owned(),
-        _ => key.chars().take(16).collect(),
-    }
-}
-
 /// A phase or a reason as words.
 pub fn spaced(word: &str) -> String {
     word.replace('_', " ")
@@ -88,11 +80,5 @@ mod tests {
         assert!(html.contains("&lt;script&gt;</a>, <a href=\"/hosts/b\">b</a>"), "{html}");
         assert!(html.contains("<a href=\"/hosts?only=failed\">and 3 more</a>"), "{html}");
         assert!(!some_hosts(&first, 2, "/").into_string().contains("more"));
-    }
-
-    #[test]
-    fn key_is_shown_as_its_comment() {
-        assert_eq!(who("SHA256:abc anna@laptop"), "anna@laptop");
-        assert_eq!(who("SHA256:0123456789abcdef"), "SHA256:012345678");
     }
 }

@@ -3,49 +3,34 @@
 use maud::{Markup, html};
 
 use super::need::first_line;
+use super::phrases::layer_changes;
 use super::widgets::{ago, bar, confirm, count, pill, until};
 use crate::error::Error;
 use crate::registry::Registry;
 use crate::verbs::rollout_status::RolloutStatus;
-use crate::verbs::state_diff::{self, LayerChange};
+use crate::verbs::state_diff;
 
-/// A change of more layers than this is shown as numbers.
-const FEW_LAYERS: usize = 3;
-
-/// The layers that a rollout changes, as a text such as `code v1 → v2`. Empty if the registry does
+/// The layers that a rollout changes, as a text such as `code: v1 → v2`. Empty if the registry does
 /// not have both states any more.
 pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Result<String, Error> {
     let name = status.configuration.parse()?;
     let (base, target) = (Some(status.base), Some(status.target));
     let ((_, base), (_, target)) = match registry.catalog.two_states(&name, base, target).await {
         Err(Error::NotFound(_)) => return Ok(String::new()),
-        states => states?,
+        two => two?,
     };
     // The configuration may have been deleted and made again since then.
     if target.id() != status.target_hash {
         return Ok(String::new());
     }
-    let (changes, _) = state_diff::layers(&base, &target);
-    Ok(in_words(&changes, target.layers().len()))
-}
-
-fn in_words(changes: &[LayerChange], all: usize) -> String {
-    if changes.len() > FEW_LAYERS {
-        return format!("{} of {all} layers", changes.len());
-    }
-    let words = changes.iter().map(|LayerChange { component, from, to }| match (from, to) {
-        (Some((from, _)), Some((to, _))) if from == to => format!("{component} {to}, new contents"),
-        (Some((from, _)), Some((to, _))) => format!("{component} {from} → {to}"),
-        (None, Some((to, _))) => format!("{component} {to}, added"),
-        (_, None) => format!("{component} removed"),
-    });
-    words.collect::<Vec<_>>().join(" · ")
+    let (changes, reordered) = state_diff::layers(&base, &target);
+    Ok(layer_changes(&changes, reordered))
 }
 
 /// The states of a rollout and what differs between them.
 pub fn what(status: &RolloutStatus, layers: &str) -> String {
-    let states = format!("state {} over {}", status.target, status.base);
-    if layers.is_empty() { states } else { format!("{states} · {layers}") }
+    let text = format!("state {} over {}", status.target, status.base);
+    if layers.is_empty() { text } else { format!("{text} · {layers}") }
 }
 
 /// The status of a rollout in a frame.

@@ -7,7 +7,8 @@ use maud::{Markup, html};
 
 use super::fleet_screen::{Failure, failure, failures};
 use super::layout::{Nav, Page, Part, Section};
-use super::need::{first_line, need, who};
+use super::need::{first_line, need};
+use super::phrases::{person, verb_of};
 use super::rollout_parts::{
     actions, changed_layers, failed_of, next_step, status_pill, stopped, what,
 };
@@ -133,7 +134,7 @@ fn needs(doc: &RolloutDoc) -> Markup {
 fn facts(doc: &RolloutDoc) -> Markup {
     let status = &doc.status;
     let RolloutStatus { good, taken, waiting, .. } = *status;
-    let verb = doc.command.split(' ').next().unwrap_or_default();
+    let verb = verb_of(&doc.command);
     html! {
         dl class="facts" {
             (fact("Status", &status_pill(status.status)))
@@ -145,7 +146,7 @@ fn facts(doc: &RolloutDoc) -> Markup {
             (fact("Next", &next_step(status)))
             (fact("Started", &html! {
                 (ago(status.started))
-                small { "by " (who(&status.who)) @if !verb.is_empty() { " · " (verb) } }
+                small { "by " (person(&status.who)) @if !verb.is_empty() { " · " (verb) } }
             }))
         }
     }

@@ -4,7 +4,8 @@ use deploy_store::ConfigurationName;
 use maud::{Markup, html};
 
 use super::layout::{Nav, Page, Part};
-use super::need::{first_line, who};
+use super::need::first_line;
+use super::phrases::person;
 use super::rollout_parts::status_pill;
 use super::widgets::{ago, configuration_address, nothing, rollout_address, section, table};
 use crate::catalog::rollouts::RolloutRow;
@@ -85,7 +86,7 @@ fn line(row: &RolloutRow) -> Markup {
             td class="num" { (row.target) }
             td class="num" { (row.base) }
             td { (status_pill(status.word())) }
-            td class="keep" { (ago(row.started)) small { "by " (who(&row.who)) } }
+            td class="keep" { (ago(row.started)) small { "by " (person(&row.who)) } }
             td class="keep" { @if let Some(ended) = row.ended { (ago(ended)) } }
             td class="why" { (first_line(status.why().unwrap_or_default())) }
         }

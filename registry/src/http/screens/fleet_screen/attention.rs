@@ -140,7 +140,7 @@ pub async fn failures(registry: &Registry, agents: &[Seen]) -> Result<(Vec<Failu
 type Kind<'a> = (&'a str, Option<Digest>, Option<&'a str>, &'a str);
 
 /// The failures of these agents by their kinds, the most frequent first.
-fn grouped(agents: &[Seen]) -> Vec<Failure> {
+pub(super) fn grouped(agents: &[Seen]) -> Vec<Failure> {
     let mut kinds: HashMap<Kind<'_>, Vec<&Seen>> = HashMap::new();
     for seen in agents.iter().filter(|seen| seen.part() == Some(Part::Failed)) {
         let (host, output) = (&seen.host, seen.output.as_deref());

@@ -18,7 +18,7 @@ impl Attention {
             self.silent(),
             self.duplicates(),
             self.damaged(),
-            self.disk.map(full_disk).unwrap_or_else(nothing),
+            self.disk.map_or_else(nothing, full_disk),
         ];
         let is_calm = parts.iter().all(|part| part.0.is_empty());
         html! {

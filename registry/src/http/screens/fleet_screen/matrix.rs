@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 
 use crate::catalog::ConfigurationHead;
-use crate::http::screens::need::who;
-use crate::http::screens::rollout_parts::status_pill;
+use crate::http::screens::phrases::{person, rollout_pill, verb_of};
 use crate::http::screens::widgets::{
     self, address, ago, bar, configuration_address, nothing, rollout_address,
 };
@@ -79,7 +78,7 @@ fn row(status: &ConfigurationStatus, head: &ConfigurationHead, groups: &[&str]) 
                 td class="cell" { (cell(name, group, status.groups.get(*group))) }
             }
             td class="wide keep" {
-                (who(&head.who)) " · " (head.command.split(' ').next().unwrap_or_default())
+                (person(&head.who)) " · " (verb_of(&head.command))
                 small { (ago(head.modified)) }
             }
         }
@@ -103,7 +102,7 @@ fn state(status: &ConfigurationStatus) -> Markup {
     html! {
         (rollout.target) " "
         a href=(rollout_address(&status.configuration, rollout.number)) {
-            (status_pill(rollout.status))
+            (rollout_pill(rollout.status))
         }
         small { (status.state) " is the base" }
     }

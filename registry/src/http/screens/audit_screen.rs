@@ -14,6 +14,8 @@ use crate::registry::Registry;
 
 /// Number of entries of one page.
 const ENTRIES: usize = 100;
+/// A browser may break the text of a flag with this many bytes or more.
+const LONG: usize = 32;
 /// The choices of the field `Since`: a duration as the verb `audit` reads it, and its name.
 const SINCE: [(&str, &str); 4] =
     [("1h", "1 hour"), ("24h", "24 hours"), ("168h", "7 days"), ("720h", "30 days")];
@@ -164,12 +166,13 @@ fn rows(entries: &[Audited]) -> Markup {
                     time datetime=(format!("{:.0}", change.now)) { (time.strftime("%H:%M:%S")) }
                 }
                 td { (change.user)
-                    small { (change.key) @if !change.address.is_empty() { " from " (change.address) } }
+                    small { (short_key(&change.key))
+                        @if !change.address.is_empty() { " from " (change.address) } }
                 }
                 td { (verb.trim_end_matches(':')) }
                 td class="why" {
                     // Entries of the registry itself are sentences.
-                    @if what.starts_with('-') { code { (what) } } @else { (what) }
+                    @if what.starts_with('-') { (flags(what)) } @else { (what) }
                 }
                 td {
                     @if entry.code == 0 { "done" } @else {
@@ -180,6 +183,31 @@ fn rows(entries: &[Audited]) -> Markup {
             }
         }
     }
+}
+
+/// The flags of a command line. A browser breaks the line between flags, not within a short flag.
+fn flags(line: &str) -> Markup {
+    let line = line.strip_prefix('-').unwrap_or(line);
+    html! {
+        code {
+            @for (place, flag) in line.split(" -").enumerate() {
+                @if place > 0 { " " }
+                span class=[(flag.len() < LONG).then_some("keep")] { "-" (flag) }
+            }
+        }
+    }
+}
+
+/// A key with only the beginning and the end of its fingerprint, and with its comment.
+fn short_key(key: &str) -> String {
+    let (fingerprint, comment) = key.split_once(' ').unwrap_or((key, ""));
+    let all: Vec<char> = fingerprint.chars().collect();
+    if !fingerprint.starts_with("SHA256:") || all.len() < 20 {
+        return key.to_owned();
+    }
+    let end: String = all[all.len() - 4..].iter().collect();
+    let start: String = all[..11].iter().collect();
+    format!("{start}…{end} {comment}").trim_end().to_owned()
 }
 
 #[cfg(test)]
@@ -217,7 +245,7 @@ mod tests {
             "<h2 id=\"day-1970-01-01-h\">1970-01-01</h2>",
             "<time datetime=\"1970-01-02T01:01:01Z\">01:01:01</time>",
             "&lt;script&gt;alert(1)&lt;/script&gt;<small>SHA256:abc anna@laptop from 10.0.0.1</small>",
-            "<code>-name=&quot;&lt;b&gt;&quot;</code>",
+            "<code><span class=\"keep\">-name=&quot;&lt;b&gt;&quot;</span></code>",
             "<small>exit code 6: frozen</small>",
             "<td class=\"why\">7 halted in wave 2</td>",
             "href=\"/audit?who=a%26b&amp;before=7\"",
@@ -241,6 +269,15 @@ mod tests {
             assert!(html.contains(text), "{text} is not in {html}");
         }
         assert_eq!(html.matches("selected").count(), 2, "{html}");
+    }
+
+    #[test]
+    fn keys_are_short_and_long_flags_break() {
+        let key = format!("SHA256:abcd{}wxyz anna@laptop", "0".repeat(35));
+        assert_eq!(short_key(&key), "SHA256:abcd…wxyz anna@laptop");
+        assert_eq!(short_key("rollout 7"), "rollout 7");
+        let html = flags(&format!("-name=a -hash={}", "0".repeat(64))).into_string();
+        assert!(html.contains("<span class=\"keep\">-name=a</span> <span>-hash=000"), "{html}");
     }
 
     #[test]

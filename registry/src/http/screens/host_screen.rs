@@ -29,9 +29,18 @@ struct Doc {
 }
 
 impl Doc {
-    /// The title of a part about one configuration. It is empty if the host has only one.
-    fn part_of(&self, one: &WhyOne) -> Markup {
-        html! { @if self.configurations.len() > 1 { h3 { (one.status.configuration) } } }
+    /// `part` of each configuration, below each other. If there are several, each has its name as
+    /// the heading.
+    fn each(&self, part: impl Fn(usize, &WhyOne) -> Markup) -> Markup {
+        let all = &self.configurations;
+        html! {
+            div class="stack" {
+                @for (place, one) in all.iter().enumerate() {
+                    @if all.len() > 1 { h3 { (one.status.configuration) } }
+                    (part(place, one))
+                }
+            }
+        }
     }
 }
 
@@ -78,18 +87,19 @@ async fn only_polls(registry: &Registry, host: &HostName, why: String) -> Result
 }
 
 fn output(doc: &Doc) -> Section {
-    let body = html! {
-        @for one in &doc.configurations {
+    let body = doc.each(|_, one| {
+        let is_shown = |c: &char| !c.is_control() || matches!(c, '\n' | '\t');
+        let text: String = one.output.chars().filter(is_shown).collect();
+        html! {
             div class="card" {
-                @if doc.configurations.len() > 1 { div class="pad" { (doc.part_of(one)) } }
-                @if one.output.is_empty() {
+                @if text.is_empty() {
                     div class="empty" { p class="dim" { "The script of the last deploy wrote nothing." } }
                 } @else {
-                    pre class="out" tabindex="0" { (one.output) }
+                    pre class="out" tabindex="0" { (text) }
                 }
             }
         }
-    };
+    });
     section("output", "End of the output", &nothing(), &body)
 }
 
@@ -134,11 +144,6 @@ fn label_form(host: &str) -> Markup {
             button { "Set…" }
         }
     }
-}
-
-/// A phase as words.
-fn spaced(phase: &str) -> String {
-    phase.replace('_', " ")
 }
 
 /// The class of a phase's colour.

@@ -35,6 +35,8 @@ struct Doc {
     /// Since when the registry records deploys.
     started: Timestamp,
     edge: Timestamp,
+    /// How many versions of a component gc keeps; 0 if it keeps all.
+    kept_versions: usize,
 }
 
 /// The screen.
@@ -56,6 +58,7 @@ pub async fn page(registry: &Registry) -> Result<Page, Problem> {
         deploys: registry.fleet.deploys.since(edge - SignedDuration::from_hours(24)),
         started: registry.fleet.started,
         edge,
+        kept_versions: registry.settings.max_versions,
     };
     let parts = vec![
         Part::One(head(&doc)),
@@ -132,9 +135,7 @@ fn facts(stat: &Stat) -> Markup {
             (fact("Configurations", &html! { (counts.configurations) }, &count(counts.states, "state")))
             (fact("Files", &html! { (blobs.blobs) },
                 &format!("{}, dedupe ratio {:.2}", size(blobs.bytes), stat.dedupe_ratio())))
-            (fact("Free", &html! { (size(stat.free)) }, ""))
-            (fact("Uploads", &html! { (stat.staged.files) }, &size(stat.staged.bytes)))
-            (fact("Downloads", &html! { (stat.downloads) }, "now"))
+            (fact("Free", &html! { (size(stat.free)) }, &transfers(stat)))
             @if stat.damaged > 0 {
                 (fact("Damaged", &html! { span class="bad" { (stat.damaged) } }, "in quarantine"))
             } @else {
@@ -151,6 +152,10 @@ fn facts(stat: &Stat) -> Markup {
             }
         }
     }
+}
+
+fn transfers(stat: &Stat) -> String {
+    format!("{}, {}", count(stat.staged.files, "upload"), count(stat.downloads, "download"))
 }
 
 fn fact(term: &str, value: &Markup, below: &str) -> Markup {
@@ -172,7 +177,7 @@ fn space(doc: &Doc) -> Section {
     }
     let beside = html! { a href="/components" { "as a table" } };
     let body = html! {
-        div class="card pad stack wide" { (tree_map::tree_map(space)) (tree_map::legend()) }
+        div class="card pad stack wide" { (tree_map::tree_map(space)) (tree_map::legend(doc.kept_versions)) }
     };
     section("space", "What takes the space", &beside, &body)
 }

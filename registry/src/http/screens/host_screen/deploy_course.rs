@@ -4,9 +4,10 @@ use deploy_store::Digest;
 use deploy_wire::fleet::Step;
 use maud::{Markup, html};
 
-use super::{Doc, class_of, spaced};
+use super::{Doc, class_of};
 use crate::http::screens::durations::{milliseconds, took};
 use crate::http::screens::layout::Section;
+use crate::http::screens::need::spaced;
 use crate::http::screens::widgets::{ago, bar, nothing, pill, section, table};
 use crate::verbs::fleet_document::HostStatus;
 use crate::verbs::why::{Tried, WhyOne};
@@ -23,16 +24,16 @@ pub fn phases(doc: &Doc) -> Section {
             p { (took(duration(last))) }
         }
     };
-    let body = html! {
-        @for one in &doc.configurations {
-            @if doc.configurations.len() > 1 { (doc.part_of(one)) }
-            @match one.attempts.first().filter(|last| !last.steps.is_empty()) {
-                Some(last) => (course(last)),
-                None => div class="card empty" { p class="dim" { "No step of a deploy has ended yet." } },
-            }
-        }
-    };
+    let body =
+        doc.each(|_, one| match one.attempts.first().filter(|last| !last.steps.is_empty()) {
+            Some(last) => course(last),
+            None => empty("No step of a deploy has ended yet."),
+        });
     section("phases", "Phases of the last deploy", &beside, &body)
+}
+
+fn empty(text: &str) -> Markup {
+    html! { div class="card empty" { p class="dim" { (text) } } }
 }
 
 fn course(tried: &Tried) -> Markup {
@@ -88,16 +89,12 @@ fn piece(class: &str, begin: u64, length: u64, total: u64) -> Markup {
 
 /// The kept deploys of each configuration, newest first.
 pub fn before(doc: &Doc) -> Section {
-    let with_output = doc.configurations.iter().any(|one| !one.attempts.is_empty());
-    let body = html! {
-        @for one in &doc.configurations {
-            @if doc.configurations.len() > 1 { (doc.part_of(one)) }
-            @if !one.attempts.is_empty() { (attempts(one)) }
+    let body = doc.each(|_, one| {
+        if one.attempts.is_empty() {
+            return empty("The host has reported no deploy yet.");
         }
-        @if !with_output {
-            div class="card empty" { p class="dim" { "The host has reported no deploy yet." } }
-        }
-    };
+        attempts(one)
+    });
     section("before", "Last deploys", &nothing(), &body)
 }
 

@@ -3,9 +3,11 @@
 use deploy_store::Digest;
 use maud::{Markup, html};
 
-use super::{Doc, class_of, has_failed, spaced};
+use super::{Doc, class_of, has_failed};
 use crate::catalog::fleet::HostRow;
 use crate::http::screens::layout::Section;
+use crate::http::screens::need::spaced;
+use crate::http::screens::phrases::person;
 use crate::http::screens::widgets::{
     address, ago, configuration_address, confirm, count, icon, pill,
 };
@@ -34,7 +36,7 @@ pub fn head(doc: &Doc) -> Section {
                 }
             } @else {
                 @for one in all {
-                    h2 { (configuration_link(&one.status)) " " (phase(&one.status)) }
+                    h3 { (configuration_link(&one.status)) " " (phase(&one.status)) }
                     (facts(&doc.host, one))
                 }
             }
@@ -96,7 +98,7 @@ fn subtitle(doc: &Doc) -> Markup {
     html! {
         @if let [one] = doc.configurations.as_slice() {
             (phase(&one.status))
-            @if let Some(since) = one.status.since { " since " (ago(since)) }
+            @if let Some(since) = one.status.since { " " (ago(since)) }
             " · " (configuration_link(&one.status))
         } @else {
             (count(doc.configurations.len() as u64, "configuration"))
@@ -151,7 +153,7 @@ fn needs(doc: &Doc) -> Markup {
                     (icon("held"))
                     div {
                         b { "Held: " (hold.message) }
-                        small { "by " (hold.who) ", since " (ago(hold.since)) "; its agents deploy nothing new" }
+                        small { "by " (person(&hold.who)) ", " (ago(hold.since)) "; its agents deploy nothing new" }
                     }
                 }
             }

@@ -113,18 +113,14 @@ fn compared(runs: Option<&Configuration>, wants: Option<&Configuration>) -> Runn
 
 /// The section.
 pub fn layers(doc: &Doc) -> Section {
-    let body = html! {
-        @for (one, running) in doc.configurations.iter().zip(&doc.running) {
-            @if doc.configurations.len() > 1 { (doc.part_of(one)) }
-            @if running.layers.is_empty() {
-                div class="card empty" {
-                    p class="dim" { "The registry does not know the layers of what the host runs." }
-                }
-            } @else {
-                (layers_table(running))
+    let body = doc.each(|place, _| match doc.running.get(place) {
+        Some(running) if !running.layers.is_empty() => layers_table(running),
+        _ => html! {
+            div class="card empty" {
+                p class="dim" { "The registry does not know the layers of what the host runs." }
             }
-        }
-    };
+        },
+    });
     section("layers", "What it runs", &nothing(), &body)
 }
 

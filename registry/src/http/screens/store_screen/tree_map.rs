@@ -47,15 +47,17 @@ pub fn tree_map(space: &Space) -> Markup {
     }
 }
 
-/// What the colours mean.
-pub fn legend() -> Markup {
+/// What the colours mean. gc keeps the newest `kept` versions of each component; 0 means all.
+pub fn legend(kept: usize) -> Markup {
+    let rule = match kept {
+        0 => String::new(),
+        1 => ": gc removes it when there is a newer version".to_owned(),
+        _ => format!(": gc removes it when there are {kept} newer versions"),
+    };
     let items = [
-        (None, "a state or a pin needs it"),
-        (
-            Some("unused"),
-            "no state and no pin needs it: gc removes it when there are enough newer versions",
-        ),
-        (Some("rest"), "small versions together"),
+        (None, "a state or a pin needs it".to_owned()),
+        (Some("unused"), format!("no state and no pin needs it{rule}")),
+        (Some("rest"), "small versions together".to_owned()),
     ];
     html! {
         ul class="legend plain" {
@@ -117,7 +119,7 @@ fn drawn(tile: &Tile, place: Rect) -> Markup {
     let at = |shift: f64| format!("{:.0}", y + shift);
     let left = format!("{:.0}", x + 8.0);
     html! {
-        rect class=[class] x={ (tenths(x)) } y=(tenths(y)) width=(tenths(width)) height=(tenths(height)) rx="4" {
+        rect class=[class] x=(tenths(x)) y=(tenths(y)) width=(tenths(width)) height=(tenths(height)) rx="4" {
             title { (tile.text) ": " (number) }
         }
         @if fits(&tile.text, 24.0) {

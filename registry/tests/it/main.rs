@@ -1,6 +1,7 @@
 //! The integration tests of this crate, as one program. With one program for each file, each
 //! program would link all libraries.
 
+mod api;
 mod bench;
 mod broken_channels;
 mod certificates;

@@ -10,6 +10,7 @@
 //! above      replacing, configurations, earlier_state       what configurations consist of
 //!            image_layers                                   what blobs of images were made from
 //!            references, retention                          references to blobs; deletions
+//!            configuration_heads                            current states, for lists
 //!            state_pages, configuration_pages, component_pages   what a page of a list shows
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load                                      the catalogue of a Go registry
@@ -23,6 +24,7 @@ mod blob_rows;
 mod bulk_load;
 mod changes;
 mod component_pages;
+mod configuration_heads;
 mod configuration_pages;
 mod configuration_rows;
 mod configurations;
@@ -34,6 +36,7 @@ mod earlier_state;
 pub mod fleet;
 mod image_layers;
 mod integrity;
+mod largest_versions;
 mod migrations;
 mod move_histories;
 mod notes;
@@ -60,16 +63,18 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection as _, Sqlite, Transaction};
 
-pub use audit::{Audited, Change};
+pub use audit::{AuditPage, AuditQuery, Audited, Change};
 pub use blob_rows::BlobRow;
 pub use bulk_load::{Contents, StateToLoad};
 pub use changes::{Announced, Changes};
 pub use component_pages::{ComponentSummary, VersionsTotal};
+pub use configuration_heads::{ConfigurationHead, HEAD_LAYERS};
 pub use configuration_pages::{ConfigurationSummary, CurrentLayer};
 pub use configuration_rows::State;
 pub use counts::{BlobCount, RowCounts};
 pub use earlier_state::RolledBack;
 pub use image_layers::{Imaged, NewImage, NewLayer};
+pub use largest_versions::{ComponentSpace, Space, VersionSpace};
 pub use references::{Need, Needs, Reference, Versions};
 pub use replacing::not_whole;
 pub use state_pages::{ListedState, StatePage, StateRollout};
@@ -242,6 +247,67 @@ mod tests {
             assert_eq!(options.get_max_lifetime(), None);
             assert_eq!(options.get_min_connections(), 0);
         }
+        catalog.close().await;
+    }
+
+    #[tokio::test]
+    async fn page_of_the_trail_ends_and_filters() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = open(dir.path()).await;
+        let line = |command: &str, user: &str| Change {
+            command: command.to_owned(),
+            user: user.to_owned(),
+            ..change()
+        };
+        for (command, user) in [
+            ("put -name=code -version=v1", "anna"),
+            ("putty -name=\"code\"", "ben"),
+            ("put -layer=code:v2", "ben"),
+        ] {
+            catalog.audit_change(&line(command, user), 0, "").await.unwrap();
+        }
+        let numbers = |page: AuditPage| -> (Vec<u64>, Option<u64>) {
+            (page.entries.iter().map(|entry| entry.number).collect(), page.older)
+        };
+        let all = AuditQuery::default();
+        let page = async |query: &AuditQuery, limit| {
+            numbers(catalog.audit_page(query, limit).await.unwrap())
+        };
+        assert_eq!(page(&all, 2).await, (vec![3, 2], Some(2)));
+        let rest = AuditQuery { before: Some(2), ..AuditQuery::default() };
+        assert_eq!(page(&rest, 2).await, (vec![1], None));
+        let who = AuditQuery { who: "ben".to_owned(), ..AuditQuery::default() };
+        assert_eq!(page(&who, 9).await.0, [3, 2]);
+        let key = AuditQuery { who: "tes".to_owned(), ..AuditQuery::default() };
+        assert_eq!(page(&key, 9).await.0, [3, 2, 1]);
+        let verb = AuditQuery { verb: "put".to_owned(), ..AuditQuery::default() };
+        assert_eq!(page(&verb, 9).await.0, [3, 1]);
+        let name = AuditQuery { name: "code".to_owned(), ..AuditQuery::default() };
+        assert_eq!(page(&name, 9).await.0, [3, 2, 1]);
+        let now = AuditQuery { since: Some(Timestamp::MAX), ..AuditQuery::default() };
+        assert_eq!(page(&now, 9).await, (vec![], None));
+        catalog.close().await;
+    }
+
+    #[tokio::test]
+    async fn space_counts_a_shared_blob_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let catalog = open(dir.path()).await;
+        deploy(&catalog, "v1").await;
+        let component = "other".parse().unwrap();
+        for (version, digest) in [("a", "v1"), ("b", "free")] {
+            let digest = deploy_store::Digest::of(digest.as_bytes());
+            let version = version.parse().unwrap();
+            catalog.add_version(&component, &version, digest, 2, &change()).await.unwrap();
+        }
+        let space = catalog.space(1, 9).await.unwrap();
+        assert_eq!((space.all.blobs, space.all.bytes), (2, 4));
+        let components: Vec<_> =
+            space.components.iter().map(|one| (&*one.component, one.blobs.bytes)).collect();
+        assert_eq!(components, [("other", 4)]);
+        let versions: Vec<_> =
+            space.versions.iter().map(|one| (&*one.version, one.needed)).collect();
+        assert_eq!(versions, [("b", false), ("a", true)]);
         catalog.close().await;
     }
 

@@ -15,6 +15,7 @@
 
 mod access;
 mod actions;
+mod api;
 mod assets;
 mod guard;
 mod live;

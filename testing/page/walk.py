@@ -4,6 +4,7 @@ BIN has the programs, and AXE is axe.min.js. With SHOTS, a directory, the screen
 documents are written there."""
 
 import json
+import os
 import re
 import socket
 import sys
@@ -30,7 +31,7 @@ SCREENS = [
     "/confirm?verb=host+hold&host=web-01",
     "/no-such-page",
 ]
-WIDTHS = [360, 1280, 2560]
+WIDTHS = [int(width) for width in os.environ.get("WIDTHS", "360 1280 2560").split()]
 
 
 def free_port():
@@ -39,16 +40,20 @@ def free_port():
         return one.getsockname()[1]
 
 
+def press(page, selector):
+    """Presses a button or a link, and waits for the next page."""
+    with page.expect_navigation():
+        page.locator(selector).last.click()
+
+
 def confirm(page, link):
     """Follows a link to a confirmation, and confirms."""
-    page.click(link)
-    page.wait_for_load_state()
+    press(page, link)
     button = page.locator("form[action='/run'] button").inner_text()
     message = page.locator("#m")
     if message.count():
         message.fill("seen in a browser")
-    page.click("form[action='/run'] button")
-    page.wait_for_load_state()
+    press(page, "form[action='/run'] button")
     assert page.locator("h1").inner_text() == "Done", page.content()
     return button
 
@@ -73,15 +78,14 @@ def change_versions(stage, page, base):
     """Changes a version in the form, and sees the change arrive without a reload."""
     page.goto(base + "/configurations/shop/change")
     page.locator("tr", has_text="code").locator("select").select_option("v2")
-    page.locator("main form button").last.click()
-    page.wait_for_load_state()
+    press(page, "main form button")
     assert "v1 → v2" in page.content()
     button = page.locator("form[action='/run'] button").inner_text()
     assert f"{len(stage.hosts)} hosts" in button, button
-    page.click("form[action='/run'] button")
-    page.wait_for_load_state()
+    press(page, "form[action='/run'] button")
+    assert page.locator("h1").inner_text() == "Done", page.content()
     wait_until("all hosts run state 2", lambda: state_of(stage)["done"] == len(stage.hosts))
-    assert state_of(stage)["state"] == 2
+    assert state_of(stage)["state"] == 2, (state_of(stage), button)
     page.goto(base + "/configurations/shop")
     assert "v2" in page.locator("#layers").inner_text()
 
@@ -122,12 +126,10 @@ def roll_out(browser, stage, page, base, shots):
     page.locator("tr", has_text="code").locator("select").select_option(other)
     page.fill("[name=waves]", "canary,50%,100%")
     page.fill("[name=soak]", "1h")
-    page.locator("main form button").last.click()
-    page.wait_for_load_state()
+    press(page, "main form button")
     assert "wave 1" in page.content(), page.content()
     browser.check(page)
-    page.click("form[action='/run'] button")
-    page.wait_for_load_state()
+    press(page, "form[action='/run'] button")
     assert "rollout" in page.content()
     page.goto(base + "/rollouts/shop/1")
     page.wait_for_function("document.body.textContent.includes('2 good')")
@@ -181,8 +183,8 @@ def without_script(browser, base, cookies):
     page.goto(base + "/")
     assert "shop" in page.locator("#configurations").inner_text()
     page.goto(base + "/configurations/shop/change")
-    page.locator("main form button").last.click()
-    page.wait_for_load_state()
+    page.locator("tr", has_text="code").locator("select").select_option("v2")
+    press(page, "main form button")
     assert page.locator("form[action='/run']").count() == 1, page.content()
     context.close()
 
@@ -263,9 +265,11 @@ def main():
         page.wait_for_function("document.getElementById('live-status').className.includes('lost')")
         ssh, _ = stage.forward(port)
         assert page.goto(base + "/").status == 401, "the login outlives its ssh connection"
-        assert not browser.faults, "\n".join(browser.faults)
+        assert not browser.faults, f"{len(browser.faults)} faults"
         print("walk: passed")
     finally:
+        for fault in browser.faults:
+            print("walk: fault:", fault, file=sys.stderr)
         browser.end()
         stage.end()
 

@@ -1,6 +1,7 @@
 //! The integration tests of this crate, as one program. With one program for each file, each
 //! program would link all libraries.
 
+mod api;
 mod bench;
 mod broken_channels;
 mod certificates;
@@ -16,10 +17,12 @@ mod hostile;
 mod images;
 mod init;
 mod keeping;
+mod large_page;
 mod login;
 mod openssh;
 mod openssh_process;
 mod openssh_prompt;
+mod page_figures;
 mod progress;
 mod prompt_tmux;
 mod put;

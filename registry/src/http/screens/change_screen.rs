@@ -215,6 +215,7 @@ mod tests {
             held: 0,
             unknown: 0,
             phases: BTreeMap::new(),
+            groups: std::collections::BTreeMap::new(),
         };
         form(&Choice { now: &now, versions, status: &status, policy: None }).into_string()
     }

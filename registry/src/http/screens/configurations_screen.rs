@@ -197,6 +197,7 @@ mod tests {
             held: 0,
             unknown: 0,
             phases: BTreeMap::from([("healthy", 2), ("script", 1), ("failed", 1)]),
+            groups: std::collections::BTreeMap::new(),
         }
     }
 

@@ -121,6 +121,7 @@ mod tests {
             held: 0,
             unknown: 1,
             phases: BTreeMap::new(),
+            groups: std::collections::BTreeMap::new(),
         };
         assert_eq!(host_counts(&one), "3 done, 2 failed, 1 only polling");
     }

@@ -128,6 +128,7 @@ mod tests {
             held: 0,
             unknown: 0,
             phases: BTreeMap::new(),
+            groups: std::collections::BTreeMap::new(),
         };
         let name = "<script>".parse().unwrap();
         let head = Head { name: &name, status: &status, frozen, back_to, may_act };

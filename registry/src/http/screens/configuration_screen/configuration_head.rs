@@ -18,7 +18,7 @@ pub struct Head<'a> {
     pub status: &'a ConfigurationStatus,
     /// The freeze that is in force.
     pub frozen: Option<&'a Freeze>,
-    /// The state that a rollback without a number would restore.
+    /// The state that a rollback without a number would restore, if the registry would make one.
     pub back_to: Option<u64>,
     /// Whether the viewer may change things.
     pub may_act: bool,
@@ -54,7 +54,9 @@ fn actions(Head { name, status, frozen, back_to, .. }: &Head<'_>) -> Markup {
     let hosts = count(status.hosts + status.unknown, "host");
     html! {
         div class="actions" {
-            a class="button" href={ (configuration_address(name)) "/change" } { "Change versions…" }
+            @if frozen.is_none() {
+                a class="button" href={ (configuration_address(name)) "/change" } { "Change versions…" }
+            }
             @if let Some(to) = back_to {
                 @let link = confirm("rollback", &[("name", name), ("to", &to.to_string())]);
                 a class="button danger" href=(link) { "Roll back: " (hosts) " to " (to) "…" }

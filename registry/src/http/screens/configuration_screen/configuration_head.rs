@@ -62,7 +62,8 @@ fn actions(Head { name, status, frozen, back_to, .. }: &Head<'_>) -> Markup {
                 a class="button danger" href=(link) { "Roll back: " (hosts) " to " (to) "…" }
             }
             @if status.failed > 0 {
-                a class="button" href=(confirm("retry", &[("name", name)])) { "Retry failed hosts…" }
+                @let link = confirm("retry", &[("failed", "true"), ("name", name)]);
+                a class="button" href=(link) { "Retry failed hosts…" }
             }
             @if frozen.is_some() {
                 @let link = confirm("freeze", &[("name", name), ("off", "true")]);
@@ -147,7 +148,7 @@ mod tests {
             "verb=rollback&amp;name=%3Cscript%3E&amp;to=2",
             "Roll back: 4 hosts to 2…",
             "verb=freeze&amp;name=%3Cscript%3E\"",
-            "verb=retry",
+            "verb=retry&amp;failed=true&amp;name=",
         ] {
             assert!(text.contains(wanted), "{wanted} in {text}");
         }

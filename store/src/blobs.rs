@@ -329,6 +329,11 @@ impl Blobs {
     pub fn free_bytes(&self) -> Result<u64> {
         self.files.free().map(|(bytes, _)| bytes)
     }
+
+    /// The size of the filesystem of the blobs in bytes.
+    pub fn filesystem_size(&self) -> Result<u64> {
+        self.files.filesystem_size()
+    }
 }
 
 fn open_blob(dir: &Dir, digest: Digest) -> Result<File> {

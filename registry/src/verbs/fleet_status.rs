@@ -48,10 +48,15 @@ impl Registry {
     pub async fn fleet_status(&self, query: &FleetQuery) -> Result<FleetStatus> {
         let scope = Scope { name: query.name.as_ref(), host: query.host.as_ref() };
         let fleet = self.catalog.fleet_snapshot(scope).await?;
-        let FleetSnapshot { currents, hosts, agents, rollouts } = fleet;
-        if let Some(name) = query.name.as_ref().filter(|_| currents.is_empty()) {
+        if let Some(name) = query.name.as_ref().filter(|_| fleet.currents.is_empty()) {
             return Err(Error::NotFound(format!("configuration \"{name}\" not found")));
         }
+        Ok(self.status_in(fleet, query))
+    }
+
+    /// The part of `fleet` that `query` selects.
+    pub fn status_in(&self, fleet: FleetSnapshot, query: &FleetQuery) -> FleetStatus {
+        let FleetSnapshot { currents, hosts, agents, rollouts } = fleet;
         let mut all: Vec<Counted> = Vec::with_capacity(agents.len());
         for agent in agents {
             let Some(host) = hosts.get(&agent.host) else { continue };
@@ -76,7 +81,7 @@ impl Registry {
         let mut shown: Vec<HostStatus> = all.into_iter().map(|(host, ..)| host).collect();
         shown.extend(polling.into_iter().filter(in_group));
         let (hosts, more) = selected(shown, query);
-        Ok(FleetStatus { configurations, hosts, more })
+        FleetStatus { configurations, hosts, more }
     }
 
     /// Counts the hosts of one configuration that have confirmed `goal`, have failed, are absent, or
@@ -106,7 +111,7 @@ impl Registry {
         (convergence::tally(standings, goal), failed)
     }
 
-    fn standing(&self, host: &HostRow, agent: &AgentRow) -> Standing {
+    pub(super) fn standing(&self, host: &HostRow, agent: &AgentRow) -> Standing {
         let id = agent_id(&host.name, &agent.configuration);
         Standing {
             phase: agent.report.phase,
@@ -202,7 +207,7 @@ impl Registry {
     }
 }
 
-fn agent_id(host: &str, name: &str) -> Option<AgentId> {
+pub(super) fn agent_id(host: &str, name: &str) -> Option<AgentId> {
     Some(AgentId { host: host.parse().ok()?, name: name.parse().ok()? })
 }
 
@@ -236,7 +241,7 @@ fn only_polls(poller: &Poller, time: Timestamp) -> HostStatus {
 }
 
 /// Whether the host only polls: a wave of a rollout has taken it, but it has never reported.
-fn has_never_reported(standing: &Standing) -> bool {
+pub(super) fn has_never_reported(standing: &Standing) -> bool {
     let Standing { phase, runs, wants, revision, .. } = *standing;
     phase == Phase::Unknown && runs.is_none() && wants.is_none() && revision == 0
 }

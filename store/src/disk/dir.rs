@@ -290,6 +290,14 @@ impl Dir {
         Ok((stat.f_bavail * stat.f_frsize, stat.f_favail))
     }
 
+    /// The size of the filesystem of this directory in bytes.
+    pub fn filesystem_size(&self) -> Result<u64> {
+        let stat = fault::step()
+            .and_then(|()| fs::fstatvfs(&self.fd))
+            .map_err(|err| Error::io("stat filesystem of", &self.path, err))?;
+        Ok(stat.f_blocks * stat.f_frsize)
+    }
+
     pub(super) fn error(&self, action: &'static str, name: &CStr, err: rustix::io::Errno) -> Error {
         Error::io(action, self.path_of(name), err)
     }

@@ -10,6 +10,7 @@ mod names;
 mod pack;
 mod remote_stderr;
 mod verbs;
+mod web;
 
 use std::io::{self, Read as _, Write as _};
 use std::process::ExitCode;
@@ -69,6 +70,10 @@ async fn run(flags: &Flags) -> Result<u8> {
         "get" => match get::parse(&flags.words[1..])? {
             None => help(Some(verb)),
             Some(get) => get::run(flags, &get).await,
+        },
+        "web" => match web::parse(&flags.words[1..])? {
+            None => help(Some(verb)),
+            Some(web) => web::run(flags, &web).await,
         },
         COMPLETE_NAMES => Ok(names::complete(&flags.words[1..]).await),
         "import" => Err(Refusal::usage(ELSEWHERE.to_owned()).into()),

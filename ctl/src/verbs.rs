@@ -1,7 +1,7 @@
 //! The verbs of this program: the console's verbs, and the verbs that this program runs itself.
 //! Each verb is described once, for help, completions and the man page.
 
-use deploy_wire::command::{Flag, VERBS, Verb, component, switch, text, version};
+use deploy_wire::command::{Flag, VERBS, Verb, component, number, switch, text, version};
 
 const NAME: Flag = component("name", "component name");
 const VERSION: Flag = version("version", "unique version id");
@@ -40,10 +40,27 @@ pub const GET: Verb = Verb {
     reads_input: false,
 };
 
+/// `web`, which forwards a port here. On the console, it only prints an address.
+pub const WEB: Verb = Verb {
+    name: "web",
+    about: "open the page of the registry in a browser",
+    flags: &[
+        switch("no-browser", "only print the address"),
+        number("port", "local port (default: any free port)"),
+    ],
+    examples: &["web", "web -no-browser -port 8080"],
+    changes: false,
+    reads_input: false,
+};
+
 /// All verbs, in the order of `help`. The console's verb `import` is left out, because another
 /// program imports images.
 pub fn all() -> impl Iterator<Item = &'static Verb> {
-    let mine = |verb: &'static Verb| if verb.name == ADDVER.name { &ADDVER } else { verb };
+    let mine = |verb: &'static Verb| match verb.name {
+        name if name == ADDVER.name => &ADDVER,
+        name if name == WEB.name => &WEB,
+        _ => verb,
+    };
     VERBS.iter().filter(|verb| verb.name != "import").map(mine).chain(std::iter::once(&GET))
 }
 

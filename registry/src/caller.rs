@@ -54,6 +54,8 @@ pub enum Client {
     Deployctl,
     /// The Go tool's client.
     Go,
+    /// A browser, or another program that uses HTTP.
+    Web,
 }
 
 impl Client {
@@ -77,12 +79,12 @@ impl Client {
             Self::Deployctl => format!("deployctl {line}"),
             // The user's shell and the registry both parse the line. If a shell would change a
             // quoted value, the whole line is quoted again.
-            Self::Ssh
+            Self::Ssh | Self::Web
                 if line.contains(['\\', '$', '`', '\'', ' ', '*', '?', '~']) && quoted(line) =>
             {
                 format!("ssh registry '{}'", line.replace('\'', "'\\''"))
             }
-            Self::Ssh => format!("ssh registry {line}"),
+            Self::Ssh | Self::Web => format!("ssh registry {line}"),
         }
     }
 }

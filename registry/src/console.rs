@@ -65,35 +65,66 @@ pub async fn run(
 ) -> Answer {
     let parsed = command::split(line).and_then(|words| command::parse(&words));
     let done = match &parsed {
-        Ok(command) => {
-            let change = caller.change(command);
-            // The input is dropped here, to signal that the command reads no input.
-            let input = if command.has_input() { input } else { Input::none() };
-            let unseen = Arc::default();
-            // Scripts for the Go tool treat every line on stderr as a hint.
-            let is_seen = !command.is_quiet() && caller.client != Client::Go;
-            let meter = if is_seen { meter } else { &unseen };
-            let done = execute(registry, caller, command, &change, input, meter).await;
-            let done = done.map_err(|refusal| reword(caller.client, command, refusal));
-            if let Err(refusal) = &done
-                && command.is_change()
-                && !only_asks(caller.client, command, refusal)
-            {
-                audit(registry, &change, refusal.code, &refusal.text).await;
-            }
-            done
-        }
+        Ok(command) => run_command(registry, caller, command, input, meter).await,
         Err(refusal) => Err(refusal.clone()),
     };
-    let Caller { user, key, address, .. } = caller;
+    log(caller, line, &done);
     match done {
         Ok(Done { stdout, code }) => {
-            tracing::info!(user, key, address, line, code, "command ok");
             Answer { stdout: stdout.into_bytes(), stderr: Vec::new(), code }
         }
         Err(Refusal { text, code }) => {
-            tracing::info!(user, key, address, line, code, why = text, "command fail");
             Answer { stdout: Vec::new(), stderr: format!("{text}\n").into_bytes(), code }
+        }
+    }
+}
+
+/// Runs a command that needs no input. Returns its text for the user.
+pub async fn perform(
+    registry: &Registry,
+    caller: &Caller,
+    command: &Command,
+) -> Result<String, Refusal> {
+    let meter = Arc::default();
+    let done = run_command(registry, caller, command, Input::none(), &meter).await;
+    log(caller, &command.to_string(), &done);
+    done.map(|done| done.stdout)
+}
+
+/// Runs a command. If it is a refused change, adds it to the audit trail.
+async fn run_command(
+    registry: &Registry,
+    caller: &Caller,
+    command: &Command,
+    input: Input,
+    meter: &Arc<Meter>,
+) -> Result<Done, Refusal> {
+    let change = caller.change(command);
+    // The input is dropped here, to signal that the command reads no input.
+    let input = if command.has_input() { input } else { Input::none() };
+    let unseen = Arc::default();
+    // Scripts for the Go tool treat every line on stderr as a hint.
+    let is_seen = !command.is_quiet() && caller.client != Client::Go;
+    let meter = if is_seen { meter } else { &unseen };
+    let done = execute(registry, caller, command, &change, input, meter).await;
+    let done = done.map_err(|refusal| reword(caller.client, command, refusal));
+    if let Err(refusal) = &done
+        && command.is_change()
+        && !only_asks(caller.client, command, refusal)
+    {
+        audit(registry, &change, refusal.code, &refusal.text).await;
+    }
+    done
+}
+
+fn log(caller: &Caller, line: &str, done: &Result<Done, Refusal>) {
+    let Caller { user, key, address, .. } = caller;
+    match done {
+        Ok(Done { code, .. }) => {
+            tracing::info!(user, key, address, line, code, "command ok");
+        }
+        Err(Refusal { text, code }) => {
+            tracing::info!(user, key, address, line, code, why = text, "command fail");
         }
     }
 }
@@ -177,6 +208,10 @@ async fn execute(
         | Command::Freeze { .. }
         | Command::Window { .. }
         | Command::Metrics { .. } => fleet_verbs::execute(registry, command, change, meter).await,
+        Command::Web { .. } => {
+            let text = "web needs an ssh connection; run: ssh -L 8080:web:80 registry web";
+            Err(Refusal::new(exit::FAILED, text))
+        }
         Command::Rollout(action) => {
             rollout_verbs::execute(registry, caller, action, change, meter).await
         }

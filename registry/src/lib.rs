@@ -9,6 +9,7 @@ pub mod error;
 pub mod event_program;
 pub mod fleet;
 pub mod go_import;
+pub mod http;
 pub mod janitor;
 #[allow(clippy::module_inception)]
 pub mod registry;

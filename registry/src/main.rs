@@ -1,6 +1,7 @@
 //! `deploy-registry`: keeps components and configurations, and serves them over ssh.
 //! See ARCHITECTURE.md.
 
+mod http_flags;
 mod log;
 mod registry_init;
 
@@ -19,10 +20,12 @@ use deploy_cli::progress::{self, Form, Shown, Told};
 use deploy_cli::{Names, service};
 use deploy_registry::catalog::Catalog;
 use deploy_registry::error::Error;
+use deploy_registry::http;
 use deploy_registry::registry::{OpenError, Registry, Settings};
 use deploy_registry::ssh::{self, Keyring, Server};
 use deploy_registry::{event_program, go_import, janitor, rollout_driver};
 use deploy_wire::{exit, flags};
+use http_flags::HttpFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -133,6 +136,8 @@ struct Flags {
     /// Time without a report after which a host is retired, as 720h; without it, never
     #[arg(long, env = "DEPLOY_REGISTRY_RETIRE_AFTER", value_parser = flags::duration)]
     retire_after: Option<Duration>,
+    #[command(flatten)]
+    http: HttpFlags,
     /// Format of the log on stderr
     #[arg(
         long,
@@ -292,6 +297,7 @@ async fn serve(flags: &Flags) -> Result<()> {
     let host_key = ssh::host_key(&flags.dir)?;
     tracing::info!("host key fingerprint: {}", ssh::fingerprint(&host_key));
     let listener = ssh::listen(&flags.addr).await?;
+    let http = flags.http.listen().await?;
     let no_signals = |err| anyhow!("wait for signals: {err}");
     let stop = stop_signal().map_err(no_signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
@@ -307,6 +313,10 @@ async fn serve(flags: &Flags) -> Result<()> {
     let catalog = registry.catalog.clone();
     service::ready(&format!("listening on {}", listener.local_addr()?));
     let server = Arc::new(Server::new(registry, keyring, &host_key, flags.deadline));
+    if let Some((listener, access)) = http {
+        tracing::info!("http: listening on {}", listener.local_addr()?);
+        tokio::spawn(http::serve_port(server.web(), listener, access));
+    }
     ssh::serve(server, listener, stop).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
     // Closing moves all data into one file. If closing takes too long, part of the data stays in

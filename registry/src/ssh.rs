@@ -9,6 +9,7 @@
 //! channel_io    both directions of a channel          sftp/      packets, reading, writing
 //! command_progress  progress on the client's stderr
 //! agent_commands  `watch` and `report`       follow    `events -follow`
+//! web_login     the verb `web`              web_stream  a connection to the page
 //! ```
 
 pub(crate) mod accept;
@@ -25,6 +26,8 @@ pub(crate) mod sftp;
 mod shell;
 pub(crate) mod ssh_session;
 mod start_error;
+mod web_login;
+mod web_stream;
 
 use std::future::Future;
 use std::io;

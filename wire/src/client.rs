@@ -165,6 +165,17 @@ impl Client {
         Ok(channel.split())
     }
 
+    /// Connects `stream` to the page of the registry, until one side ends the connection.
+    pub async fn forward_to_page<S>(&self, mut stream: S) -> Result<(), ClientError>
+    where
+        S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
+    {
+        let channel = self.handle.channel_open_direct_tcpip("web", 80, "localhost", 0).await?;
+        // Each side may end the connection at any time, so an error here is no news.
+        let _ = tokio::io::copy_bidirectional(&mut stream, &mut channel.into_stream()).await;
+        Ok(())
+    }
+
     /// Sends a disconnect message. A dropped client closes the connection without such a message.
     pub async fn disconnect(&self) {
         // This call may fail, because the server may have closed the connection already.

@@ -28,7 +28,9 @@ pub use refusal::Refusal;
 pub use rollout_rules::RolloutRules;
 pub use service_command::ServiceCommand;
 pub use share::Share;
-pub use verb::{Flag, INPUT, Takes, Verb, closest, component, listing_of, switch, text, version};
+pub use verb::{
+    Flag, INPUT, Takes, Verb, closest, component, listing_of, number, switch, text, version,
+};
 pub use verbs::audit::Since;
 pub use verbs::host::HostAction;
 pub use verbs::import::Import;
@@ -353,6 +355,13 @@ pub enum Command {
     Window(WindowAction),
     /// `metrics`
     Metrics {},
+    /// `web`
+    Web {
+        /// The local port of the forwarded connection.
+        port: Option<u16>,
+        /// Print one JSON document.
+        json: bool,
+    },
 }
 
 #[cfg(test)]
@@ -465,6 +474,8 @@ mod tests {
             "freeze -name p -m why -for 2h",
             "freeze -name p -off",
             "metrics",
+            "web -port=9000",
+            "web -json",
         ] {
             check(line).unwrap();
         }

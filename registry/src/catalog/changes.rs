@@ -1,6 +1,7 @@
 //! Notifies waiting tasks that a configuration has changed.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -25,6 +26,7 @@ pub struct Announced {
 pub struct Changes {
     configurations: Mutex<HashMap<ConfigurationName, watch::Sender<Announced>>>,
     rollouts: watch::Sender<u64>,
+    commits: AtomicU64,
 }
 
 impl Changes {
@@ -47,6 +49,16 @@ impl Changes {
         let Some(sender) = self.all().get(name).cloned() else { return };
         let at = Some(Instant::now());
         sender.send_modify(|last| *last = Announced { count: last.count + 1, at });
+    }
+
+    /// How many transactions that may have changed something were committed since the start.
+    pub fn commits(&self) -> u64 {
+        self.commits.load(Ordering::SeqCst)
+    }
+
+    /// Counts a committed transaction.
+    pub fn count_commit(&self) {
+        self.commits.fetch_add(1, Ordering::SeqCst);
     }
 
     /// A receiver whose value changes with every change of a rollout.

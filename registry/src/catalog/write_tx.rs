@@ -73,6 +73,7 @@ impl WriteTx {
             let rollouts = changing.rollouts.clone();
             drop(changing);
             if committed.is_ok() {
+                changes.count_commit();
                 if !rollouts.is_empty() {
                     changes.announce_rollouts();
                 }

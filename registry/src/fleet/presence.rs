@@ -40,6 +40,8 @@ struct Agents {
     seen: HashMap<AgentId, (Timestamp, IpAddr)>,
     next: u64,
     count: usize,
+    /// How many watches have begun or ended.
+    moves: u64,
 }
 
 /// A watch of an agent.
@@ -102,6 +104,7 @@ impl Presence {
         let is_same_instance = others.iter().all(|other| other.instance == instance);
         others.push(live);
         agents.count += 1;
+        agents.moves += 1;
         drop(agents);
         Present {
             presence: Arc::clone(self),
@@ -158,6 +161,11 @@ impl Presence {
         self.agents().count
     }
 
+    /// How many watches have begun or ended since the start.
+    pub fn moves(&self) -> u64 {
+        self.agents().moves
+    }
+
     /// How many agents of a configuration are connected.
     pub fn count_of(&self, name: &ConfigurationName) -> usize {
         self.agents().connected.keys().filter(|agent| agent.name == *name).count()
@@ -196,6 +204,7 @@ impl Drop for Present {
     fn drop(&mut self) {
         let mut agents = self.presence.agents();
         agents.count -= 1;
+        agents.moves += 1;
         let Some(live) = agents.connected.get_mut(&self.agent) else { return };
         live.retain(|one| one.number != self.number);
         if !live.is_empty() {

@@ -13,7 +13,7 @@ use super::command_progress::Progress;
 use super::context::{Context, Terminal};
 use super::sftp::reading::View;
 use super::sftp::writing::Uploads;
-use super::{agent_commands, follow, sftp, shell};
+use super::{agent_commands, follow, sftp, shell, web_login};
 use crate::caller::Client;
 use crate::console::{self, Answer};
 use crate::stdin;
@@ -52,6 +52,9 @@ pub async fn run(
         ChannelRequest::Exec(line, terminal, form) => {
             if let Some(follow) = follow::wanted(&line) {
                 return follow::run(client, &context, &follow, terminal.is_some()).await;
+            }
+            if web_login::wanted(&line).is_some_and(|wanted| !wanted.json) {
+                return log_in_to_page(client, &context, line, terminal, form).await;
             }
             return exec(client, &context, line, terminal, form).await;
         }
@@ -108,6 +111,21 @@ async fn exec(
         Ok((code, length)) => client.finish_answer(code, length, busy).await,
         Err(Gone) => client.close().await,
     }
+}
+
+/// Runs the verb `web`, and stays until the client leaves: the page's logins end with the
+/// connection.
+async fn log_in_to_page(
+    mut client: Incoming,
+    context: &Context,
+    line: String,
+    terminal: Option<Terminal>,
+    form: Form,
+) {
+    if exec_and_send(&mut client, context, line, terminal, form).await.is_ok() {
+        client.until_closed().await;
+    }
+    client.close().await;
 }
 
 /// Runs a command and sends its answer. Returns the exit code and the length of the answer.

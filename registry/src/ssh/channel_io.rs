@@ -75,6 +75,11 @@ impl Incoming {
         Ok(())
     }
 
+    /// Waits until the client closes the channel, and ignores its input.
+    pub async fn until_closed(&mut self) {
+        while !matches!(self.reader.wait().await, None | Some(ChannelMsg::Close)) {}
+    }
+
     /// Like [`Incoming::more`], but waits for at most `time`. Returns whether something arrived.
     pub async fn more_within(&mut self, time: Duration) -> Result<bool, Gone> {
         match timeout(time, self.more()).await {

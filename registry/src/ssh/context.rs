@@ -8,8 +8,10 @@ use deploy_wire::fleet::HostName;
 
 use super::activity::Activity;
 use super::auth::keyring::Role;
+use super::web_login;
 use crate::caller::Caller;
 use crate::console::{self, Answer};
+use crate::http::Sessions;
 use crate::registry::Registry;
 use crate::stdin::Input;
 
@@ -28,6 +30,8 @@ pub struct Context {
     pub address: IpAddr,
     /// The host that an agent has declared over this connection.
     pub declared: Arc<OnceLock<HostName>>,
+    /// The logins to the page over this connection.
+    pub web_sessions: Arc<OnceLock<Arc<Sessions>>>,
 }
 
 /// The terminal of a client.
@@ -51,7 +55,11 @@ impl Context {
         let busy = self.activity.busy();
         let (registry, caller) = (Arc::clone(&self.registry), self.caller.clone());
         let meter = Arc::clone(meter);
+        let web_sessions = Arc::clone(&self.web_sessions);
         async move {
+            if let Some(web) = web_login::wanted(&line) {
+                return web_login::answer(&web_sessions, &web);
+            }
             if is_old_scp(&line) {
                 let text = "scp's old protocol is not supported; use scp without -O, or sftp\n";
                 return Answer::failed(text);

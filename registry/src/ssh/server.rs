@@ -7,6 +7,7 @@ use super::accept::admission::AdmissionControl;
 use super::accept::algorithms::Offers;
 use super::auth::host_key::HostKey;
 use super::auth::keyring::Keyring;
+use crate::http::Web;
 use crate::registry::Registry;
 
 /// A client that accepts no data for this long, while data waits to be sent, counts as
@@ -17,6 +18,8 @@ pub(super) const STALL: Duration = Duration::from_secs(120);
 #[derive(Debug)]
 pub struct Server {
     pub(super) registry: Arc<Registry>,
+    /// The page.
+    pub(super) web: Arc<Web>,
     pub(super) keyring: Arc<Keyring>,
     pub(super) offers: Offers,
     pub(super) deadline: Duration,
@@ -34,7 +37,13 @@ impl Server {
         deadline: Duration,
     ) -> Self {
         let offers = Offers::new(host_key);
-        Self { registry, keyring, offers, deadline, stall: STALL, admission: Arc::default() }
+        let web = Web::new(Arc::clone(&registry));
+        Self { registry, web, keyring, offers, deadline, stall: STALL, admission: Arc::default() }
+    }
+
+    /// The page, for the port of `-http`.
+    pub fn web(&self) -> Arc<Web> {
+        Arc::clone(&self.web)
     }
 
     /// The same server with another limit for clients that accept no data, see `STALL`.

@@ -19,15 +19,22 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::caller::{Caller, Client};
+use crate::http::{self, Access, Sessions};
 use crate::ssh::activity::Activity;
 use crate::ssh::auth::keyring::{Identity, Proof, Role};
 use crate::ssh::channel::{self, ChannelRequest};
 use crate::ssh::command_progress;
 use crate::ssh::context::{Context, Terminal};
 use crate::ssh::server::Server;
+use crate::ssh::web_login;
+use crate::ssh::web_stream::WebStream;
 
 /// Maximum number of channels that one connection may have open at a time.
 pub const MAX_CHANNELS: usize = 10;
+/// Maximum number of connections to the page that one ssh connection may have open at a time.
+pub const MAX_WEB_CHANNELS: usize = 24;
+/// The name to which clients forward connections to the page: `ssh -L 8080:web:80`.
+const WEB: &str = "web";
 /// Longest command line of an exec request.
 pub const MAX_COMMAND: usize = 64 << 10;
 /// Longest user name.
@@ -47,6 +54,9 @@ pub struct Session {
     refused: Arc<AtomicBool>,
     who: Option<(Identity, Caller)>,
     channels: Arc<Semaphore>,
+    web_channels: Arc<Semaphore>,
+    /// The logins to the page over this connection.
+    web_sessions: Arc<OnceLock<Arc<Sessions>>>,
     /// The channels for which no request was granted yet.
     open: HashMap<ChannelId, Opened>,
 }
@@ -84,11 +94,20 @@ impl Session {
         refused: Arc<AtomicBool>,
     ) -> Self {
         let channels = Arc::new(Semaphore::new(MAX_CHANNELS));
-        let login = Some(login);
-        let open = HashMap::new();
-        let client = Client::Ssh;
-        let (who, declared) = (None, Arc::default());
-        Self { client, server, address, activity, declared, login, refused, who, channels, open }
+        Self {
+            client: Client::Ssh,
+            server,
+            address,
+            activity,
+            declared: Arc::default(),
+            login: Some(login),
+            refused,
+            who: None,
+            channels,
+            web_channels: Arc::new(Semaphore::new(MAX_WEB_CHANNELS)),
+            web_sessions: Arc::default(),
+            open: HashMap::new(),
+        }
     }
 
     fn identify(&self, user: &str, proof: &Proof, algorithm: &Algorithm) -> Option<Identity> {
@@ -236,6 +255,7 @@ impl Handler for Session {
             caller: caller.clone(),
             address: self.address.ip(),
             declared: Arc::clone(&self.declared),
+            web_sessions: Arc::clone(&self.web_sessions),
         };
         tokio::spawn(async move {
             let served = tokio::spawn(channel::run(channel, started, context)).await;
@@ -245,6 +265,40 @@ impl Handler for Session {
                 // channel.
                 let _ = handle.close(id).await;
             }
+            drop(permit);
+        });
+        Ok(())
+    }
+
+    /// Serves the page to operators who forward a local port to the name `web`. No other name is
+    /// forwarded.
+    async fn channel_open_direct_tcpip(
+        &mut self,
+        channel: Channel<Msg>,
+        host: &str,
+        _port: u32,
+        _originator: &str,
+        _originator_port: u32,
+        reply: ChannelOpenHandle,
+        _: &mut Ssh,
+    ) -> Result<(), Self::Error> {
+        let operator = self.who.as_ref().filter(|(identity, _)| {
+            identity.role == Role::Operator && identity.forwarding && host == WEB
+        });
+        let Some((_, caller)) = operator else {
+            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
+            return Ok(());
+        };
+        let permit = Arc::clone(&self.web_channels).try_acquire_owned();
+        let (Ok(permit), Ok(sessions)) = (permit, web_login::sessions(&self.web_sessions)) else {
+            reply.reject(ChannelOpenFailure::ResourceShortage).await;
+            return Ok(());
+        };
+        reply.accept().await;
+        let access = Access::Ssh { caller: caller.clone(), sessions };
+        let (web, activity) = (Arc::clone(&self.server.web), Arc::clone(&self.activity));
+        tokio::spawn(async move {
+            http::serve_stream(web, WebStream::new(channel.into_stream(), activity), &access).await;
             drop(permit);
         });
         Ok(())

@@ -71,7 +71,8 @@ pub const fn version(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Version }
 }
 
-pub(super) const fn number(name: &'static str, about: &'static str) -> Flag {
+/// A flag that takes a number.
+pub const fn number(name: &'static str, about: &'static str) -> Flag {
     Flag { name, about, takes: Takes::Number }
 }
 

@@ -93,4 +93,5 @@ verbs! {
     Promote => promote,
     Window => window,
     Metrics => metrics,
+    Web => web,
 }

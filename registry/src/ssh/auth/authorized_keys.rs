@@ -22,6 +22,8 @@ pub struct AuthorizedKey {
     pub key: PublicKey,
     /// Whether the key's user may have a terminal.
     pub pty: bool,
+    /// Whether the key's user may forward a port to the page.
+    pub forwarding: bool,
     /// Whether this is the key of an authority, which signs users' certificates, and not the key of
     /// a user.
     pub authority: bool,
@@ -41,8 +43,8 @@ pub struct Refused {
 
 impl AuthorizedKey {
     fn new(key: PublicKey) -> Self {
-        let (pty, authority) = (true, false);
-        Self { key, pty, authority, principals: None, from: None, expires: None }
+        let (pty, forwarding, authority) = (true, true, false);
+        Self { key, pty, forwarding, authority, principals: None, from: None, expires: None }
     }
 
     /// Whether a certificate with these `principals`, signed by this key, is valid for `user`. If
@@ -183,13 +185,13 @@ impl AuthorizedKey {
                 let names = value.split(',').map(|name| name.trim().to_owned());
                 self.principals = Some(names.collect());
             }
-            ("restrict" | "no-pty", None) => self.pty = false,
+            ("restrict", None) => (self.pty, self.forwarding) = (false, false),
+            ("no-pty", None) => self.pty = false,
             ("pty", None) => self.pty = true,
+            ("no-port-forwarding", None) => self.forwarding = false,
+            ("port-forwarding", None) => self.forwarding = true,
             // These options forbid functions that the server never offers.
-            (
-                "no-port-forwarding" | "no-x11-forwarding" | "no-agent-forwarding" | "no-user-rc",
-                None,
-            ) => {}
+            ("no-x11-forwarding" | "no-agent-forwarding" | "no-user-rc", None) => {}
             _ => return Err(format!("option {name:?} is not supported, so the key is refused")),
         }
         Ok(())
@@ -310,7 +312,11 @@ mod tests {
             let line = format!("expiry-time=\"{expiry}\" {KEY}");
             assert_eq!(check(&line, "::1", now).is_ok(), allowed, "{expiry}");
         }
-        let (keys, _) = parse(&format!("restrict {KEY}\nrestrict,pty {KEY}"));
-        assert_eq!((keys[0].pty, keys[1].pty), (false, true));
+        let lines = ["restrict", "restrict,pty", "restrict,port-forwarding", "no-port-forwarding"];
+        let lines: Vec<String> = lines.iter().map(|options| format!("{options} {KEY}")).collect();
+        let (keys, refused) = parse(&lines.join("\n"));
+        let rights: Vec<_> = keys.iter().map(|key| (key.pty, key.forwarding)).collect();
+        assert_eq!(rights, [(false, false), (true, false), (false, true), (true, false)]);
+        assert!(refused.is_empty(), "{refused:?}");
     }
 }

@@ -38,6 +38,8 @@ pub struct Identity {
     pub label: String,
     /// Whether the client may have a terminal.
     pub pty: bool,
+    /// Whether the client may forward a port to the page.
+    pub forwarding: bool,
 }
 
 /// The key or certificate of a login.
@@ -125,10 +127,15 @@ impl Keyring {
         for known in file.keys().iter().filter(|known| known.is_meant_by(proof)) {
             let checked = known.check(address, now).map_err(str::to_owned);
             let checked = checked.and_then(|()| match proof {
-                Proof::Key(_) => Ok(Identity { role, label: known.label(), pty: known.pty }),
+                Proof::Key(_) => {
+                    let AuthorizedKey { pty, forwarding, .. } = *known;
+                    Ok(Identity { role, label: known.label(), pty, forwarding })
+                }
                 Proof::Certificate(shown) => {
                     let admitted = user_certificate::check(shown, known, user, address, now)?;
-                    Ok(Identity { role, label: admitted.label, pty: known.pty && admitted.pty })
+                    let pty = known.pty && admitted.pty;
+                    let forwarding = known.forwarding && admitted.forwarding;
+                    Ok(Identity { role, label: admitted.label, pty, forwarding })
                 }
             });
             match checked {

@@ -21,6 +21,8 @@ pub struct Admitted {
     pub label: String,
     /// Whether the holder of the certificate may have a terminal.
     pub pty: bool,
+    /// Whether the holder of the certificate may forward a port to the page.
+    pub forwarding: bool,
 }
 
 /// The rights that `certificate` gives to `user` from `address` at `now`, or why it gives no
@@ -67,5 +69,10 @@ pub fn check(
     let fingerprint = certificate.public_key().fingerprint(HashAlg::Sha256);
     let name: String = certificate.key_id().chars().take(MAX_NAME).collect();
     let label = format!("{fingerprint} {} (certificate {})", escape(&name), certificate.serial());
-    Ok(Admitted { label, pty: certificate.extensions().contains_key("permit-pty") })
+    let permits = |what: &str| certificate.extensions().contains_key(what);
+    Ok(Admitted {
+        label,
+        pty: permits("permit-pty"),
+        forwarding: permits("permit-port-forwarding"),
+    })
 }

@@ -30,6 +30,7 @@ pub async fn exchange(registry: &Arc<Registry>, operator: bool, bytes: &[u8]) ->
         caller: Caller { user, key, address, client: Client::Ssh },
         address: IpAddr::from([127, 0, 0, 1]),
         declared: Arc::default(),
+        web_sessions: Arc::default(),
     };
     let uploads = operator.then(|| Uploads::new(&context));
     let mut files = Files { view: View::new(&context), uploads };

@@ -1,0 +1,36 @@
+//! The page, the API and the metrics over HTTP.
+//!
+//! ```text
+//! secret       random secrets               access        who may send requests, and from where
+//! sessions     logins of one ssh connection  guard         checks each request before all else
+//! web          what all requests share       serve         one connection; `port` listens
+//! problem      errors as HTTP statuses       live          sends changed sections to browsers
+//! screens/     the screens                   actions/      changes, each after a confirmation
+//! api/         `/api/v1`                     assets        the stylesheet and the script
+//! monitoring   `/metrics`, `/healthz`, `/readyz`
+//! ```
+//!
+//! The screens and the API read the registry with the verbs' own functions, and each change is a
+//! command of the console. So there is no second truth.
+
+mod access;
+mod actions;
+mod assets;
+mod guard;
+mod live;
+mod login;
+mod monitoring;
+mod port;
+mod problem;
+mod response_headers;
+mod screens;
+mod secret;
+mod serve;
+mod sessions;
+mod web;
+
+pub use self::access::{Access, PortAccess};
+pub use self::port::serve as serve_port;
+pub use self::serve::serve as serve_stream;
+pub use self::sessions::{Login, Sessions};
+pub use self::web::Web;

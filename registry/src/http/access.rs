@@ -1,0 +1,97 @@
+//! Where a request comes from, and what its sender may do.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::http::HeaderName;
+
+use super::secret::Secret;
+use super::sessions::Sessions;
+use crate::caller::{Caller, Client};
+
+/// How requests reach the registry.
+#[derive(Debug, Clone)]
+pub enum Access {
+    /// Through an ssh connection of an operator.
+    Ssh {
+        /// The operator.
+        caller: Caller,
+        /// The logins of the connection.
+        sessions: Arc<Sessions>,
+    },
+    /// Through the port of `-http`.
+    Port {
+        /// The settings of the port.
+        port: Arc<PortAccess>,
+        /// The address of the client.
+        peer: IpAddr,
+    },
+}
+
+/// The settings of the port of `-http`.
+#[derive(Debug)]
+pub struct PortAccess {
+    /// The header in which a proxy names the user who acts. Without it, the page is read-only.
+    pub user_header: Option<HeaderName>,
+    /// The addresses of proxies whose header counts.
+    pub proxies: Vec<IpAddr>,
+    /// The host names under which browsers may open the page, in addition to IP addresses and
+    /// `localhost`.
+    pub hosts: Vec<String>,
+    pub(super) secret: Secret,
+}
+
+impl PortAccess {
+    /// The settings of a port.
+    pub fn new(
+        user_header: Option<HeaderName>,
+        proxies: Vec<IpAddr>,
+        hosts: Vec<String>,
+    ) -> std::io::Result<Self> {
+        Ok(Self { user_header, proxies, hosts, secret: Secret::new()? })
+    }
+
+    /// The caller that a proxy at `peer` names.
+    pub(super) fn caller(&self, user: &str, peer: IpAddr) -> Caller {
+        let key = format!("http proxy {user}");
+        Caller { user: user.to_owned(), key, address: peer.to_string(), client: Client::Web }
+    }
+}
+
+/// The sender of a request that passed the guard.
+#[derive(Debug, Clone)]
+pub struct Viewer {
+    /// Who may change things. `None` may only read.
+    pub actor: Option<Arc<Actor>>,
+}
+
+/// A user who may change things.
+#[derive(Debug)]
+pub struct Actor {
+    /// The user.
+    pub caller: Caller,
+    /// The token that each form of the user must have.
+    pub form_token: String,
+    /// Whether the request has a bearer token instead of a cookie. No page of another origin can
+    /// send one, so such a request needs no form token.
+    pub has_bearer: bool,
+}
+
+impl Viewer {
+    /// Whether the viewer may change things.
+    pub fn may_act(&self) -> bool {
+        self.actor.is_some()
+    }
+
+    /// Who the viewer is, for the head of the page.
+    pub fn who(&self) -> String {
+        match &self.actor {
+            None => "read-only".to_owned(),
+            Some(actor) => {
+                let Caller { user, key, .. } = &actor.caller;
+                let comment = key.split_once(' ').map_or("", |(_, comment)| comment);
+                if comment.is_empty() { user.clone() } else { format!("{user} · {comment}") }
+            }
+        }
+    }
+}

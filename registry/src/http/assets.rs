@@ -1,0 +1,36 @@
+//! The stylesheet and the script, which are part of the program.
+
+use std::sync::LazyLock;
+
+use axum::extract::Path;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse as _, Response};
+use deploy_store::Digest;
+
+use super::problem::Problem;
+
+const STYLESHEET: &str = include_str!("assets/page.css");
+const SCRIPT: &str = include_str!("assets/live.js");
+
+/// The address of the stylesheet. It changes with the contents, so that browsers may keep it.
+pub static STYLESHEET_ADDRESS: LazyLock<String> = LazyLock::new(|| address(STYLESHEET, "css"));
+/// The address of the script.
+pub static SCRIPT_ADDRESS: LazyLock<String> = LazyLock::new(|| address(SCRIPT, "js"));
+
+fn address(text: &str, ending: &str) -> String {
+    format!("/assets/{}.{ending}", &Digest::of(text.as_bytes()).to_string()[..16])
+}
+
+/// Answers a request for the stylesheet or the script.
+pub async fn get(Path(name): Path<String>) -> Response {
+    let asked = format!("/assets/{name}");
+    let (text, kind) = if asked == *STYLESHEET_ADDRESS {
+        (STYLESHEET, "text/css; charset=utf-8")
+    } else if asked == *SCRIPT_ADDRESS {
+        (SCRIPT, "text/javascript; charset=utf-8")
+    } else {
+        return Problem::not_found().into_response();
+    };
+    let forever = "public, max-age=31536000, immutable";
+    ([(CONTENT_TYPE, kind), (CACHE_CONTROL, forever)], text).into_response()
+}

@@ -1,0 +1,119 @@
+//! Errors as answers. This is the only place that chooses HTTP statuses for the registry's errors.
+
+use axum::Json;
+use axum::http::{StatusCode, Uri};
+use axum::response::{Html, IntoResponse, Response};
+use deploy_wire::command::Refusal;
+use deploy_wire::exit;
+use serde::Serialize;
+
+use super::screens::notices;
+use crate::error::Error;
+
+/// Why a request has no other answer.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    status: StatusCode,
+    text: String,
+    /// Whether the answer is for a program, not for a browser.
+    is_api: bool,
+    is_logged_out: bool,
+}
+
+/// The JSON document of a problem (RFC 9457).
+#[derive(Debug, Serialize)]
+struct Document<'a> {
+    status: u16,
+    title: &'a str,
+    detail: &'a str,
+}
+
+impl Problem {
+    /// A problem with a status and a text for people.
+    pub fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self { status, text: text.into(), is_api: false, is_logged_out: false }
+    }
+
+    /// There is no such page.
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "there is no such page")
+    }
+
+    /// The same problem as the answer to a request for `uri`.
+    #[must_use]
+    pub fn of(self, uri: &Uri) -> Self {
+        Self { is_api: uri.path().starts_with("/api/"), ..self }
+    }
+
+    /// The same problem for a program.
+    #[must_use]
+    pub fn for_program(self) -> Self {
+        Self { is_api: true, ..self }
+    }
+
+    /// Whether the page or its object does not exist.
+    pub fn is_not_found(&self) -> bool {
+        self.status == StatusCode::NOT_FOUND
+    }
+
+    /// The answer to a sender who is not logged in.
+    #[must_use]
+    pub fn logged_out(self) -> Self {
+        let text = "log in with deployctl web, or type web at the prompt of ssh registry";
+        Self { text: text.to_owned(), is_logged_out: true, ..self }
+    }
+}
+
+/// The status of an error.
+fn status(err: &Error) -> StatusCode {
+    match err {
+        Error::NotFound(_) | Error::MissingLayers(_) => StatusCode::NOT_FOUND,
+        Error::Conflict(_) => StatusCode::CONFLICT,
+        Error::Invalid(_) => StatusCode::BAD_REQUEST,
+        Error::BadArchive { .. } => StatusCode::UNPROCESSABLE_ENTITY,
+        Error::NotBound { cause, .. } => status(cause),
+        Error::Busy(_) | Error::NoAnswer(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::OverLimit(_) => StatusCode::PAYLOAD_TOO_LARGE,
+        Error::Damaged(_) | Error::Failed(_) | Error::Store(_) | Error::Database(_) => {
+            StatusCode::INTERNAL_SERVER_ERROR
+        }
+    }
+}
+
+impl From<Error> for Problem {
+    fn from(err: Error) -> Self {
+        Self::new(status(&err), err.to_string())
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Self {
+        let status = match refusal.code {
+            exit::USAGE => StatusCode::BAD_REQUEST,
+            exit::DENIED => StatusCode::FORBIDDEN,
+            exit::NOT_FOUND => StatusCode::NOT_FOUND,
+            exit::CONFLICT => StatusCode::CONFLICT,
+            exit::TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
+            // The console refuses some changes without a reason of its own.
+            _ => StatusCode::UNPROCESSABLE_ENTITY,
+        };
+        Self::new(status, refusal.text)
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let Self { status, text, is_api, is_logged_out } = &self;
+        if *is_api {
+            let title = status.canonical_reason().unwrap_or("error");
+            let document = Document { status: status.as_u16(), title, detail: text };
+            return (*status, Json(document)).into_response();
+        }
+        let page = if *is_logged_out {
+            notices::login()
+        } else {
+            notices::problem(status.canonical_reason().unwrap_or("error"), text)
+        };
+        (*status, Html(page.into_string())).into_response()
+    }
+}

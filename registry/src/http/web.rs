@@ -1,0 +1,97 @@
+//! What all requests share, and which function answers which path.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{Method, StatusCode, Uri};
+use axum::middleware::from_fn;
+use axum::response::{Html, IntoResponse as _, Response};
+use axum::routing::{any, get, post};
+use axum::{Extension, middleware};
+use tower_http::limit::RequestBodyLimitLayer;
+use tower_http::timeout::TimeoutLayer;
+
+use super::access::{Access, Viewer};
+use super::live::{self, Live};
+use super::problem::Problem;
+use super::screens::Screen;
+use super::{actions, assets, guard, login, monitoring, response_headers};
+use crate::registry::Registry;
+
+/// Largest body of a request.
+const MAX_BODY: usize = 64 << 10;
+/// Maximum time for an answer, except for the stream of changed sections.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Web {
+    /// The registry.
+    pub registry: Arc<Registry>,
+    pub(super) live: Live,
+    router: Router,
+}
+
+impl Web {
+    /// The web server of `registry`.
+    pub fn new(registry: Arc<Registry>) -> Arc<Self> {
+        Arc::new_cyclic(|this| {
+            let live = Live::default();
+            let state = Handle(this.clone());
+            Self { registry, live, router: routes(&state) }
+        })
+    }
+
+    /// The service that answers requests which come through `access`.
+    pub(super) fn service(&self, access: &Access) -> Router {
+        self.router
+            .clone()
+            .layer(middleware::from_fn_with_state(access.clone(), guard::check))
+            .layer(from_fn(response_headers::add))
+    }
+}
+
+/// The web server, for the functions that answer requests.
+#[derive(Debug, Clone)]
+pub(super) struct Handle(std::sync::Weak<Web>);
+
+impl Handle {
+    /// The web server. It is gone only while the process stops.
+    pub(super) fn web(&self) -> Result<Arc<Web>, Problem> {
+        let gone = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the registry stops");
+        self.0.upgrade().ok_or_else(gone)
+    }
+}
+
+fn routes(state: &Handle) -> Router {
+    let timed = Router::new()
+        .route("/login", get(login::log_in))
+        .route("/assets/{name}", get(assets::get))
+        .route("/metrics", get(monitoring::metrics))
+        .route("/healthz", get(monitoring::healthz))
+        .route("/readyz", get(monitoring::readyz))
+        .route("/run", post(actions::run))
+        .fallback(any(screen))
+        .layer(RequestBodyLimitLayer::new(MAX_BODY))
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER));
+    Router::new().route("/live", get(live::stream)).merge(timed).with_state(state.clone())
+}
+
+/// Answers a request for a screen.
+async fn screen(
+    State(handle): State<Handle>,
+    Extension(viewer): Extension<Viewer>,
+    method: Method,
+    uri: Uri,
+) -> Result<Response, Problem> {
+    if !matches!(method, Method::GET | Method::HEAD) {
+        let text = "this address can only be read";
+        return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, text).of(&uri));
+    }
+    let web = handle.web()?;
+    let screen = Screen::parse(uri.path(), uri.query().unwrap_or_default())?;
+    let page = screen.page(&web.registry, viewer.may_act()).await?;
+    Ok(Html(page.to_html(&viewer, Some(&uri)).into_string()).into_response())
+}

@@ -1,0 +1,50 @@
+//! The flags of the port for HTTP.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use anyhow::{Result, anyhow, bail};
+use clap::Args;
+use deploy_registry::http::PortAccess;
+use deploy_registry::ssh;
+use tokio::net::TcpListener;
+
+/// The flags of the port for HTTP
+#[derive(Debug, Args)]
+pub struct HttpFlags {
+    /// Address to serve metrics and the page on over HTTP, as localhost:8022; without it, nowhere
+    #[arg(long, env = "DEPLOY_REGISTRY_HTTP", value_name = "ADDR")]
+    http: Option<String>,
+    /// Name under which browsers may open the page, besides IP addresses and localhost
+    #[arg(long, env = "DEPLOY_REGISTRY_HTTP_HOST", value_name = "NAME", value_delimiter = ',')]
+    http_host: Vec<String>,
+    /// Header in which a proxy names the logged-in user, who may then change things
+    #[arg(long, env = "DEPLOY_REGISTRY_HTTP_USER_HEADER", value_name = "HEADER")]
+    http_user_header: Option<String>,
+    /// Address of a proxy whose header counts; without it, the addresses of this host's loopback
+    #[arg(long, env = "DEPLOY_REGISTRY_HTTP_PROXY", value_name = "IP", value_delimiter = ',')]
+    http_proxy: Vec<IpAddr>,
+}
+
+impl HttpFlags {
+    /// Listens on the port, if there is one.
+    pub async fn listen(&self) -> Result<Option<(TcpListener, Arc<PortAccess>)>> {
+        let Some(address) = self.http.as_deref().filter(|address| !address.is_empty()) else {
+            if self.http_user_header.is_some() {
+                bail!("-http-user-header needs -http");
+            }
+            return Ok(None);
+        };
+        let header = self.http_user_header.as_deref().filter(|header| !header.is_empty());
+        let header = header
+            .map(|name| name.parse().map_err(|err| anyhow!("-http-user-header {name:?}: {err}")));
+        let proxies = if self.http_proxy.is_empty() {
+            vec![[127, 0, 0, 1].into(), std::net::Ipv6Addr::LOCALHOST.into()]
+        } else {
+            self.http_proxy.clone()
+        };
+        let access = PortAccess::new(header.transpose()?, proxies, self.http_host.clone());
+        let access = access.map_err(|err| anyhow!("make the secret of -http: {err}"))?;
+        Ok(Some((ssh::listen(address).await?, Arc::new(access))))
+    }
+}

@@ -1,0 +1,54 @@
+//! The verb `web`: makes an address that logs a browser in to the page over this ssh connection.
+
+use std::io;
+use std::sync::{Arc, OnceLock};
+
+use deploy_wire::command::{self, Command};
+
+use crate::console::Answer;
+use crate::http::Sessions;
+
+/// The local port of `ssh -L`, if the user gives none.
+const PORT: u16 = 8080;
+
+/// The flags of the verb `web`.
+#[derive(Debug)]
+pub struct Wanted {
+    port: u16,
+    /// Whether to print one JSON document. Such a command does not stay.
+    pub json: bool,
+}
+
+/// The flags of the verb in `line`; `None` for any other command.
+pub fn wanted(line: &str) -> Option<Wanted> {
+    match command::parse(&command::split(line).ok()?).ok()? {
+        Command::Web { port, json } => Some(Wanted { port: port.unwrap_or(PORT), json }),
+        _ => None,
+    }
+}
+
+/// The logins of the connection. The first use makes them.
+pub fn sessions(of: &OnceLock<Arc<Sessions>>) -> io::Result<Arc<Sessions>> {
+    if let Some(sessions) = of.get() {
+        return Ok(Arc::clone(sessions));
+    }
+    let new = Arc::new(Sessions::new()?);
+    Ok(Arc::clone(of.get_or_init(|| new)))
+}
+
+/// The answer with the address.
+pub fn answer(of: &OnceLock<Arc<Sessions>>, wanted: &Wanted) -> Answer {
+    let login = match sessions(of).and_then(|sessions| sessions.issue(wanted.port)) {
+        Ok(login) => login,
+        Err(err) => return Answer::failed(&format!("make a login for the page: {err}\n")),
+    };
+    let text = if wanted.json {
+        serde_json::to_string_pretty(&login).map(|text| text + "\n")
+    } else {
+        Ok(format!("{}\n", login.address))
+    };
+    match text {
+        Ok(text) => Answer { stdout: text.into_bytes(), ..Answer::default() },
+        Err(err) => Answer::failed(&format!("write JSON: {err}\n")),
+    }
+}

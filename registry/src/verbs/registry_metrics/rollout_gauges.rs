@@ -11,6 +11,20 @@ use crate::fleet::metrics::{Sample, float};
 /// The results of hosts, in the order of [`Counts::results`].
 const RESULTS: [&str; 5] = ["good", "failed", "held", "open", "waiting"];
 
+/// Whether a status is of one kind.
+type IsKind = fn(&Status) -> bool;
+
+/// The gauges of the status: the name and the help of the metric.
+const STATUSES: [(&str, &str, IsKind); 3] = [
+    ("rollout_active", "Whether a rollout has begun and not ended.", |_| true),
+    ("rollout_halted", "Whether the active rollout has halted.", |status| {
+        matches!(status, Status::Halted { .. })
+    }),
+    ("rollout_paused", "Whether the active rollout is paused.", |status| {
+        matches!(status, Status::Paused { .. })
+    }),
+];
+
 /// An active rollout with its members.
 type Active = (RolloutRow, HashMap<i64, Member>);
 
@@ -32,16 +46,7 @@ pub fn samples(fleet: &FleetSnapshot) -> Vec<Sample> {
         samples.push(Sample { name, help, labels, value: float(value) });
     };
     let label = |name: &str| vec![("configuration", name.to_owned())];
-    let statuses: [(&str, &str, fn(&Status) -> bool); 3] = [
-        ("rollout_active", "Whether a rollout has begun and not ended.", |_| true),
-        ("rollout_halted", "Whether the active rollout has halted.", |status| {
-            matches!(status, Status::Halted { .. })
-        }),
-        ("rollout_paused", "Whether the active rollout is paused.", |status| {
-            matches!(status, Status::Paused { .. })
-        }),
-    ];
-    for (name, help, is_so) in statuses {
+    for (name, help, is_so) in STATUSES {
         for configuration in &names {
             let rollout = fleet.rollouts.get(*configuration);
             let is_so = rollout.is_some_and(|(row, _)| is_so(&row.rollout.status));

@@ -88,6 +88,13 @@ impl Catalog {
         transaction.commit().await?;
         Ok(RolledBack { number: target, from, to })
     }
+
+    /// The number of the state that a rollback without a number would restore.
+    pub async fn rollback_target(&self, name: &ConfigurationName) -> Result<u64> {
+        let mut transaction = self.read_tx().await?;
+        require_current(&mut transaction, name).await?;
+        find_before(&mut transaction, name).await
+    }
 }
 
 /// The number of the state to restore. The function reads the history backwards from the newest

@@ -83,15 +83,18 @@ impl Viewer {
         self.actor.is_some()
     }
 
-    /// Who the viewer is, for the head of the page.
-    pub fn who(&self) -> String {
-        match &self.actor {
-            None => "read-only".to_owned(),
-            Some(actor) => {
-                let Caller { user, key, .. } = &actor.caller;
-                let comment = key.split_once(' ').map_or("", |(_, comment)| comment);
-                if comment.is_empty() { user.clone() } else { format!("{user} · {comment}") }
+    /// Who the viewer is, with which key, and on which way: for the head of the page.
+    pub fn who(&self) -> (String, String, &'static str) {
+        let Some(actor) = &self.actor else {
+            return ("read-only".to_owned(), String::new(), "through -http");
+        };
+        let Caller { user, key, .. } = &actor.caller;
+        match key.split_once(' ') {
+            Some((fingerprint, comment)) if fingerprint.len() > 15 => {
+                let (start, end) = (&fingerprint[..11], &fingerprint[fingerprint.len() - 4..]);
+                (format!("{user} ({comment})"), format!("{start}…{end}"), "through ssh")
             }
+            _ => (user.clone(), String::new(), "through a proxy"),
         }
     }
 }

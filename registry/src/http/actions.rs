@@ -1,6 +1,7 @@
 //! Changes. Each is a command of the console, after a confirmation.
 
 mod effect;
+mod rollout_effect;
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use serde::Deserialize;
 pub use self::effect::effect;
 use super::access::Viewer;
 use super::problem::Problem;
-use super::screens::layout::{Nav, Page, section};
+use super::screens::layout::{Nav, Page, Part};
 use super::web::Handle;
 use crate::caller::{Caller, Client};
 use crate::console;
@@ -42,27 +43,37 @@ fn is_offered(command: &Command) -> bool {
         | Command::Pin { .. }
         | Command::Unpin { .. } => true,
         Command::Host(action) => !matches!(action, HostAction::List { .. }),
-        Command::Rollout(action) => {
-            !matches!(action, RolloutAction::Status { .. } | RolloutAction::List { .. })
-        }
+        Command::Rollout(action) => matches!(
+            action,
+            RolloutAction::Pause(..)
+                | RolloutAction::Resume { .. }
+                | RolloutAction::Abort(..)
+                | RolloutAction::SkipSoak(_)
+                | RolloutAction::Mark(..)
+        ),
         _ => false,
     }
 }
 
-/// The command with these fields: `verb` has the verb and its action, and each other field is the
-/// value of a flag. Fields without a value are left out.
-pub fn from_fields(fields: &[(String, String)]) -> Result<Command, Problem> {
-    let mut line = String::new();
-    for (_, value) in fields.iter().filter(|(name, _)| name == "verb") {
-        line.push_str(value);
-    }
+/// The line and the command with these fields: `verb` has the verb and its action, and each other
+/// field is the value of a flag. Fields without a value are left out. If the command needs a
+/// message, the confirmation asks for it.
+pub fn from_fields(fields: &[(String, String)]) -> Result<(String, Command), Problem> {
+    let bad = || Problem::new(StatusCode::BAD_REQUEST, "the address is not complete");
+    let verb = fields.iter().find(|(name, _)| name == "verb").map(|(_, verb)| verb.as_str());
+    let is_word = |c: char| c.is_ascii_lowercase() || c == '-' || c == ' ';
+    let verb = verb.filter(|verb| verb.chars().all(is_word)).ok_or_else(bad)?;
+    let mut line = verb.to_owned();
     for (name, value) in fields.iter().filter(|(name, value)| name != "verb" && !value.is_empty()) {
-        if !name.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-') {
-            return Err(Problem::not_found());
+        if !name.chars().all(|c| c.is_ascii_lowercase() || c == '-') {
+            return Err(bad());
         }
         line = line + " -" + name + "=" + &command::quote_always(value);
     }
-    parse(&line)
+    let has_message = fields.iter().any(|(name, value)| name == "m" && !value.is_empty());
+    let needs_message = matches!(verb, "host hold" | "freeze") && !has_message;
+    let command = parse(&if needs_message { format!("{line} -m=\"...\"") } else { line.clone() })?;
+    Ok((line, command))
 }
 
 /// The command of a line, if the page offers it.
@@ -101,9 +112,15 @@ pub(super) async fn run(
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error, see the registry's log")
     })??;
     let body = html! {
-        @if !text.is_empty() { pre { (text) } }
-        p { a href=(back) { "Back" } }
+        div class="narrow stack" {
+            div class="title" { h1 { "Done" } }
+            div class="card pad stack" {
+                @if text.is_empty() { p { "The registry made the change." } }
+                @else { pre class="out" tabindex="0" { (text) } }
+                div class="actions" { a class="button" href=(back) { "Show it" } }
+            }
+        }
     };
-    let page = Page::new("Done", Nav::Fleet, vec![section("done", "Done", &body)]);
+    let page = Page::new("Done", Nav::Fleet, vec![Part::Fixed(body)]);
     Ok(Html(page.to_html(&viewer, None).into_string()).into_response())
 }

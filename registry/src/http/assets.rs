@@ -1,4 +1,4 @@
-//! The stylesheet and the script, which are part of the program.
+//! The stylesheet, the script and the icon, which are part of the program.
 
 use std::sync::LazyLock;
 
@@ -11,23 +11,29 @@ use super::problem::Problem;
 
 const STYLESHEET: &str = include_str!("assets/page.css");
 const SCRIPT: &str = include_str!("assets/live.js");
+const ICON: &str = include_str!("assets/icon.svg");
 
 /// The address of the stylesheet. It changes with the contents, so that browsers may keep it.
 pub static STYLESHEET_ADDRESS: LazyLock<String> = LazyLock::new(|| address(STYLESHEET, "css"));
 /// The address of the script.
 pub static SCRIPT_ADDRESS: LazyLock<String> = LazyLock::new(|| address(SCRIPT, "js"));
 
+/// The address of the icon.
+pub static ICON_ADDRESS: LazyLock<String> = LazyLock::new(|| address(ICON, "svg"));
+
 fn address(text: &str, ending: &str) -> String {
     format!("/assets/{}.{ending}", &Digest::of(text.as_bytes()).to_string()[..16])
 }
 
-/// Answers a request for the stylesheet or the script.
+/// Answers a request for a file of the page.
 pub async fn get(Path(name): Path<String>) -> Response {
     let asked = format!("/assets/{name}");
     let (text, kind) = if asked == *STYLESHEET_ADDRESS {
         (STYLESHEET, "text/css; charset=utf-8")
     } else if asked == *SCRIPT_ADDRESS {
         (SCRIPT, "text/javascript; charset=utf-8")
+    } else if asked == *ICON_ADDRESS {
+        (ICON, "image/svg+xml")
     } else {
         return Problem::not_found().into_response();
     };

@@ -121,8 +121,7 @@ pub fn digest_of(page: &Page) -> String {
 impl Rendered {
     fn of(page: &Page) -> Self {
         let sections: Vec<RenderedSection> = page
-            .sections
-            .iter()
+            .sections()
             .map(|section| {
                 let (id, html) = (section.id, &*section.html.0);
                 let data = serde_json::to_string(&SectionData { id, html }).unwrap_or_default();

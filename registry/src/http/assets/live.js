@@ -29,7 +29,7 @@
 			row.hidden = !row.textContent.toLowerCase().includes(box.value.trim().toLowerCase());
 	};
 
-	// Puts a new section into the place of the old one, and keeps what the reader has done there.
+	// Replaces a section, and keeps what the reader has done there.
 	const replace = (id, html) => {
 		const old = doc.getElementById(id);
 		const fresh = new DOMParser().parseFromString(html, "text/html").getElementById(id);
@@ -75,7 +75,7 @@
 			say("not live: what this page shows no longer exists", true);
 		});
 	};
-	// A hidden tab gives its connection back, because a browser opens only six to one server.
+	// A browser opens only six connections to a server, so hidden tabs close theirs.
 	const look = () => { if (live.live) doc.hidden ? stop() : start(); };
 
 	doc.addEventListener("input", ({ target }) => target.dataset.filter ? sift() : target.form && touched.add(target.form));

@@ -3,25 +3,23 @@
 
 use maud::html;
 
-use super::layout::{ConfirmForm, Nav, Page, section};
+use super::layout::{Nav, Page, Part};
 use crate::http::actions;
 use crate::http::problem::Problem;
 use crate::registry::Registry;
 
 /// The confirmation of the command that the fields describe.
 pub async fn page(registry: &Registry, fields: &[(String, String)]) -> Result<Page, Problem> {
-    let command = actions::from_fields(fields)?;
-    let effect = actions::effect(registry, &command).await?;
-    let body = html! {
-        ul { @for line in &effect.lines { li { (line) } } }
-        p { "The same as: " code { "ssh registry " (command) } }
+    let (line, command) = actions::from_fields(fields)?;
+    let (title, form) = actions::effect(registry, line, &command).await?;
+    let heading = html! {
+        div class="narrow stack" {
+            div class="title" {
+                nav class="crumbs" aria-label="Path" { a href=(form.back) { "Back" } }
+                h1 { (title) }
+            }
+        }
     };
-    let form = ConfirmForm {
-        line: command.to_string(),
-        button: effect.button,
-        back: effect.back,
-        takes_message: effect.takes_message,
-    };
-    let sections = vec![section("confirm", &effect.title, &body)];
-    Ok(Page { form: Some(form), ..Page::new(effect.title, Nav::Configurations, sections) })
+    let page = Page::new(title, Nav::Configurations, vec![Part::Fixed(heading)]);
+    Ok(Page { form: Some(form), ..page })
 }

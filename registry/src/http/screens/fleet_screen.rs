@@ -2,7 +2,8 @@
 
 use maud::html;
 
-use super::layout::{Nav, Page, section};
+use super::layout::{Nav, Page, Part};
+use super::widgets::{nothing, section};
 use crate::http::problem::Problem;
 use crate::registry::Registry;
 use crate::verbs::fleet_status::FleetQuery;
@@ -17,5 +18,9 @@ pub async fn page(registry: &Registry, _may_act: bool) -> Result<Page, Problem> 
             }
         }
     };
-    Ok(Page::new("Fleet", Nav::Fleet, vec![section("configurations", "Configurations", &table)]))
+    Ok(Page::new(
+        "Fleet",
+        Nav::Fleet,
+        vec![Part::One(section("configurations", "Configurations", &nothing(), &table))],
+    ))
 }

@@ -1,12 +1,16 @@
-//! The frame of all screens: the head with the navigation, the sections, and the form of a
-//! confirmation.
+//! The frame of all screens: the head with the navigation, and the parts of a page.
 
 use axum::http::Uri;
+use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::http::access::Viewer;
-use crate::http::assets::{SCRIPT_ADDRESS, STYLESHEET_ADDRESS};
+use crate::http::assets::{ICON_ADDRESS, SCRIPT_ADDRESS, STYLESHEET_ADDRESS};
 use crate::http::live::digest_of;
+
+/// The icons of all pages. A page shows one with `<use href="#i-good"/>`.
+const SPRITE: &str = include_str!("../assets/sprite.svg");
+const BRAND: &str = include_str!("../assets/brand.svg");
 
 /// The screens in the navigation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +36,8 @@ const NAVIGATION: [(Nav, &str, &str); 5] = [
     (Nav::Audit, "Audit", "/audit"),
 ];
 
-/// A part of a page that a browser can replace. Its HTML is one element with the id.
+/// A section of a page, which browsers replace when it changes. Its HTML is one element with the
+/// id.
 #[derive(Debug)]
 pub struct Section {
     /// The id of the element.
@@ -41,15 +46,27 @@ pub struct Section {
     pub html: Markup,
 }
 
-/// The contents of a screen.
+/// A part of a page.
+#[derive(Debug)]
+pub enum Part {
+    /// HTML that browsers do not replace, such as a form.
+    Fixed(Markup),
+    /// A section.
+    One(Section),
+    /// Sections beside each other.
+    Columns(Vec<Section>),
+}
+
+/// The contents of a screen. Only a page without its sections may depend on the viewer, because
+/// browsers share the sections.
 #[derive(Debug)]
 pub struct Page {
     /// The title, without the name of the program.
     pub title: String,
     /// The screen of the navigation to which the page belongs.
     pub nav: Nav,
-    /// The sections, from top to bottom.
-    pub sections: Vec<Section>,
+    /// The parts, from top to bottom.
+    pub parts: Vec<Part>,
     /// The form that confirms a command.
     pub form: Option<ConfirmForm>,
 }
@@ -59,18 +76,31 @@ pub struct Page {
 pub struct ConfirmForm {
     /// The command line.
     pub line: String,
+    /// What will happen: the subject and the rest of the sentence.
+    pub effects: Vec<(String, String)>,
     /// The text on the button, such as `Abort: 12 hosts back to state 14`.
     pub button: String,
+    /// Whether the change is hard to undo.
+    pub is_danger: bool,
     /// Where `Cancel` leads.
     pub back: String,
-    /// Whether the command takes a message.
-    pub takes_message: bool,
+    /// The label of the message, and whether the command needs one.
+    pub message: Option<(&'static str, bool)>,
 }
 
 impl Page {
-    /// A page with these sections.
-    pub fn new(title: impl Into<String>, nav: Nav, sections: Vec<Section>) -> Self {
-        Self { title: title.into(), nav, sections, form: None }
+    /// A page with these parts.
+    pub fn new(title: impl Into<String>, nav: Nav, parts: Vec<Part>) -> Self {
+        Self { title: title.into(), nav, parts, form: None }
+    }
+
+    /// The sections, from top to bottom.
+    pub fn sections(&self) -> impl Iterator<Item = &Section> {
+        self.parts.iter().flat_map(|part| match part {
+            Part::Fixed(_) => &[],
+            Part::One(section) => std::slice::from_ref(section),
+            Part::Columns(sections) => sections.as_slice(),
+        })
     }
 
     /// The document for a viewer. A page with an address, and without a form, shows changes.
@@ -82,10 +112,18 @@ impl Page {
             format!("/live?{}", query.finish())
         });
         let body = html! {
-            @for section in &self.sections { (section.html) }
+            @for part in &self.parts {
+                @match part {
+                    Part::Fixed(html) => (html),
+                    Part::One(section) => (section.html),
+                    Part::Columns(sections) => div class="cols" {
+                        @for section in sections { (section.html) }
+                    },
+                }
+            }
             @if let Some(form) = &self.form { (confirm_form(form, viewer)) }
         };
-        document(&self.title, Some((self.nav, &viewer.who())), live.as_deref(), &body)
+        document(&self.title, Some((self.nav, viewer)), live.as_deref(), &body)
     }
 }
 
@@ -93,17 +131,30 @@ fn confirm_form(form: &ConfirmForm, viewer: &Viewer) -> Markup {
     let Some(actor) = &viewer.actor else {
         return html! { p { "The page is read-only here." } };
     };
+    let class = if form.is_danger { "main danger" } else { "main" };
     html! {
-        form method="post" action="/run" class="card confirm" {
-            input type="hidden" name="csrf" value=(actor.form_token);
-            input type="hidden" name="line" value=(form.line);
-            @if form.takes_message {
-                label for="m" { "Message" }
-                input id="m" name="m" maxlength="200" autocomplete="off";
+        div class="narrow stack" {
+            form class="card pad stack" method="post" action="/run" {
+                input type="hidden" name="csrf" value=(actor.form_token);
+                input type="hidden" name="line" value=(form.line);
+                dl class="list effects" {
+                    @for (subject, rest) in &form.effects { dt { (subject) } dd { (rest) } }
+                }
+                @if let Some((label, is_needed)) = form.message {
+                    div class="field" {
+                        label for="m" { (label) }
+                        input id="m" name="m" maxlength="200" autocomplete="off" required[is_needed];
+                        @if !is_needed { small { "may be empty" } }
+                    }
+                }
+                div class="actions" {
+                    button class=(class) { (form.button) }
+                    a href=(form.back) { "Cancel" }
+                }
             }
-            p class="act" {
-                button class="danger" type="submit" { (form.button) }
-                a class="btn" href=(form.back) { "Cancel" }
+            div class="field" {
+                h2 { "The same as a command" }
+                code class="shell" { "ssh registry " (form.line) }
             }
         }
     }
@@ -113,10 +164,11 @@ fn confirm_form(form: &ConfirmForm, viewer: &Viewer) -> Markup {
 /// document has no navigation.
 pub fn document(
     title: &str,
-    head: Option<(Nav, &str)>,
+    head: Option<(Nav, &Viewer)>,
     live: Option<&str>,
     body: &Markup,
 ) -> Markup {
+    let now = format!("{:.0}", Timestamp::now());
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -124,47 +176,41 @@ pub fn document(
                 meta charset="utf-8";
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 title { (title) " · deploy-registry" }
+                link rel="icon" href=(*ICON_ADDRESS);
                 link rel="stylesheet" href=(*STYLESHEET_ADDRESS);
-                link rel="icon" href="data:,";
-                @if live.is_some() { script src=(*SCRIPT_ADDRESS) defer {} }
+                script src=(*SCRIPT_ADDRESS) defer {}
             }
-            body data-live=[live] {
-                a class="skip" href="#main" { "Skip to the content" }
-                @if let Some((now, who)) = head { (header(now, who)) }
-                main id="main" { (body) }
+            body data-now=(now) data-live=[live] {
+                a class="skip" href="#main" { "Skip to content" }
+                (PreEscaped(SPRITE))
+                (header(head))
+                main id="main" tabindex="-1" { (body) }
+                footer class="foot" { span { "deploy-registry " (env!("CARGO_PKG_VERSION")) } }
             }
         }
     }
 }
 
-fn header(now: Nav, who: &str) -> Markup {
+fn header(head: Option<(Nav, &Viewer)>) -> Markup {
     html! {
-        header {
-            b { "deploy-registry" }
-            nav aria-label="Main" {
-                @for (nav, name, address) in NAVIGATION {
-                    a href=(address) aria-current=[(nav == now).then_some("page")] { (name) }
+        header class="top" {
+            div {
+                a class="brand" href="/" { (PreEscaped(BRAND)) "deploy-registry" }
+                @if let Some((now, viewer)) = head {
+                    nav aria-label="Main" {
+                        @for (nav, name, address) in NAVIGATION {
+                            a href=(address) aria-current=[(nav == now).then_some("page")] { (name) }
+                        }
+                    }
+                    div class="who" {
+                        span id="live-status" role="status" {}
+                        @let (who, key, way) = viewer.who();
+                        span { (who) }
+                        @if !key.is_empty() { span class="key" { (key) } }
+                        span class="key" { (way) }
+                    }
                 }
             }
-            span class="who" { (who) }
-            span id="live-status" role="status" aria-live="polite" {}
         }
     }
-}
-
-/// A section with a heading.
-pub fn section(id: &'static str, heading: &str, body: &Markup) -> Section {
-    let heading_id = format!("{id}-h");
-    let html = html! {
-        section id=(id) aria-labelledby=(heading_id) {
-            h2 id=(heading_id) { (heading) }
-            (body)
-        }
-    };
-    Section { id, html }
-}
-
-/// Text that is HTML already.
-pub fn raw(text: impl Into<String>) -> Markup {
-    PreEscaped(text.into())
 }

@@ -6,10 +6,16 @@ use super::layout::document;
 
 /// The page that says what went wrong.
 pub fn problem(title: &str, text: &str) -> Markup {
+    let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     let body = html! {
-        h1 { (title) }
-        p { (text) }
-        p { a href="/" { "To the fleet" } }
+        div class="narrow stack" {
+            div class="title" { h1 { (title) } }
+            div class="card pad stack" {
+                p { b { (first) } }
+                @if !rest.is_empty() { pre class="out" tabindex="0" { (rest) } }
+                div class="actions" { a class="button" href="/" { "To the fleet" } }
+            }
+        }
     };
     document(title, None, None, &body)
 }
@@ -17,12 +23,23 @@ pub fn problem(title: &str, text: &str) -> Markup {
 /// The page for a browser that is not logged in.
 pub fn login() -> Markup {
     let body = html! {
-        h1 { "Not logged in" }
-        p { "Your ssh connection is the login. Run " code { "deployctl web" } ", or type "
-            code { "web" } " at the prompt of " code { "ssh -L 8080:web:80 registry" }
-            " and open the address that it prints." }
-        p { "If this browser is logged in already, and you came from a link of another page: "
-            a href="" { "Continue" } }
+        div class="narrow stack" {
+            div class="title" { h1 { "Open this page through ssh" } }
+            div class="card pad stack" {
+                p { "This browser is not logged in. Your ssh key is the login; there is no password. "
+                    "Type this on your machine:" }
+                code class="shell" { "deployctl web" }
+                p { "It opens the page in your browser. Without deployctl, forward a port, and ask "
+                    "the registry for an address with a token:" }
+                code class="shell" { "ssh -L 8080:web:80 registry web" }
+                p { "Then open the address that the command prints. It works once. You stay logged "
+                    "in as long as the ssh connection lasts." }
+            }
+            div class="card pad stack" {
+                p { "Is this browser logged in, and did a link from elsewhere lead here? Then continue." }
+                div class="actions" { a class="button" href="/" { "Continue" } }
+            }
+        }
     };
     document("Not logged in", None, None, &body)
 }

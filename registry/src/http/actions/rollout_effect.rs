@@ -1,0 +1,108 @@
+//! What the commands of rollouts would do.
+
+use deploy_store::ConfigurationName;
+use deploy_wire::command::RolloutAction;
+
+use super::effect::Effect;
+use crate::http::problem::Problem;
+use crate::http::screens::widgets::count;
+use crate::registry::Registry;
+use crate::verbs::rollout_status::RolloutStatus;
+
+/// What an action on the active rollout would do.
+pub async fn of(registry: &Registry, action: &RolloutAction) -> Result<Effect, Problem> {
+    let status = async |name: &ConfigurationName| registry.rollout_status(name, None).await;
+    match action {
+        RolloutAction::Pause(name, _) => Ok(pause(&status(name).await?)),
+        RolloutAction::Resume { name, .. } => Ok(resume(&status(name).await?)),
+        RolloutAction::Abort(name, _) => Ok(abort(&status(name).await?)),
+        RolloutAction::SkipSoak(name) => Ok(skip_soak(&status(name).await?)),
+        RolloutAction::Mark(name, host, good) => {
+            let result = if *good { "good" } else { "failed" };
+            let number = status(name).await?.number;
+            Ok(Effect {
+                title: format!("Mark {host} as {result}"),
+                effects: vec![(
+                    host.to_string(),
+                    format!("counts as {result} in rollout {number}."),
+                )],
+                button: format!("Mark {host} as {result}"),
+                ..Effect::default()
+            })
+        }
+        _ => Err(Problem::not_found()),
+    }
+}
+
+fn title(what: &str, status: &RolloutStatus) -> String {
+    format!("{what} rollout {} of {}", status.number, status.configuration)
+}
+
+fn pause(status: &RolloutStatus) -> Effect {
+    let (target, waiting) = (status.target, count(status.waiting, "host"));
+    Effect {
+        title: title("Pause", status),
+        effects: vec![
+            (waiting.clone(), "in no wave yet get nothing until you resume.".to_owned()),
+            (count(status.taken, "host"), format!("in waves keep state {target}, or finish it.")),
+        ],
+        button: format!("Pause: {waiting} wait"),
+        message: Some(("Why", false)),
+        ..Effect::default()
+    }
+}
+
+fn resume(status: &RolloutStatus) -> Effect {
+    let waiting = count(status.waiting, "host");
+    let failed = format!("failed, and at most {} may.", count(status.budget, "host"));
+    let failed_hosts = count(status.failed, "host");
+    Effect {
+        title: title("Resume", status),
+        effects: vec![
+            (waiting.clone(), format!("get state {} in the next waves.", status.target)),
+            (failed_hosts, failed),
+        ],
+        button: format!("Resume: {waiting} to go"),
+        ..Effect::default()
+    }
+}
+
+fn abort(status: &RolloutStatus) -> Effect {
+    let (taken, base) = (count(status.taken, "host"), status.base);
+    Effect {
+        title: title("Abort", status),
+        effects: vec![
+            (
+                taken.clone(),
+                format!(
+                    "go back to state {base}, at once. They have its root, so they download \
+                         nothing."
+                ),
+            ),
+            (
+                count(status.waiting, "host"),
+                format!("have state {base} already. Nothing changes there."),
+            ),
+            (
+                format!("state {}", status.target),
+                "stays in the history. You can start another rollout to it.".to_owned(),
+            ),
+        ],
+        button: format!("Abort: {taken} back to {base}"),
+        is_danger: true,
+        message: Some(("Why", false)),
+    }
+}
+
+fn skip_soak(status: &RolloutStatus) -> Effect {
+    let waiting = count(status.waiting, "host");
+    Effect {
+        title: title("End the soak of", status),
+        effects: vec![(
+            format!("wave {}", status.wave + 1),
+            format!("opens as soon as all hosts of wave {} have a result.", status.wave),
+        )],
+        button: format!("End the soak: {waiting} to go"),
+        ..Effect::default()
+    }
+}

@@ -1,0 +1,12 @@
+//! `/configurations/NAME/change`: a form to choose versions.
+
+use deploy_store::ConfigurationName;
+
+use super::layout::Page;
+use crate::http::problem::Problem;
+use crate::registry::Registry;
+
+/// The screen.
+pub async fn page(_registry: &Registry, _name: &ConfigurationName) -> Result<Page, Problem> {
+    Err(Problem::not_found())
+}

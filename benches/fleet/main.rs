@@ -1,10 +1,11 @@
 //! The program that `scripts/bench-fleet` runs. It simulates a fleet: thousands of agents watch a
 //! configuration with the code of the real client, and report each offer as deployed.
 //!
-//! `deploy-fleet ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES SECONDS [FILE]`
+//! `deploy-fleet ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES SECONDS HTTP [FILE]`
 //!
 //! It measures the time from the start of an operator's change until each agent has the offer. It
-//! also measures the memory and processor time that an idle fleet costs the registry. If a file is
+//! also measures the memory and processor time that an idle fleet costs the registry. HTTP is the
+//! address of the registry's page, which it measures, too, or `-`. If a file is
 //! given, it also measures the return of all agents after a restart. It creates the file when it is
 //! ready for the restart.
 
@@ -15,6 +16,7 @@
     reason = "the results have few digits"
 )]
 
+mod browsers;
 mod simulated_agent;
 
 use std::path::Path;
@@ -118,7 +120,19 @@ async fn measure_return(registry: &Registry, fleet: &Fleet, agents: usize, file:
     println!("return\t{took:.1}\t{median:.0}\t{longest:.0}");
 }
 
-async fn measure(registry: Registry, agents: usize, pushes: u32, idle: u64, file: Option<&Path>) {
+/// What to measure.
+struct Wanted<'a> {
+    agents: usize,
+    pushes: u32,
+    idle: u64,
+    /// The address of the page.
+    http: Option<&'a str>,
+    /// The file that asks for a restart.
+    file: Option<&'a Path>,
+}
+
+async fn measure(registry: Registry, wanted: Wanted<'_>) {
+    let Wanted { agents, pushes, idle, http, file } = wanted;
     let operator = registry.connect("operator").await.expect("the registry takes operators");
     let archive = std::fs::read("/dev/stdin").expect("standard input has an archive");
     prepare(&operator, &archive).await.expect("the registry takes the configuration");
@@ -133,6 +147,9 @@ async fn measure(registry: Registry, agents: usize, pushes: u32, idle: u64, file
     println!("connect\t{:.1}\t{empty}", began.elapsed().as_secs_f64());
     measure_idle(&registry, idle).await;
     measure_pushes(&operator, &fleet, agents, pushes).await;
+    if let Some(http) = http {
+        browsers::measure(&registry, &operator, http, &simulated_agent::name(0)).await;
+    }
     let (now, most) = registry.memory();
     println!("memory\t{now}\t{most}");
     if let Some(file) = file {
@@ -143,17 +160,21 @@ async fn measure(registry: Registry, agents: usize, pushes: u32, idle: u64, file
 
 fn main() {
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let usage = "ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES SECONDS [FILE]";
-    let [addr, fingerprint, operator, agent, pid, agents, pushes, seconds, file @ ..] = &words[..]
+    let usage = "ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES SECONDS HTTP [FILE]";
+    let [addr, fingerprint, operator, agent, pid, agents, pushes, seconds, http, file @ ..] =
+        &words[..]
     else {
         panic!("{usage}");
     };
     let registry = Registry::new([addr, fingerprint, operator, agent, pid]);
-    let agents = agents.parse().expect("a number of agents");
-    let pushes = pushes.parse().expect("a number of pushes");
-    let seconds = seconds.parse().expect("a number of seconds");
-    let file = file.first().map(Path::new);
+    let wanted = Wanted {
+        agents: agents.parse().expect("a number of agents"),
+        pushes: pushes.parse().expect("a number of pushes"),
+        idle: seconds.parse().expect("a number of seconds"),
+        http: Some(http.as_str()).filter(|http| *http != "-"),
+        file: file.first().map(Path::new),
+    };
     let threads = tokio::runtime::Runtime::new().expect("threads");
-    threads.block_on(measure(registry, agents, pushes, seconds, file));
+    threads.block_on(measure(registry, wanted));
     threads.shutdown_background();
 }

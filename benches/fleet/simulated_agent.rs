@@ -17,6 +17,11 @@ const DEPLOY: Duration = Duration::from_millis(100);
 /// The pause after a refused connection.
 const PAUSE: Duration = Duration::from_millis(500);
 
+/// The name of an agent's host.
+pub fn name(number: usize) -> String {
+    format!("web-{number:05}")
+}
+
 /// The measurements of all agents.
 #[derive(Debug, Default)]
 pub struct Fleet {
@@ -95,7 +100,7 @@ async fn watch(
     let client = connect(registry, logins).await;
     let command = ServiceCommand::Watch {
         name: "fleet".parse().expect("a name"),
-        host: format!("web-{number:05}").parse().expect("a name"),
+        host: name(number).parse().expect("a name"),
         instance: format!("{number:032x}"),
     };
     let mut channel = client.watch(&command.to_line()).await?;

@@ -10,6 +10,8 @@
 //! above      replacing, configurations, earlier_state       what configurations consist of
 //!            image_layers                                   what blobs of images were made from
 //!            references, retention                          references to blobs; deletions
+//!            configuration_heads                            current states, for lists
+//!            state_pages, configuration_pages, component_pages   what a page of a list shows
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load                                      the catalogue of a Go registry
 //!            changes                                        notifies tasks that wait for a change
@@ -21,6 +23,9 @@ mod audit;
 mod blob_rows;
 mod bulk_load;
 mod changes;
+mod configuration_heads;
+mod component_pages;
+mod configuration_pages;
 mod configuration_rows;
 mod configurations;
 mod counters;
@@ -31,6 +36,7 @@ mod earlier_state;
 pub mod fleet;
 mod image_layers;
 mod integrity;
+mod largest_versions;
 mod migrations;
 mod move_histories;
 mod notes;
@@ -39,6 +45,7 @@ mod references;
 mod replacing;
 mod retention;
 pub mod rollouts;
+mod state_pages;
 mod thinning;
 mod uses;
 mod versions;
@@ -56,16 +63,21 @@ use sqlx::sqlite::{
 };
 use sqlx::{Connection as _, Sqlite, Transaction};
 
-pub use audit::{Audited, Change};
+pub use audit::{AuditPage, AuditQuery, Audited, Change};
 pub use blob_rows::BlobRow;
 pub use bulk_load::{Contents, StateToLoad};
 pub use changes::{Announced, Changes};
+pub use configuration_heads::{ConfigurationHead, HEAD_LAYERS};
+pub use component_pages::{ComponentSummary, VersionsTotal};
+pub use configuration_pages::{ConfigurationSummary, CurrentLayer};
 pub use configuration_rows::State;
 pub use counts::{BlobCount, RowCounts};
 pub use earlier_state::RolledBack;
 pub use image_layers::{Imaged, NewImage, NewLayer};
+pub use largest_versions::{ComponentSpace, Space, VersionSpace};
 pub use references::{Need, Needs, Reference, Versions};
 pub use replacing::not_whole;
+pub use state_pages::{ListedState, StatePage, StateRollout};
 pub use thinning::Thinned;
 
 use self::database_error::{bad_row, damaged, not_opened, unusable};

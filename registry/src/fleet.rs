@@ -7,6 +7,7 @@
 //! convergence    decides what `wait` answers    metrics        counters and histograms
 //! maintenance    the windows of groups          host_view      decides what a host is shown
 //! open_rollouts  what rollouts show to whom     rollout_hosts  the hosts as a rollout sees them
+//! recent_deploys the deploys that have just ended
 //! ```
 //!
 //! These modules do not depend on ssh. The module `ssh` passes the lines on, and `console` runs the
@@ -21,6 +22,7 @@ mod offer_cache;
 pub mod open_rollouts;
 pub mod polls;
 pub mod presence;
+pub mod recent_deploys;
 mod report_queue;
 pub mod rollout_hosts;
 pub mod watch_session;

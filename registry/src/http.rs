@@ -7,7 +7,7 @@
 //! problem      errors as HTTP statuses       live          sends changed sections to browsers
 //! screens/     the screens                   actions/      changes, each after a confirmation
 //! api/         `/api/v1`                     assets        the stylesheet and the script
-//! monitoring   `/metrics`, `/healthz`, `/readyz`
+//! monitoring   `/metrics`, `/healthz`, `/readyz`   replay  requests from memory
 //! ```
 //!
 //! The screens and the API read the registry with the verbs' own functions, and each change is a
@@ -15,6 +15,7 @@
 
 mod access;
 mod actions;
+mod api;
 mod assets;
 mod guard;
 mod live;
@@ -22,6 +23,7 @@ mod login;
 mod monitoring;
 mod port;
 mod problem;
+mod replay;
 mod response_headers;
 mod screens;
 mod secret;
@@ -31,6 +33,7 @@ mod web;
 
 pub use self::access::{Access, PortAccess};
 pub use self::port::serve as serve_port;
+pub use self::replay::replay;
 pub use self::serve::serve as serve_stream;
 pub use self::sessions::{Login, Sessions};
 pub use self::web::Web;

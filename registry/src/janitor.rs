@@ -8,7 +8,9 @@ use deploy_store::Size;
 use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
+use crate::blocking::blocking;
 use crate::error::{Error, Result};
+use crate::free_space::EVERY;
 use crate::registry::Registry;
 use crate::verbs::verify_blobs::{Scope, Verified};
 
@@ -91,6 +93,18 @@ async fn tidy_fleet(registry: &Registry) -> Result<()> {
         tracing::info!(event = "host_retired", host, "host {host} is retired: it did not report");
     }
     Ok(())
+}
+
+/// Records the free space from time to time, until the future is dropped.
+pub async fn sample_free_space(registry: Arc<Registry>) {
+    loop {
+        let blobs = Arc::clone(registry.blobs());
+        match blocking(move || blobs.free_bytes()).await {
+            Ok(free) => registry.free_space.add((Timestamp::now(), free)),
+            Err(err) => failed("a sample of the free space", &err.into()),
+        }
+        tokio::time::sleep(EVERY).await;
+    }
 }
 
 /// Reads all blobs again and again, at most `rate` bytes a second, until the future is dropped.

@@ -304,6 +304,7 @@ async fn serve(flags: &Flags) -> Result<()> {
     tracing::info!("listening on {}", listener.local_addr()?);
     let background = [
         tokio::spawn(janitor::run(Arc::clone(&registry))),
+        tokio::spawn(janitor::sample_free_space(Arc::clone(&registry))),
         tokio::spawn(rollout_driver::run(Arc::clone(&registry))),
         tokio::spawn(verify(Arc::clone(&registry), flags.verify_rate)),
         tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),

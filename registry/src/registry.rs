@@ -14,8 +14,10 @@ use crate::blocking::blocking;
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
+use crate::free_space::FreeSpace;
 use crate::go_import::{self, StateDb};
 use crate::reserve;
+use crate::store_survey::SurveyCache;
 use crate::uploads::downloads::ActiveDownloads;
 use crate::uploads::open_files::OpenFileQuota;
 use crate::uploads::recent::RecentUploads;
@@ -100,6 +102,9 @@ pub struct Registry {
     pub fleet: Arc<Fleet>,
     /// Active downloads.
     pub downloads: Arc<ActiveDownloads>,
+    /// The free space over the last day.
+    pub free_space: FreeSpace,
+    pub(crate) surveys: SurveyCache,
     /// The room for uploads.
     pub uploads: Arc<UploadRoom>,
     pub(crate) top: Dir,
@@ -199,6 +204,8 @@ impl Registry {
             fleet,
             settings,
             downloads: Arc::default(),
+            free_space: FreeSpace::default(),
+            surveys: SurveyCache::default(),
             quarantine: Arc::new(quarantine),
             top,
             binding: Mutex::new(()),

@@ -16,7 +16,7 @@ pub(crate) fn in_words(time: Duration) -> String {
 }
 
 /// A number of hosts, for a message.
-pub(crate) fn hosts_in_words(count: impl Into<u64>) -> String {
+pub fn hosts_in_words(count: impl Into<u64>) -> String {
     match count.into() {
         1 => "1 host".to_owned(),
         count => format!("{count} hosts"),

@@ -67,6 +67,7 @@ mod wave_opening;
 mod waves;
 mod windows;
 
+pub use duration_words::hosts_in_words;
 pub use failure::Failure;
 pub use limit::{BadLimit, Limit};
 pub use maintenance_window::{BadWindow, Window};

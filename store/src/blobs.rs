@@ -330,9 +330,9 @@ impl Blobs {
         self.files.free().map(|(bytes, _)| bytes)
     }
 
-    /// The size of the filesystem of the blobs in bytes.
-    pub fn filesystem_size(&self) -> Result<u64> {
-        self.files.filesystem_size()
+    /// The size of the filesystem of the blobs, in bytes.
+    pub fn filesystem_bytes(&self) -> Result<u64> {
+        self.files.filesystem_bytes()
     }
 }
 

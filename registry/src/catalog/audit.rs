@@ -40,7 +40,44 @@ pub struct Audited {
     pub why: String,
 }
 
+/// Conditions for the entries of one page of the trail. An empty text means any.
+#[derive(Debug, Clone, Default)]
+pub struct AuditQuery {
+    /// Only entries that were made at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only entries with numbers below this number.
+    pub before: Option<u64>,
+    /// Only entries with this user name, or with this text in the fingerprint or the comment of the
+    /// key.
+    pub who: String,
+    /// Only commands of this verb.
+    pub verb: String,
+    /// Only commands that have this name as the value of a flag.
+    pub name: String,
+}
+
+/// One page of the trail.
+#[derive(Debug, Clone, Default)]
+pub struct AuditPage {
+    /// The entries, newest first.
+    pub entries: Vec<Audited>,
+    /// If older entries may fulfil the conditions, the number below which the next page begins.
+    pub older: Option<u64>,
+}
+
+/// Number of entries that one page searches. So a page takes a short time even if no entry fulfils
+/// its conditions.
+const SEARCHED: i64 = 20_000;
+
 type Row = (i64, i64, String, String, String, String, i64, String);
+
+fn entry((number, time, user, key, address, command, code, why): Row) -> Audited {
+    let now = timestamp(time);
+    let rolling = Rolling::default();
+    let change = Change { user, key, address, command, now, overrides: false, rolling };
+    let code = u8::try_from(code).unwrap_or(u8::MAX);
+    Audited { number: number.cast_unsigned(), change, code, why }
+}
 
 impl Catalog {
     /// Begins the transaction of a change, and adds the change's entry to the transaction.
@@ -83,21 +120,52 @@ impl Catalog {
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .fetch_all(&self.scanners)
         .await?;
-        let entry = |(number, time, user, key, address, command, code, why): Row| {
-            let now = timestamp(time);
-            let change = Change {
-                user,
-                key,
-                address,
-                command,
-                now,
-                overrides: false,
-                rolling: Rolling::default(),
-            };
-            let code = u8::try_from(code).unwrap_or(u8::MAX);
-            Audited { number: number.cast_unsigned(), change, code, why }
-        };
         Ok(rows.into_iter().map(entry).collect())
+    }
+
+    /// The newest `limit` entries that fulfil the conditions of `query`. The search ends after
+    /// [`SEARCHED`] entries. If there may be further entries, the page says where they begin.
+    pub async fn audit_page(&self, query: &AuditQuery, limit: usize) -> Result<AuditPage> {
+        let mut transaction = self.scan_tx().await?;
+        let newest: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'audit'")
+            .fetch_one(&mut *transaction)
+            .await?;
+        let before = query.before.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
+        let before = before.min(newest + 1);
+        let (floor, since) = (before - SEARCHED, query.since.map_or(i64::MIN, nanoseconds));
+        // The unary + keeps SQLite from reading the index of times, and then sorting.
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT number, time, login, who, address, command, code, why FROM audit \
+             WHERE number < $1 AND number >= $2 AND +time >= $3 \
+             AND ($4 = '' OR login = $4 OR instr(who, $4) > 0) \
+             AND ($5 = '' OR substr(command || ' ', 1, length($5) + 1) = $5 || ' ') \
+             AND ($6 = '' OR instr(replace(replace(replace(command, '=', ' '), '\"', ' '), ':', ' ') \
+             || ' ', ' ' || $6 || ' ') > 0) \
+             ORDER BY number DESC LIMIT $7",
+        )
+        .bind(before)
+        .bind(floor)
+        .bind(since)
+        .bind(&query.who)
+        .bind(&query.verb)
+        .bind(&query.name)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
+        .fetch_all(&mut *transaction)
+        .await?;
+        let mut entries: Vec<Audited> = rows.into_iter().map(entry).collect();
+        if entries.len() > limit {
+            entries.truncate(limit);
+            let older = entries.last().map(|last| last.number);
+            return Ok(AuditPage { entries, older });
+        }
+        let next: Option<(i64, i64)> = sqlx::query_as(
+            "SELECT number, time FROM audit WHERE number < $1 ORDER BY number DESC LIMIT 1",
+        )
+        .bind(floor)
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let next = next.filter(|(_, time)| *time >= since);
+        Ok(AuditPage { entries, older: next.map(|(number, _)| number.cast_unsigned() + 1) })
     }
 }
 

@@ -42,6 +42,17 @@ impl BlobState {
 }
 
 impl Catalog {
+    /// At most `limit` versions whose blobs are damaged: component and version.
+    pub async fn damaged_versions(&self, limit: u64) -> Result<Vec<(String, String)>> {
+        Ok(sqlx::query_as(
+            "SELECT v.component, v.name FROM blobs b JOIN versions v ON v.digest = b.digest \
+             WHERE b.state = 'damaged' ORDER BY v.component, v.name LIMIT $1",
+        )
+        .bind(limit.cast_signed())
+        .fetch_all(&self.scanners)
+        .await?)
+    }
+
     /// The rows of all blobs that are not condemned.
     pub async fn blobs(&self) -> Result<Vec<BlobRow>> {
         let rows: Vec<(String, i64, String)> = sqlx::query_as(
@@ -69,6 +80,17 @@ impl Catalog {
             let bytes = u64::try_from(bytes).unwrap_or(0);
             BlobRow { digest, bytes, damaged: state == BlobState::Damaged.as_str() }
         }))
+    }
+
+    /// At most `limit` damaged blobs, which are in quarantine.
+    pub async fn damaged_blobs(&self, limit: u32) -> Result<Vec<Digest>> {
+        let rows: Vec<String> = sqlx::query_scalar(
+            "SELECT digest FROM blobs INDEXED BY blobs_counted WHERE state = 'damaged' LIMIT $1",
+        )
+        .bind(limit)
+        .fetch_all(&self.scanners)
+        .await?;
+        rows.iter().map(|digest| column(digest)).collect()
     }
 
     /// Adds a row for each of `blobs` that has no row. A catalogue of an older format has no rows

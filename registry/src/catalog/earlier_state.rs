@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use deploy_store::{Configuration, ConfigurationName, Digest};
+use deploy_store::{Configuration, ConfigurationName, Digest, Layer};
 use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
@@ -23,6 +23,44 @@ enum Before {
     Older,
     /// There is no state to restore.
     None,
+}
+
+/// Why a rollback cannot restore a layer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lack {
+    /// The version does not exist any more, or has other contents now.
+    Version,
+    /// The file of the version is damaged or missing.
+    File,
+}
+
+impl Lack {
+    fn text(self, name: &ConfigurationName, target: u64, layer: &Layer) -> String {
+        let Layer { component, version, digest, .. } = layer;
+        match self {
+            Self::Version => format!(
+                "state {target} of configuration \"{name}\" needs version \"{version}\" of \
+                 component \"{component}\", which is gone"
+            ),
+            Self::File => format!(
+                "state {target} of configuration \"{name}\" needs the file {digest}, which is \
+                 not here; upload the same bytes again"
+            ),
+        }
+    }
+}
+
+/// Why a rollback cannot restore `layer`; `None` if it can.
+pub(super) async fn lack_of(
+    transaction: &mut Transaction<'_, Sqlite>,
+    layer: &Layer,
+) -> Result<Option<Lack>> {
+    let found = find_version(transaction, &layer.component, &layer.version).await?;
+    if found.is_none_or(|found| found.digest != layer.digest) {
+        return Ok(Some(Lack::Version));
+    }
+    let is_live = blob_rows::is_live(transaction, layer.digest).await?;
+    Ok((!is_live).then_some(Lack::File))
 }
 
 /// The result of a rollback.
@@ -57,22 +95,8 @@ impl Catalog {
         let from = load(&mut transaction, name, now).await?;
         let to = load(&mut transaction, name, target).await?;
         for old in to.layers() {
-            let found = find_version(&mut transaction, &old.component, &old.version).await?;
-            if found.is_none_or(|found| found.digest != old.digest) {
-                let (component, version) = (&old.component, &old.version);
-                let text = format!(
-                    "state {target} of configuration \"{name}\" needs version \"{version}\" of \
-                     component \"{component}\", which is gone"
-                );
-                return Err(Error::Conflict(text));
-            }
-            if !blob_rows::is_live(&mut transaction, old.digest).await? {
-                let digest = old.digest;
-                let text = format!(
-                    "state {target} of configuration \"{name}\" needs the file {digest}, which is \
-                     not here; upload the same bytes again"
-                );
-                return Err(Error::Conflict(text));
+            if let Some(lack) = lack_of(&mut transaction, old).await? {
+                return Err(Error::Conflict(lack.text(name, target, old)));
             }
         }
         let (made, _) = save(&mut transaction, name, to.layers().to_vec(), change).await?;

@@ -116,7 +116,7 @@ impl Catalog {
             found.extend(names.into_iter().map(|name| format!("configuration {name:?}: {what}")));
         }
         for name in self.wrong_uses().await? {
-            let what = "the recorded uses do not match its current state and rollback targets";
+            let what = "the table of needed layers does not match its current state and rollback targets";
             found.push(format!("configuration {name:?}: {what}"));
         }
         Ok(found)

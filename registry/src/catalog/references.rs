@@ -96,13 +96,22 @@ impl VersionUse {
 impl Catalog {
     /// All references to a blob, sorted.
     pub async fn references_of(&self, digest: Digest) -> Result<Vec<Reference>> {
+        self.first_references(digest, u64::MAX).await
+    }
+
+    /// References to a blob, sorted: at most `limit` from states, those of current states first, and
+    /// at most `limit` from versions.
+    pub async fn first_references(&self, digest: Digest, limit: u64) -> Result<Vec<Reference>> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut transaction = self.read_tx().await?;
         let mut references = Vec::new();
         let rows: Vec<(String, i64, bool)> = sqlx::query_as(
             "SELECT c.name, u.number, u.number = c.current FROM uses u \
-             JOIN configurations c ON c.history = u.history WHERE u.digest = $1",
+             JOIN configurations c ON c.history = u.history WHERE u.digest = $1 \
+             ORDER BY u.number = c.current DESC, c.name, u.number LIMIT $2",
         )
         .bind(digest.to_string())
+        .bind(limit)
         .fetch_all(&mut *transaction)
         .await?;
         for (configuration, number, current) in rows {
@@ -116,9 +125,10 @@ impl Catalog {
         let rows: Vec<(String, String, Option<String>)> = sqlx::query_as(
             "SELECT v.component, v.name, p.message FROM versions v \
              LEFT JOIN pins p ON p.component = v.component AND p.version = v.name \
-             WHERE v.digest = $1",
+             WHERE v.digest = $1 LIMIT $2",
         )
         .bind(digest.to_string())
+        .bind(limit)
         .fetch_all(&mut *transaction)
         .await?;
         for (component, version, pin) in rows {

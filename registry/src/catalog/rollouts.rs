@@ -21,5 +21,5 @@ pub use policies::NamedPolicy;
 pub use rollout_members::OpenedWave;
 pub use rollout_rows::RolloutRow;
 pub(in crate::catalog) use rollout_rows::active as active_of;
-pub use rollout_steps::{NewUnit, RolloutView, Steps};
+pub use rollout_steps::{ActiveRollout, NewUnit, RolloutView, Steps};
 pub(in crate::catalog) use rollout_steps::{active, forget};

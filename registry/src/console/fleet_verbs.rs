@@ -28,12 +28,12 @@ pub async fn execute(
         Command::Fleet { name, group, phase, behind, after, limit, json } => {
             let query = FleetQuery {
                 name: name.clone(),
-                host: None,
                 group: group.clone(),
                 phase: *phase,
                 behind: *behind,
                 after: after.clone(),
                 limit: *limit,
+                ..FleetQuery::default()
             };
             let fleet = registry.fleet_status(&query).await?;
             let text = if *json { document(&fleet)? } else { text::fleet(&fleet, &query) };

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use deploy_rollout::Policy;
+use deploy_rollout::{Policy, hosts_in_words};
 use deploy_store::escape;
 use deploy_wire::command::Refusal;
 use jiff::Timestamp;
@@ -49,7 +49,7 @@ pub fn head(status: &RolloutStatus) -> String {
         let left = Duration::try_from(end.duration_since(Timestamp::now())).unwrap_or_default();
         let _ = write!(text, "  soaking, {} left", rounded(left));
     }
-    let _ = write!(text, "  failed {} of {}", status.failed, status.budget);
+    let _ = write!(text, "  failed {}, at most {}", status.failed, status.budget);
     text + "\n"
 }
 
@@ -95,8 +95,9 @@ fn rounded(time: Duration) -> String {
 /// The plan of a rollout as text.
 pub fn plan(plan: &PlanDocument) -> String {
     let mut text = format!(
-        "at most {} bytes for each host; at most {} hosts may fail\n",
-        plan.bytes, plan.budget
+        "at most {} bytes for each host; at most {} may fail\n",
+        plan.bytes,
+        hosts_in_words(plan.budget)
     );
     let mut rows = vec![["WAVE", "SELECTOR", "HOSTS", ""].map(str::to_owned).to_vec()];
     for (number, wave) in (1..).zip(&plan.waves) {

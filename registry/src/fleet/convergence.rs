@@ -50,6 +50,41 @@ pub struct Tally {
     pub needed: u64,
 }
 
+/// How a host counts. A host counts once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// The host has confirmed its goal.
+    Done,
+    /// The host is connected, and its deploy has no result yet.
+    Working,
+    /// The goal failed on the host.
+    Failed,
+    /// The host is not connected and has not confirmed its goal.
+    Absent,
+    /// An operator holds the host.
+    Held,
+}
+
+impl Part {
+    const ALL: [Self; 5] = [Self::Done, Self::Working, Self::Failed, Self::Absent, Self::Held];
+
+    /// The part as one word.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Working => "working",
+            Self::Failed => "failed",
+            Self::Absent => "absent",
+            Self::Held => "held",
+        }
+    }
+
+    /// The part with this word.
+    pub fn of(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|part| part.word() == word)
+    }
+}
+
 /// The answer of `wait` at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -77,30 +112,43 @@ pub fn is_failed(standing: &Standing, goal: &Goal) -> bool {
     ended_badly && standing.wants == Some(goal.id) && standing.revision >= goal.revision
 }
 
-/// Counts the hosts that have confirmed the goal, have failed, are absent, or are held.
-pub fn tally(hosts: impl IntoIterator<Item = Standing>, goal: &Goal) -> Tally {
-    tally_each(hosts.into_iter().map(|host| (host, *goal)), goal.min)
+/// How a host counts.
+pub fn part(standing: &Standing, goal: &Goal) -> Part {
+    if standing.held {
+        Part::Held
+    } else if is_done(standing, goal) {
+        Part::Done
+    } else if is_failed(standing, goal) {
+        Part::Failed
+    } else if standing.connected {
+        Part::Working
+    } else {
+        Part::Absent
+    }
 }
 
-/// Like [`tally`], for hosts with different goals, of which the share `min` has to confirm.
-pub fn tally_each(hosts: impl IntoIterator<Item = (Standing, Goal)>, min: Share) -> Tally {
+/// Counts the hosts that have confirmed the goal, have failed, are absent, or are held.
+pub fn tally(hosts: impl IntoIterator<Item = Standing>, goal: &Goal) -> Tally {
     let mut tally = Tally::default();
-    for (host, goal) in hosts {
-        if host.held {
-            tally.held += 1;
-            continue;
-        }
-        tally.hosts += 1;
-        if is_done(&host, &goal) {
-            tally.done += 1;
-        } else if is_failed(&host, &goal) {
-            tally.failed += 1;
-        } else if !host.connected {
-            tally.absent += 1;
+    for host in hosts {
+        tally.add(part(&host, goal));
+    }
+    tally.needed = goal.min.of(tally.hosts);
+    tally
+}
+
+impl Tally {
+    /// Counts one more host.
+    pub fn add(&mut self, part: Part) {
+        self.hosts += u64::from(part != Part::Held);
+        match part {
+            Part::Done => self.done += 1,
+            Part::Working => {}
+            Part::Failed => self.failed += 1,
+            Part::Absent => self.absent += 1,
+            Part::Held => self.held += 1,
         }
     }
-    tally.needed = min.of(tally.hosts);
-    tally
 }
 
 /// Decides the answer of `wait` from the counts.

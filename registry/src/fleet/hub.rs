@@ -14,6 +14,7 @@ use super::offer_cache::{OfferCache, Prepared};
 use super::open_rollouts::{Changed, OpenRollout, OpenRollouts};
 use super::polls::Polls;
 use super::presence::{AgentId, Presence};
+use super::recent_deploys::RecentDeploys;
 use super::report_queue::ReportQueue;
 use crate::catalog::Catalog;
 use crate::catalog::fleet::{Applied, Sent};
@@ -39,6 +40,8 @@ pub struct Fleet {
     pub maintenance: Maintenance,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
+    /// The deploys that ended while this registry runs.
+    pub deploys: Arc<RecentDeploys>,
     /// When this registry started. Before, it saw no host.
     pub started: Timestamp,
     written: watch::Sender<u64>,
@@ -51,7 +54,9 @@ impl Fleet {
     pub async fn open(catalog: &Catalog) -> Result<Self> {
         let (written, _) = watch::channel(0);
         let metrics = Arc::new(Metrics::default());
-        let reports = ReportQueue::new(catalog.clone(), Arc::clone(&metrics), written.clone());
+        let deploys = Arc::new(RecentDeploys::default());
+        let counted = (Arc::clone(&metrics), Arc::clone(&deploys));
+        let reports = ReportQueue::new(catalog.clone(), counted, written.clone());
         let fleet = Self {
             catalog: catalog.clone(),
             offers: OfferCache::default(),
@@ -62,6 +67,7 @@ impl Fleet {
             showing: tokio::sync::Mutex::default(),
             maintenance: Maintenance::default(),
             metrics,
+            deploys,
             started: Timestamp::now(),
             written,
             stopped: watch::Sender::new(false),

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use super::metrics::Metrics;
+use super::recent_deploys::RecentDeploys;
 use crate::catalog::Catalog;
 use crate::catalog::fleet::{Applied, Sent};
 use crate::error::Error;
@@ -25,6 +26,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// reports again.
 const TRIES: u32 = 3;
 
+/// What counts the reports that are on the disk.
+type Counted = (Arc<Metrics>, Arc<RecentDeploys>);
+
 /// A report, and the channel for its result.
 type Entry = (Sent, oneshot::Sender<Applied>);
 
@@ -34,9 +38,9 @@ pub struct ReportQueue(mpsc::Sender<Entry>);
 
 impl ReportQueue {
     /// Starts a queue for `catalog`. After each batch, the number in `written` changes.
-    pub fn new(catalog: Catalog, metrics: Arc<Metrics>, written: watch::Sender<u64>) -> Self {
+    pub fn new(catalog: Catalog, counted: Counted, written: watch::Sender<u64>) -> Self {
         let (sender, receiver) = mpsc::channel(WAITING);
-        tokio::spawn(run(catalog, metrics, receiver, written));
+        tokio::spawn(run(catalog, counted, receiver, written));
         Self(sender)
     }
 
@@ -57,7 +61,7 @@ impl ReportQueue {
 
 async fn run(
     catalog: Catalog,
-    metrics: Arc<Metrics>,
+    (metrics, deploys): Counted,
     mut receiver: mpsc::Receiver<Entry>,
     written: watch::Sender<u64>,
 ) {
@@ -74,6 +78,7 @@ async fn run(
         let Some(results) = write(&catalog, &sent).await else { continue };
         for ((sent, done), result) in sent.iter().zip(waiting).zip(results) {
             metrics.reported(&sent.report, &result);
+            deploys.reported(sent, &result, Timestamp::now());
             // The agent may have disconnected by now.
             let _ = done.send(result);
         }
@@ -90,7 +95,7 @@ async fn write(catalog: &Catalog, sent: &[Sent]) -> Option<Vec<Applied>> {
                 tracing::error!(
                     event = "reports_refused",
                     count = sent.len(),
-                    "reports are not written; their agents send them again: {why}"
+                    "cannot write reports to the catalogue; the agents send them again: {why}"
                 );
             }
             Err(err) => {

@@ -1,5 +1,6 @@
 //! Changes. Each is a command of the console, after a confirmation.
 
+mod changed_layers;
 mod effect;
 mod rollout_effect;
 
@@ -13,6 +14,7 @@ use deploy_wire::command::{self, Command, HostAction, RolloutAction};
 use maud::html;
 use serde::Deserialize;
 
+pub use self::changed_layers::without_unchanged;
 pub use self::effect::effect;
 use super::access::Viewer;
 use super::problem::Problem;

@@ -231,7 +231,11 @@ async fn find_or_start(web: &Arc<Web>, key: PageKey) -> Result<Arc<LivePage>, Pr
         return Ok(page);
     }
     let generation = Generation::now(&web.registry);
-    let first = Rendered::of(&key.screen.page(&web.registry, key.may_act).await?);
+    let first = key.screen.page(&web.registry, key.may_act).await?;
+    if !first.is_live() {
+        return Err(Problem::not_found());
+    }
+    let first = Rendered::of(&first);
     let (updates, _) = broadcast::channel(LAG);
     let page = Arc::new(LivePage { latest: Mutex::new(Arc::new(first)), updates });
     let mut pages = web.live.pages();

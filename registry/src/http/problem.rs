@@ -1,7 +1,8 @@
 //! Errors as answers. This is the only place that chooses HTTP statuses for the registry's errors.
 
 use axum::Json;
-use axum::http::{StatusCode, Uri};
+use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode, Uri};
 use axum::response::{Html, IntoResponse, Response};
 use deploy_wire::command::Refusal;
 use deploy_wire::exit;
@@ -9,6 +10,9 @@ use serde::Serialize;
 
 use super::screens::notices;
 use crate::error::Error;
+
+/// The content type of the document of a problem.
+pub const PROBLEM_JSON: &str = "application/problem+json";
 
 /// Why a request has no other answer.
 #[derive(Debug, Clone)]
@@ -49,6 +53,11 @@ impl Problem {
     #[must_use]
     pub fn for_program(self) -> Self {
         Self { is_api: true, ..self }
+    }
+
+    /// The status of the answer.
+    pub fn status(&self) -> StatusCode {
+        self.status
     }
 
     /// Whether the page or its object does not exist.
@@ -107,7 +116,12 @@ impl IntoResponse for Problem {
         if *is_api {
             let title = status.canonical_reason().unwrap_or("error");
             let document = Document { status: status.as_u16(), title, detail: text };
-            return (*status, Json(document)).into_response();
+            let kind = [(CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON))];
+            let mut response = (*status, kind, Json(document)).into_response();
+            if *status == StatusCode::UNAUTHORIZED {
+                response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            return response;
         }
         let page = if *is_logged_out {
             notices::login()

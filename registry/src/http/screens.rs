@@ -9,12 +9,19 @@ mod configuration_screen;
 mod configurations_screen;
 mod confirm_screen;
 mod diff_screen;
+mod durations;
 mod fleet_screen;
 mod host_screen;
+mod hosts_filter;
 mod hosts_screen;
 pub mod layout;
+mod need;
 pub mod notices;
+mod rollout_parts;
+mod phrases;
+mod policy_words;
 mod rollout_screen;
+mod rollout_waves;
 mod rollouts_screen;
 mod store_screen;
 pub mod widgets;
@@ -26,6 +33,7 @@ use deploy_wire::fleet::{HostName, Label, Phase};
 
 use self::layout::Page;
 use super::problem::Problem;
+use crate::fleet::convergence::Part;
 use crate::registry::Registry;
 
 /// Longest address of a screen.
@@ -77,6 +85,10 @@ pub struct HostsFilter {
     pub phase: Option<Phase>,
     /// Only hosts that have not confirmed the current state.
     pub behind: bool,
+    /// Only hosts that count as this part.
+    pub only: Option<Part>,
+    /// Only hosts that this wave of the active rollout has taken.
+    pub wave: Option<u32>,
     /// Only hosts with names after this name.
     pub after: Option<HostName>,
 }
@@ -125,6 +137,11 @@ impl Fields {
         word.map(|word| Phase::of(word).ok_or_else(Problem::not_found)).transpose()
     }
 
+    fn part(&self) -> Result<Option<Part>, Problem> {
+        let word = self.get("only");
+        word.map(|word| Part::of(word).ok_or_else(Problem::not_found)).transpose()
+    }
+
     fn hosts(&self) -> Result<HostsFilter, Problem> {
         Ok(HostsFilter {
             name: self.parsed("name")?,
@@ -132,6 +149,8 @@ impl Fields {
             group: self.parsed("group")?,
             phase: self.phase()?,
             behind: self.get("behind").is_some(),
+            only: self.part()?,
+            wave: self.parsed("wave")?,
             after: self.parsed("after")?,
         })
     }

@@ -17,7 +17,7 @@ use super::access::{Access, Viewer};
 use super::live::{self, Live};
 use super::problem::Problem;
 use super::screens::Screen;
-use super::{actions, assets, guard, login, monitoring, response_headers};
+use super::{actions, api, assets, guard, login, monitoring, response_headers};
 use crate::registry::Registry;
 
 /// Largest body of a request.
@@ -54,7 +54,7 @@ impl Web {
 }
 
 /// The web server, for the functions that answer requests.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Handle(std::sync::Weak<Web>);
 
 impl Handle {
@@ -73,10 +73,19 @@ fn routes(state: &Handle) -> Router {
         .route("/healthz", get(monitoring::healthz))
         .route("/readyz", get(monitoring::readyz))
         .route("/run", post(actions::run))
-        .fallback(any(screen))
+        .fallback(any(screen));
+    Router::new()
+        .route("/live", get(live::stream))
+        .merge(limited(timed))
+        .merge(api::with_problems(limited(api::routes())))
+        .with_state(state.clone())
+}
+
+/// The routes with a limit on the body of a request, and on the time for its answer.
+fn limited(router: Router<Handle>) -> Router<Handle> {
+    router
         .layer(RequestBodyLimitLayer::new(MAX_BODY))
-        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER));
-    Router::new().route("/live", get(live::stream)).merge(timed).with_state(state.clone())
+        .layer(TimeoutLayer::with_status_code(StatusCode::SERVICE_UNAVAILABLE, ANSWER))
 }
 
 /// Answers a request for a screen.

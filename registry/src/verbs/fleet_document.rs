@@ -75,6 +75,25 @@ pub struct ConfigurationStatus {
     pub unknown: u64,
     /// Hosts by the phase of their last report.
     pub phases: BTreeMap<&'static str, u64>,
+    /// The counts of each group. The hosts without a group have an empty name.
+    pub groups: BTreeMap<String, GroupStatus>,
+}
+
+/// The counts of the hosts of one configuration in one group.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct GroupStatus {
+    /// Hosts of the configuration in the group.
+    pub hosts: u64,
+    /// Hosts that have confirmed the current state.
+    pub done: u64,
+    /// Hosts that have not confirmed the current state and are not held by an operator.
+    pub behind: u64,
+    /// Hosts on which the current state failed.
+    pub failed: u64,
+    /// Hosts that are not connected and have not confirmed the current state.
+    pub absent: u64,
+    /// Hosts that an operator holds.
+    pub held: u64,
 }
 
 /// One host and one of its configurations.

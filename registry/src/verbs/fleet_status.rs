@@ -1,22 +1,22 @@
 //! Which configurations the hosts run. The verb `fleet`, the folder `/fleet` over sftp and the
 //! metrics show this.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{HashMap, HashSet};
 
-use deploy_rollout::Member;
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{HostName, Label, Phase, Reason};
 use jiff::Timestamp;
 
 use crate::catalog::fleet::{AgentRow, CurrentState, FleetSnapshot, HostRow, Scope};
-use crate::catalog::rollouts::RolloutRow;
+use crate::catalog::rollouts::{ActiveRollout, RolloutRow};
 use crate::error::{Error, Result};
-use crate::fleet::convergence::{self, Goal, Standing, Tally};
+use crate::fleet::convergence::{self, Goal, Part, Standing, Tally};
 use crate::fleet::polls::{Poller, address_of};
 use crate::fleet::presence::AgentId;
 use crate::fleet::rollout_hosts::poll_missed;
 use crate::registry::Registry;
-use crate::verbs::fleet_document::{ConfigurationStatus, FleetStatus, HostStatus, RolloutBrief};
+use crate::verbs::fleet_counts::{Counts, Seen, has_never_reported};
+use crate::verbs::fleet_document::{ConfigurationStatus, FleetStatus, HostStatus};
 
 /// Agents that only poll are shown if their last poll is at most this many seconds ago.
 const RECENT: i64 = 24 * 60 * 60;
@@ -34,14 +34,26 @@ pub struct FleetQuery {
     pub phase: Option<Phase>,
     /// Only hosts that have not confirmed the current state and are not held by an operator.
     pub behind: bool,
+    /// Only hosts that count as this part.
+    pub only: Option<Part>,
+    /// Only hosts that this wave of the active rollout has taken.
+    pub wave: Option<u32>,
     /// Only hosts with names after this name.
     pub after: Option<HostName>,
     /// Maximum number of hosts to show; `None` means all.
     pub limit: Option<u64>,
 }
 
-/// A host, its standing, and what it has to deploy.
-type Counted = (HostStatus, Standing, Goal);
+/// A part of the fleet, with the counts of its configurations.
+#[derive(Debug, Clone)]
+pub(super) struct CountedFleet {
+    /// Each configuration and its counts, sorted by name.
+    pub configurations: Vec<ConfigurationStatus>,
+    /// The agents.
+    pub agents: Vec<Seen>,
+    /// The agents that poll and have never reported.
+    pub polling: Vec<HostStatus>,
+}
 
 impl Registry {
     /// The part of the fleet that `query` selects.
@@ -51,37 +63,41 @@ impl Registry {
         if let Some(name) = query.name.as_ref().filter(|_| fleet.currents.is_empty()) {
             return Err(Error::NotFound(format!("configuration \"{name}\" not found")));
         }
-        Ok(self.status_in(fleet, query))
+        let counted = self.counted(fleet, query.group.as_ref());
+        let is_part = |seen: &Seen| query.only.is_none_or(|only| seen.part() == Some(only));
+        let known = counted.agents.into_iter().filter(is_part).map(|seen| seen.host);
+        let polling = counted.polling.into_iter().filter(|_| query.only.is_none());
+        let (hosts, more) = selected(known.chain(polling).collect(), query);
+        Ok(FleetStatus { configurations: counted.configurations, hosts, more })
     }
 
-    /// The part of `fleet` that `query` selects.
-    pub fn status_in(&self, fleet: FleetSnapshot, query: &FleetQuery) -> FleetStatus {
+    /// Counts the hosts of a fleet in one pass; with `group`, only those of this group.
+    pub(super) fn counted(&self, fleet: FleetSnapshot, group: Option<&Label>) -> CountedFleet {
         let FleetSnapshot { currents, hosts, agents, rollouts } = fleet;
-        let mut all: Vec<Counted> = Vec::with_capacity(agents.len());
+        let mut all: Vec<Seen> = Vec::with_capacity(agents.len());
         for agent in agents {
             let Some(host) = hosts.get(&agent.host) else { continue };
             let Some(current) = currents.get(&agent.configuration) else { continue };
             let rollout = rollouts.get(&agent.configuration);
-            all.push(self.status_of(host, agent, current, rollout));
+            all.push(self.seen(host, agent, current, rollout));
         }
-        let polling = self.only_polling(&currents, &all);
-        let in_group = |host: &HostStatus| {
-            query.group.as_ref().is_none_or(|group| group.as_str() == host.group)
-        };
-        all.retain(|(host, ..)| in_group(host));
-        let configurations = currents.iter().map(|(name, current)| {
-            let of_it = || all.iter().filter(|(host, ..)| host.configuration == *name);
-            let unknown = polling.iter().filter(|host| host.configuration == *name).count();
-            let rollout = rollouts.get(name).map(|(row, _)| row);
-            let unknown = if query.group.is_some() { 0 } else { unknown };
-            summary(name, current, rollout, of_it(), unknown)
-        });
-        let mut configurations: Vec<ConfigurationStatus> = configurations.collect();
+        let mut polling = self.only_polling(&currents, &all);
+        if let Some(group) = group {
+            all.retain(|seen| seen.host.group == group.as_str());
+            // The registry does not know the groups of these hosts.
+            polling.clear();
+        }
+        let mut counts = Counts::default();
+        all.iter().for_each(|seen| counts.add(seen));
+        polling.iter().for_each(|host| counts.add_unknown(&host.configuration));
+        let mut configurations: Vec<ConfigurationStatus> = currents
+            .iter()
+            .map(|(name, current)| {
+                counts.take(name, current, rollouts.get(name).map(|rollout| &rollout.row))
+            })
+            .collect();
         configurations.sort_by(|one, other| one.configuration.cmp(&other.configuration));
-        let mut shown: Vec<HostStatus> = all.into_iter().map(|(host, ..)| host).collect();
-        shown.extend(polling.into_iter().filter(in_group));
-        let (hosts, more) = selected(shown, query);
-        FleetStatus { configurations, hosts, more }
+        CountedFleet { configurations, agents: all, polling }
     }
 
     /// Counts the hosts of one configuration that have confirmed `goal`, have failed, are absent, or
@@ -111,7 +127,7 @@ impl Registry {
         (convergence::tally(standings, goal), failed)
     }
 
-    pub(super) fn standing(&self, host: &HostRow, agent: &AgentRow) -> Standing {
+    fn standing(&self, host: &HostRow, agent: &AgentRow) -> Standing {
         let id = agent_id(&host.name, &agent.configuration);
         Standing {
             phase: agent.report.phase,
@@ -133,26 +149,26 @@ impl Registry {
         last.is_some_and(|last| poll_missed(last, Timestamp::now()).is_none())
     }
 
-    fn status_of(
+    fn seen(
         &self,
         host: &HostRow,
         agent: AgentRow,
         current: &CurrentState,
-        rollout: Option<&(RolloutRow, HashMap<i64, Member>)>,
-    ) -> Counted {
+        rollout: Option<&ActiveRollout>,
+    ) -> Seen {
         let standing = self.standing(host, &agent);
-        let member = rollout.and_then(|(row, members)| Some((row, members.get(&host.number)?)));
+        let row = rollout.map(|rollout| &rollout.row);
+        let member = rollout.and_then(|rollout| rollout.members.get(&host.number));
         // A member of a wave has to deploy the target, and the other hosts keep the current state.
-        let goal = member.map_or_else(|| goal_of(current), |(row, _)| target_of(row));
+        let goal = row.filter(|_| member.is_some()).map_or_else(|| goal_of(current), target_of);
         let id = agent_id(&host.name, &agent.configuration);
         let presence = &self.fleet.presence;
-        let number = |hash: Option<Digest>, known: Option<i64>| {
-            let target = rollout.filter(|(row, _)| hash == Some(row.target_id));
-            match target {
-                _ if hash == Some(current.id) => Some(current.number),
-                Some((row, _)) => Some(row.target),
-                None => known.map(i64::cast_unsigned),
-            }
+        let number = |hash: Option<Digest>, known: Option<i64>| match row
+            .filter(|row| hash == Some(row.target_id))
+        {
+            _ if hash == Some(current.id) => Some(current.number),
+            Some(row) => Some(row.target),
+            None => known.map(i64::cast_unsigned),
         };
         let report = agent.report;
         let status = HostStatus {
@@ -175,35 +191,37 @@ impl Registry {
             },
             duplicate: id.is_some_and(|id| presence.is_duplicate(&id)),
             held: host.hold.as_ref().map(|hold| hold.message.clone()),
-            wave: member.map(|(_, member)| member.wave),
+            wave: member.map(|member| member.wave),
             reason: report.reason.map(Reason::word),
             message: report.message,
             version: report.version,
         };
-        (status, standing, goal)
+        Seen { host: status, standing, goal, output: agent.output, exit_code: report.exit_code }
     }
 
     /// The agents that poll and have never reported.
     fn only_polling(
         &self,
         currents: &HashMap<String, CurrentState>,
-        known: &[Counted],
+        known: &[Seen],
     ) -> Vec<HostStatus> {
         let recent = Timestamp::now().as_second().saturating_sub(RECENT);
         let since = Timestamp::from_second(recent).unwrap_or(Timestamp::UNIX_EPOCH);
+        let pollers = self.fleet.polls.since(since);
+        if pollers.is_empty() {
+            return Vec::new();
+        }
         let watching = self.fleet.presence.addresses();
-        let pollers = self.fleet.polls.since(since).into_iter();
-        let unknown = pollers.filter(|(poller, _)| {
-            let address = poller.address.to_string();
-            !watching.contains(&(poller.address, poller.name.clone()))
-                && !known.iter().any(|(host, ..)| {
-                    host.host == address && host.configuration == poller.name.as_str()
-                })
-        });
-        unknown
-            .filter(|(poller, _)| currents.contains_key(poller.name.as_str()))
-            .map(|(poller, time)| only_polls(&poller, time))
-            .collect()
+        let known: HashSet<(&str, &str)> =
+            known.iter().map(|seen| (&*seen.host.host, &*seen.host.configuration)).collect();
+        let is_unknown = |poller: &Poller| {
+            let (address, name) = (poller.address.to_string(), poller.name.as_str());
+            currents.contains_key(name)
+                && !watching.contains(&(poller.address, poller.name.clone()))
+                && !known.contains(&(&*address, name))
+        };
+        let unknown = pollers.into_iter().filter(|(poller, _)| is_unknown(poller));
+        unknown.map(|(poller, time)| only_polls(&poller, time)).collect()
     }
 }
 
@@ -240,57 +258,18 @@ fn only_polls(poller: &Poller, time: Timestamp) -> HostStatus {
     }
 }
 
-/// Whether the host only polls: a wave of a rollout has taken it, but it has never reported.
-pub(super) fn has_never_reported(standing: &Standing) -> bool {
-    let Standing { phase, runs, wants, revision, .. } = *standing;
-    phase == Phase::Unknown && runs.is_none() && wants.is_none() && revision == 0
-}
-
 fn target_of(row: &RolloutRow) -> Goal {
     let min = deploy_wire::command::Share::ALL;
     Goal { revision: row.revision, id: row.target_id, min }
 }
 
-fn summary<'a>(
-    name: &str,
-    current: &CurrentState,
-    rollout: Option<&RolloutRow>,
-    hosts: impl Iterator<Item = &'a Counted>,
-    unknown: usize,
-) -> ConfigurationStatus {
-    let mut phases: BTreeMap<&'static str, u64> = BTreeMap::new();
-    let mut standings = Vec::new();
-    let mut unknown = unknown;
-    for (host, standing, goal) in hosts {
-        if has_never_reported(standing) {
-            unknown += 1;
-            continue;
-        }
-        *phases.entry(host.phase).or_default() += 1;
-        standings.push((*standing, *goal));
-    }
-    let tally = convergence::tally_each(standings, deploy_wire::command::Share::ALL);
-    ConfigurationStatus {
-        configuration: name.to_owned(),
-        state: current.number,
-        hash: current.id.to_string(),
-        rollout: rollout.map(RolloutBrief::of),
-        hosts: tally.hosts + tally.held,
-        done: tally.done,
-        behind: tally.hosts - tally.done,
-        failed: tally.failed,
-        absent: tally.absent,
-        held: tally.held,
-        unknown: unknown as u64,
-        phases,
-    }
-}
-
-/// The hosts that `query` selects, in order, and whether its limit cut off further hosts.
+/// The hosts that `query` selects, in order, and whether its limit cut off further hosts. The next
+/// page begins after the last name, so the list has all configurations of its last host.
 fn selected(mut hosts: Vec<HostStatus>, query: &FleetQuery) -> (Vec<HostStatus>, bool) {
     let is_wanted = |host: &HostStatus| {
         query.phase.is_none_or(|phase| phase.word() == host.phase)
             && !(query.behind && (host.done || host.held.is_some()))
+            && query.wave.is_none_or(|wave| host.wave == Some(wave))
             && query.after.as_ref().is_none_or(|after| host.host.as_str() > after.as_str())
     };
     hosts.retain(is_wanted);
@@ -298,7 +277,11 @@ fn selected(mut hosts: Vec<HostStatus>, query: &FleetQuery) -> (Vec<HostStatus>,
         (&one.host, &one.configuration).cmp(&(&other.host, &other.configuration))
     });
     let limit = usize::try_from(query.limit.unwrap_or(u64::MAX)).unwrap_or(usize::MAX);
-    let more = hosts.len() > limit;
-    hosts.truncate(limit);
+    let last = limit.checked_sub(1).and_then(|last| hosts.get(last));
+    let of_last = last
+        .map_or(0, |last| hosts[limit..].iter().take_while(|host| host.host == last.host).count());
+    let shown = limit.saturating_add(of_last);
+    let more = hosts.len() > shown;
+    hosts.truncate(shown);
     (hosts, more)
 }

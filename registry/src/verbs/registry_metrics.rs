@@ -14,7 +14,6 @@ use crate::error::Result;
 use crate::fleet::metrics::{Sample, float, gauge};
 use crate::registry::Registry;
 use crate::verbs::fleet_document::ConfigurationStatus;
-use crate::verbs::fleet_status::FleetQuery;
 use crate::verbs::{collect, verify_blobs};
 
 /// Reads one of the counts of a configuration's hosts.
@@ -63,7 +62,7 @@ impl Registry {
         let (blobs, damaged) = self.catalog.blob_counts().await?;
         let store = Arc::clone(self.blobs());
         let disk =
-            blocking(move || Ok((store.staged()?, store.free_bytes()?, store.filesystem_size()?)));
+            blocking(move || Ok((store.staged()?, store.free_bytes()?, store.filesystem_bytes()?)));
         let (staged, free, size) = disk.await?;
         let counts = self.catalog.counts().await?;
         let min_free = self.settings.min_free;
@@ -114,9 +113,8 @@ impl Registry {
         let snapshot = self.catalog.fleet_snapshot(Scope::default()).await?;
         let mut samples = rollout_gauges::samples(&snapshot);
         samples.extend(self.contact_samples(&snapshot, Timestamp::now()));
-        let query = FleetQuery { limit: Some(0), ..FleetQuery::default() };
-        let fleet = self.status_in(snapshot, &query);
-        for of in &fleet.configurations {
+        let configurations = self.counted(snapshot, None).configurations;
+        for of in &configurations {
             let label = || ("configuration", of.configuration.clone());
             for (phase, count) in &of.phases {
                 let labels = vec![label(), ("phase", (*phase).to_owned())];
@@ -125,7 +123,7 @@ impl Registry {
             }
         }
         for (name, help, count) in COUNTS {
-            for of in &fleet.configurations {
+            for of in &configurations {
                 let labels = vec![("configuration", of.configuration.clone())];
                 samples.push(Sample { name, help, labels, value: float(count(of)) });
             }

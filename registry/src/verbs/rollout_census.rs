@@ -7,7 +7,7 @@ use deploy_store::{ConfigurationName, Digest};
 use jiff::{SignedDuration, Timestamp};
 
 use crate::catalog::fleet::{AgentRow, FleetSnapshot, HostRow, Scope};
-use crate::catalog::rollouts::{NewUnit, RolloutView};
+use crate::catalog::rollouts::{NewUnit, RolloutRow, RolloutView};
 use crate::error::Result;
 use crate::fleet::polls::{Poller, host_name};
 use crate::fleet::presence::AgentId;
@@ -49,11 +49,22 @@ impl Registry {
 
     /// The hosts of a rollout at this moment.
     pub fn rollout_hosts(&self, view: &RolloutView, now: Timestamp) -> RolloutHosts {
-        let row = &view.row;
-        let base = view.fleet.currents.get(row.configuration.as_str()).map(|current| current.id);
+        self.hosts_in(&view.fleet, &view.row, &view.members, now)
+    }
+
+    /// The hosts of the rollout `row` with these members, in a fleet that may have hosts of other
+    /// configurations, too.
+    pub(super) fn hosts_in(
+        &self,
+        fleet: &FleetSnapshot,
+        row: &RolloutRow,
+        members: &HashMap<i64, Member>,
+        now: Timestamp,
+    ) -> RolloutHosts {
+        let base = fleet.currents.get(row.configuration.as_str()).map(|current| current.id);
         let target = Target { id: row.target_id, revision: row.revision, base };
-        let member = |host: i64| view.members.get(&host).cloned();
-        self.hosts_of(&row.configuration, &view.fleet, target, now, member, Some(row.number))
+        let member = |host: i64| members.get(&host).cloned();
+        self.hosts_of(&row.configuration, fleet, target, now, member, Some(row.number))
     }
 
     fn hosts_of(
@@ -67,7 +78,7 @@ impl Registry {
     ) -> RolloutHosts {
         let mut found = RolloutHosts::default();
         let mut pollers = self.pollers(name, now);
-        for agent in &fleet.agents {
+        for agent in fleet.agents.iter().filter(|agent| agent.configuration == name.as_str()) {
             let Some(row) = fleet.hosts.get(&agent.host) else { continue };
             let poller = pollers.remove(&(row.name.clone(), row.key.clone()));
             let contact = self.contact(row, agent, poller.as_ref().map(|(_, time)| *time), now);

@@ -8,7 +8,7 @@ use deploy_wire::command::Rolling;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use crate::catalog::rollouts::RolloutView;
+use crate::catalog::rollouts::{OpenedWave, RolloutRow};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 
@@ -126,7 +126,7 @@ impl Registry {
         let none = || Error::NotFound(format!("configuration \"{name}\" has no such rollout"));
         let view = self.catalog.rollout(name, number).await?.ok_or_else(none)?;
         let hosts = self.rollout_hosts(&view, Timestamp::now()).hosts;
-        Ok(status(&view, &hosts))
+        Ok(status(&view.row, &view.waves, &hosts))
     }
 
     /// What a rollout of these versions would do.
@@ -179,13 +179,14 @@ impl Registry {
     }
 }
 
-fn status(view: &RolloutView, hosts: &[Host]) -> RolloutStatus {
-    let (row, rollout) = (&view.row, &view.row.rollout);
+/// The status of a rollout with these opened waves and hosts.
+pub(super) fn status(row: &RolloutRow, waves: &[OpenedWave], hosts: &[Host]) -> RolloutStatus {
+    let rollout = &row.rollout;
     let mut taken: Vec<RolloutHost> = hosts.iter().filter_map(rollout_host).collect();
     taken.sort_by(|one, other| (one.wave, &one.host).cmp(&(other.wave, &other.host)));
     let soak_ends = rollout.soaking_since.filter(|_| rollout.status == Status::Running);
     let waves = rollout.policy.waves.selectors().iter().zip(1..).map(|(selector, number)| {
-        let opened = view.waves.iter().find(|wave| wave.wave == number);
+        let opened = waves.iter().find(|wave| wave.wave == number);
         WaveStatus {
             selector: selector.to_string(),
             hosts: opened.map(|wave| wave.hosts),

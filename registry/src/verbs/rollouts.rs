@@ -1,7 +1,7 @@
 //! Steers rollouts: reads what a decision needs, asks the crate `deploy-rollout`, and writes what
 //! it decides.
 
-use deploy_rollout::{Change as Step, Command, Host, Rollout, Selector, step};
+use deploy_rollout::{Change as Step, Command, Host, Rollout, Selector, hosts_in_words, step};
 use deploy_store::{ConfigurationName, escape};
 use deploy_wire::command::Rolling;
 use jiff::Timestamp;
@@ -165,7 +165,7 @@ fn described(step: &Step, hosts: &[Host]) -> String {
     };
     match step {
         Step::OpenWave { wave, hosts, .. } => {
-            format!("wave {wave} opens with {} hosts", hosts.len())
+            format!("wave {wave} opens with {}", hosts_in_words(hosts.len() as u64))
         }
         Step::Fail { host, failure } => {
             let why: String = failure.to_string().chars().take(LONGEST_WHY).collect();

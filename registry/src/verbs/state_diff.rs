@@ -80,14 +80,17 @@ impl Registry {
     ) -> Result<Diff> {
         let (from, to) = self.catalog.two_states(name, from, to).await?;
         let (layers, reordered) = layers(&from.1, &to.1);
-        let files = if files { Some(self.changed_files(&from.1, &to.1).await?) } else { None };
+        let files = if files { Some(self.changed_files(&from.1, &to.1, ()).await?) } else { None };
         Ok(Diff { from: from.0, to: to.0, layers, reordered, files })
     }
 
-    async fn changed_files(
+    /// The files that differ between two states, sorted by path. The comparison continues if the
+    /// caller stops waiting. `held` is dropped when the comparison ends.
+    pub async fn changed_files(
         &self,
         from: &Configuration,
         to: &Configuration,
+        held: impl Send + 'static,
     ) -> Result<Vec<Changed>> {
         let digests = |configuration: &Configuration| -> Vec<Digest> {
             configuration.layers().iter().map(|layer| layer.digest).collect()
@@ -97,7 +100,9 @@ impl Registry {
         let permit = self.checks.acquire().await;
         let changed = blocking(move || {
             let open = |digest| store.reader(digest);
-            changed_files(&from, &to, open, limits)
+            let changed = changed_files(&from, &to, open, limits);
+            drop(held);
+            changed
         });
         let changed = changed.await;
         drop(permit);

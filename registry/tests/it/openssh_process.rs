@@ -112,7 +112,7 @@ fn key_files_are_reloaded_without_a_restart() {
     rig.wait_for_log("login user=other");
     fs::write(rig.path("op.keys"), "nobody\n").unwrap();
     rig.signal("-HUP");
-    rig.wait_for_log("the keys read before stay in force");
+    rig.wait_for_log("the registry continues to use the keys that it read before");
     rig.wait_for_log("op.keys:1: line is not used");
     assert!(rig.ssh("op", "me", &["help"]).status.success());
 

@@ -78,7 +78,7 @@ fn waves_open_one_after_another_and_success_makes_the_target_current() {
     }
     rig.ok("wait -name web -state 2 -timeout 5s");
     let audit = rig.ok("audit");
-    for text in ["wave 1 opens with 1 hosts", "wave 3 opens with 1 hosts", "succeeds"] {
+    for text in ["wave 1 opens with 1 host", "wave 3 opens with 1 host", "succeeds"] {
         assert!(audit.contains(text), "{text}: {audit}");
     }
     let waves = status(&rig)["waves"].clone();

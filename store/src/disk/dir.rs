@@ -290,8 +290,8 @@ impl Dir {
         Ok((stat.f_bavail * stat.f_frsize, stat.f_favail))
     }
 
-    /// The size of the filesystem of this directory in bytes.
-    pub fn filesystem_size(&self) -> Result<u64> {
+    /// The size of the filesystem, in bytes.
+    pub fn filesystem_bytes(&self) -> Result<u64> {
         let stat = fault::step()
             .and_then(|()| fs::fstatvfs(&self.fd))
             .map_err(|err| Error::io("stat filesystem of", &self.path, err))?;

@@ -137,6 +137,17 @@ pub struct Event {
 
 type Row = (i64, i64, String, String, String, String);
 
+fn event((number, time, kind, configuration, host, message): Row) -> Event {
+    Event {
+        number: number.cast_unsigned(),
+        time: timestamp(time),
+        kind: Kind::ALL.into_iter().find(|one| one.word() == kind),
+        configuration,
+        host,
+        message,
+    }
+}
+
 /// Adds an event.
 pub async fn add(
     transaction: &mut Transaction<'_, Sqlite>,
@@ -207,6 +218,32 @@ impl Catalog {
         Ok(events)
     }
 
+    /// The newest `limit` events of a rollout that started at `started`, newest first.
+    pub async fn rollout_events(
+        &self,
+        name: &ConfigurationName,
+        rollout: u64,
+        started: Timestamp,
+        limit: u64,
+    ) -> Result<Vec<Event>> {
+        // No event before the start is about the rollout, so the rows before it are not read.
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT number, time, kind, configuration, host, message FROM events \
+             WHERE number > COALESCE((SELECT number FROM events WHERE time < $3 \
+                                      ORDER BY number DESC LIMIT 1), 0) \
+             AND configuration = $1 AND SUBSTR(kind, 1, 8) = 'rollout_' \
+             AND (message = $2 OR SUBSTR(message, 1, LENGTH($2) + 1) = $2 || ':') \
+             ORDER BY number DESC LIMIT $4",
+        )
+        .bind(name.as_str())
+        .bind(format!("rollout {rollout}"))
+        .bind(nanoseconds(started))
+        .bind(limit.cast_signed())
+        .fetch_all(&self.scanners)
+        .await?;
+        Ok(rows.into_iter().map(event).collect())
+    }
+
     async fn some_events(
         &self,
         query: &'static str,
@@ -220,14 +257,6 @@ impl Catalog {
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&self.scanners)
             .await?;
-        let event = |(number, time, kind, configuration, host, message): Row| Event {
-            number: number.cast_unsigned(),
-            time: timestamp(time),
-            kind: Kind::ALL.into_iter().find(|one| one.word() == kind),
-            configuration,
-            host,
-            message,
-        };
         Ok(rows.into_iter().map(event).collect())
     }
 }

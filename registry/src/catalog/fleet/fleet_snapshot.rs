@@ -3,14 +3,13 @@
 
 use std::collections::HashMap;
 
-use deploy_rollout::Member;
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::HostName;
 use sqlx::{Sqlite, Transaction};
 
 use super::agents::AgentRow;
 use super::hosts::{self, HostRow};
-use crate::catalog::rollouts::{self, RolloutRow};
+use crate::catalog::rollouts::{self, ActiveRollout};
 use crate::catalog::{Catalog, Result, column};
 
 /// The current state of a configuration.
@@ -33,8 +32,8 @@ pub struct FleetSnapshot {
     pub hosts: HashMap<i64, HostRow>,
     /// The agents on these hosts.
     pub agents: Vec<AgentRow>,
-    /// The active rollouts with their members, by the name of the configuration.
-    pub rollouts: HashMap<String, (RolloutRow, HashMap<i64, Member>)>,
+    /// The active rollouts, by the name of the configuration.
+    pub rollouts: HashMap<String, ActiveRollout>,
 }
 
 /// The part of the fleet to read.

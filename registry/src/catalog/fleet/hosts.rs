@@ -165,6 +165,17 @@ impl Catalog {
         self::after(&mut self.scan_tx().await?, after, limit, with_retired).await
     }
 
+    /// The names of at most `limit` groups that have hosts, in byte order.
+    pub async fn groups(&self, limit: u64) -> Result<Vec<String>> {
+        Ok(sqlx::query_scalar(
+            "SELECT DISTINCT l.value FROM host_labels l JOIN hosts h ON h.host = l.host \
+             WHERE l.name = 'group' AND h.retired IS NULL ORDER BY l.value LIMIT $1",
+        )
+        .bind(limit.cast_signed())
+        .fetch_all(&self.scanners)
+        .await?)
+    }
+
     /// Sets the labels that have a value, and removes the other labels in `labels` from the host.
     pub async fn label_host(
         &self,

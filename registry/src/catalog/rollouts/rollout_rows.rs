@@ -211,6 +211,16 @@ impl Catalog {
         Ok(row.fetch_optional(&self.readers).await?)
     }
 
+    /// The active rollouts, newest first. With `name`, only that of this configuration.
+    pub async fn active_rollouts(
+        &self,
+        name: Option<&ConfigurationName>,
+    ) -> Result<Vec<RolloutRow>> {
+        let mut rows = all_active(&mut self.read_tx().await?, name).await?;
+        rows.sort_by_key(|row| std::cmp::Reverse(row.number));
+        Ok(rows)
+    }
+
     /// The newest `limit` rollouts, newest first. With `name`, only those of this configuration.
     pub async fn rollouts(
         &self,

@@ -30,6 +30,17 @@ pub struct RolloutView {
     pub fleet: FleetSnapshot,
 }
 
+/// An active rollout.
+#[derive(Debug, Clone)]
+pub struct ActiveRollout {
+    /// The rollout.
+    pub row: RolloutRow,
+    /// The hosts that the waves have taken, by number.
+    pub members: HashMap<i64, Member>,
+    /// The waves that were opened.
+    pub waves: Vec<OpenedWave>,
+}
+
 impl RolloutView {
     /// The names of the hosts that have failed.
     pub fn failed(&self) -> impl Iterator<Item = &str> {
@@ -193,16 +204,18 @@ async fn finish_step(
     events::add(transaction, now, kind, configuration.as_str(), &host, &text).await
 }
 
-/// The active rollouts and their members, by the name of the configuration. With `name`, only the
-/// rollout of this configuration.
+/// The active rollouts, by the name of the configuration. With `name`, only the rollout of this
+/// configuration.
 pub async fn active(
     transaction: &mut Transaction<'_, Sqlite>,
     name: Option<&ConfigurationName>,
-) -> Result<HashMap<String, (RolloutRow, HashMap<i64, Member>)>> {
+) -> Result<HashMap<String, ActiveRollout>> {
     let mut rollouts = HashMap::new();
     for row in rollout_rows::all_active(transaction, name).await? {
         let members = rollout_members::members(transaction, row.number).await?;
-        rollouts.insert(row.configuration.to_string(), (row, members));
+        let waves = rollout_members::waves(transaction, row.number).await?;
+        let name = row.configuration.to_string();
+        rollouts.insert(name, ActiveRollout { row, members, waves });
     }
     Ok(rollouts)
 }

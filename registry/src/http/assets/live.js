@@ -69,6 +69,8 @@
 			const { id, html } = JSON.parse(event.data);
 			replace(id, html);
 		});
+		// The registry sends only what has changed since the page with this digest.
+		source.addEventListener("end", ({ lastEventId }) => live.live = live.live.replace(/seen=[^&]*/, "seen=" + lastEventId));
 		source.addEventListener("gone", () => {
 			stop();
 			delete live.live;

@@ -87,7 +87,10 @@ fn other_hosts_are_refused_so_that_dns_rebinding_is_useless() {
     // Monitoring systems use whatever name the registry has.
     for path in ["/metrics", "/healthz", "/readyz"] {
         assert_eq!(decided(&port, &Method::GET, path, &[("host", "evil.example")]), Ok(false));
-        assert_eq!(decided(&access, &Method::GET, path, &[("host", "evil.example")]), Err(Denied::Host));
+        assert_eq!(
+            decided(&access, &Method::GET, path, &[("host", "evil.example")]),
+            Err(Denied::Host)
+        );
     }
     let twice = [("host", "localhost"), ("host", "localhost"), (COOKIE.as_str(), &cookie)];
     assert_eq!(decided(&access, &Method::GET, "/", &twice), Err(Denied::Host));
@@ -120,9 +123,8 @@ fn only_a_known_proxy_names_the_user_who_acts() {
     let host = ("host", "deploy.example");
     let user = ("x-forwarded-user", "anna");
     let origin = ("origin", "https://deploy.example");
-    let post = |access: &Access, pairs: &[(&str, &str)]| {
-        decided(access, &Method::POST, "/run", pairs)
-    };
+    let post =
+        |access: &Access, pairs: &[(&str, &str)]| decided(access, &Method::POST, "/run", pairs);
     let (proxy, other) = (through_port(PROXY), through_port([10, 0, 0, 9]));
     assert_eq!(post(&proxy, &[host, user, origin]), Ok(true));
     assert_eq!(post(&other, &[host, user, origin]), Err(Denied::ReadOnly));

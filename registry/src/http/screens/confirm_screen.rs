@@ -11,6 +11,7 @@ use crate::registry::Registry;
 /// The confirmation of the command that the fields describe.
 pub async fn page(registry: &Registry, fields: &[(String, String)]) -> Result<Page, Problem> {
     let (line, command) = actions::from_fields(fields)?;
+    let (line, command) = actions::without_unchanged(registry, line, command).await?;
     let (title, form) = actions::effect(registry, line, &command).await?;
     let heading = html! {
         div class="narrow stack" {

@@ -1,12 +1,160 @@
 //! `/hosts/NAME`: what happened on one host.
 
-use deploy_wire::fleet::HostName;
+mod deploy_course;
+mod host_head;
+mod running_layers;
 
-use super::layout::Page;
+use deploy_wire::fleet::HostName;
+use maud::{Markup, html};
+
+use self::running_layers::Running;
+use super::layout::{Nav, Page, Part, Section};
+use super::widgets::{confirm, nothing, section};
+use crate::catalog::fleet::HostRow;
+use crate::error::Error;
 use crate::http::problem::Problem;
 use crate::registry::Registry;
+use crate::verbs::fleet_document::HostStatus;
+use crate::verbs::fleet_status::FleetQuery;
+use crate::verbs::why::WhyOne;
+
+/// What the screen shows.
+struct Doc {
+    host: HostRow,
+    /// The configurations of the host, as the verb `why` answers.
+    configurations: Vec<WhyOne>,
+    /// The layers that the host runs, for each configuration.
+    running: Vec<Running>,
+    may_act: bool,
+}
+
+impl Doc {
+    /// The title of a part about one configuration. It is empty if the host has only one.
+    fn part_of(&self, one: &WhyOne) -> Markup {
+        html! { @if self.configurations.len() > 1 { h3 { (one.status.configuration) } } }
+    }
+}
 
 /// The screen.
-pub async fn page(_registry: &Registry, _host: &HostName, _may_act: bool) -> Result<Page, Problem> {
-    Err(Problem::not_found())
+pub async fn page(registry: &Registry, host: &HostName, may_act: bool) -> Result<Page, Problem> {
+    let row = match registry.catalog.host(host).await {
+        Err(Error::NotFound(why)) => return only_polls(registry, host, why).await,
+        other => other?,
+    };
+    let configurations = match registry.why(host, None).await {
+        Ok(why) => why.configurations,
+        // The host's configurations were deleted.
+        Err(Error::NotFound(_)) => Vec::new(),
+        Err(err) => return Err(err.into()),
+    };
+    let mut running = Vec::with_capacity(configurations.len());
+    for one in &configurations {
+        running.push(running_layers::read(registry, &one.status).await?);
+    }
+    let doc = Doc { host: row, configurations, running, may_act };
+    let mut parts = vec![Part::One(host_head::head(&doc))];
+    if !doc.configurations.is_empty() {
+        parts.push(Part::Columns(vec![deploy_course::phases(&doc), output(&doc)]));
+        parts.push(Part::One(running_layers::layers(&doc)));
+        parts.push(Part::One(deploy_course::before(&doc)));
+    }
+    parts.push(Part::One(labels(&doc)));
+    if may_act {
+        parts.push(Part::Fixed(label_form(&doc.host.name)));
+    }
+    Ok(Page::new(doc.host.name.clone(), Nav::Fleet, parts))
 }
+
+/// The screen of an address from which an agent polls that has never reported.
+async fn only_polls(registry: &Registry, host: &HostName, why: String) -> Result<Page, Problem> {
+    let query = FleetQuery { host: Some(host.clone()), ..FleetQuery::default() };
+    let mut found = registry.fleet_status(&query).await?.hosts;
+    found.retain(|one| one.host == host.as_str());
+    if found.is_empty() {
+        return Err(Error::NotFound(why).into());
+    }
+    let part = Part::One(host_head::polling_head(&found));
+    Ok(Page::new(host.to_string(), Nav::Fleet, vec![part]))
+}
+
+fn output(doc: &Doc) -> Section {
+    let body = html! {
+        @for one in &doc.configurations {
+            div class="card" {
+                @if doc.configurations.len() > 1 { div class="pad" { (doc.part_of(one)) } }
+                @if one.output.is_empty() {
+                    div class="empty" { p class="dim" { "The script of the last deploy wrote nothing." } }
+                } @else {
+                    pre class="out" tabindex="0" { (one.output) }
+                }
+            }
+        }
+    };
+    section("output", "End of the output", &nothing(), &body)
+}
+
+fn labels(doc: &Doc) -> Section {
+    let HostRow { name, key, labels, .. } = &doc.host;
+    let body = html! {
+        div class="card pad" {
+            dl class="list" {
+                @for (label, value) in labels {
+                    dt { (label) }
+                    dd {
+                        (value)
+                        @if doc.may_act {
+                            " "
+                            a href=(confirm("host label", &[("host", name), ("label", label)])) { "Remove…" }
+                        }
+                    }
+                }
+                @if !labels.contains_key("group") {
+                    dt { "group" }
+                    dd class="dim" {
+                        "none; to put the host in a group, type: "
+                        code { "ssh registry host label " (name) " group=canary" }
+                    }
+                }
+                dt { "key" }
+                dd { span class="mono" { (key) } }
+            }
+        }
+    };
+    section("labels", "Labels", &nothing(), &body)
+}
+
+fn label_form(host: &str) -> Markup {
+    html! {
+        form class="filter" method="get" action="/confirm" {
+            input type="hidden" name="verb" value="host label";
+            input type="hidden" name="host" value=(host);
+            label { "Set a label "
+                input name="label" required placeholder="group=canary" size="20" autocomplete="off";
+            }
+            button { "Set…" }
+        }
+    }
+}
+
+/// A phase as words.
+fn spaced(phase: &str) -> String {
+    phase.replace('_', " ")
+}
+
+/// The class of a phase's colour.
+fn class_of(phase: &str) -> &'static str {
+    match phase {
+        "healthy" => "good",
+        "failed" | "rolled_back" => "bad",
+        "held" | "unknown" => "off",
+        _ => "work",
+    }
+}
+
+/// Whether the last deploy failed.
+fn has_failed(status: &HostStatus) -> bool {
+    class_of(status.phase) == "bad"
+}
+
+#[cfg(test)]
+mod tests;

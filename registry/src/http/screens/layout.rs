@@ -103,9 +103,14 @@ impl Page {
         })
     }
 
-    /// The document for a viewer. A page with an address, and without a form, shows changes.
+    /// Whether browsers show changes of the page: it has sections, and asks for no confirmation.
+    pub fn is_live(&self) -> bool {
+        self.form.is_none() && self.sections().next().is_some()
+    }
+
+    /// The document for a viewer. A page with an address, and with sections, shows changes.
     pub fn to_html(&self, viewer: &Viewer, address: Option<&Uri>) -> Markup {
-        let live = address.filter(|_| self.form.is_none()).map(|address| {
+        let live = address.filter(|_| self.is_live()).map(|address| {
             let mut query = form_urlencoded::Serializer::new(String::new());
             let page = address.path_and_query().map_or("/", |page| page.as_str());
             query.append_pair("page", page).append_pair("seen", &digest_of(self));

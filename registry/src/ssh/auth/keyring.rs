@@ -187,7 +187,7 @@ impl KeyFile {
                 true
             }
             Err(err) => {
-                tracing::warn!("{err}; the keys read before stay in force");
+                tracing::warn!("{err}; the registry continues to use the keys that it read before");
                 self.remember(stamp_of(&self.path).ok());
                 false
             }

@@ -2,10 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use deploy_rollout::{Member, Outcome, Status};
+use deploy_rollout::{Member, Outcome, Rollout, Status};
 
 use crate::catalog::fleet::FleetSnapshot;
-use crate::catalog::rollouts::RolloutRow;
 use crate::fleet::metrics::{Sample, float};
 
 /// The results of hosts, in the order of [`Counts::results`].
@@ -24,9 +23,6 @@ const STATUSES: [(&str, &str, IsKind); 3] = [
         matches!(status, Status::Paused { .. })
     }),
 ];
-
-/// An active rollout with its members.
-type Active = (RolloutRow, HashMap<i64, Member>);
 
 /// The hosts of a rollout.
 #[derive(Debug, Clone, Copy, Default)]
@@ -49,29 +45,29 @@ pub fn samples(fleet: &FleetSnapshot) -> Vec<Sample> {
     for (name, help, is_so) in STATUSES {
         for configuration in &names {
             let rollout = fleet.rollouts.get(*configuration);
-            let is_so = rollout.is_some_and(|(row, _)| is_so(&row.rollout.status));
+            let is_so = rollout.is_some_and(|active| is_so(&active.row.rollout.status));
             add(name, help, label(configuration), u64::from(is_so));
         }
     }
-    let active: BTreeMap<&str, &Active> =
-        fleet.rollouts.iter().map(|(name, active)| (name.as_str(), active)).collect();
+    let active: BTreeMap<&str, &Rollout> =
+        fleet.rollouts.iter().map(|(name, active)| (name.as_str(), &active.row.rollout)).collect();
     let counts = counts(fleet);
     let of = |name: &str| counts.get(name).copied().unwrap_or_default();
-    for (name, (row, _)) in &active {
+    for (name, rollout) in &active {
         let help = "The number of the open wave of the active rollout.";
-        add("rollout_wave", help, label(name), row.rollout.wave.into());
+        add("rollout_wave", help, label(name), rollout.wave.into());
     }
-    for (name, (row, _)) in &active {
-        let waves = row.rollout.policy.waves.selectors().len() as u64;
+    for (name, rollout) in &active {
+        let waves = rollout.policy.waves.selectors().len() as u64;
         add("rollout_waves", "The number of waves of the active rollout.", label(name), waves);
     }
-    for (name, (row, _)) in &active {
+    for (name, rollout) in &active {
         let help = "How many hosts may fail before the active rollout halts.";
-        add("rollout_budget", help, label(name), row.rollout.budget);
+        add("rollout_budget", help, label(name), rollout.budget);
     }
-    for (name, (row, _)) in &active {
+    for (name, rollout) in &active {
         let help = "How many more hosts may fail before the active rollout halts.";
-        let left = row.rollout.budget.saturating_sub(of(name).spent);
+        let left = rollout.budget.saturating_sub(of(name).spent);
         add("rollout_budget_remaining", help, label(name), left);
     }
     for name in active.keys() {
@@ -90,9 +86,9 @@ fn counts(fleet: &FleetSnapshot) -> HashMap<&str, Counts> {
     for agent in &fleet.agents {
         let Some(host) = fleet.hosts.get(&agent.host) else { continue };
         let name = agent.configuration.as_str();
-        let Some((_, members)) = fleet.rollouts.get(name) else { continue };
+        let Some(rollout) = fleet.rollouts.get(name) else { continue };
         let counts = all.entry(name).or_default();
-        let member = members.get(&agent.host);
+        let member = rollout.members.get(&agent.host);
         let (result, spends) = result(member, host.hold.is_some());
         counts.results[result] += 1;
         counts.spent += u64::from(spends);

@@ -1,0 +1,98 @@
+//! Pieces that the screens of the fleet and of rollouts share: what needs attention, and texts.
+
+use maud::{Markup, html};
+
+use super::widgets::{host_address, icon};
+
+/// Number of lines of an output that a screen shows.
+const LAST_LINES: usize = 3;
+/// Longest line of a text that a screen shows, in characters.
+const LONGEST_LINE: usize = 200;
+
+/// One thing that needs attention. `class` is `bad`, `warn` or `good`; `link` and `output` may be
+/// empty.
+pub fn need(class: &str, body: &Markup, link: &Markup, output: &str) -> Markup {
+    let shape = if class == "bad" { "failed" } else { class };
+    html! {
+        li class={ "need " (class) } {
+            (icon(shape))
+            div { (body) }
+            (link)
+            @if !output.is_empty() { pre { (output) } }
+        }
+    }
+}
+
+/// The first of `all` hosts as links, and a link to the others.
+pub fn some_hosts(first: &[String], all: u64, others: &str) -> Markup {
+    let more = all.saturating_sub(first.len() as u64);
+    html! {
+        @for (place, host) in first.iter().enumerate() {
+            @if place > 0 { ", " }
+            a href=(host_address(host)) { (host) }
+        }
+        @if more > 0 { " " a href=(others) { "and " (more) " more" } }
+    }
+}
+
+/// The last lines of an output, without control characters.
+pub fn last_lines(output: &str) -> String {
+    let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
+    let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+    last.iter().map(|line| shown_line(line)).collect::<Vec<_>>().join("\n")
+}
+
+/// The first line of a text, if it is not too long; otherwise the beginning of this line.
+pub fn first_line(text: &str) -> String {
+    shown_line(text.lines().next().unwrap_or_default())
+}
+
+fn shown_line(line: &str) -> String {
+    let mut shown: String =
+        line.chars().filter(|c| !c.is_control() || *c == '\t').take(LONGEST_LINE).collect();
+    if line.chars().count() > LONGEST_LINE {
+        shown.push('…');
+    }
+    shown
+}
+
+/// The comment of a key, or the beginning of its fingerprint.
+pub fn who(key: &str) -> String {
+    match key.split_once(' ') {
+        Some((_, comment)) if !comment.is_empty() => comment.to_owned(),
+        _ => key.chars().take(16).collect(),
+    }
+}
+
+/// A phase or a reason as words.
+pub fn spaced(word: &str) -> String {
+    word.replace('_', " ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn output_ends_with_its_last_lines_without_control_characters() {
+        let output = "one\ntwo\n\nthree\n\u{1b}[31mfour <b>\u{0}\n\n";
+        assert_eq!(last_lines(output), "two\nthree\n[31mfour <b>");
+        assert_eq!(last_lines(""), "");
+        assert_eq!(first_line(&"x".repeat(300)).chars().count(), 201);
+    }
+
+    #[test]
+    fn list_of_hosts_links_to_the_others() {
+        let first = ["<script>".to_owned(), "b".to_owned()];
+        let html = some_hosts(&first, 5, "/hosts?only=failed").into_string();
+        assert!(html.contains("&lt;script&gt;</a>, <a href=\"/hosts/b\">b</a>"), "{html}");
+        assert!(html.contains("<a href=\"/hosts?only=failed\">and 3 more</a>"), "{html}");
+        assert!(!some_hosts(&first, 2, "/").into_string().contains("more"));
+    }
+
+    #[test]
+    fn key_is_shown_as_its_comment() {
+        assert_eq!(who("SHA256:abc anna@laptop"), "anna@laptop");
+        assert_eq!(who("SHA256:0123456789abcdef"), "SHA256:012345678");
+    }
+}

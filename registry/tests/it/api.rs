@@ -244,8 +244,8 @@ fn rollouts_and_hosts_are_steered() {
     post("/hosts/nothing/release", "").is(404);
     let audit = document(&rig, "audit -json");
     let mut entries = audit.as_array().unwrap().iter();
-    let hold = entries.find(|entry| entry["command"].to_string().contains("hold")).unwrap();
-    assert_eq!((&hold["user"], &hold["code"]), (&json!("me"), &json!(0)));
+    let entry = entries.find(|entry| entry["command"].to_string().contains("hold")).unwrap();
+    assert_eq!((&entry["user"], &entry["code"]), (&json!("me"), &json!(0)));
 }
 
 #[test]

@@ -276,7 +276,10 @@ mod tests {
         let command = change(&format!("{{\"layers\": [{layer}], {rules}}}"));
         let line = command.command(name(), None).unwrap().to_string();
         let words = deploy_wire::command::split(&line).unwrap();
-        assert_eq!(deploy_wire::command::parse(&words).unwrap(), command.command(name(), None).unwrap());
+        assert_eq!(
+            deploy_wire::command::parse(&words).unwrap(),
+            command.command(name(), None).unwrap()
+        );
         for word in ["code", "v2", "1,100%", "5m"] {
             assert!(line.contains(word), "{line}");
         }

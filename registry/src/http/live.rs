@@ -129,7 +129,8 @@ impl Rendered {
                 RenderedSection { id: id.to_owned(), digest, data: data.into() }
             })
             .collect();
-        let all: String = sections.iter().map(|section| format!("{} ", section.digest)).collect();
+        let all: Vec<String> = sections.iter().map(|one| one.digest.to_string()).collect();
+        let all = all.join(" ");
         let digest = Digest::of(all.as_bytes()).to_string()[..16].to_owned();
         Self { digest, sections }
     }
@@ -178,7 +179,7 @@ pub(super) async fn stream(
     let page = find_or_start(&web, key).await?;
     // After a lost connection, a browser sends the digest of the last change that it got.
     let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let events = events(page, last.unwrap_or(&seen).to_owned(), permit);
+    let events = events(page, last.unwrap_or(&seen), permit);
     let mut stopped = web.registry.fleet.stopped();
     let events = events.take_until(Box::pin(async move {
         let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -190,9 +191,9 @@ pub(super) async fn stream(
 /// The events for one browser, which shows the sections with the digest `seen`.
 fn events(
     page: Arc<LivePage>,
-    seen: String,
+    seen: &str,
     permit: OwnedSemaphorePermit,
-) -> impl Stream<Item = Result<Event, Infallible>> {
+) -> impl Stream<Item = Result<Event, Infallible>> + use<> {
     let updates = page.updates.subscribe();
     let now = Arc::clone(&page.latest());
     let first = (now.digest != seen).then(|| now.whole());

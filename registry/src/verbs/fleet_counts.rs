@@ -106,6 +106,7 @@ fn of_group(tally: &Tally) -> GroupStatus {
     }
 }
 
+/// Hosts for the tests of this file and of the screens.
 #[cfg(test)]
 pub mod tests {
     use deploy_store::Digest;

@@ -4,13 +4,14 @@
 use std::collections::HashMap;
 
 use deploy_store::{ConfigurationName, Digest};
-use deploy_wire::fleet::HostName;
-use sqlx::{Sqlite, Transaction};
+use deploy_wire::fleet::{HostName, Phase, Reason, Report};
+use sqlx::sqlite::SqliteRow;
+use sqlx::{FromRow, Row as _, Sqlite, Transaction};
 
 use super::agents::AgentRow;
 use super::hosts::{self, HostRow};
 use crate::catalog::rollouts::{self, ActiveRollout};
-use crate::catalog::{Catalog, Result, column};
+use crate::catalog::{Catalog, Result, column, timestamp};
 
 /// The current state of a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +31,8 @@ pub struct FleetSnapshot {
     pub currents: HashMap<String, CurrentState>,
     /// The hosts that are not retired, by number.
     pub hosts: HashMap<i64, HostRow>,
-    /// The agents on these hosts.
+    /// The agents on these hosts, with what counting needs: not the steps of their deploys, nor
+    /// the numbers of their attempts.
     pub agents: Vec<AgentRow>,
     /// The active rollouts, by the name of the configuration.
     pub rollouts: HashMap<String, ActiveRollout>,
@@ -72,6 +74,49 @@ pub async fn read(
     Ok(FleetSnapshot { currents, hosts, agents, rollouts })
 }
 
+/// The columns of a [`CountedRow`], in order.
+const COLUMNS: &str = "SELECT configuration, host, revision, phase, runs, wants, reason, message, \
+     exit_code, output, version, since, reported, state FROM agents";
+
+/// An agent with only those columns that counting needs. Reading all columns of a large fleet takes
+/// much longer.
+struct CountedRow(AgentRow);
+
+impl<'r> FromRow<'r, SqliteRow> for CountedRow {
+    fn from_row(row: &'r SqliteRow) -> sqlx::Result<Self> {
+        let digest = |column: usize| -> sqlx::Result<Option<Digest>> {
+            let text: Option<&str> = row.try_get(column)?;
+            Ok(text.and_then(|text| text.parse().ok()))
+        };
+        let reason: Option<&str> = row.try_get(6)?;
+        let exit_code: Option<i64> = row.try_get(8)?;
+        let report = Report {
+            revision: row.try_get::<i64, _>(2)?.cast_unsigned(),
+            phase: Phase::of(row.try_get(3)?).unwrap_or_default(),
+            runs: digest(4)?,
+            wants: digest(5)?,
+            reason: reason.and_then(Reason::of),
+            message: row.try_get(7)?,
+            exit_code: exit_code.and_then(|code| i32::try_from(code).ok()),
+            version: row.try_get(10)?,
+            ..Report::default()
+        };
+        Ok(Self(AgentRow {
+            configuration: row.try_get(0)?,
+            host: row.try_get(1)?,
+            instance: String::new(),
+            report,
+            output: row.try_get(9)?,
+            since: timestamp(row.try_get(11)?),
+            reported: timestamp(row.try_get(12)?),
+            retries: 0,
+            tried: 0,
+            state: row.try_get(13)?,
+            held_state: None,
+        }))
+    }
+}
+
 /// The agents of one host or of all hosts; all of them if `name` is empty.
 async fn agents(
     transaction: &mut Transaction<'_, Sqlite>,
@@ -79,13 +124,15 @@ async fn agents(
     host: Option<i64>,
 ) -> Result<Vec<AgentRow>> {
     // Each condition has an index of its own.
-    let query = match (host, name.is_empty()) {
-        (Some(_), _) => "SELECT * FROM agents WHERE host = $2 AND ($1 = '' OR configuration = $1)",
-        (None, false) => "SELECT * FROM agents WHERE configuration = $1 AND $2 = -1",
-        (None, true) => "SELECT * FROM agents WHERE $1 = '' AND $2 = -1",
+    let condition = match (host, name.is_empty()) {
+        (Some(_), _) => "host = $2 AND ($1 = '' OR configuration = $1)",
+        (None, false) => "configuration = $1 AND $2 = -1",
+        (None, true) => "$1 = '' AND $2 = -1",
     };
-    let agents = sqlx::query_as(query).bind(name).bind(host.unwrap_or(-1));
-    Ok(agents.fetch_all(&mut **transaction).await?)
+    let query = format!("{COLUMNS} WHERE {condition}");
+    let agents = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name).bind(host.unwrap_or(-1));
+    let rows: Vec<CountedRow> = agents.fetch_all(&mut **transaction).await?;
+    Ok(rows.into_iter().map(|CountedRow(agent)| agent).collect())
 }
 
 async fn currents(

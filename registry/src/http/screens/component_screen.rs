@@ -211,7 +211,7 @@ mod tests {
         assert!(!text.contains("<script>") && !text.contains("/confirm"), "{text}");
         let text = row(&version_row("v1", vec![itself("v1")]), true).into_string();
         assert!(text.contains("nothing") && text.contains("verb=pin&amp;name=code"), "{text}");
-        let many = (0..REFERENCES + 1).map(|number| current(&format!("c{number}"))).collect();
+        let many = (0..=REFERENCES).map(|number| current(&format!("c{number}"))).collect();
         assert!(row(&version_row("v1", many), false).into_string().contains("and more"));
     }
 

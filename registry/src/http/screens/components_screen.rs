@@ -89,7 +89,7 @@ fn row(one: &ComponentSummary, most: u64) -> Markup {
                     (version) small { (ago(*created)) }
                 } @else { span class="dim" { "no version" } }
             }
-            td {
+            td class="why" {
                 @if let Some(user) = &one.user {
                     a href=(configuration_address(user.as_str())) { (user) }
                     @if one.users > 1 { " and " (one.users - 1) " more" }

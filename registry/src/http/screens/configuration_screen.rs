@@ -39,6 +39,9 @@ pub async fn page(
     let policy = policies.iter().find(|one| one.used_by.iter().any(|user| user == name.as_str()));
     let windows = catalog.windows().await?;
     let groups = running_groups::of(&fleet.hosts);
+    // A freeze and an active rollout refuse all changes of the configuration.
+    let is_open = frozen.is_none() && status.rollout.is_none();
+    let back_to = back_to.filter(|_| is_open);
     let head = Head { name, status, frozen: frozen.as_ref(), back_to, may_act };
     let parts = vec![
         Part::One(configuration_head::section(&head)),
@@ -46,7 +49,7 @@ pub async fn page(
             layer_list::section(number, &configuration, &layers),
             running_groups::section(name, &groups),
         ]),
-        Part::One(state_history::section(name, &history, before, may_act)),
+        Part::One(state_history::section(name, &history, before, may_act && is_open)),
         Part::One(configuration_settings::section(policy, frozen.as_ref(), &windows, &groups)),
     ];
     Ok(Page::new(name.to_string(), Nav::Configurations, parts))

@@ -259,7 +259,7 @@ mod tests {
             vec![("a/<script>alert(1)<".to_owned(), How::Added), ("b".to_owned(), How::Removed)];
         let one = difference(Ok(files), &name);
         let html = [head(&one, "title"), layer_table(&one), file_table(&one)]
-            .map(|part| part.into_string())
+            .map(maud::PreEscaped::into_string)
             .concat();
         for wanted in [
             "1 layer differs, 2 files differ",

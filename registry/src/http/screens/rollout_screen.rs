@@ -23,7 +23,7 @@ use crate::registry::Registry;
 use crate::verbs::rollout_status::{RolloutHost, RolloutStatus};
 
 /// Number of hosts in the table of hosts that are not good.
-const HOSTS: usize = 100;
+const HOSTS: usize = 50;
 /// Number of events that the screen shows.
 const EVENTS: u64 = 100;
 /// The squares of hosts that the screen shows.

@@ -18,7 +18,7 @@ pub struct Head<'a> {
     pub status: &'a ConfigurationStatus,
     /// The freeze that is in force.
     pub frozen: Option<&'a Freeze>,
-    /// The state that a rollback without a number would restore.
+    /// The state that a rollback without a number would restore, if the registry would make one.
     pub back_to: Option<u64>,
     /// Whether the viewer may change things.
     pub may_act: bool,
@@ -54,13 +54,16 @@ fn actions(Head { name, status, frozen, back_to, .. }: &Head<'_>) -> Markup {
     let hosts = count(status.hosts + status.unknown, "host");
     html! {
         div class="actions" {
-            a class="button" href={ (configuration_address(name)) "/change" } { "Change versions…" }
+            @if frozen.is_none() {
+                a class="button" href={ (configuration_address(name)) "/change" } { "Change versions…" }
+            }
             @if let Some(to) = back_to {
                 @let link = confirm("rollback", &[("name", name), ("to", &to.to_string())]);
                 a class="button danger" href=(link) { "Roll back: " (hosts) " to " (to) "…" }
             }
             @if status.failed > 0 {
-                a class="button" href=(confirm("retry", &[("name", name)])) { "Retry failed hosts…" }
+                @let link = confirm("retry", &[("failed", "true"), ("name", name)]);
+                a class="button" href=(link) { "Retry failed hosts…" }
             }
             @if frozen.is_some() {
                 @let link = confirm("freeze", &[("name", name), ("off", "true")]);
@@ -145,7 +148,7 @@ mod tests {
             "verb=rollback&amp;name=%3Cscript%3E&amp;to=2",
             "Roll back: 4 hosts to 2…",
             "verb=freeze&amp;name=%3Cscript%3E\"",
-            "verb=retry",
+            "verb=retry&amp;failed=true&amp;name=",
         ] {
             assert!(text.contains(wanted), "{wanted} in {text}");
         }

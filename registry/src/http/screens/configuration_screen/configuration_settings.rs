@@ -72,7 +72,8 @@ mod tests {
             who: String::new(),
             since: Timestamp::UNIX_EPOCH,
         };
-        let group = Group { name: "a<b".into(), ..Group::default() };
+        let mut group = Group::default();
+        group.name = "a<b".into();
         let all = [windows("a<b"), windows("other")];
         let html = section(None, None, &all, &[group]).html.into_string();
         assert!(html.contains("a&lt;b: ") && html.contains("22:00"), "{html}");

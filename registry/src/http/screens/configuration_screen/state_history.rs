@@ -15,12 +15,12 @@ use crate::verbs::state_diff::layers;
 /// How many states a page shows.
 pub const PAGE: u64 = 20;
 
-/// The section.
+/// The section. `may_roll_back` adds links to rollbacks.
 pub fn section(
     name: &ConfigurationName,
     page: &StatePage,
     before: Option<u64>,
-    may_act: bool,
+    may_roll_back: bool,
 ) -> Section {
     let head = html! {
         th scope="col" class="num" { "State" }
@@ -29,10 +29,10 @@ pub fn section(
         th scope="col" { "Change" }
         th scope="col" { "Now" }
         th scope="col" { "Difference" }
-        @if may_act { th scope="col" { "Rollback" } }
+        @if may_roll_back { th scope="col" { "Rollback" } }
     };
     let rows = html! {
-        @for listed in &page.states { (row(name, page, listed, may_act)) }
+        @for listed in &page.states { (row(name, page, listed, may_roll_back)) }
     };
     let here = configuration_address(name.as_str());
     let numbers = page.states.first().zip(page.states.last());
@@ -54,7 +54,12 @@ pub fn section(
     framed("history", "History", &html! {}, &table("history", &head, &rows, &below))
 }
 
-fn row(name: &ConfigurationName, page: &StatePage, listed: &ListedState, may_act: bool) -> Markup {
+fn row(
+    name: &ConfigurationName,
+    page: &StatePage,
+    listed: &ListedState,
+    may_roll_back: bool,
+) -> Markup {
     let state = &listed.state;
     let number = state.number.to_string();
     let here = configuration_address(name.as_str());
@@ -81,7 +86,7 @@ fn row(name: &ConfigurationName, page: &StatePage, listed: &ListedState, may_act
                     a href=(address(&(here + "/diff"), &fields)) { "diff to " (before) }
                 }
             }
-            @if may_act { td class="keep" { (rollback(name, listed)) } }
+            @if may_roll_back { td class="keep" { (rollback(name, listed)) } }
         }
     }
 }
@@ -116,7 +121,7 @@ fn rollback(name: &ConfigurationName, listed: &ListedState) -> Markup {
 fn change(page: &StatePage, listed: &ListedState) -> String {
     let (state, contents) = (&listed.state, &page.contents);
     let verb = match state.back_to {
-        Some(to) => format!("rollback to {to}"),
+        Some(to) => format!("rollback to {to},"),
         None => verb_of(&state.command),
     };
     let to = contents.get(&state.number);
@@ -127,7 +132,7 @@ fn change(page: &StatePage, listed: &ListedState) -> String {
             layer_changes(&changes, reordered)
         }
         (None, Some(to)) => count(to.layers().len() as u64, "layer"),
-        (_, None) => return verb,
+        (_, None) => return verb.trim_end_matches(',').to_owned(),
     };
     format!("{verb} {what}")
 }

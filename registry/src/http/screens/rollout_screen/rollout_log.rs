@@ -6,6 +6,7 @@ use maud::{Markup, html};
 
 use crate::catalog::fleet::{Event, Kind};
 use crate::http::screens::need::first_line;
+use crate::http::screens::phrases::person;
 use crate::http::screens::widgets::{host_address, icon};
 use crate::verbs::rollout_status::RolloutStatus;
 
@@ -31,10 +32,13 @@ fn line(status: &RolloutStatus, event: &Event) -> Markup {
     // The message begins with the number of the rollout, which the screen shows already.
     let begin = format!("rollout {}", status.number);
     let rest = event.message.strip_prefix(&begin).unwrap_or(&event.message);
-    let rest = rest.trim_start_matches(':').trim();
+    let rest = match event.kind {
+        Some(Kind::RolloutStarted) => format!("by {}", person(&status.who)),
+        _ => first_line(rest.trim_start_matches(':').trim()),
+    };
     html! {
         li {
-            (time(event.time))
+            (time(event.time, status.started))
             (icon(shape))
             div {
                 b {
@@ -43,7 +47,7 @@ fn line(status: &RolloutStatus, event: &Event) -> Markup {
                     }
                     (title)
                 }
-                " " span class="dim" { (first_line(rest)) }
+                " " span class="dim" { (rest) }
             }
         }
     }
@@ -64,11 +68,12 @@ fn title(kind: Option<Kind>) -> (&'static str, &'static str) {
     }
 }
 
-/// The time of the day; the element has the whole time.
-fn time(time: Timestamp) -> Markup {
+/// The time of the day; after the day of the start, also the date.
+fn time(time: Timestamp, started: Timestamp) -> Markup {
     let whole = format!("{time:.0}");
-    let shown = time.to_zoned(TimeZone::UTC).strftime("%m-%d %H:%M:%S").to_string();
-    html! { time datetime=(whole) title=(whole) { (shown) } }
+    let [at, began] = [time, started].map(|time| time.to_zoned(TimeZone::UTC));
+    let format = if at.date() == began.date() { "%H:%M:%S" } else { "%m-%d %H:%M" };
+    html! { time datetime=(whole) title=(whole) { (at.strftime(format).to_string()) } }
 }
 
 #[cfg(test)]
@@ -86,8 +91,12 @@ mod tests {
             host: "web-1".to_owned(),
             message: "rollout 7: exit <b>".to_owned(),
         };
-        let html = log(&rollout("halted", Vec::new()), &[event]).into_string();
-        assert!(html.contains(">01-01 23:59:59</time>"), "{html}");
+        let late = Event { time: Timestamp::from_second(86_400).unwrap(), ..event.clone() };
+        let html = log(&rollout("halted", Vec::new()), &[late, event]).into_string();
+        assert!(
+            html.contains(">23:59:59</time>") && html.contains(">01-02 00:00</time>"),
+            "{html}"
+        );
         assert!(html.contains("<a href=\"/hosts/web-1\">web-1</a> failed</b>"), "{html}");
         assert!(html.contains("<span class=\"dim\">exit &lt;b&gt;</span>"), "{html}");
     }

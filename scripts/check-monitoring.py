@@ -145,7 +145,7 @@ def check_alerts(alerts, names, used):
 
 
 def check_table(metrics):
-    """The tables of metrics in the document and the metrics of the registry have to be equal."""
+    """Checks that the tables in the document list exactly the metrics of the registry."""
     documented = {}
     for name, labels in re.findall(r"^\| `(deploy_registry_\w+)(?:\{([\w,]*)\})?` \|", DOC.read_text(), re.M):
         documented[name] = set(filter(None, labels.split(",")))
@@ -159,7 +159,7 @@ def check_table(metrics):
 
 
 def check_layout(panels, variables):
-    """Ids are unique, panels do not overlap, and each variable in a text exists."""
+    """Checks that ids are unique, that panels do not overlap, and that each variable in a text exists."""
     cells, ids = {}, set()
     for panel in panels:
         where, grid = f'panel "{panel["title"]}"', panel["gridPos"]

@@ -60,7 +60,7 @@ pub enum Error {
         /// The cause.
         cause: deploy_store::Error,
     },
-    /// An error of the agent's directory or its state file.
+    /// An error in the agent's directory or in its state file.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
     /// The configuration does not fit in the script's environment.

@@ -1,4 +1,4 @@
-//! What the page costs the registry: the first screen, and browsers that show it live.
+//! Measures what the page costs the registry: the first screen, and browsers that show it live.
 
 use std::time::{Duration, Instant};
 
@@ -60,8 +60,8 @@ async fn change(operator: &Client, host: &str, time: Duration) {
     }
 }
 
-/// The share of one processor that the registry uses while something changes every two seconds, in
-/// percent.
+/// The percentage of one processor that the registry uses while something changes every two
+/// seconds.
 async fn cost(registry: &Registry, operator: &Client, host: &str) -> f64 {
     let before = registry.cpu();
     change(operator, host, WATCH).await;
@@ -69,7 +69,7 @@ async fn cost(registry: &Registry, operator: &Client, host: &str) -> f64 {
     used.as_secs_f64() / WATCH.as_secs_f64() * 100.0
 }
 
-/// Prints how long the first screen takes and how large it is, and what browsers cost that show it.
+/// Prints the time and the size of the first screen, and the cost of browsers that show it live.
 pub async fn measure(registry: &Registry, operator: &Client, http: &str, host: &str) {
     let (mut times, mut page) = (Vec::new(), String::new());
     for _ in 0..READS {

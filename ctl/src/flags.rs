@@ -40,7 +40,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// Reads the command line, without the program's name. The console's grammar reads the
+    /// Reads the command line, without the program's name. The parser of console commands reads the
     /// subcommand's own flags later.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let mut command = Self::command().override_help(usage());

@@ -15,7 +15,7 @@ use crate::flags::Flags;
 use crate::verbs::WEB;
 use crate::{complain, show};
 
-/// How often the program looks whether the connection to the registry is lost.
+/// How often the program checks whether the connection to the registry is lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How to open the page.
@@ -59,7 +59,7 @@ pub async fn run(flags: &Flags, web: &Web) -> Result<u8> {
     if web.starts_browser
         && let Err(err) = open::that_detached(&address)
     {
-        complain(&format!("no browser starts ({err}); open the address yourself\n"));
+        complain(&format!("cannot start a browser ({err}); open the address yourself\n"));
     }
     loop {
         tokio::select! {
@@ -90,7 +90,7 @@ fn address(answer: &[u8]) -> Result<String> {
     let document: Value = serde_json::from_slice(answer).context("read the registry's answer")?;
     let address = document["address"].as_str();
     let is_local = |address: &&str| address.starts_with("http://localhost:");
-    // A browser is started with this text, so a registry cannot choose another address.
+    // The program starts a browser with this text, so it accepts only an address of this host.
     let address =
         address.filter(is_local).ok_or_else(|| anyhow!("the registry's answer has no address"))?;
     Ok(address.to_owned())

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The screens and the API read the registry with the verbs' own functions, and each change is a
-//! command of the console. So there is no second truth.
+//! command of the console. So the page, the API and the console always agree.
 
 mod access;
 mod actions;

@@ -6,8 +6,6 @@ use std::sync::Arc;
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 use deploy_registry::http::PortAccess;
-use deploy_registry::ssh;
-use tokio::net::TcpListener;
 
 /// The flags of the port for HTTP
 #[derive(Debug, Args)]
@@ -27,8 +25,8 @@ pub struct HttpFlags {
 }
 
 impl HttpFlags {
-    /// Listens on the port, if there is one.
-    pub async fn listen(&self) -> Result<Option<(TcpListener, Arc<PortAccess>)>> {
+    /// The address to listen on, and who may do what there; `None` without `-http`.
+    pub fn access(&self) -> Result<Option<(&str, Arc<PortAccess>)>> {
         let Some(address) = self.http.as_deref().filter(|address| !address.is_empty()) else {
             if self.http_user_header.is_some() {
                 bail!("-http-user-header needs -http");
@@ -45,6 +43,6 @@ impl HttpFlags {
         };
         let access = PortAccess::new(header.transpose()?, proxies, self.http_host.clone());
         let access = access.map_err(|err| anyhow!("make the secret of -http: {err}"))?;
-        Ok(Some((ssh::listen(address).await?, Arc::new(access))))
+        Ok(Some((address, Arc::new(access))))
     }
 }

@@ -11,7 +11,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
-/// The form of the registry's lines.
+/// The formats of the registry's log lines.
 const FORM: Form = Form { text: for_people, json: as_json };
 
 /// Sends the log of this process to stderr, including panics.

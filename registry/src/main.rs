@@ -288,6 +288,7 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 }
 
 async fn serve(flags: &Flags) -> Result<()> {
+    let http = flags.http.access()?;
     let keyring = Arc::new(Keyring::load(&flags.opauth, &flags.srvauth)?);
     let meter = Arc::default();
     let shown = Shown::with(&meter, Form::Lines, show_progress);
@@ -297,7 +298,10 @@ async fn serve(flags: &Flags) -> Result<()> {
     let host_key = ssh::host_key(&flags.dir)?;
     tracing::info!("host key fingerprint: {}", ssh::fingerprint(&host_key));
     let listener = ssh::listen(&flags.addr).await?;
-    let http = flags.http.listen().await?;
+    let http = match http {
+        Some((address, access)) => Some((ssh::listen(address).await?, access)),
+        None => None,
+    };
     let no_signals = |err| anyhow!("wait for signals: {err}");
     let stop = stop_signal().map_err(no_signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;

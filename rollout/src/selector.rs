@@ -14,7 +14,7 @@ pub const MAX_NAMED_HOSTS: usize = 10_000;
 /// Which hosts a wave takes, of those that no wave has taken yet.
 ///
 /// As a text, a selector is a group (`canary`), a number of hosts (`2`), a percentage (`5%`) or
-/// named hosts (`@web-01+web-02`). So a group whose name has only digits cannot be selected.
+/// named hosts (`@web-01+web-02`). A text of digits is a number, so it cannot select a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     /// The hosts of a group.

@@ -1,4 +1,4 @@
-"""What a page of another origin in the same browser can do: nothing."""
+"""Checks that a page of another origin in the same browser can do nothing."""
 
 import http.server
 import threading
@@ -62,7 +62,7 @@ def attack(context, base, changed):
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Evil)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_port
-    # Another port of the same host, another site, and a name that leads to this host.
+    # Another port of the same host, and another site.
     for origin in (f"http://localhost:{port}", f"http://evil.example:{port}"):
         page = context.new_page()
         page.goto(origin)

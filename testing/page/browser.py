@@ -1,5 +1,5 @@
-"""A real browser that watches over each page: no request leaves the registry, nothing is refused by
-the page's own policy, no script fails, and axe finds nothing."""
+"""A real browser that checks each page: no request leaves the registry, the page's own policy refuses
+nothing, no script fails, and axe finds no fault."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clie
 
 
 class Browser:
-    """A browser. `faults` collects what a page must not do."""
+    """A browser. `faults` collects the faults of all pages."""
 
     def __init__(self, axe):
         self.axe = pathlib.Path(axe).read_text()
@@ -41,13 +41,13 @@ class Browser:
 
     @staticmethod
     def console(fault, said):
-        # A refused login and a lost connection are errors on the console, too, and tests want them.
+        # A refused login and a lost connection are errors on the console, too. Tests cause them on purpose.
         if said.type in ("error", "warning") and "status of 4" not in said.text:
             if "net::ERR_" not in said.text:
                 fault(f"console: {said.text}")
 
     def check(self, page):
-        """axe finds nothing, and the page does not scroll sideways."""
+        """Checks that axe finds no fault, and that the page does not scroll sideways."""
         page.evaluate(self.axe)
         for found in page.evaluate(AXE % RULES):
             self.faults.append(f"{page.url} at {page.viewport_size['width']} px: {found}")

@@ -12,7 +12,7 @@ import time
 SCRIPT = """#!/bin/sh
 # A version with the file "broken" does not start.
 test ! -e "$NEWROOT/broken" || { echo 'migrate: relation "orders" does not exist'; exit 7; }
-# The file "slow" beside the agent makes a deploy take its time.
+# The file "slow" beside the agent makes a deploy slower.
 test ! -e ../slow || sleep 1
 """
 
@@ -77,7 +77,7 @@ class Stage:
 
     def forward(self, port):
         """Opens the page with `ssh -L`, as an operator without deployctl does. Returns the ssh
-        process and the address that logs in."""
+        process and the address of the login."""
         ssh = subprocess.Popen(
             ["ssh", *self.ssh_flags, "-L", f"{port}:web:80", "127.0.0.1", f"web -port {port}"],
             stdout=subprocess.PIPE,
@@ -112,7 +112,7 @@ class Stage:
         wait_until(want, lambda: want in self.ssh(f"fleet -name {name}"))
 
     def fill(self):
-        """A configuration with three layers, versions to choose from, groups, and agents."""
+        """Adds a configuration with three layers, versions to choose from, groups, and agents."""
         for number in (1, 2):
             self.add_version("code", f"v{number}", {"version": f"{number}\n", "run": "#!/bin/sh\n"})
         self.add_version("code", "v3", {"version": "3\n", "broken": "yes\n"})
@@ -126,7 +126,7 @@ class Stage:
             self.ssh(f"host label {host} group={group}")
 
     def end(self):
-        """Ends all programs, and removes the files."""
+        """Ends all programs. Removes the files unless KEEP is set."""
         for process in reversed(self.processes):
             process.terminate()
         for process in self.processes:

@@ -1,7 +1,7 @@
 """Walks through each screen of the page in a real browser: walk.py BIN AXE [SHOTS].
 
-BIN has the programs, and AXE is axe.min.js. With SHOTS, a directory, the screenshots of the
-documents are written there."""
+BIN is the directory of the programs, and AXE is axe.min.js. If you give the directory SHOTS, the
+script writes the screenshots of the documents to it."""
 
 import json
 import os
@@ -41,8 +41,8 @@ def free_port():
 
 
 def until(page, expression, seconds=30):
-    """Waits until the expression is true on the page. The page's policy forbids the browser driver
-    to wait in the page."""
+    """Waits until the expression is true on the page. The page's policy does not allow the browser
+    driver to wait in the page."""
     wait_until(expression, lambda: page.evaluate(expression), seconds)
 
 
@@ -69,7 +69,7 @@ def state_of(stage):
 
 
 def look_at_all(browser, context, base, theme):
-    """Each screen at each width: axe, width, requests, console."""
+    """Checks each screen at each width: axe, width, requests, console."""
     for width in WIDTHS:
         page = browser.page(context, base)
         page.set_viewport_size({"width": width, "height": 900})
@@ -97,7 +97,7 @@ def change_versions(stage, page, base):
 
 
 def see_live_updates(stage, page, base):
-    """A change on the console appears on the open page, and the page is not loaded again."""
+    """A change on the console appears on the open page without a reload."""
     page.goto(base + "/")
     until(page, "document.getElementById('live-status').textContent === 'live'")
     page.evaluate("window.mark = 1")
@@ -119,11 +119,11 @@ def roll_back(stage, page, base):
     button = confirm(page, "a[href*='verb=rollback'] >> nth=0")
     assert button.startswith("Roll back to"), button
     assert state_of(stage)["state"] == before + 1
-    wait_until("all hosts", lambda: state_of(stage)["done"] == len(stage.hosts))
+    wait_until("all hosts run the restored state", lambda: state_of(stage)["done"] == len(stage.hosts))
 
 
 def roll_out(browser, stage, page, base, shots):
-    """Starts, pauses, resumes and aborts a rollout on the page; then a rollout that halts."""
+    """Starts, pauses, resumes and aborts a rollout on the page. Then starts a rollout that halts."""
     version = json.loads(stage.ssh("showconf -name shop -json"))["Layers"][0]["Version"]
     other = "v1" if version == "v2" else "v2"
     page.goto(base + "/configurations/shop/change")
@@ -146,7 +146,7 @@ def roll_out(browser, stage, page, base, shots):
     page.goto(base + "/rollouts/shop/1")
     button = confirm(page, "a[href*='rollout+abort']")
     assert button == f"Abort: 2 hosts back to {state_of(stage)['state']}", button
-    wait_until("aborted", lambda: "aborted" in stage.ssh("rollout status -name shop -number 1"))
+    wait_until("the rollout is aborted", lambda: "aborted" in stage.ssh("rollout status -name shop -number 1"))
     # A version that does not start: the rollout halts, and the page says why, live.
     page.goto(base + "/")
     until(page, "document.getElementById('live-status').textContent === 'live'")
@@ -164,11 +164,11 @@ def roll_out(browser, stage, page, base, shots):
         take_shots(browser, page.context, base, shots)
     page.goto(base + "/rollouts/shop/2")
     confirm(page, "a[href*='rollout+abort']")
-    wait_until("all back", lambda: state_of(stage)["done"] == len(stage.hosts))
+    wait_until("all hosts run the base again", lambda: state_of(stage)["done"] == len(stage.hosts))
 
 
 def take_shots(browser, context, base, shots):
-    """The screenshots of the documents."""
+    """Takes the screenshots of the documents."""
     for theme in ("light", "dark"):
         for width in WIDTHS:
             page = context.new_page()
@@ -205,7 +205,7 @@ def by_keyboard(page, base):
 
 
 def on_the_port(browser, stage):
-    """The port: read-only for everybody, and acting only behind a proxy that names the user."""
+    """The port is read-only for everybody, and allows changes only behind a proxy that names the user."""
     base = f"http://127.0.0.1:{stage.http}"
     context = browser.context()
     page = browser.page(context, base)

@@ -32,7 +32,7 @@ pub struct Origin {
     /// are no such entries, this is the sha256 of an empty input.
     #[serde(with = "text")]
     pub removals: Digest,
-    /// How the blob is compressed.
+    /// The compression of the blob.
     pub compression: Compression,
 }
 

@@ -118,7 +118,7 @@ pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
         // Writing to a string cannot fail.
         let _ = writeln!(
             told,
-            "  in the settings, name a script to run when a root is ready, if you want one"
+            "  if a script should run when a root is ready, name the script in the settings"
         );
     }
     let _ = writeln!(told, "  systemctl enable --now deploy-agent@{name}");

@@ -110,12 +110,12 @@ fn log_sandbox(sandbox: Option<&Sandbox>) {
     let told = sandbox.map_or_else(|| "-confine off".to_owned(), Sandbox::to_string);
     let has_landlock = sandbox.is_some_and(|sandbox| sandbox.landlock != "none");
     if sandbox.is_none() || has_landlock {
-        tracing::info!(event = "confined", walls = told, "archives are read under: {told}");
+        tracing::info!(event = "confined", walls = told, "confinement: {told}");
     } else {
         tracing::warn!(
             event = "confined",
             walls = told,
-            "archives are read under: {told}; this kernel has no landlock"
+            "confinement: {told}; this kernel has no landlock"
         );
     }
 }

@@ -75,7 +75,7 @@ async fn finish_checked(agent: &Agent, left: Left<'_>, target: &Configuration) {
     finish(agent, Left::Behind(before.as_ref().or(old)), target).await;
 }
 
-/// The outcome of a cycle after a gate; `None` after success.
+/// The outcome of the cycle after the health gate; `None` if the root is healthy.
 fn outcome(checked: Checked) -> Option<Outcome> {
     match checked {
         Checked::Healthy => None,

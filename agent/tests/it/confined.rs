@@ -34,7 +34,7 @@ fn only_archive_readers_are_confined_and_logged_as_such() {
     let want = format!("confinement    landlock {landlock}, no new privileges, ");
     assert!(text.contains(&want), "{text}");
     let log = bench.agent_log();
-    assert!(log.contains(&format!("archives are read under: landlock {landlock}, ")), "{log}");
+    assert!(log.contains(&format!("confinement: landlock {landlock}, ")), "{log}");
     agent.stop();
 }
 

@@ -1,4 +1,4 @@
-//! Texts that show the state of work.
+//! Formats the progress of work: lines, bars, rates and the time left.
 
 use deploy_store::{Reading, Unit};
 

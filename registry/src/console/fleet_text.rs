@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use deploy_rollout::{is_open, next_open};
+use deploy_rollout::{hosts_in_words, is_open, next_open};
 use deploy_store::{ConfigurationName, Digest, escape};
 use deploy_wire::command::Refusal;
 use jiff::Timestamp;
@@ -246,7 +246,7 @@ fn former_row(tried: &Tried) -> Vec<String> {
 /// How a wait ended, as text without a line break at its end.
 pub fn waited(name: &ConfigurationName, waited: &Waited) -> String {
     let (tally, state) = (&waited.tally, waited.state);
-    let counts = format!("{} of {} hosts", tally.done, tally.hosts);
+    let counts = format!("{} of {}", tally.done, hosts_in_words(tally.hosts));
     let mut notes = Vec::new();
     if tally.failed > 0 {
         let some = waited.failed.iter().take(SOME).map(|host| escape(host));

@@ -59,7 +59,8 @@ pub fn status(status: &RolloutStatus) -> String {
     let RolloutStatus { base, target, good, taken, waiting, .. } = status;
     let _ = writeln!(
         text,
-        "state {target} over {base}: {good} of {taken} hosts good, {waiting} not in a wave yet"
+        "state {target} over {base}: {good} of {} good, {waiting} not in a wave yet",
+        hosts_in_words(*taken)
     );
     let mut rows = vec![["WAVE", "SELECTOR", "HOSTS", "OPENED"].map(str::to_owned).to_vec()];
     for (number, wave) in (1..).zip(&status.waves) {

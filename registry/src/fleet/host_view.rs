@@ -1,7 +1,7 @@
-//! Decides what a host is shown of a configuration. Watches, polls over sftp and `fleet` ask this
-//! one function. The code is pure.
+//! Decides which state of a configuration the registry offers to a host. Watches, polls over sftp
+//! and `fleet` ask this one function. The code is pure.
 
-/// What a host is shown.
+/// The state that the registry offers to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostView {
     /// What the host runs already: an operator holds the host.
@@ -12,8 +12,8 @@ pub enum HostView {
     Current,
 }
 
-/// What a host is shown. A hold of the host is above a rollout, and a rollout is above the current
-/// state.
+/// Which state the registry offers to a host. A hold of the host takes precedence over a rollout,
+/// and a rollout takes precedence over the current state.
 pub fn view(is_held: bool, is_in_open_wave: bool) -> HostView {
     match (is_held, is_in_open_wave) {
         (true, _) => HostView::Held,

@@ -1,4 +1,4 @@
-//! The watch of one agent. The watch sends offers to the agent, and receives the agent's reports.
+//! The watch of one agent: sends offers to the agent, and receives the agent's reports.
 
 use std::net::IpAddr;
 use std::sync::Arc;

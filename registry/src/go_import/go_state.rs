@@ -52,7 +52,7 @@ pub struct State {
     pub versions: Vec<Layer>,
     /// All configurations.
     pub configurations: Vec<States>,
-    /// Contradictions, one line each. Contradictions do not prevent an import.
+    /// Contradictions in the Go registry's state, one line each. They do not prevent an import.
     pub odd: Vec<String>,
 }
 

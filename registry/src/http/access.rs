@@ -33,7 +33,7 @@ pub enum Access {
 pub struct PortAccess {
     /// The header in which a proxy names the user who acts. Without it, the page is read-only.
     pub user_header: Option<HeaderName>,
-    /// The addresses of proxies whose header counts.
+    /// The addresses of the proxies that the registry trusts to name users.
     pub proxies: Vec<IpAddr>,
     /// The host names under which browsers may open the page, in addition to IP addresses and
     /// `localhost`.
@@ -83,7 +83,7 @@ impl Viewer {
         self.actor.is_some()
     }
 
-    /// Who the viewer is, with which key, and on which way: for the head of the page.
+    /// The name of the viewer, the key, and the kind of access, for the head of the page.
     pub fn who(&self) -> (String, String, &'static str) {
         let Some(actor) = &self.actor else {
             return ("read-only".to_owned(), String::new(), "through -http");

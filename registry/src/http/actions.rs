@@ -1,4 +1,4 @@
-//! Changes. Each is a command of the console, after a confirmation.
+//! Runs changes. Each change is a command of the console, and the user confirms it first.
 
 mod changed_layers;
 mod described_effect;
@@ -59,10 +59,10 @@ fn is_offered(command: &Command) -> bool {
 }
 
 /// The line and the command with these fields: `verb` has the verb and its action, and each other
-/// field is the value of a flag. Fields without a value are left out. If the command needs a
+/// field is the value of a flag. Fields without a value add no flag. If the command needs a
 /// message, the confirmation asks for it.
 pub fn from_fields(fields: &[(String, String)]) -> Result<(String, Command), Problem> {
-    let bad = || Problem::new(StatusCode::BAD_REQUEST, "the address is not complete");
+    let bad = || Problem::new(StatusCode::BAD_REQUEST, "the address names no command");
     let verb = fields.iter().find(|(name, _)| name == "verb").map(|(_, verb)| verb.as_str());
     let is_word = |c: char| c.is_ascii_lowercase() || c == '-' || c == ' ';
     let verb = verb.filter(|verb| verb.chars().all(is_word)).ok_or_else(bad)?;
@@ -108,7 +108,7 @@ pub(super) async fn run(
     let back = effect::back(&command);
     let caller = Caller { client: Client::Web, ..actor.caller.clone() };
     let registry = Arc::clone(&shared.registry);
-    // The command runs to its end even if the browser leaves.
+    // The command runs to its end even if the browser disconnects.
     let running = tokio::spawn(async move { console::perform(&registry, &caller, &command).await });
     let text = running.await.map_err(|err| {
         tracing::error!("internal error while running a command: {err}");

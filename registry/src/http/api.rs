@@ -1,4 +1,4 @@
-//! `/api/v1`: the registry for programs.
+//! `/api/v1`: the API for programs.
 //!
 //! A `GET` answers with the document that a verb of the console prints with `-json`. Each change is
 //! a command of the console. [`openapi`] describes all addresses.
@@ -29,10 +29,10 @@ use axum::routing::{MethodRouter, any, get, patch, post};
 use super::problem::{PROBLEM_JSON, Problem};
 use super::shared_state::Handle;
 
-/// Where all addresses begin.
+/// The beginning of all addresses.
 const TOP: &str = "/api/v1";
 
-/// Each address with the functions that answer its methods. An address is as in the description.
+/// Each address with the functions that answer its methods, in the form of the description.
 fn table() -> Vec<(&'static str, MethodRouter<Handle>)> {
     vec![
         ("/openapi.json", get(openapi::get)),
@@ -74,8 +74,8 @@ pub(super) fn routes() -> Router<Handle> {
         .fold(router, |router, (path, methods)| router.route(&format!("{TOP}{path}"), methods))
 }
 
-/// Makes each refusal a problem for programs, also those of the layers around the functions here.
-/// It keeps headers such as `Allow`.
+/// Turns each error into a problem for programs, also the errors of the layers around these
+/// functions. Headers such as `Allow` stay.
 pub(super) fn with_problems(router: Router<Handle>) -> Router<Handle> {
     router.layer(map_response(as_problem))
 }
@@ -88,7 +88,7 @@ async fn as_problem(response: Response) -> Response {
         return response;
     }
     let detail = match status.as_u16() {
-        405 => "the address does not have this method; the header Allow has its methods",
+        405 => "the address does not support this method; the header Allow lists its methods",
         413 => "the body of the request is too large",
         503 => "the registry did not answer in time; try again later",
         _ => "the request is malformed",

@@ -24,7 +24,7 @@ const FETCH_SITE: &str = "sec-fetch-site";
 /// The cookie of a browser behind a proxy.
 const PROXY_COOKIE: &str = "deploy_page";
 
-/// Why a request is refused before any screen sees it.
+/// Why the guard refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
     /// The request names another host.
@@ -79,7 +79,7 @@ fn refusal(denied: Denied, access: &Access, request: &Request) -> Problem {
     if denied == Denied::LoggedOut { problem.logged_out() } else { problem }
 }
 
-/// The sender of a request and a cookie to set, or why the request is refused.
+/// The sender of a request and a cookie to set, or why the guard refuses the request.
 pub fn decide(
     access: &Access,
     method: &Method,
@@ -193,7 +193,8 @@ fn is_user(user: &str) -> bool {
     (1..=256).contains(&user.len()) && !user.contains(char::is_control)
 }
 
-/// The value of `Set-Cookie` for a cookie that only this site reads, and no script.
+/// The value of `Set-Cookie`. Browsers send the cookie only with requests of this site, and
+/// scripts cannot read it.
 pub fn set_cookie(name: &str, value: &str) -> String {
     format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict")
 }

@@ -22,10 +22,10 @@ use crate::registry::Registry;
 const MAX_STREAMS: usize = 1000;
 /// How often the task of a page looks for changes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
-/// A page is rendered after this time even if no change is known, because some contents depend on
-/// the time.
+/// After this time, the task renders a page even without a known change, because some contents
+/// depend on the time.
 const AT_LEAST: Duration = Duration::from_secs(15);
-/// After a page was rendered, no page is rendered for this many times as long.
+/// The pause after each rendering, as a multiple of the duration of the rendering.
 const PAUSE: u32 = 9;
 /// How many changes a slow browser may lag behind. After that, it gets the whole page.
 const LAG: usize = 16;
@@ -36,7 +36,7 @@ pub struct Live {
     pages: Mutex<HashMap<PageKey, Weak<LivePage>>>,
     /// The task that renders a page holds this lock, and keeps it during its pause.
     rendering: tokio::sync::Mutex<()>,
-    /// The room for open streams.
+    /// The permits of open streams.
     pub room: Arc<Semaphore>,
 }
 
@@ -113,7 +113,7 @@ impl Rendered {
         Self { digest: digest_of(page), sections }
     }
 
-    /// What a browser has to replace that shows `old`; `None` if nothing has changed.
+    /// The update for a browser that shows `old`; `None` if nothing has changed.
     fn since(&self, old: &Self) -> Option<Update> {
         let ids = |of: &Self| of.sections.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
         if ids(self) != ids(old) {
@@ -162,7 +162,7 @@ impl Live {
         let page = Arc::new(LivePage { latest: Mutex::new(Arc::new(first)), updates });
         let mut pages = self.pages();
         pages.retain(|_, page| page.strong_count() > 0);
-        // Another browser may have been faster.
+        // Another browser may have started the page's task meanwhile.
         if let Some(other) = pages.get(&key).and_then(Weak::upgrade) {
             return Ok(other);
         }
@@ -178,7 +178,7 @@ impl Live {
     }
 }
 
-/// What counts the changes of the registry.
+/// The counters of changes in the registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Generation {
     commits: u64,
@@ -222,7 +222,7 @@ async fn render(
                 let _ = page.updates.send(Update::Gone);
                 return;
             }
-            // The catalogue may answer the next time.
+            // The next attempt may succeed.
             Err(_) => {}
         }
         let pause = last.elapsed() * PAUSE;
@@ -237,7 +237,7 @@ fn publish(page: &LivePage, new: Rendered) {
     let mut latest = page.latest();
     let Some(update) = new.since(&latest) else { return };
     *latest = new;
-    // The lock is held while the update is sent, so no browser gets an update before the page that
-    // it changes. Sending fails only without browsers.
+    // The task sends the update under the lock, so no browser gets an update before the page that
+    // the update changes. Sending fails only without browsers.
     let _ = page.updates.send(update);
 }

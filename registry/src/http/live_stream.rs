@@ -32,7 +32,7 @@ pub struct Wanted {
     seen: String,
 }
 
-/// `/live`: the changed sections of a page, until the browser leaves or the registry stops.
+/// `/live`: the changed sections of a page, until the browser disconnects or the registry stops.
 pub(super) async fn stream(
     State(handle): State<Handle>,
     Extension(viewer): Extension<Viewer>,
@@ -41,7 +41,7 @@ pub(super) async fn stream(
 ) -> Result<Response, Problem> {
     let shared = handle.shared()?;
     let Ok(permit) = Arc::clone(&shared.live.room).try_acquire_owned() else {
-        let text = "too many browsers show live pages";
+        let text = "too many browsers show live pages; reload the page to see changes";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
     };
     let (path, query) = page.split_once('?').unwrap_or((&page, ""));
@@ -85,8 +85,8 @@ fn events(
     batches.flatten()
 }
 
-/// The events of an update. Only the last event has the digest, so that a browser that got a part
-/// of them gets the whole page when it returns.
+/// The events of an update. Only the last event has the digest. So a browser that got only some of
+/// the events gets the whole page when it connects again.
 fn to_events(update: &Update) -> Vec<Result<Event, Infallible>> {
     let (digest, sections) = match update {
         Update::Changed(digest, sections) => (digest, sections),

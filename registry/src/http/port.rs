@@ -11,12 +11,13 @@ use super::access::{Access, PortAccess};
 use super::serve::serve as serve_stream;
 use super::web::Web;
 
-/// Maximum number of connections. They have no share in the connections of ssh.
+/// Maximum number of connections. They do not count as connections of ssh.
 const MAX_CONNECTIONS: usize = 512;
 /// The pause after `accept` has failed, for example because of too many open files.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Accepts connections until the registry stops. While there are too many, new ones wait.
+/// Accepts connections until the registry stops. While there are too many connections, new
+/// connections wait.
 pub async fn serve(web: Arc<Web>, listener: TcpListener, port: Arc<PortAccess>) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     let mut stopped = web.shared.registry.fleet.stopped();

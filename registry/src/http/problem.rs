@@ -1,4 +1,5 @@
-//! Errors as answers. This is the only place that chooses HTTP statuses for the registry's errors.
+//! Turns errors into answers. This is the only place that chooses HTTP statuses for the registry's
+//! errors.
 
 use axum::Json;
 use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
@@ -14,7 +15,7 @@ use crate::error::Error;
 /// The content type of the document of a problem.
 pub const PROBLEM_JSON: &str = "application/problem+json";
 
-/// Why a request has no other answer.
+/// An error as the answer to a request.
 #[derive(Debug, Clone)]
 pub struct Problem {
     status: StatusCode,
@@ -103,7 +104,7 @@ impl From<Refusal> for Problem {
             exit::NOT_FOUND => StatusCode::NOT_FOUND,
             exit::CONFLICT => StatusCode::CONFLICT,
             exit::TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
-            // The console refuses some changes without a reason of its own.
+            // With any other exit code, the console has refused or failed to make the change.
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self::new(status, refusal.text)

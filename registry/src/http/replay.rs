@@ -8,10 +8,10 @@ use super::access::Access;
 use super::serve;
 use super::web::Web;
 
-/// Number of bytes on their way to either side.
+/// Number of bytes that the connection buffers in each direction.
 const WINDOW: usize = 64 << 10;
 
-/// Answers the requests in `bytes`, which arrive through `access`. The client then ends its side.
+/// Answers the requests in `bytes`, which arrive through `access`. The client then sends no more.
 pub async fn replay(web: &Arc<Web>, access: &Access, bytes: &[u8]) -> Vec<u8> {
     let (client, server) = duplex(WINDOW);
     let (web, access) = (Arc::clone(web), access.clone());
@@ -25,7 +25,7 @@ pub async fn replay(web: &Arc<Web>, access: &Access, bytes: &[u8]) -> Vec<u8> {
     let mut answer = Vec::new();
     let ((), read) = tokio::join!(send, reader.read_to_end(&mut answer));
     drop(read);
-    // A task that panics is a fault that the caller wants to see.
+    // A panic of the task is a bug, so the caller has to see it.
     if let Err(err) = serving.await
         && err.is_panic()
     {

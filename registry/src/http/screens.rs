@@ -85,7 +85,7 @@ pub struct HostsFilter {
     pub phase: Option<Phase>,
     /// Only hosts that have not confirmed the current state.
     pub behind: bool,
-    /// Only hosts that count as this part.
+    /// Only hosts with this result, such as `failed`.
     pub only: Option<Part>,
     /// Only hosts that this wave of the active rollout has taken.
     pub wave: Option<u32>,
@@ -117,7 +117,8 @@ impl Fields {
         Self(form_urlencoded::parse(query.as_bytes()).into_owned().collect())
     }
 
-    /// The value of a field. An empty value is none, because a form sends all its fields.
+    /// The value of a field. An empty value counts as missing, because a form sends all
+    /// its fields.
     fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(field, _)| field == name);
         found.map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
@@ -231,7 +232,7 @@ fn name<T: FromStr>(text: &str) -> Result<T, Problem> {
     text.parse().map_err(|_| Problem::not_found())
 }
 
-/// A part of a path, decoded; `None` if it is not text.
+/// A part of a path, decoded; `None` if it is not UTF-8.
 fn decoded(part: &str) -> Option<String> {
     percent_encoding::percent_decode_str(part).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }

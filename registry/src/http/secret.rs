@@ -21,22 +21,22 @@ impl Secret {
         while filled < bytes.len() {
             filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
         }
-        // The digest of random bytes is as random as the bytes. It has the form of the text.
+        // The digest of random bytes is as random as the bytes, and it is hexadecimal text.
         Ok(Self(Digest::of(&bytes).to_string()))
     }
 
-    /// The text.
+    /// The secret as text.
     pub fn text(&self) -> &str {
         &self.0
     }
 
-    /// The digest of the secret. The registry keeps and compares digests: how long the comparison
-    /// of two digests takes says nothing about the secret.
+    /// The digest of the secret. The registry keeps and compares digests, so the duration of a
+    /// comparison says nothing about the secret.
     pub fn digest(&self) -> Digest {
         Digest::of(self.0.as_bytes())
     }
 
-    /// The secret that belongs to this secret and to `text`. Nobody can guess it without this
+    /// A second secret, derived from this secret and `text`. Nobody can guess it without this
     /// secret.
     pub fn derived(&self, text: &str) -> String {
         Digest::of(format!("{} {text}", self.0).as_bytes()).to_string()

@@ -19,7 +19,8 @@ const MAX_HEAD: usize = 32 << 10;
 /// Maximum number of headers of a request.
 const MAX_HEADERS: usize = 64;
 
-/// Serves the requests that arrive on `stream`, until the client leaves or the registry stops.
+/// Serves the requests that arrive on `stream`, until the client disconnects or the registry
+/// stops.
 pub async fn serve<S>(web: Arc<Web>, stream: S, access: &Access)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,

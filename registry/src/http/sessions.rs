@@ -1,7 +1,7 @@
 //! The logins of one ssh connection to the page. They end with the connection.
 //!
 //! The verb `web` makes an address with a token. The browser that opens the address gets a cookie
-//! for the token. A token can be used once. Other programs send the bearer token of the connection
+//! for the token. A token works once. Other programs send the bearer token of the connection
 //! instead of a cookie.
 
 use std::collections::{HashMap, VecDeque};
@@ -13,9 +13,9 @@ use serde::Serialize;
 
 use super::secret::Secret;
 
-/// How many unused tokens a connection has at most. A newer token replaces the oldest.
+/// Maximum number of unused tokens of a connection. A newer token replaces the oldest.
 const MAX_TOKENS: usize = 16;
-/// How many browsers may be logged in over a connection. A newer login replaces the oldest.
+/// Maximum number of browsers logged in over a connection. A newer login replaces the oldest.
 const MAX_BROWSERS: usize = 16;
 
 /// How to open the page, in the form of the JSON document of the verb `web`.
@@ -46,7 +46,7 @@ struct Inner {
 }
 
 impl Sessions {
-    /// No logins yet.
+    /// The logins of a new connection: none.
     pub fn new() -> std::io::Result<Self> {
         let secret = Secret::new()?;
         let cookie = format!("deploy_{}", &secret.derived("cookie")[..8]);
@@ -70,7 +70,7 @@ impl Sessions {
         Ok(Login { address, bearer: self.secret.derived("bearer") })
     }
 
-    /// Logs in a browser that shows `token`. Returns its cookie.
+    /// Logs in a browser that presents `token`. Returns its cookie.
     pub fn log_in(&self, token: &str) -> Option<String> {
         let token = Digest::of(token.as_bytes());
         let cookie = Secret::new().ok()?;

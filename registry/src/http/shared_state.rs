@@ -27,9 +27,9 @@ impl Handle {
         Self(Arc::downgrade(shared))
     }
 
-    /// The shared state. It is gone only while the process stops.
+    /// The shared state. It is missing only while the process stops.
     pub fn shared(&self) -> Result<Arc<Shared>, Problem> {
-        let gone = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the registry stops");
+        let gone = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the registry is stopping");
         self.0.upgrade().ok_or_else(gone)
     }
 }

@@ -80,7 +80,7 @@ async fn screen(
     uri: Uri,
 ) -> Result<Response, Problem> {
     if !matches!(method, Method::GET | Method::HEAD) {
-        let text = "this address can only be read";
+        let text = "this address allows only GET and HEAD";
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, text).of(&uri));
     }
     let shared = handle.shared()?;

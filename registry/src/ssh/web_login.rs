@@ -19,7 +19,7 @@ const PORT: u16 = 8080;
 #[derive(Debug)]
 pub struct Wanted {
     port: u16,
-    /// Whether to print one JSON document. Such a command does not stay.
+    /// Whether to print one JSON document. Such a command ends at once.
     pub json: bool,
 }
 
@@ -31,7 +31,7 @@ pub fn wanted(line: &str) -> Option<Wanted> {
     }
 }
 
-/// The logins of the connection. The first use makes them.
+/// The logins of the connection. The first call makes them.
 pub fn sessions(of: &OnceLock<Arc<Sessions>>) -> io::Result<Arc<Sessions>> {
     if let Some(sessions) = of.get() {
         return Ok(Arc::clone(sessions));
@@ -40,8 +40,8 @@ pub fn sessions(of: &OnceLock<Arc<Sessions>>) -> io::Result<Arc<Sessions>> {
     Ok(Arc::clone(of.get_or_init(|| new)))
 }
 
-/// What a forwarded connection needs: the access of its operator, and one of `channels`. Otherwise,
-/// why the channel is not opened.
+/// Checks whether the client may open a forwarded connection. Returns the access of its operator
+/// and a permit of `channels`, or why the registry refuses the channel.
 pub fn open(
     who: Option<&(Identity, Caller)>,
     channels: &Arc<Semaphore>,

@@ -1,6 +1,6 @@
 //! The bytes of a connection to the page. Bytes that move count as activity of the ssh connection.
 //!
-//! If nobody takes a channel's messages, the ssh library stops reading the whole connection, and
+//! If nobody reads a channel's messages, the ssh library stops reading the whole connection, and
 //! never learns that the client has room for more data. So a write that waits for room reads ahead.
 
 use std::io;
@@ -33,7 +33,7 @@ impl<S: AsyncRead + Unpin> WebStream<S> {
         Self { stream, activity, ahead: BytesMut::new(), ended: false }
     }
 
-    /// Takes what has arrived. Fails if a client sends too much while it reads nothing.
+    /// Reads the bytes that have arrived. Fails if a client sends too much while it reads nothing.
     fn read_ahead(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while !self.ended {
             let mut piece = [0; PIECE];

@@ -34,8 +34,8 @@ pub struct Stat {
 }
 
 impl Stat {
-    /// The ratio of two sizes: the bytes of all versions if each version had its own blob, and the
-    /// bytes on the disk.
+    /// The total size of all versions, divided by the size of the stored blobs. The ratio is above
+    /// 1 if versions share blobs.
     #[expect(clippy::cast_precision_loss, reason = "it is shown with two digits")]
     pub fn dedupe_ratio(&self) -> f64 {
         if self.blobs.bytes == 0 { 1.0 } else { self.bound.bytes as f64 / self.blobs.bytes as f64 }

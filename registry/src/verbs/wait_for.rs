@@ -156,7 +156,7 @@ impl Registry {
         ending(how, tally, failed)
     }
 
-    /// The rollout whose target the wait is for, if there is one. A wait that names a state or an id
+    /// The rollout that the wait follows, if there is one. A wait that names a state or an id
     /// waits for the rollout of this target, even if the rollout has ended. Another wait waits for
     /// the rollout that is active when the wait begins.
     async fn awaited_rollout(

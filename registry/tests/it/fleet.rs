@@ -67,7 +67,7 @@ fn change_is_pushed_and_its_confirmation_ends_a_wait() {
     let document: Value = serde_json::from_str(offer["document"].as_str().unwrap()).unwrap();
     assert_eq!(document["Layers"][0]["Version"], "v1");
     web.healthy(1, offer);
-    assert!(rig.ok("wait -name web -timeout 1s").contains("deployed on 1 of 1 hosts"));
+    assert!(rig.ok("wait -name web -timeout 1s").contains("deployed on 1 of 1 host"));
     let began = Instant::now();
     change(&rig, "v2");
     let next = web.offer();

@@ -19,11 +19,11 @@ use crate::writable::Writable;
 pub enum LinkMode {
     /// Reflinks if the filesystem supports them, or else hardlinks, or else copies.
     Auto,
-    /// Reflinks: the file shares extents with the object (copy on write). It is an error if the
-    /// filesystem does not support this.
+    /// Reflinks: the file shares extents with the object (copy on write). Placing fails if the
+    /// filesystem has no reflinks.
     Reflink,
-    /// Hardlinks: the file is another name of the object. It is an error if the filesystem does not
-    /// support this.
+    /// Hardlinks: the file is another name of the object. Placing fails if the filesystem has no
+    /// hardlinks.
     Hardlink,
     /// Copies of the bytes.
     Copy,

@@ -1,5 +1,5 @@
-//! Makes a root: downloads and extracts layers, and builds the root. Starts again if the cache
-//! turns out to be damaged.
+//! Makes a root: downloads and extracts layers, and builds the root. If the agent finds the cache
+//! damaged, it starts again.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -76,10 +76,10 @@ pub async fn read(
 
 /// The columns of a [`CountedRow`], in order.
 const COLUMNS: &str = "SELECT configuration, host, revision, phase, runs, wants, reason, message, \
-     exit_code, output, version, since, reported, state FROM agents";
+     exit_code, output, version, since, reported, state, instance FROM agents";
 
 /// An agent with only those columns that counting needs. Reading all columns of a large fleet takes
-/// much longer.
+/// much longer. Attempts, retries and the steps of deploys are not read.
 struct CountedRow(AgentRow);
 
 impl<'r> FromRow<'r, SqliteRow> for CountedRow {
@@ -104,7 +104,7 @@ impl<'r> FromRow<'r, SqliteRow> for CountedRow {
         Ok(Self(AgentRow {
             configuration: row.try_get(0)?,
             host: row.try_get(1)?,
-            instance: String::new(),
+            instance: row.try_get(14)?,
             report,
             output: row.try_get(9)?,
             since: timestamp(row.try_get(11)?),

@@ -31,7 +31,7 @@ pub async fn without_unchanged(
     Ok((line, command))
 }
 
-/// Those of the chosen versions that the configuration does not have.
+/// The chosen versions that the configuration does not have.
 fn changed(
     chosen: Vec<(ComponentName, VersionName)>,
     now: &[Layer],

@@ -1,6 +1,6 @@
 //! The description of what a command would do.
 
-/// The sentences about what will happen: the subject, and the rest.
+/// Sentences about the effect of a command, each as its subject and the rest.
 pub type Effects = Vec<(String, String)>;
 
 /// What a command would do.
@@ -8,7 +8,7 @@ pub type Effects = Vec<(String, String)>;
 pub struct Effect {
     /// The title of the confirmation.
     pub title: String,
-    /// What will happen.
+    /// The effect of the command.
     pub effects: Effects,
     /// The text on the button.
     pub button: String,

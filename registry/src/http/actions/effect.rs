@@ -1,4 +1,4 @@
-//! What a command would do: to how many hosts, and what it says on the button.
+//! Describes the effect of a command, its reach, and the text of its button.
 
 use deploy_store::{ComponentName, Configuration, ConfigurationName, VersionName};
 use deploy_wire::command::{ChangeOptions, Command, HostAction, RolloutAction};
@@ -52,7 +52,7 @@ async fn of(registry: &Registry, command: &Command) -> Result<Effect, Problem> {
             title: format!("Pin {component} {version}"),
             effects: vec![(
                 format!("{component} {version}"),
-                "stays, even if nothing refers to it, until it is unpinned.".to_owned(),
+                "stays until somebody unpins it, even if nothing refers to it.".to_owned(),
             )],
             button: "Pin it".to_owned(),
             message: Some(("Why", false)),
@@ -81,7 +81,8 @@ async fn counts(
     fleet.configurations.into_iter().next().ok_or_else(Problem::not_found)
 }
 
-/// How a change reaches the hosts: the sentences, and the rest of the button's text.
+/// Describes how a change reaches the hosts. Returns the sentences, and the rest of the button's
+/// text.
 async fn reach(
     registry: &Registry,
     name: &ConfigurationName,
@@ -95,15 +96,15 @@ async fn reach(
         let connected = hosts.hosts - hosts.held;
         let mut effects = vec![(
             count(connected, "host"),
-            "get the change at once. Hosts that are not connected get it when they return."
+            "will get the change: connected hosts at once, the others when they connect again."
                 .to_owned(),
         )];
         if hosts.held > 0 {
             effects
-                .push((count(hosts.held, "host"), "are held, and keep what they run.".to_owned()));
+                .push((count(hosts.held, "host"), "will not change because of a hold.".to_owned()));
         }
         if hosts.unknown > 0 {
-            let rest = "only poll, and get the change at their next poll.".to_owned();
+            let rest = "will get the change at the next poll: the agent only polls.".to_owned();
             effects.push((count(hosts.unknown, "host"), rest));
         }
         return Ok((effects, format!("{all} at once")));
@@ -116,7 +117,7 @@ async fn reach(
             (format!("wave {number}"), format!("{hosts} ({})", wave.selector))
         })
         .collect();
-    let halt = format!("halts by itself when more than {} fail.", count(plan.budget, "host"));
+    let halt = format!("allows {}. One more failure halts it.", count(plan.budget, "failed host"));
     effects.push(("the rollout".to_owned(), halt));
     let left_out = [(&plan.absent, "absent"), (&plan.held, "held"), (&plan.duplicate, "duplicate")];
     for (hosts, what) in left_out.iter().filter(|(hosts, _)| !hosts.is_empty()) {
@@ -124,7 +125,7 @@ async fn reach(
         effects.push((count(number, "host"), format!("{what}, and in no wave")));
     }
     if !plan.halt.is_empty() {
-        effects.push(("it would halt".to_owned(), plan.halt.clone()));
+        effects.push(("the rollout would halt".to_owned(), plan.halt.clone()));
     }
     Ok((effects, format!("{all} in {}", count(plan.waves.len() as u64, "wave"))))
 }
@@ -177,7 +178,7 @@ async fn change(
     }
     let (reaching, button) = reach(registry, name, changes, options).await?;
     effects.extend(reaching);
-    effects.push((size(bytes), "to download for a host without the new layers.".to_owned()));
+    effects.push((size(bytes), "is the download of a host without the new layers.".to_owned()));
     Ok(Effect {
         title: format!("Change {name}"),
         effects,
@@ -206,8 +207,8 @@ async fn roll_back(
         .collect();
     let (reaching, button) = reach(registry, name, &changes, options).await?;
     effects.extend(reaching);
-    let rest = "becomes the current state again, as a new state.".to_owned();
-    effects.push((format!("state {to}"), rest));
+    let rest = format!("gets the layers of state {to}, and becomes the current state.");
+    effects.push(("a new state".to_owned(), rest));
     Ok(Effect {
         title: format!("Roll {name} back to state {to}"),
         effects,
@@ -254,7 +255,7 @@ async fn retry(
             (format!("Retry {hosts} of {of}"), format!("Retry {hosts}"), hosts)
         }
     };
-    let effects = vec![(subject, format!("deploy what {of} wants again, now."))];
+    let effects = vec![(subject, format!("will deploy {of} again, now."))];
     Ok(Effect { title, effects, button, ..Effect::default() })
 }
 
@@ -278,7 +279,7 @@ async fn host(registry: &Registry, action: &HostAction) -> Result<Effect, Proble
         }
         HostAction::Hold(host, _) => {
             registry.catalog.host(host).await?;
-            let rest = "keeps what it runs, and deploys nothing new until it is released.";
+            let rest = "keeps what it runs, and deploys nothing new until you release it.";
             let effect = say(host, "Hold", rest, format!("Hold {host}"));
             Effect { message: Some(("Why", true)), ..effect }
         }
@@ -288,7 +289,7 @@ async fn host(registry: &Registry, action: &HostAction) -> Result<Effect, Proble
         }
         HostAction::Retire(host) => {
             registry.catalog.host(host).await?;
-            let rest = "is forgotten: it counts nowhere. If it reports again, it is back.";
+            let rest = "no longer counts anywhere. If the host reports again, it counts again.";
             Effect { is_danger: true, ..say(host, "Retire", rest, format!("Retire {host}")) }
         }
     })
@@ -298,14 +299,14 @@ fn freeze(name: &ConfigurationName, seconds: Option<u64>) -> Effect {
     match seconds {
         None => Effect {
             title: format!("End the freeze of {name}"),
-            effects: vec![(name.to_string(), "may be changed again.".to_owned())],
+            effects: vec![(name.to_string(), "accepts changes again.".to_owned())],
             button: "End the freeze".to_owned(),
             ..Effect::default()
         },
         Some(seconds) => {
             let hours = count(seconds / 3600, "hour");
             let rest =
-                format!("refuses changes for {hours}. A change with -override is still possible.");
+                format!("refuses changes for {hours}. Changes with -override are still possible.");
             Effect {
                 title: format!("Freeze {name}"),
                 effects: vec![(name.to_string(), rest)],

@@ -1,4 +1,4 @@
-//! What the commands of rollouts would do.
+//! Describes the effects of the commands that steer rollouts.
 
 use deploy_store::ConfigurationName;
 use deploy_wire::command::RolloutAction;
@@ -43,10 +43,10 @@ fn pause(status: &RolloutStatus) -> Effect {
     Effect {
         title: title("Pause", status),
         effects: vec![
-            (waiting.clone(), "in no wave yet get nothing until you resume.".to_owned()),
-            (count(status.taken, "host"), format!("in waves keep state {target}, or finish it.")),
+            (waiting.clone(), "not in a wave yet will get nothing until you resume.".to_owned()),
+            (count(status.taken, "host"), format!("in waves will run state {target}.")),
         ],
-        button: format!("Pause: {waiting} wait"),
+        button: format!("Pause: {waiting} to go"),
         message: Some(("Why", false)),
         ..Effect::default()
     }
@@ -54,12 +54,12 @@ fn pause(status: &RolloutStatus) -> Effect {
 
 fn resume(status: &RolloutStatus) -> Effect {
     let waiting = count(status.waiting, "host");
-    let failed = format!("failed, and at most {} may.", count(status.budget, "host"));
+    let failed = format!("failed. The rollout allows {}.", count(status.budget, "failed host"));
     let failed_hosts = count(status.failed, "host");
     Effect {
         title: title("Resume", status),
         effects: vec![
-            (waiting.clone(), format!("get state {} in the next waves.", status.target)),
+            (waiting.clone(), format!("will get state {} in the next waves.", status.target)),
             (failed_hosts, failed),
         ],
         button: format!("Resume: {waiting} to go"),
@@ -75,17 +75,14 @@ fn abort(status: &RolloutStatus) -> Effect {
             (
                 taken.clone(),
                 format!(
-                    "go back to state {base}, at once. They have its root, so they download \
-                         nothing."
+                    "will return to state {base} at once. Its root is still there, so there is \
+                         no download."
                 ),
             ),
-            (
-                count(status.waiting, "host"),
-                format!("have state {base} already. Nothing changes there."),
-            ),
+            (count(status.waiting, "host"), format!("already at state {base} will not change.")),
             (
                 format!("state {}", status.target),
-                "stays in the history. You can start another rollout to it.".to_owned(),
+                "stays in the history. You can start another rollout of it.".to_owned(),
             ),
         ],
         button: format!("Abort: {taken} back to {base}"),

@@ -40,7 +40,7 @@ pub struct Paging {
     pub list: &'static str,
     /// The value for the field in an entry of the list, as a JSON pointer.
     pub value: &'static str,
-    /// Whether the first entry is next to the next page, instead of the last entry.
+    /// Whether the next page continues from the first entry, instead of from the last.
     pub backwards: bool,
 }
 

@@ -9,6 +9,7 @@ use deploy_store::Digest;
 use deploy_wire::command::Command;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
 use crate::caller::{Caller, Client};
 use crate::console;
@@ -24,7 +25,7 @@ const CSRF: &str = "x-csrf-token";
 pub struct Changed<T> {
     /// The text of the verb for people; empty for verbs that print nothing.
     pub message: String,
-    /// The thing that changed.
+    /// The configuration, rollout or host after the change.
     #[serde(flatten)]
     pub thing: T,
 }
@@ -69,15 +70,21 @@ pub fn body<T: DeserializeOwned + Default>(
         let text = "the body of a change is JSON: send it with Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).for_program());
     }
-    serde_json::from_slice(bytes).map_err(|err| bad(format!("the body is not as it should: {err}")))
+    // From a list, the library would read the fields of a body in order.
+    let object: Map<String, Value> = serde_json::from_slice(bytes).map_err(malformed)?;
+    T::deserialize(Value::Object(object)).map_err(malformed)
 }
 
-/// The body has a malformed value.
+fn malformed(err: serde_json::Error) -> Problem {
+    bad(format!("the body is malformed: {err}"))
+}
+
+/// The problem of a body with a malformed value.
 pub fn bad(text: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, text).for_program()
 }
 
-/// Runs the command, and returns its text. It runs to its end even if the client leaves.
+/// Runs the command, and returns its text. It runs to its end even if the client disconnects.
 pub async fn run(
     registry: &Arc<Registry>,
     actor: &Actor,

@@ -155,7 +155,7 @@ pub async fn change(
     let if_hash = wanted.filter(|wanted| !wanted.any).map(|_| id);
     let command = change.command(name.clone(), if_hash)?;
     let message = match changing::run(registry, &actor, command).await {
-        // Somebody was faster.
+        // Somebody else may have changed the configuration meanwhile.
         Err(problem) if problem.status() == StatusCode::CONFLICT && if_hash.is_some() => {
             let is_same = current(registry, &name).await?.hash == id;
             return Err(if is_same { problem } else { changed_since(&name) });
@@ -280,7 +280,7 @@ mod tests {
             deploy_wire::command::parse(&words).unwrap(),
             command.command(name(), None).unwrap()
         );
-        for word in ["code", "v2", "1,100%", "5m"] {
+        for word in ["code", "v2", "1,100%", "300s"] {
             assert!(line.contains(word), "{line}");
         }
         for bad in [

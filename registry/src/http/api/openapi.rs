@@ -1,7 +1,7 @@
 //! `openapi.json`: the description of the API for programs (`OpenAPI` 3.1).
 //!
-//! The schemas of the documents are those of `docs/schemas`, which also the console's documents
-//! obey.
+//! The schemas of the documents are those of `docs/schemas`. The console's documents have the same
+//! schemas.
 
 use std::sync::LazyLock;
 

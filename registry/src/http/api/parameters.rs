@@ -17,7 +17,7 @@ const MAX_LIMIT: u64 = 1000;
 /// The largest number that the catalogue can store.
 const MAX_NUMBER: u64 = i64::MAX.unsigned_abs();
 
-/// The path and the query of a request. Unknown fields are ignored.
+/// The path and the query of a request. Unknown fields have no effect.
 #[derive(Debug, Clone)]
 pub struct Parameters {
     path: String,
@@ -102,7 +102,7 @@ fn malformed(name: &str, text: &str, why: &dyn Display) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, format!("{name} is \"{text}\": {why}")).for_program()
 }
 
-/// A name in a path. Nothing has a malformed name.
+/// A name in a path. A malformed name is not found, because nothing can have it.
 pub fn name<T: FromStr<Err: Display>>(text: &str) -> Result<T, Problem> {
     let none = |err: T::Err| Problem::new(StatusCode::NOT_FOUND, err.to_string()).for_program();
     text.parse().map_err(none)

@@ -1,4 +1,4 @@
-//! What happened, and when things may happen: `audit`, `events` and `window list`.
+//! The audit trail, events and maintenance windows: `audit`, `events` and `window list`.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -29,7 +29,7 @@ pub async fn audit(
 fn since(text: &str) -> Result<Since, &'static str> {
     let time = text.parse().map(Since::At).ok();
     let since = time.or_else(|| flags::duration(text).map(Since::Ago).ok());
-    since.ok_or("give a time as 2026-01-02T15:04:05Z, or a duration as 36h")
+    since.ok_or("give a time such as 2026-01-02T15:04:05Z, or a duration such as 36h")
 }
 
 /// `GET events`. The document has the lines of the verb as one list. Without `after`, it has the

@@ -140,7 +140,7 @@ fn no_entries(page: &AuditPage, filter: &AuditFilter) -> Markup {
             } @else if is_filtered || filter.before.is_some() {
                 p { "No entry fulfils the conditions. " a href="/audit" { "Show all entries" } }
             } @else {
-                p { "Nothing has changed yet. Each change gets an entry here. The first one may be:" }
+                p { "Nothing has changed yet. Each change gets an entry here. To make the first, type:" }
                 code class="shell" { "ssh registry put -name code -version v1 < code.tgz" }
             }
             @if page.older.is_some() { div class="actions" { (ways(page, filter)) } }
@@ -198,7 +198,7 @@ fn flags(line: &str) -> Markup {
     }
 }
 
-/// A key with only the beginning and the end of its fingerprint, and with its comment.
+/// The beginning and the end of a key's fingerprint, and the comment of the key.
 fn short_key(key: &str) -> String {
     let (fingerprint, comment) = key.split_once(' ').unwrap_or((key, ""));
     let all: Vec<char> = fingerprint.chars().collect();

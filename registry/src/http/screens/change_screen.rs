@@ -32,7 +32,7 @@ pub async fn page(registry: &Registry, name: &ConfigurationName) -> Result<Page,
     let now = catalog.configuration(name).await?;
     let mut versions = Vec::new();
     for layer in now.layers() {
-        // Of a component that was deleted, only the current version can be kept.
+        // If a component is deleted, the form offers only the current version.
         let newest = match catalog.newest_versions(&layer.component, None, VERSIONS).await {
             Ok(newest) => newest.into_iter().rev().collect(),
             Err(crate::error::Error::NotFound(_)) => Vec::new(),

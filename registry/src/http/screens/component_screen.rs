@@ -23,7 +23,7 @@ struct Row {
     layer: Layer,
     /// The row of the version's file. `None` if the file is missing.
     blob: Option<BlobRow>,
-    /// References to the file, some more than the page shows.
+    /// The first references to the file: up to two more than the page shows.
     references: Vec<Reference>,
 }
 

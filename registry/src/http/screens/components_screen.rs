@@ -24,7 +24,7 @@ pub async fn page(registry: &Registry, after: Option<&ComponentName>) -> Result<
     let title = html! {
         div class="title" {
             h1 { "Components" }
-            p { "A component has versions, each with a file. Configurations are made of versions." }
+            p { "A component has versions, each with a file. Configurations consist of versions." }
         }
         form class="filter" method="get" action="/components" {
             label {

@@ -34,7 +34,7 @@ pub async fn page(registry: &Registry, after: Option<&ConfigurationName>) -> Res
     let all = fleet.configurations.len() as u64;
     let mut status = fleet.configurations.into_iter().peekable();
     let mut rows: Vec<Row> = Vec::new();
-    // Both lists are in byte order. A configuration that was just deleted or made is in one only.
+    // Both lists are in byte order. A configuration that is just deleted or made is in only one.
     for summary in page {
         let is_before =
             |one: &ConfigurationStatus| one.configuration.as_str() < summary.name.as_str();

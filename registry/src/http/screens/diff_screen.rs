@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// the threads that check uploads.
 static COMPARING: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
 
-/// A file that differs: its path, escaped, and how it differs.
+/// A file that differs: its escaped path, and the kind of difference.
 type File = (String, How);
 
 /// What the page shows.
@@ -40,7 +40,7 @@ struct Difference<'a> {
     to: u64,
     layers: Vec<LayerChange>,
     reordered: bool,
-    /// The files, or why they are not compared.
+    /// The files, or why the page does not compare them.
     files: Result<Vec<File>, String>,
     /// The lengths of the layers' files.
     sizes: HashMap<Digest, u64>,
@@ -88,7 +88,7 @@ pub async fn page(
     Ok(Page::new(title, Nav::Configurations, parts))
 }
 
-/// The files that differ, or why they are not compared.
+/// The files that differ, or why the page does not compare them.
 async fn files(
     registry: &Registry,
     from: &Configuration,
@@ -155,7 +155,7 @@ fn layer_table(difference: &Difference<'_>) -> Markup {
         th scope="col" { "Layer" }
         th scope="col" { "State " (from) }
         th scope="col" { "State " (to) }
-        th scope="col" class="num" { "Difference of size" }
+        th scope="col" class="num" { "Change of size" }
     };
     let side = |of: &Option<(VersionName, Digest)>| {
         html! {
@@ -181,7 +181,8 @@ fn layer_table(difference: &Difference<'_>) -> Markup {
     section("layers", "Layers", &nothing(), &table("layers", &head, &rows, &below)).html
 }
 
-/// By how much the layer's file is larger; empty if the length of a file is not known.
+/// By how much the layer's file is larger; empty if the registry does not know the length of a
+/// file.
 fn growth(layer: &LayerChange, sizes: &HashMap<Digest, u64>) -> String {
     let bytes = |side: &Option<(VersionName, Digest)>| match side {
         Some((_, digest)) => sizes.get(digest).copied(),

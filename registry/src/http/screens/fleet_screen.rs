@@ -26,7 +26,7 @@ use attention::Attention;
 const ROLLOUTS: usize = 6;
 /// Number of configurations that the screen shows.
 const CONFIGURATIONS: u64 = 40;
-/// The squares of hosts that the screen shows.
+/// The limits on the squares of hosts.
 const SQUARES: Squares = Squares { of_wave: 60, left: 120 };
 
 /// What the screen shows.

@@ -29,8 +29,8 @@ struct Doc {
 }
 
 impl Doc {
-    /// `part` of each configuration, below each other. If there are several, each has its name as
-    /// the heading.
+    /// `part` of each configuration, one below the other. If there are several, each has its name
+    /// as the heading.
     fn each(&self, part: impl Fn(usize, &WhyOne) -> Markup) -> Markup {
         let all = &self.configurations;
         html! {
@@ -52,7 +52,7 @@ pub async fn page(registry: &Registry, host: &HostName, may_act: bool) -> Result
     };
     let configurations = match registry.why(host, None).await {
         Ok(why) => why.configurations,
-        // The host's configurations were deleted.
+        // Somebody has deleted the host's configurations.
         Err(Error::NotFound(_)) => Vec::new(),
         Err(err) => return Err(err.into()),
     };
@@ -74,7 +74,7 @@ pub async fn page(registry: &Registry, host: &HostName, may_act: bool) -> Result
     Ok(Page::new(doc.host.name.clone(), Nav::Fleet, parts))
 }
 
-/// The screen of an address from which an agent polls that has never reported.
+/// The screen of an address from which an agent only polls. Such an agent has never reported.
 async fn only_polls(registry: &Registry, host: &HostName, why: String) -> Result<Page, Problem> {
     let query = FleetQuery { host: Some(host.clone()), ..FleetQuery::default() };
     let mut found = registry.fleet_status(&query).await?.hosts;
@@ -147,7 +147,7 @@ fn label_form(host: &str) -> Markup {
     }
 }
 
-/// The class of a phase's colour.
+/// The CSS class for the colour of a phase.
 fn class_of(phase: &str) -> &'static str {
     match phase {
         "healthy" => "good",

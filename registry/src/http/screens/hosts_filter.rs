@@ -56,7 +56,7 @@ fn form(filter: &HostsFilter, groups: &[String], names: Option<&[String]>) -> Ma
     }
 }
 
-/// The options of a list. The chosen value is among them even if it is new.
+/// The options of a list. They include the chosen value even if `values` lacks it.
 fn options(values: &[String], chosen: &str) -> Markup {
     let is_new = !chosen.is_empty() && !values.iter().any(|value| value == chosen);
     html! {
@@ -68,8 +68,8 @@ fn options(values: &[String], chosen: &str) -> Markup {
     }
 }
 
-/// Links to the hosts that count alike, with their numbers. `filter` has the configuration and the
-/// group to which they are restricted.
+/// Links to the hosts of each kind, such as failed hosts, with their numbers. `filter` has the
+/// configuration and the group that restrict the links.
 pub fn chips(filter: &HostsFilter, counts: &[ConfigurationStatus]) -> Markup {
     let sum = |count: fn(&ConfigurationStatus) -> u64| counts.iter().map(count).sum::<u64>();
     let all = sum(|of| of.hosts + of.unknown);

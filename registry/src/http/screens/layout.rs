@@ -57,8 +57,8 @@ pub enum Part {
     Columns(Vec<Section>),
 }
 
-/// The contents of a screen. Only a page without its sections may depend on the viewer, because
-/// browsers share the sections.
+/// The contents of a screen. Sections may depend only on whether the viewer may change things,
+/// because browsers share them. The form may depend on the viewer.
 #[derive(Debug)]
 pub struct Page {
     /// The title, without the name of the program.
@@ -76,9 +76,9 @@ pub struct Page {
 pub struct ConfirmForm {
     /// The command line.
     pub line: String,
-    /// What will happen: the subject and the rest of the sentence.
+    /// The sentences about the effect: the subject and the rest.
     pub effects: Vec<(String, String)>,
-    /// The text on the button, such as `Abort: 12 hosts back to state 14`.
+    /// The text on the button, such as `Abort: 12 hosts back to 14`.
     pub button: String,
     /// Whether the change is hard to undo.
     pub is_danger: bool,
@@ -103,12 +103,12 @@ impl Page {
         })
     }
 
-    /// Whether browsers show changes of the page: it has sections, and asks for no confirmation.
+    /// Whether browsers show changes of the page. They do if it has sections and no form.
     pub fn is_live(&self) -> bool {
         self.form.is_none() && self.sections().next().is_some()
     }
 
-    /// The document for a viewer. A page with an address, and with sections, shows changes.
+    /// The document for a viewer. With an address, a live page shows its changes.
     pub fn to_html(&self, viewer: &Viewer, address: Option<&Uri>) -> Markup {
         let live = address.filter(|_| self.is_live()).map(|address| {
             let mut query = form_urlencoded::Serializer::new(String::new());
@@ -132,7 +132,7 @@ impl Page {
     }
 }
 
-/// A digest of the sections of a page. It is equal as long as a browser has nothing to replace.
+/// A digest of the sections of a page. If it is equal, a browser has nothing to replace.
 pub fn digest_of(page: &Page) -> String {
     let all: String = page.sections().map(|section| &*section.html.0).collect();
     Digest::of(all.as_bytes()).to_string()[..16].to_owned()

@@ -23,7 +23,7 @@ pub fn need(class: &str, body: &Markup, link: &Markup, output: &str) -> Markup {
     }
 }
 
-/// The first of `all` hosts as links, and a link to the others.
+/// Links to the `first` hosts. If `all` is more, a link to the list of the others follows.
 pub fn some_hosts(first: &[String], all: u64, others: &str) -> Markup {
     let more = all.saturating_sub(first.len() as u64);
     html! {

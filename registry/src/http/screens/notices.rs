@@ -36,7 +36,7 @@ pub fn login() -> Markup {
                     "in as long as the ssh connection lasts." }
             }
             div class="card pad stack" {
-                p { "Is this browser logged in, and did a link from elsewhere lead here? Then continue." }
+                p { "If this browser is logged in, and you followed a link from elsewhere, continue." }
                 div class="actions" { a class="button" href="/" { "Continue" } }
             }
         }

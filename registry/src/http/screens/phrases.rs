@@ -10,7 +10,7 @@ use crate::verbs::state_diff::LayerChange;
 /// How many changed layers a sentence names.
 const NAMED: usize = 3;
 
-/// A person, from the fingerprint and the comment of the key: the comment, if there is one.
+/// A person: the comment of the key, or the fingerprint if the key has no comment.
 pub fn person(who: &str) -> String {
     match who.split_once(' ') {
         Some((_, comment)) if !comment.is_empty() => escape(comment),
@@ -27,7 +27,7 @@ pub fn verb_of(command: &str) -> String {
     escape(&(verb.to_owned() + &action.unwrap_or_default()))
 }
 
-/// The counts of a configuration's hosts, such as `37 done, 2 failed`. Zeros are left out.
+/// The counts of a configuration's hosts, such as `37 done, 2 failed`. The text has no zeros.
 pub fn host_counts(one: &ConfigurationStatus) -> String {
     let counts = [
         (one.done, "done"),

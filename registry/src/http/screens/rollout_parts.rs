@@ -10,8 +10,8 @@ use crate::registry::Registry;
 use crate::verbs::rollout_status::RolloutStatus;
 use crate::verbs::state_diff;
 
-/// The layers that a rollout changes, as a text such as `code: v1 → v2`. Empty if the registry does
-/// not have both states any more.
+/// The layers that a rollout changes, as a text such as `code: v1 → v2`. Empty if the registry no
+/// longer has both states.
 pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Result<String, Error> {
     let name = status.configuration.parse()?;
     let (base, target) = (Some(status.base), Some(status.target));
@@ -19,7 +19,7 @@ pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Resu
         Err(Error::NotFound(_)) => return Ok(String::new()),
         two => two?,
     };
-    // The configuration may have been deleted and made again since then.
+    // Somebody may have deleted the configuration and made it again since then.
     if target.id() != status.target_hash {
         return Ok(String::new());
     }
@@ -182,9 +182,9 @@ pub mod tests {
         let hosts = |failed| (0..failed).map(|n| host(&format!("h{n}"), 1, "failed")).collect();
         let within = failed_of(&rollout("running", hosts(1))).into_string();
         assert!(
-            within.contains("1 of 2") && within.contains("class=\"warn\" x=\"0.00\" width=\"50")
+            within.contains("1, at most 2") && within.contains("class=\"warn\" x=\"0.00\" width=\"50")
         );
         let over = failed_of(&rollout("halted", hosts(3))).into_string();
-        assert!(over.contains("3 of 2") && over.contains("class=\"bad\" x=\"0.00\" width=\"100"));
+        assert!(over.contains("3, at most 2") && over.contains("class=\"bad\" x=\"0.00\" width=\"100"));
     }
 }

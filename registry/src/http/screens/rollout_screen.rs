@@ -26,7 +26,7 @@ use crate::verbs::rollout_status::{RolloutHost, RolloutStatus};
 const HOSTS: usize = 50;
 /// Number of events that the screen shows.
 const EVENTS: u64 = 100;
-/// The squares of hosts that the screen shows.
+/// The limits on the squares of hosts.
 const SQUARES: Squares = Squares { of_wave: 200, left: 600 };
 
 /// What the screen shows.
@@ -234,7 +234,7 @@ mod tests {
         let html = html_of(rollout("halted", hosts), true);
         for text in [
             "halted in wave 1 of 2: &lt;script&gt;alert(1)",
-            "<dt>Failed</dt><dd>2 of 2<svg",
+            "<dt>Failed</dt><dd>2, at most 2<svg",
             "<dt>Good</dt><dd>1 of 4<svg",
             "<dt>Not in a wave yet</dt><dd>29</dd>",
             "by anna · bumpconf",

@@ -15,13 +15,13 @@ const RESULTS: [(&str, &str, &str); 5] = [
     ("held", "held", "off"),
 ];
 
-/// How many squares a screen shows at most. A wave with more hosts than `of_wave` shows a bar, and
+/// The limits on the squares of a screen. A wave with more hosts than `of_wave` shows a bar, and
 /// squares only for hosts that failed or have no result yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Squares {
-    /// The most squares of one wave.
+    /// Maximum number of squares of one wave.
     pub of_wave: usize,
-    /// The squares that are left for the whole screen.
+    /// Number of squares that the rest of the screen may show.
     pub left: usize,
 }
 
@@ -84,7 +84,7 @@ fn opened_wave(
         .collect();
     let most = squares.of_wave.min(squares.left);
     let is_small = hosts.len() <= most;
-    // Failed hosts come first, in case not all fit.
+    // Failed hosts come first, because there may be too many hosts to show.
     let open = |wanted: &'static str| hosts.iter().filter(move |host| host.result == wanted);
     let notable = open("failed").chain(open("working")).chain(open("offered"));
     let shown: Vec<&RolloutHost> =

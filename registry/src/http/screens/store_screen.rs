@@ -28,11 +28,11 @@ const DAMAGED: u32 = 3;
 struct Doc {
     stat: Stat,
     survey: Arc<Survey>,
-    /// Some damaged files, and what needs them.
+    /// Some damaged files, each with the references to it.
     damaged: Vec<(Digest, Vec<Reference>)>,
     samples: Vec<Sample>,
     deploys: Vec<Deployed>,
-    /// Since when the registry records deploys.
+    /// When the registry began to record deploys.
     started: Timestamp,
     edge: Timestamp,
     /// How many versions of a component gc keeps; 0 if it keeps all.
@@ -185,7 +185,7 @@ fn space(doc: &Doc) -> Section {
 fn free(doc: &Doc) -> Section {
     let beside = html! {
         @if let (Some((since, _)), Some((_, last))) = (doc.samples.first(), doc.samples.last()) {
-            p { (size(*last)) ", a sample every 5 minutes since the start: " (ago(*since)) }
+            p { (size(*last)) ", one sample every 5 minutes, first sample: " (ago(*since)) }
         }
     };
     let body = if doc.samples.len() < 2 {
@@ -213,7 +213,7 @@ fn deploys(doc: &Doc) -> Section {
         html! {
             div class="card empty" {
                 p { "No host has reported a deploy in this time. The registry keeps the last "
-                    (recent_deploys::MOST) " deploys of a day in memory. The page of a host has its "
+                    (recent_deploys::MOST) " deploys of a day in memory. The page of a host has "
                     "earlier deploys." }
             }
         }
@@ -234,7 +234,7 @@ fn verify(doc: &Doc) -> Section {
                 },
                 None => p { "No verification has ended yet." },
             }
-            p { "To read all files now, and to see what needs damaged files:" }
+            p { "To read all files now, and to list the versions with damaged files, type:" }
             code class="shell" { "ssh registry verify" }
         }
     };

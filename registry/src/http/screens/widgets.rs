@@ -41,14 +41,14 @@ pub fn nothing() -> Markup {
     html! {}
 }
 
-/// A time. The text is the absolute time: the page's script shows how long ago it was, and so a
-/// section does not change while time passes.
+/// A time. The text is the absolute time, so that a section does not change while time passes. The
+/// page's script shows how long ago it was.
 pub fn ago(time: Timestamp) -> Markup {
     let time = format!("{time:.0}");
     html! { time class="ago" datetime=(time) { (time) } }
 }
 
-/// The time until which something lasts. The page's script shows how much of it is left.
+/// The end of a period. The page's script shows how much time is left.
 pub fn until(time: Timestamp) -> Markup {
     let time = format!("{time:.0}");
     html! { span data-until=(time) { "until " (time) } }
@@ -122,7 +122,7 @@ pub fn rollout_address(name: &str, number: u64) -> String {
     format!("/rollouts/{}/{number}", encoded(name))
 }
 
-/// The address of a screen with these fields. Fields without a value are left out.
+/// The address of a screen with these fields. Fields without a value add nothing.
 pub fn address(path: &str, fields: &[(&str, &str)]) -> String {
     let mut query = form_urlencoded::Serializer::new(String::new());
     query.extend_pairs(fields.iter().filter(|(_, value)| !value.is_empty()));

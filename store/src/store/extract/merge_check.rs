@@ -15,9 +15,10 @@ use crate::root::merge;
 ///
 /// Nearly every archive is plain. In a plain archive, no path is a directory in one entry and
 /// something else in another entry. No hardlink leads to a directory, fifo or device. The merge of
-/// a plain archive resolves and replaces nothing, and cannot fail. Sets of hashes of paths show
-/// that an archive is plain. If two paths have the same hash, a plain archive may seem not to be
-/// plain. All entries are kept, because an archive that is not plain must be merged for the check.
+/// a plain archive resolves and replaces nothing, and cannot fail. The check recognizes a plain
+/// archive by sets of hashes of its paths. If two paths have the same hash, a plain archive may
+/// seem not to be plain. The check keeps all entries, because it merges an archive that is not
+/// plain.
 #[derive(Default)]
 pub struct MergeCheck {
     hasher: RandomState,

@@ -323,8 +323,8 @@ impl Store {
         Ok(())
     }
 
-    /// Makes the watcher report the next open in each directory of a root that has reported an
-    /// open. Returns whether the watches work.
+    /// Renews the watches of a root after opens in its directories: the watcher reports each
+    /// directory only once. Returns whether the watches work.
     fn wait_again(&self, place: Place, name: &CStr, evidence: &Evidence) -> bool {
         let root = self.unpacked.path_of(name);
         let mut all = self.watched();

@@ -9,7 +9,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     name: "web",
     about: "print the address of the page for ssh -L 8080:web:80",
     flags: &[JSON, number("port", "the local port of ssh -L (default 8080)")],
-    examples: &["ssh -L 8080:web:80 registry web", "ssh -L 9000:web:80 registry web -port 9000"],
+    examples: &["web", "web -port 9000"],
     changes: false,
     reads_input: false,
 };

@@ -18,7 +18,8 @@ pub struct Head<'a> {
     pub status: &'a ConfigurationStatus,
     /// The freeze that is in force.
     pub frozen: Option<&'a Freeze>,
-    /// The state that a rollback without a number would restore, if the registry would make one.
+    /// The state that a rollback without a number would restore; `None` if there is no such state,
+    /// or if the registry would refuse a rollback.
     pub back_to: Option<u64>,
     /// Whether the viewer may change things.
     pub may_act: bool,

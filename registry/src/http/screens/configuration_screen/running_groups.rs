@@ -97,7 +97,7 @@ fn row(name: &ConfigurationName, group: &Group) -> Markup {
     }
 }
 
-/// How many hosts are done, work or failed, and which states they run.
+/// How many hosts are done, are working or have failed, and which states they run.
 fn counts(group: &Group) -> String {
     let mut texts = vec![format!("{} done", group.done)];
     if group.working > 0 {

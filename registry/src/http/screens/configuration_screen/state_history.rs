@@ -91,7 +91,7 @@ fn row(
     }
 }
 
-/// The pill that says how the state stands now.
+/// The pill with the present status of the state.
 fn now(listed: &ListedState) -> Markup {
     let is_rolling = listed.rollout.as_ref().is_some_and(|rollout| !rollout.has_ended);
     html! {
@@ -112,7 +112,7 @@ fn rollback(name: &ConfigurationName, listed: &ListedState) -> Markup {
                 a href=(confirm("rollback", &[("name", name.as_str()), ("to", &number)])) {
                     "Roll back to " (number) "…"
                 }
-            } @else { span class="dim" { "versions are gone" } }
+            } @else { span class="dim" { "versions are deleted" } }
         }
     }
 }
@@ -212,7 +212,7 @@ mod tests {
         page.states[2].is_restorable = false;
         let name = "web".parse().unwrap();
         let html = section(&name, &page, None, true).html.into_string();
-        assert!(html.contains("versions are gone") && !html.contains("verb=rollback"), "{html}");
+        assert!(html.contains("versions are deleted") && !html.contains("verb=rollback"), "{html}");
         let html = section(&name, &page, None, false).html.into_string();
         assert!(!html.contains("Rollback"), "{html}");
     }

@@ -32,7 +32,7 @@ pub(super) struct Attention {
     pub(super) failures: Vec<Failure>,
     /// Failures of other kinds.
     pub(super) other_failures: u64,
-    /// Hosts that are not connected and have not confirmed their goal.
+    /// Hosts that are not connected and have not confirmed their target state.
     pub(super) silent: Silent,
     /// Hosts under whose names several agents report, sorted.
     pub(super) duplicates: Vec<String>,
@@ -44,7 +44,7 @@ pub(super) struct Attention {
     pub(super) disk: Option<FullDisk>,
 }
 
-/// Deploys that failed alike: of the same state, with the same output.
+/// Deploys of the same state that failed with the same output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The configuration.
@@ -135,8 +135,8 @@ pub async fn failures(registry: &Registry, agents: &[Seen]) -> Result<(Vec<Failu
     Ok((failures, rest.iter().map(|failure| failure.count).sum()))
 }
 
-/// What failures that count as equal have in common: the configuration, the state, and the output.
-/// Without an output, the message takes its place.
+/// The key of equal failures: the configuration, the state and the output. Without an output, the
+/// message takes its place.
 type Kind<'a> = (&'a str, Option<Digest>, Option<&'a str>, &'a str);
 
 /// The failures of these agents by their kinds, the most frequent first.
@@ -199,7 +199,7 @@ fn duplicates(agents: &[Seen]) -> Vec<String> {
     names
 }
 
-/// The disk, if less than 5 % of it are free, or less than `min_free`.
+/// The disk, if less than 5 % of it is free, or less than `min_free`.
 fn full_disk(free: u64, all: u64, min_free: u64) -> Option<FullDisk> {
     let is_full = free <= min_free;
     (is_full || free < all / 20).then_some(FullDisk { free, all, is_full })

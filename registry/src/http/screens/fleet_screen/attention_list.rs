@@ -10,7 +10,7 @@ use crate::http::screens::widgets::{
 };
 
 impl Attention {
-    /// The list; one calm line if nothing needs attention.
+    /// The list. If nothing needs attention, the list has one line that says so.
     pub(super) fn list(&self) -> Markup {
         let parts = [
             self.stopped(),
@@ -117,7 +117,7 @@ impl Attention {
     }
 }
 
-/// Deploys that failed alike.
+/// Deploys that failed in the same way.
 pub fn failure(failure: &Failure) -> Markup {
     let Failure { configuration, state, reason, exit_code, since, hosts, count, .. } = failure;
     let Some(first) = hosts.first() else { return nothing() };
@@ -150,7 +150,7 @@ fn full_disk(disk: FullDisk) -> Markup {
         b { (title) } ": " (size(free)) " of " (size(all)) " are free"
         small {
             @if is_full { "the registry refuses uploads; " }
-            "to remove what nothing needs, type " code { "ssh registry gc" }
+            "to remove unneeded files, type " code { "ssh registry gc" }
         }
     };
     need(class, &text, &html! { a href="/store" { "store" } }, "")

@@ -1,4 +1,4 @@
-//! The deploys on the host: the phases of the last one, and the ones before.
+//! The deploys on the host: the phases of the last deploy, and the earlier deploys.
 
 use deploy_store::Digest;
 use deploy_wire::fleet::Step;
@@ -17,7 +17,7 @@ pub fn duration(tried: &Tried) -> u64 {
     tried.steps.iter().fold(0, |sum, step| sum.saturating_add(step.ms))
 }
 
-/// The phases of the last deploy of each configuration, with a bar for the course of time.
+/// The phases of the last deploy of each configuration, each with a bar on a common time axis.
 pub fn phases(doc: &Doc) -> Section {
     let beside = html! {
         @if let [one] = doc.configurations.as_slice() && let Some(last) = one.attempts.first() {
@@ -75,7 +75,7 @@ fn step_class(step: &Step) -> &'static str {
 /// A bar with one piece. A short piece still has a width that people can see.
 fn piece(class: &str, begin: u64, length: u64, total: u64) -> Markup {
     const LEAST: u64 = 60;
-    // In hundredths of a percent.
+    // The numbers are hundredths of a percent.
     let share = |ms: u64| ms.saturating_mul(10_000) / total.max(1);
     let width = share(length).max(LEAST);
     let x = share(begin).min(10_000 - width.min(10_000));
@@ -131,8 +131,8 @@ fn steps_text(steps: &[Step]) -> String {
     steps.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-/// The number of the state with this id, if it is one of the host's present states. Otherwise, the
-/// beginning of the id.
+/// The number of the state with this id, if the host runs or wants it. Otherwise, the beginning of
+/// the id.
 fn state(status: &HostStatus, id: Option<&Digest>) -> String {
     let HostStatus { runs, runs_hash, wants, wants_hash, .. } = status;
     let known = [(runs_hash, runs), (wants_hash, wants)];

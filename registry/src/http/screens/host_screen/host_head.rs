@@ -1,4 +1,4 @@
-//! The head of the screen: what is wrong with the host, what it runs, and the changes to it.
+//! The head of the screen: the problems of the host, its states, and the changes to it.
 
 use deploy_store::Digest;
 use maud::{Markup, html};
@@ -45,7 +45,7 @@ pub fn head(doc: &Doc) -> Section {
     Section { id: "host", html }
 }
 
-/// The section of an address from which agents poll that have never reported.
+/// The section of an address from which agents only poll. Such agents have never reported.
 pub fn polling_head(found: &[HostStatus]) -> Section {
     let name = found.first().map_or("", |one| one.host.as_str());
     let html = html! {
@@ -57,7 +57,7 @@ pub fn polling_head(found: &[HostStatus]) -> Section {
             }
             div class="card empty" {
                 p { "An agent polls from this address, but it has never reported what it runs. An "
-                    "older agent cannot report. A new one reports by itself:" }
+                    "older agent cannot report. To see its version, type on the host:" }
                 code class="shell" { "deploy-agent -version" }
             }
             dl class="facts" {

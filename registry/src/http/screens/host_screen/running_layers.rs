@@ -20,7 +20,7 @@ use crate::verbs::state_diff;
 pub struct Running {
     /// The number of the state that the host runs, if the registry still has the state.
     pub runs: Option<u64>,
-    /// The number of the state that the host has to deploy, if it is another one.
+    /// The number of the state that the host has to deploy, if it differs.
     pub wants: Option<u64>,
     /// The layers, in their order.
     pub layers: Vec<LayerOnHost>,
@@ -117,7 +117,7 @@ pub fn layers(doc: &Doc) -> Section {
         Some(running) if !running.layers.is_empty() => layers_table(running),
         _ => html! {
             div class="card empty" {
-                p class="dim" { "The registry does not know the layers of what the host runs." }
+                p class="dim" { "The registry does not know which layers the host runs." }
             }
         },
     });

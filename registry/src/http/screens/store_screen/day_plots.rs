@@ -1,5 +1,5 @@
-//! Drawings of the last day: the free space, and the deploys. Their right edge is the end of the
-//! present five minutes, so that they stay the same until then.
+//! Drawings of the last day: the free space, and the deploys. The time axis ends at the next full
+//! five minutes, so a drawing without new data stays the same until then.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -56,7 +56,7 @@ pub fn free_space(samples: &[Sample], edge: Timestamp) -> Markup {
     frame(&size(most), "", &label, &paths)
 }
 
-/// The deploys as dots: the time to the right, and the duration up.
+/// The deploys as dots: the horizontal axis is the time, and the vertical axis is the duration.
 pub fn deploys(deploys: &[Deployed], edge: Timestamp) -> Markup {
     let slowest = deploys.iter().map(|deploy| deploy.ms).max().unwrap_or(0);
     let top = (SHORTEST + 1..LONGEST).find(|power| ms_of(*power) >= slowest).unwrap_or(LONGEST);
@@ -75,7 +75,7 @@ pub fn deploys(deploys: &[Deployed], edge: Timestamp) -> Markup {
     frame(&took(ms_of(top)), "logarithmic, from 10 ms", &label, &paths)
 }
 
-/// How many deploys there were, how long they took, and how many failed.
+/// The number of deploys, their durations, and the number of failures.
 pub fn summary(deploys: &[Deployed]) -> String {
     let mut times: Vec<u64> = deploys.iter().filter(|it| !it.failed).map(|it| it.ms).collect();
     times.sort_unstable();
@@ -93,7 +93,7 @@ fn ms_of(power: i32) -> u64 {
     10_u64.pow(power.unsigned_abs())
 }
 
-/// How far below the upper edge a duration is, if 10 to the power of `top` is at line 8.
+/// The distance of a duration from the upper edge. A duration of 10 to the power of `top` is at 8.
 #[expect(clippy::cast_possible_truncation, reason = "the result is from 8 to 92")]
 fn height(ms: u64, top: i32) -> i32 {
     let power = f64::from(u32::try_from(ms.max(1)).unwrap_or(u32::MAX)).log10();

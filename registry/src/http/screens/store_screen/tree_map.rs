@@ -8,7 +8,7 @@ use crate::http::screens::widgets::{component_address, count, size};
 
 /// The size of the drawing.
 const WHOLE: Rect = Rect { x: 0.0, y: 0.0, width: 1200.0, height: 300.0 };
-/// About how wide a character is.
+/// The approximate width of a character.
 const CHARACTER: f64 = 7.5;
 
 /// A rectangle that stands for bytes.

@@ -88,8 +88,12 @@ impl Registry {
             polling.clear();
         }
         let mut counts = Counts::default();
-        all.iter().for_each(|seen| counts.add(seen));
-        polling.iter().for_each(|host| counts.add_unknown(&host.configuration));
+        for seen in &all {
+            counts.add(seen);
+        }
+        for host in &polling {
+            counts.add_unknown(&host.configuration);
+        }
         let mut configurations: Vec<ConfigurationStatus> = currents
             .iter()
             .map(|(name, current)| {

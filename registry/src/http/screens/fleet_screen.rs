@@ -194,7 +194,9 @@ mod tests {
 
     fn doc(agents: Vec<Seen>, rollouts: Vec<RolloutStatus>) -> FleetDoc {
         let mut counts = Counts::default();
-        agents.iter().for_each(|seen| counts.add(seen));
+        for seen in &agents {
+            counts.add(seen);
+        }
         let current = CurrentState { number: 2, revision: 7, id: Digest::of(b"new") };
         let web = counts.take("web", &current, None);
         let fleet = FleetOverview {

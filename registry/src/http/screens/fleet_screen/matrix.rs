@@ -160,7 +160,9 @@ mod tests {
         let mut all = vec![seen("x", groups[0], Part::Failed), seen("y", groups[0], Part::Absent)];
         all.extend(groups.iter().map(|group| seen("h", group, Part::Done)));
         let mut counts = Counts::default();
-        all.iter().for_each(|seen| counts.add(seen));
+        for seen in &all {
+            counts.add(seen);
+        }
         let current = CurrentState { number: 15, revision: 7, id: Digest::of(b"new") };
         counts.take("web", &current, None)
     }

@@ -1,6 +1,7 @@
 //! The console: runs one command line and prints its answer. Exec requests, the prompt and piped
 //! lines all use the console.
 
+mod configuration_verbs;
 mod exit_codes;
 mod fleet_text;
 mod fleet_verbs;
@@ -17,7 +18,7 @@ mod wait_answer;
 
 use std::sync::Arc;
 
-use deploy_store::{ComponentName, ConfigurationName, Layer, Meter};
+use deploy_store::{ComponentName, ConfigurationName, Meter};
 use deploy_wire::command::{self, Command, Refusal};
 use deploy_wire::exit;
 
@@ -30,7 +31,6 @@ use crate::error::Error;
 use crate::registry::Registry;
 use crate::stdin::Input;
 use crate::verbs::add_version::not_uploaded;
-use crate::verbs::state_diff;
 
 /// The answer to a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -207,7 +207,7 @@ async fn execute(
         | Command::DeleteConfiguration { .. }
         | Command::Rollback { .. }
         | Command::Promote { .. } => {
-            change_configurations(registry, caller, command, change, meter).await
+            configuration_verbs::execute(registry, caller, command, change, meter).await
         }
         Command::Fleet { .. }
         | Command::Why { .. }
@@ -236,15 +236,6 @@ async fn execute(
         | Command::Components { .. }
         | Command::Configurations { .. }
         | Command::History { .. } => show(registry, command).await.map(Done::from),
-    }
-}
-
-/// The answer to a bump that changes nothing. For the Go tool's client the answer is empty, because
-/// scripts for the Go tool treat every line as a hint.
-fn up_to_date(caller: &Caller, name: &ConfigurationName) -> String {
-    match caller.client {
-        Client::Go => String::new(),
-        _ => format!("configuration \"{name}\" is up to date; nothing was changed\n"),
     }
 }
 
@@ -316,69 +307,6 @@ async fn change_versions(
     Ok(String::new())
 }
 
-/// Runs the verbs that change configurations. These verbs print how to undo the change.
-async fn change_configurations(
-    registry: &Registry,
-    caller: &Caller,
-    command: &Command,
-    change: &Change,
-    meter: &Arc<Meter>,
-) -> Result<Done, Refusal> {
-    let catalog = &registry.catalog;
-    let (name, options, said) = match command {
-        Command::AddConfiguration { name, layers, replace, options } => {
-            let replace =
-                *replace || registry.settings.addconf_replaces || caller.client == Client::Go;
-            registry.check_here(layers).await?;
-            let before = catalog.add_configuration(name, layers, replace, change).await?;
-            let hint = before.map(|number| back_to(caller.client, name, number));
-            (name, options, hint.unwrap_or_default())
-        }
-        Command::ChangeConfiguration { name, changes, if_hash, options } => {
-            registry.check_here(changes).await?;
-            let if_hash = if_hash.clone();
-            let replaced = catalog.change_configuration(name, changes, if_hash, change).await?;
-            (name, options, roll_back_hint(caller, name.as_str(), &replaced))
-        }
-        Command::BumpConfiguration { name, components, if_hash, options } => {
-            let if_hash = if_hash.clone();
-            let replaced = catalog.bump_configuration(name, components, if_hash, change).await?;
-            let said = replaced.map_or_else(
-                || up_to_date(caller, name),
-                |replaced| roll_back_hint(caller, name.as_str(), &replaced),
-            );
-            (name, options, said)
-        }
-        Command::Promote { from, to, if_hash, options } => {
-            let before = catalog.promote(from, to, if_hash.as_ref(), change).await?;
-            let hint = before.map(|number| back_to(caller.client, to, number));
-            (to, options, hint.unwrap_or_default())
-        }
-        Command::DeleteConfiguration { name, force, overrides: _ } => {
-            if !force {
-                let text = "Run command with -force flag to confirm removal";
-                return Err(Refusal::new(exit::FAILED, text));
-            }
-            catalog.delete_configuration(name, change).await?;
-            return Ok(Done::from(String::new()));
-        }
-        Command::Rollback { name, to, options } => {
-            let done = catalog.roll_back(name, *to, change).await?;
-            let (layers, reordered) = state_diff::layers(&done.from, &done.to);
-            let number = done.number;
-            let text = format!("configuration \"{name}\" is as in state {number} again\n");
-            (name, options, text + &upkeep::layers_text(&layers, reordered))
-        }
-        _ => unreachable!("`execute` runs the other verbs"),
-    };
-    let rollout = rollout_verbs::started(registry, name, change).await?;
-    let said = match &rollout {
-        Some(status) => rollout_text::started(status, caller.client),
-        None => said,
-    };
-    wait_answer::after_change(registry, name, options, rollout.as_ref(), said, meter).await
-}
-
 fn help(verb: Option<&str>) -> String {
     match verb {
         None | Some("help") => command::listing(),
@@ -386,27 +314,4 @@ fn help(verb: Option<&str>) -> String {
         // The Go tool's help ignores unknown verbs.
         Some(name) => command::find(name).map_or_else(command::listing, command::Verb::help),
     }
-}
-
-/// A hint with the command that restores the state `number`. The user can paste the command.
-fn back_to(client: Client, name: &ConfigurationName, number: u64) -> String {
-    let name = command::quote_always(name.as_str());
-    let line = client.typed(&format!("rollback -name={name} -to={number}"));
-    format!("to roll back run:\n\t{line}\n")
-}
-
-/// A hint with the command that undoes a change. The user can paste the command.
-fn roll_back_hint(caller: &Caller, name: &str, replaced: &[Layer]) -> String {
-    if replaced.is_empty() {
-        return String::new();
-    }
-    let mut line = format!("changeconf -name={}", command::quote_always(name));
-    for layer in replaced {
-        line = line
-            + " -component="
-            + &command::quote_always(layer.component.as_str())
-            + " -version="
-            + &command::quote_always(layer.version.as_str());
-    }
-    format!("to roll back run:\n\t{}\n", caller.client.typed(&line))
 }

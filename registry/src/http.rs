@@ -3,8 +3,10 @@
 //! ```text
 //! secret       random secrets               access        who may send requests, and from where
 //! sessions     logins of one ssh connection  guard         checks each request before all else
-//! web          what all requests share       serve         one connection; `port` listens
-//! problem      errors as HTTP statuses       live          sends changed sections to browsers
+//! shared_state what all requests share       web           the routes
+//! serve        one connection                port          listens for `-http`
+//! problem      errors as HTTP statuses       live          renders changed sections for browsers
+//! live_stream  sends changed sections        login         the token of the opened address
 //! screens/     the screens                   actions/      changes, each after a confirmation
 //! api/         `/api/v1`                     assets        the stylesheet and the script
 //! monitoring   `/metrics`, `/healthz`, `/readyz`   replay  requests from memory
@@ -19,6 +21,7 @@ mod api;
 mod assets;
 mod guard;
 mod live;
+mod live_stream;
 mod login;
 mod monitoring;
 mod port;
@@ -29,6 +32,7 @@ mod screens;
 mod secret;
 mod serve;
 mod sessions;
+mod shared_state;
 mod web;
 
 pub use self::access::{Access, PortAccess};

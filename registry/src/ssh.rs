@@ -6,6 +6,7 @@
 //! ssh_session   who a client is, what is granted      auth/      key files, certificates, host key
 //! channel       serves one granted request            activity   what a connection is doing
 //! context       what the task of a channel has        shell/     the prompt and its line editor
+//! login_proof   a login that is checked again later
 //! channel_io    both directions of a channel          sftp/      packets, reading, writing
 //! command_progress  progress on the client's stderr
 //! agent_commands  `watch` and `report`       follow    `events -follow`
@@ -21,6 +22,7 @@ pub(crate) mod channel_io;
 pub(crate) mod command_progress;
 pub(crate) mod context;
 mod follow;
+pub(crate) mod login_proof;
 pub(crate) mod server;
 pub(crate) mod sftp;
 mod shell;

@@ -9,6 +9,8 @@ from playwright.sync_api import sync_playwright
 RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "best-practice"]
 AXE = """() => axe.run(document, {runOnly: %s}).then(found => found.violations.map(
     one => one.id + ": " + one.help + ": " + one.nodes.slice(0, 3).map(node => node.html).join(" | ")))"""
+WIDEST = """() => [...document.querySelectorAll("main *")].filter(one => !one.closest(".scroll")
+    && one.getBoundingClientRect().right > innerWidth + 1).slice(0, 3).map(one => one.outerHTML.slice(0, 160))"""
 SIDEWAYS = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 
 
@@ -51,7 +53,8 @@ class Browser:
             self.faults.append(f"{page.url} at {page.viewport_size['width']} px: {found}")
         wide = page.evaluate(SIDEWAYS)
         if wide > 0:
-            self.faults.append(f"{page.url}: {wide} px too wide for {page.viewport_size}")
+            at = page.evaluate(WIDEST)
+            self.faults.append(f"{page.url}: {wide} px too wide for {page.viewport_size}: {at}")
 
     def end(self):
         self.chromium.close()

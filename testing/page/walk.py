@@ -40,6 +40,12 @@ def free_port():
         return one.getsockname()[1]
 
 
+def until(page, expression, seconds=30):
+    """Waits until the expression is true on the page. The page's policy forbids the browser driver
+    to wait in the page."""
+    wait_until(expression, lambda: page.evaluate(expression), seconds)
+
+
 def press(page, selector):
     """Presses a button or a link, and waits for the next page."""
     with page.expect_navigation():
@@ -93,19 +99,17 @@ def change_versions(stage, page, base):
 def see_live_updates(stage, page, base):
     """A change on the console appears on the open page, and the page is not loaded again."""
     page.goto(base + "/")
-    page.wait_for_function("document.getElementById('live-status').textContent === 'live'")
+    until(page, "document.getElementById('live-status').textContent === 'live'")
     page.evaluate("window.mark = 1")
     stage.ssh("changeconf -name shop -component code -version v1")
-    page.wait_for_function(
-        "/\\b3\\b/.test(document.querySelector('#configurations tbody').textContent)", timeout=10_000
-    )
+    until(page, "document.querySelector('#configurations tbody td').textContent.startsWith('3')", 10)
     assert page.evaluate("window.mark") == 1
     stage.ssh("host hold web-03 -m 'its disk is being replaced'")
     page.goto(base + "/hosts/web-03")
-    page.wait_for_function("document.getElementById('live-status').textContent === 'live'")
+    until(page, "document.getElementById('live-status').textContent === 'live'")
     assert "its disk is being replaced" in page.content()
     stage.ssh("host release web-03")
-    page.wait_for_function("!document.body.textContent.includes('its disk is being replaced')")
+    until(page, "!document.body.textContent.includes('its disk is being replaced')")
 
 
 def roll_back(stage, page, base):
@@ -120,7 +124,7 @@ def roll_back(stage, page, base):
 
 def roll_out(browser, stage, page, base, shots):
     """Starts, pauses, resumes and aborts a rollout on the page; then a rollout that halts."""
-    version = json.loads(stage.ssh("showconf -name shop -json"))["layers"][0]["version"]
+    version = json.loads(stage.ssh("showconf -name shop -json"))["Layers"][0]["Version"]
     other = "v1" if version == "v2" else "v2"
     page.goto(base + "/configurations/shop/change")
     page.locator("tr", has_text="code").locator("select").select_option(other)
@@ -132,7 +136,7 @@ def roll_out(browser, stage, page, base, shots):
     press(page, "form[action='/run'] button")
     assert "rollout" in page.content()
     page.goto(base + "/rollouts/shop/1")
-    page.wait_for_function("document.body.textContent.includes('2 good')")
+    until(page, "document.body.textContent.includes('2 good')")
     browser.check(page)
     confirm(page, "a[href*='rollout+pause']")
     page.goto(base + "/rollouts/shop/1")
@@ -145,11 +149,12 @@ def roll_out(browser, stage, page, base, shots):
     wait_until("aborted", lambda: "aborted" in stage.ssh("rollout status -name shop -number 1"))
     # A version that does not start: the rollout halts, and the page says why, live.
     page.goto(base + "/")
-    page.wait_for_function("document.getElementById('live-status').textContent === 'live'")
+    until(page, "document.getElementById('live-status').textContent === 'live'")
     stage.ssh("changeconf -name shop -component code -version v3 -waves canary,50%,100% -soak 1h -max-failed 0")
-    page.wait_for_function(
+    until(
+        page,
         "document.querySelector('#needs').textContent.includes('relation \"orders\" does not exist')",
-        timeout=20_000,
+        20,
     )
     browser.check(page)
     for screen in ("/", "/rollouts/shop/2", "/hosts/web-01", "/hosts?phase=failed", "/rollouts"):
@@ -262,7 +267,7 @@ def main():
         page.goto(base + "/")
         ssh.terminate()
         ssh.wait()
-        page.wait_for_function("document.getElementById('live-status').className.includes('lost')")
+        until(page, "document.getElementById('live-status').className.includes('lost')")
         ssh, _ = stage.forward(port)
         assert page.goto(base + "/").status == 401, "the login outlives its ssh connection"
         assert not browser.faults, f"{len(browser.faults)} faults"

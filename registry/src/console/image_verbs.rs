@@ -80,7 +80,7 @@ fn text(known: &[KnownLayer]) -> String {
 pub fn imaged_text(name: &ConfigurationName, imaged: &Imaged, client: Client) -> String {
     match imaged.before {
         _ if imaged.is_as_it_was() => format!("configuration \"{name}\" is unchanged\n"),
-        Some(number) => super::back_to(client, name, number),
+        Some(number) => super::configuration_verbs::back_to(client, name, number),
         None => String::new(),
     }
 }

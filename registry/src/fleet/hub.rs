@@ -86,6 +86,11 @@ impl Fleet {
         }
     }
 
+    /// The number of reports that are not on the disk yet.
+    pub fn reports_waiting(&self) -> usize {
+        self.reports.waiting()
+    }
+
     /// A receiver whose value changes whenever a batch of reports is on the disk, and whenever an
     /// operator changes a host.
     pub fn written(&self) -> watch::Receiver<u64> {

@@ -47,6 +47,18 @@ pub struct Sample {
     pub value: f64,
 }
 
+/// A gauge without labels.
+pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Sample {
+    Sample { name, help, labels: Vec::new(), value }
+}
+
+/// The number as the value of a gauge.
+pub fn float(number: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    let float = number as f64;
+    float
+}
+
 fn named(name: &str) -> String {
     format!("deploy_registry_{name}")
 }
@@ -96,8 +108,12 @@ impl Default for Metrics {
         for collector in all {
             made(metrics.registry.register(collector));
         }
+        // A counter that first appears with the value 1 hides its first event from `increase()`.
         for result in ["new", "old", "refused"] {
             metrics.reports.with_label_values(&[result]);
+        }
+        for reason in ["admission", "agents"] {
+            metrics.refused.with_label_values(&[reason]);
         }
         metrics
     }

@@ -44,6 +44,11 @@ impl ReportQueue {
         Self(sender)
     }
 
+    /// The number of reports that wait for the disk.
+    pub fn waiting(&self) -> usize {
+        self.0.max_capacity() - self.0.capacity()
+    }
+
     /// Queues a report. The receiver gets the result when the report is on the disk. If the
     /// catalogue fails, the receiver gets an error.
     pub async fn send(&self, sent: Sent) -> oneshot::Receiver<Applied> {

@@ -50,12 +50,12 @@ impl PortAccess {
     ) -> std::io::Result<Self> {
         Ok(Self { user_header, proxies, hosts, secret: Secret::new()? })
     }
+}
 
-    /// The caller that a proxy at `peer` names.
-    pub(super) fn caller(&self, user: &str, peer: IpAddr) -> Caller {
-        let key = format!("http proxy {user}");
-        Caller { user: user.to_owned(), key, address: peer.to_string(), client: Client::Web }
-    }
+/// The caller that a proxy at `peer` names.
+pub(super) fn caller_of_proxy(user: &str, peer: IpAddr) -> Caller {
+    let key = format!("http proxy {user}");
+    Caller { user: user.to_owned(), key, address: peer.to_string(), client: Client::Web }
 }
 
 /// The sender of a request that passed the guard.

@@ -1,6 +1,7 @@
 //! Changes. Each is a command of the console, after a confirmation.
 
 mod changed_layers;
+mod described_effect;
 mod effect;
 mod rollout_effect;
 
@@ -19,7 +20,7 @@ pub use self::effect::effect;
 use super::access::Viewer;
 use super::problem::Problem;
 use super::screens::layout::{Nav, Page, Part};
-use super::web::Handle;
+use super::shared_state::Handle;
 use crate::caller::{Caller, Client};
 use crate::console;
 
@@ -95,7 +96,7 @@ pub(super) async fn run(
     Extension(viewer): Extension<Viewer>,
     Form(Confirmed { csrf, line, m }): Form<Confirmed>,
 ) -> Result<Response, Problem> {
-    let web = handle.web()?;
+    let shared = handle.shared()?;
     let read_only = || Problem::new(StatusCode::FORBIDDEN, "the page is read-only here");
     let actor = viewer.actor.clone().ok_or_else(read_only)?;
     if csrf != actor.form_token {
@@ -106,7 +107,7 @@ pub(super) async fn run(
     let command = parse(&(line + &message))?;
     let back = effect::back(&command);
     let caller = Caller { client: Client::Web, ..actor.caller.clone() };
-    let registry = Arc::clone(&web.registry);
+    let registry = Arc::clone(&shared.registry);
     // The command runs to its end even if the browser leaves.
     let running = tokio::spawn(async move { console::perform(&registry, &caller, &command).await });
     let text = running.await.map_err(|err| {

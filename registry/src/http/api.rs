@@ -4,17 +4,17 @@
 //! a command of the console. [`openapi`] describes all addresses.
 //!
 //! ```text
-//! parameters   reads paths and queries      reading     runs a verb that shows, and links pages
+//! parameters   reads paths and queries      api_answers runs a verb that shows, and links pages
 //! changing     checks and runs a change     openapi     the description
 //! configurations_api, rollouts_api, hosts_api, store_api, records_api: the addresses
 //! ```
 
+mod api_answers;
 mod changing;
 mod configurations_api;
 mod hosts_api;
 mod openapi;
 mod parameters;
-mod reading;
 mod records_api;
 mod rollouts_api;
 mod store_api;
@@ -27,7 +27,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{MethodRouter, any, get, patch, post};
 
 use super::problem::{PROBLEM_JSON, Problem};
-use super::web::Handle;
+use super::shared_state::Handle;
 
 /// Where all addresses begin.
 const TOP: &str = "/api/v1";

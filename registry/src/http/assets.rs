@@ -3,11 +3,10 @@
 use std::sync::LazyLock;
 
 use axum::extract::Path;
+use axum::http::StatusCode;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse as _, Response};
 use deploy_store::Digest;
-
-use super::problem::Problem;
 
 const STYLESHEET: &str = include_str!("assets/page.css");
 const SCRIPT: &str = include_str!("assets/live.js");
@@ -35,7 +34,7 @@ pub async fn get(Path(name): Path<String>) -> Response {
     } else if asked == *ICON_ADDRESS {
         (ICON, "image/svg+xml")
     } else {
-        return Problem::not_found().into_response();
+        return StatusCode::NOT_FOUND.into_response();
     };
     let forever = "public, max-age=31536000, immutable";
     ([(CONTENT_TYPE, kind), (CACHE_CONTROL, forever)], text).into_response()

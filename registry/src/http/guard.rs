@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
-use super::access::{Access, Actor, PortAccess, Viewer};
+use super::access::{Access, Actor, PortAccess, Viewer, caller_of_proxy};
 use super::problem::Problem;
 use super::secret::Secret;
 use super::sessions::Sessions;
@@ -184,7 +184,7 @@ fn through_port(port: &PortAccess, peer: IpAddr, headers: &HeaderMap) -> (Viewer
         None => return (Viewer { actor: None }, None),
     };
     let form_token = port.secret.derived(&format!("{user} {value}"));
-    let actor = Actor { caller: port.caller(user, peer), form_token, has_bearer: false };
+    let actor = Actor { caller: caller_of_proxy(user, peer), form_token, has_bearer: false };
     (Viewer { actor: Some(Arc::new(actor)) }, new)
 }
 

@@ -1,30 +1,21 @@
-//! Sends changed sections of a page to browsers, as server-sent events.
+//! The pages that browsers show live. [`super::live_stream`] sends their changes.
 //!
 //! All browsers that show the same page share one task, which renders the page when something has
-//! changed, and sends the sections that differ. However many pages are open and however often
+//! changed, and publishes the sections that differ. However many pages are open and however often
 //! something changes, these tasks use at most about a tenth of a core.
 
 use std::collections::HashMap;
-use std::convert::Infallible;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use axum::Extension;
-use axum::extract::{Query, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::sse::{Event, KeepAlive, Sse};
-use axum::response::{IntoResponse as _, Response};
 use deploy_store::Digest;
-use futures_util::stream::{self, Stream, StreamExt as _};
-use serde::{Deserialize, Serialize};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, broadcast};
+use serde::Serialize;
+use tokio::sync::{Semaphore, broadcast};
 use tokio::time::sleep;
 
-use super::access::Viewer;
 use super::problem::Problem;
 use super::screens::Screen;
-use super::screens::layout::Page;
-use super::web::{Handle, Web};
+use super::screens::layout::{Page, digest_of};
 use crate::registry::Registry;
 
 /// Maximum number of open streams.
@@ -36,8 +27,6 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AT_LEAST: Duration = Duration::from_secs(15);
 /// After a page was rendered, no page is rendered for this many times as long.
 const PAUSE: u32 = 9;
-/// How often a stream without changes sends a comment, so that both sides notice a lost connection.
-const HEARTBEAT: Duration = Duration::from_secs(15);
 /// How many changes a slow browser may lag behind. After that, it gets the whole page.
 const LAG: usize = 16;
 
@@ -47,7 +36,8 @@ pub struct Live {
     pages: Mutex<HashMap<PageKey, Weak<LivePage>>>,
     /// The task that renders a page holds this lock, and keeps it during its pause.
     rendering: tokio::sync::Mutex<()>,
-    room: Arc<Semaphore>,
+    /// The room for open streams.
+    pub room: Arc<Semaphore>,
 }
 
 impl Default for Live {
@@ -59,23 +49,27 @@ impl Default for Live {
 
 /// A page, and whether its viewers may change things.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-struct PageKey {
-    screen: Screen,
-    may_act: bool,
+pub struct PageKey {
+    /// The screen.
+    pub screen: Screen,
+    /// Whether the viewers may change things.
+    pub may_act: bool,
 }
 
 /// A page that at least one browser shows.
 #[derive(Debug)]
-struct LivePage {
+pub struct LivePage {
     /// The sections as of the last rendering.
     latest: Mutex<Arc<Rendered>>,
-    updates: broadcast::Sender<Update>,
+    /// The channel of the changes.
+    pub updates: broadcast::Sender<Update>,
 }
 
 /// The sections of a page.
 #[derive(Debug, Default)]
-struct Rendered {
-    digest: String,
+pub struct Rendered {
+    /// The digest of all sections.
+    pub digest: String,
     sections: Vec<RenderedSection>,
 }
 
@@ -89,9 +83,11 @@ struct RenderedSection {
 
 /// What a stream sends.
 #[derive(Debug, Clone)]
-enum Update {
+pub enum Update {
     /// These sections have changed, and the page has this digest now.
     Changed(Arc<str>, Vec<Arc<str>>),
+    /// The page has other sections now, so browsers have to load it again.
+    Reload,
     /// The page's object no longer exists.
     Gone,
 }
@@ -101,21 +97,6 @@ enum Update {
 struct SectionData<'a> {
     id: &'a str,
     html: &'a str,
-}
-
-/// The query of `/live`.
-#[derive(Debug, Deserialize)]
-pub struct Wanted {
-    /// Path and query of the page.
-    page: String,
-    /// The digest of the sections that the browser shows.
-    #[serde(default)]
-    seen: String,
-}
-
-/// A digest of the sections of a page.
-pub fn digest_of(page: &Page) -> String {
-    Rendered::of(page).digest
 }
 
 impl Rendered {
@@ -129,125 +110,72 @@ impl Rendered {
                 RenderedSection { id: id.to_owned(), digest, data: data.into() }
             })
             .collect();
-        let all: String = sections.iter().map(|section| format!("{} ", section.digest)).collect();
-        let digest = Digest::of(all.as_bytes()).to_string()[..16].to_owned();
-        Self { digest, sections }
+        Self { digest: digest_of(page), sections }
     }
 
-    /// The sections that the browser has to replace, if it shows `old`.
-    fn since(&self, old: &Self) -> Vec<Arc<str>> {
+    /// What a browser has to replace that shows `old`; `None` if nothing has changed.
+    fn since(&self, old: &Self) -> Option<Update> {
+        let ids = |of: &Self| of.sections.iter().map(|one| one.id.clone()).collect::<Vec<_>>();
+        if ids(self) != ids(old) {
+            return Some(Update::Reload);
+        }
         let is_new = |section: &&RenderedSection| {
             let before = old.sections.iter().find(|before| before.id == section.id);
             before.is_none_or(|before| before.digest != section.digest)
         };
-        self.sections.iter().filter(is_new).map(|section| Arc::clone(&section.data)).collect()
+        let new = self.sections.iter().filter(is_new);
+        let new: Vec<Arc<str>> = new.map(|section| Arc::clone(&section.data)).collect();
+        (!new.is_empty()).then(|| Update::Changed(self.digest.as_str().into(), new))
     }
 
-    fn whole(&self) -> Update {
+    /// All sections, for a browser that shows something older.
+    pub fn whole(&self) -> Update {
         let all = self.sections.iter().map(|section| Arc::clone(&section.data)).collect();
         Update::Changed(self.digest.as_str().into(), all)
     }
 }
 
 impl LivePage {
-    fn latest(&self) -> MutexGuard<'_, Arc<Rendered>> {
+    /// The sections as of the last rendering.
+    pub fn latest(&self) -> MutexGuard<'_, Arc<Rendered>> {
         self.latest.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Live {
+    /// The page with this key. The first browser that shows the page starts its task.
+    pub async fn find_or_start(
+        self: &Arc<Self>,
+        registry: &Arc<Registry>,
+        key: PageKey,
+    ) -> Result<Arc<LivePage>, Problem> {
+        if let Some(page) = self.pages().get(&key).and_then(Weak::upgrade) {
+            return Ok(page);
+        }
+        let generation = Generation::now(registry);
+        let first = key.screen.page(registry, key.may_act).await?;
+        if !first.is_live() {
+            return Err(Problem::not_found());
+        }
+        let first = Rendered::of(&first);
+        let (updates, _) = broadcast::channel(LAG);
+        let page = Arc::new(LivePage { latest: Mutex::new(Arc::new(first)), updates });
+        let mut pages = self.pages();
+        pages.retain(|_, page| page.strong_count() > 0);
+        // Another browser may have been faster.
+        if let Some(other) = pages.get(&key).and_then(Weak::upgrade) {
+            return Ok(other);
+        }
+        pages.insert(key.clone(), Arc::downgrade(&page));
+        drop(pages);
+        let (live, registry) = (Arc::downgrade(self), Arc::downgrade(registry));
+        tokio::spawn(render(live, registry, Arc::downgrade(&page), key, generation));
+        Ok(page)
+    }
+
     fn pages(&self) -> MutexGuard<'_, HashMap<PageKey, Weak<LivePage>>> {
         self.pages.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// `/live`: the changed sections of a page, until the browser leaves or the registry stops.
-pub(super) async fn stream(
-    State(handle): State<Handle>,
-    Extension(viewer): Extension<Viewer>,
-    Query(Wanted { page, seen }): Query<Wanted>,
-    headers: HeaderMap,
-) -> Result<Response, Problem> {
-    let web = handle.web()?;
-    let Ok(permit) = Arc::clone(&web.live.room).try_acquire_owned() else {
-        let text = "too many browsers show live pages";
-        return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text));
-    };
-    let (path, query) = page.split_once('?').unwrap_or((&page, ""));
-    let key = PageKey { screen: Screen::parse(path, query)?, may_act: viewer.may_act() };
-    let page = find_or_start(&web, key).await?;
-    // After a lost connection, a browser sends the digest of the last change that it got.
-    let last = headers.get("last-event-id").and_then(|value| value.to_str().ok());
-    let events = events(page, last.unwrap_or(&seen).to_owned(), permit);
-    let mut stopped = web.registry.fleet.stopped();
-    let events = events.take_until(Box::pin(async move {
-        let _ = stopped.wait_for(|stopped| *stopped).await;
-    }));
-    let alive = KeepAlive::new().interval(HEARTBEAT);
-    Ok(Sse::new(events).keep_alive(alive).into_response())
-}
-
-/// The events for one browser, which shows the sections with the digest `seen`.
-fn events(
-    page: Arc<LivePage>,
-    seen: String,
-    permit: OwnedSemaphorePermit,
-) -> impl Stream<Item = Result<Event, Infallible>> {
-    let updates = page.updates.subscribe();
-    let now = Arc::clone(&page.latest());
-    let first = (now.digest != seen).then(|| now.whole());
-    let state = (page, updates, first, permit);
-    let batches = stream::unfold(state, |(page, mut updates, first, permit)| async move {
-        let update = match first {
-            Some(first) => first,
-            None => match updates.recv().await {
-                Ok(update) => update,
-                Err(broadcast::error::RecvError::Lagged(_)) => {
-                    updates = page.updates.subscribe();
-                    page.latest().whole()
-                }
-                Err(broadcast::error::RecvError::Closed) => return None,
-            },
-        };
-        Some((stream::iter(to_events(&update)), (page, updates, None, permit)))
-    });
-    batches.flatten()
-}
-
-/// The events of an update. Only the last event has the digest, so that a browser that got a part
-/// of them gets the whole page when it returns.
-fn to_events(update: &Update) -> Vec<Result<Event, Infallible>> {
-    let Update::Changed(digest, sections) = update else {
-        return vec![Ok(Event::default().event("gone").data("gone"))];
-    };
-    let sections = sections.iter().map(|data| Ok(Event::default().event("section").data(&**data)));
-    let end = Event::default().event("end").id(&**digest).data("end");
-    sections.chain([Ok(end)]).collect()
-}
-
-/// The page with this key. The first browser that shows the page starts its task.
-async fn find_or_start(web: &Arc<Web>, key: PageKey) -> Result<Arc<LivePage>, Problem> {
-    if let Some(page) = web.live.pages().get(&key).and_then(Weak::upgrade) {
-        return Ok(page);
-    }
-    let generation = Generation::now(&web.registry);
-    let first = key.screen.page(&web.registry, key.may_act).await?;
-    if !first.is_live() {
-        return Err(Problem::not_found());
-    }
-    let first = Rendered::of(&first);
-    let (updates, _) = broadcast::channel(LAG);
-    let page = Arc::new(LivePage { latest: Mutex::new(Arc::new(first)), updates });
-    let mut pages = web.live.pages();
-    pages.retain(|_, page| page.strong_count() > 0);
-    // Another browser may have been faster.
-    if let Some(other) = pages.get(&key).and_then(Weak::upgrade) {
-        return Ok(other);
-    }
-    pages.insert(key.clone(), Arc::downgrade(&page));
-    drop(pages);
-    tokio::spawn(render(Arc::downgrade(web), Arc::downgrade(&page), key, generation));
-    Ok(page)
 }
 
 /// What counts the changes of the registry.
@@ -267,18 +195,28 @@ impl Generation {
 }
 
 /// Renders the page after changes, until no browser shows it.
-async fn render(web: Weak<Web>, page: Weak<LivePage>, key: PageKey, mut seen: Generation) {
+async fn render(
+    live: Weak<Live>,
+    registry: Weak<Registry>,
+    page: Weak<LivePage>,
+    key: PageKey,
+    mut seen: Generation,
+) {
     let mut last = Instant::now();
     loop {
         sleep(LOOK_EVERY).await;
-        let (Some(web), Some(page)) = (web.upgrade(), page.upgrade()) else { return };
-        let now = Generation::now(&web.registry);
+        let (Some(live), Some(registry), Some(page)) =
+            (live.upgrade(), registry.upgrade(), page.upgrade())
+        else {
+            return;
+        };
+        let now = Generation::now(&registry);
         if now == seen && last.elapsed() < AT_LEAST {
             continue;
         }
-        let rendering = web.live.rendering.lock().await;
-        (seen, last) = (Generation::now(&web.registry), Instant::now());
-        match key.screen.page(&web.registry, key.may_act).await {
+        let rendering = live.rendering.lock().await;
+        (seen, last) = (Generation::now(&registry), Instant::now());
+        match key.screen.page(&registry, key.may_act).await {
             Ok(rendered) => publish(&page, Rendered::of(&rendered)),
             Err(problem) if problem.is_not_found() => {
                 let _ = page.updates.send(Update::Gone);
@@ -288,7 +226,7 @@ async fn render(web: Weak<Web>, page: Weak<LivePage>, key: PageKey, mut seen: Ge
             Err(_) => {}
         }
         let pause = last.elapsed() * PAUSE;
-        drop(page);
+        drop((page, registry));
         sleep(pause).await;
         drop(rendering);
     }
@@ -297,12 +235,9 @@ async fn render(web: Weak<Web>, page: Weak<LivePage>, key: PageKey, mut seen: Ge
 fn publish(page: &LivePage, new: Rendered) {
     let new = Arc::new(new);
     let mut latest = page.latest();
-    let changed = new.since(&latest);
-    if changed.is_empty() {
-        return;
-    }
-    *latest = Arc::clone(&new);
+    let Some(update) = new.since(&latest) else { return };
+    *latest = new;
     // The lock is held while the update is sent, so no browser gets an update before the page that
     // it changes. Sending fails only without browsers.
-    let _ = page.updates.send(Update::Changed(new.digest.as_str().into(), changed));
+    let _ = page.updates.send(update);
 }

@@ -6,11 +6,11 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 
 use super::problem::Problem;
-use super::web::Handle;
+use super::shared_state::Handle;
 
 /// The metrics in the text format of Prometheus.
 pub async fn metrics(State(handle): State<Handle>) -> Result<Response, Problem> {
-    let text = handle.web()?.registry.metrics().await.map_err(Problem::from);
+    let text = handle.shared()?.registry.metrics().await.map_err(Problem::from);
     let text = text.map_err(Problem::for_program)?;
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response())
 }
@@ -22,11 +22,11 @@ pub async fn healthz() -> &'static str {
 
 /// Says whether the registry can serve: the catalogue answers, and the registry does not stop.
 pub async fn readyz(State(handle): State<Handle>) -> Result<&'static str, Problem> {
-    let web = handle.web()?;
-    if *web.registry.fleet.stopped().borrow() {
+    let shared = handle.shared()?;
+    if *shared.registry.fleet.stopped().borrow() {
         let text = "the registry stops";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).for_program());
     }
-    web.registry.catalog.is_new().await.map_err(|err| Problem::from(err).for_program())?;
+    shared.registry.catalog.is_new().await.map_err(|err| Problem::from(err).for_program())?;
     Ok("ready\n")
 }

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 /// Accepts connections until the registry stops. While there are too many, new ones wait.
 pub async fn serve(web: Arc<Web>, listener: TcpListener, port: Arc<PortAccess>) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    let mut stopped = web.registry.fleet.stopped();
+    let mut stopped = web.shared.registry.fleet.stopped();
     loop {
         let Ok(permit) = Arc::clone(&room).acquire_owned().await else { return };
         let accepted = tokio::select! {

@@ -25,7 +25,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = TowerToHyperService::new(web.service(access));
-    let mut stopped = web.registry.fleet.stopped();
+    let mut stopped = web.shared.registry.fleet.stopped();
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(HEAD);
     http.max_buf_size(MAX_HEAD).max_headers(MAX_HEADERS);

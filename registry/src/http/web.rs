@@ -1,4 +1,4 @@
-//! What all requests share, and which function answers which path.
+//! The web server: which function answers which path.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,10 +14,10 @@ use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::access::{Access, Viewer};
-use super::live::{self, Live};
 use super::problem::Problem;
 use super::screens::Screen;
-use super::{actions, api, assets, guard, login, monitoring, response_headers};
+use super::shared_state::{Handle, Shared};
+use super::{actions, api, assets, guard, live_stream, login, monitoring, response_headers};
 use crate::registry::Registry;
 
 /// Largest body of a request.
@@ -25,23 +25,19 @@ const MAX_BODY: usize = 64 << 10;
 /// Maximum time for an answer, except for the stream of changed sections.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// What all requests share.
+/// The web server.
 #[derive(Debug)]
 pub struct Web {
-    /// The registry.
-    pub registry: Arc<Registry>,
-    pub(super) live: Live,
+    pub(super) shared: Arc<Shared>,
     router: Router,
 }
 
 impl Web {
     /// The web server of `registry`.
     pub fn new(registry: Arc<Registry>) -> Arc<Self> {
-        Arc::new_cyclic(|this| {
-            let live = Live::default();
-            let state = Handle(this.clone());
-            Self { registry, live, router: routes(&state) }
-        })
+        let shared = Arc::new(Shared { registry, live: Arc::default() });
+        let router = routes(&Handle::of(&shared));
+        Arc::new(Self { shared, router })
     }
 
     /// The service that answers requests which come through `access`.
@@ -50,18 +46,6 @@ impl Web {
             .clone()
             .layer(middleware::from_fn_with_state(access.clone(), guard::check))
             .layer(from_fn(response_headers::add))
-    }
-}
-
-/// The web server, for the functions that answer requests.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Handle(std::sync::Weak<Web>);
-
-impl Handle {
-    /// The web server. It is gone only while the process stops.
-    pub(super) fn web(&self) -> Result<Arc<Web>, Problem> {
-        let gone = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the registry stops");
-        self.0.upgrade().ok_or_else(gone)
     }
 }
 
@@ -75,7 +59,7 @@ fn routes(state: &Handle) -> Router {
         .route("/run", post(actions::run))
         .fallback(any(screen));
     Router::new()
-        .route("/live", get(live::stream))
+        .route("/live", get(live_stream::stream))
         .merge(limited(timed))
         .merge(api::with_problems(limited(api::routes())))
         .with_state(state.clone())
@@ -99,8 +83,8 @@ async fn screen(
         let text = "this address can only be read";
         return Err(Problem::new(StatusCode::METHOD_NOT_ALLOWED, text).of(&uri));
     }
-    let web = handle.web()?;
+    let shared = handle.shared()?;
     let screen = Screen::parse(uri.path(), uri.query().unwrap_or_default())?;
-    let page = screen.page(&web.registry, viewer.may_act()).await?;
+    let page = screen.page(&shared.registry, viewer.may_act()).await?;
     Ok(Html(page.to_html(&viewer, Some(&uri)).into_string()).into_response())
 }

@@ -19,12 +19,13 @@ use russh::{Channel, ChannelId, ChannelOpenFailure, Pty};
 use tokio::sync::{Semaphore, oneshot};
 
 use crate::caller::{Caller, Client};
-use crate::http::{self, Access, Sessions};
+use crate::http::{self, Sessions};
 use crate::ssh::activity::Activity;
 use crate::ssh::auth::keyring::{Identity, Proof, Role};
 use crate::ssh::channel::{self, ChannelRequest};
 use crate::ssh::command_progress;
 use crate::ssh::context::{Context, Terminal};
+use crate::ssh::login_proof::Login;
 use crate::ssh::server::Server;
 use crate::ssh::web_login;
 use crate::ssh::web_stream::WebStream;
@@ -70,17 +71,6 @@ struct Opened {
     no_colour: bool,
     /// The value of the client's variable `DEPLOY_PROGRESS`.
     progress: Option<usize>,
-}
-
-/// The login of a client. The server checks the key again when the key files change.
-#[derive(Debug)]
-pub struct Login {
-    /// The user name.
-    pub user: String,
-    /// The key or certificate.
-    pub proof: Proof,
-    /// Whether the client has an agent's rights.
-    pub is_agent: bool,
 }
 
 impl Session {
@@ -282,20 +272,17 @@ impl Handler for Session {
         reply: ChannelOpenHandle,
         _: &mut Ssh,
     ) -> Result<(), Self::Error> {
-        let operator = self.who.as_ref().filter(|(identity, _)| {
-            identity.role == Role::Operator && identity.forwarding && host == WEB
-        });
-        let Some((_, caller)) = operator else {
-            reply.reject(ChannelOpenFailure::AdministrativelyProhibited).await;
-            return Ok(());
-        };
-        let permit = Arc::clone(&self.web_channels).try_acquire_owned();
-        let (Ok(permit), Ok(sessions)) = (permit, web_login::sessions(&self.web_sessions)) else {
-            reply.reject(ChannelOpenFailure::ResourceShortage).await;
-            return Ok(());
+        let who = self.who.as_ref().filter(|_| host == WEB);
+        let sessions = &self.web_sessions;
+        let opened = web_login::open(who, &self.web_channels, sessions);
+        let (access, permit) = match opened {
+            Ok(opened) => opened,
+            Err(why) => {
+                reply.reject(why).await;
+                return Ok(());
+            }
         };
         reply.accept().await;
-        let access = Access::Ssh { caller: caller.clone(), sessions };
         let (web, activity) = (Arc::clone(&self.server.web), Arc::clone(&self.activity));
         tokio::spawn(async move {
             http::serve_stream(web, WebStream::new(channel.into_stream(), activity), &access).await;

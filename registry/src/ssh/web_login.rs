@@ -4,9 +4,13 @@ use std::io;
 use std::sync::{Arc, OnceLock};
 
 use deploy_wire::command::{self, Command};
+use russh::ChannelOpenFailure;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::auth::keyring::{Identity, Role};
+use crate::caller::Caller;
 use crate::console::Answer;
-use crate::http::Sessions;
+use crate::http::{Access, Sessions};
 
 /// The local port of `ssh -L`, if the user gives none.
 const PORT: u16 = 8080;
@@ -34,6 +38,24 @@ pub fn sessions(of: &OnceLock<Arc<Sessions>>) -> io::Result<Arc<Sessions>> {
     }
     let new = Arc::new(Sessions::new()?);
     Ok(Arc::clone(of.get_or_init(|| new)))
+}
+
+/// What a forwarded connection needs: the access of its operator, and one of `channels`. Otherwise,
+/// why the channel is not opened.
+pub fn open(
+    who: Option<&(Identity, Caller)>,
+    channels: &Arc<Semaphore>,
+    of: &OnceLock<Arc<Sessions>>,
+) -> Result<(Access, OwnedSemaphorePermit), ChannelOpenFailure> {
+    let may_open = |identity: &Identity| identity.role == Role::Operator && identity.forwarding;
+    let Some((_, caller)) = who.filter(|(identity, _)| may_open(identity)) else {
+        return Err(ChannelOpenFailure::AdministrativelyProhibited);
+    };
+    let permit = Arc::clone(channels)
+        .try_acquire_owned()
+        .map_err(|_| ChannelOpenFailure::ResourceShortage)?;
+    let sessions = sessions(of).map_err(|_| ChannelOpenFailure::ResourceShortage)?;
+    Ok((Access::Ssh { caller: caller.clone(), sessions }, permit))
 }
 
 /// The answer with the address.

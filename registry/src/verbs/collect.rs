@@ -153,16 +153,23 @@ impl Registry {
         self.collect_counted(force, &Meter::default()).await
     }
 
+    /// Whether the next collection in the background will read files: since the last one, anything
+    /// may have changed.
+    pub async fn is_collection_due(&self) -> Result<bool> {
+        Ok(self.due_after(self.catalog.last_change().await?))
+    }
+
+    fn due_after(&self, change: u64) -> bool {
+        let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
+        // With `-keep-history`, states become too old even if nothing changes.
+        self.settings.keep_history.is_some() || *settled != Some(change)
+    }
+
     /// Runs a collection if anything may have changed since the last collection. Otherwise, the
     /// function returns `None`, and reads no files.
     pub async fn collect_changes(&self) -> Result<Option<Collection>> {
         let change = self.catalog.last_change().await?;
-        let is_settled = || {
-            let settled = self.settled.lock().unwrap_or_else(PoisonError::into_inner);
-            *settled == Some(change)
-        };
-        // With `-keep-history`, states become too old even if nothing changes.
-        if self.settings.keep_history.is_none() && is_settled() {
+        if !self.due_after(change) {
             return Ok(None);
         }
         let done = self.collect(false).await?;

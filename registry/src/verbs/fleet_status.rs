@@ -229,7 +229,7 @@ impl Registry {
     }
 }
 
-fn agent_id(host: &str, name: &str) -> Option<AgentId> {
+pub(super) fn agent_id(host: &str, name: &str) -> Option<AgentId> {
     Some(AgentId { host: host.parse().ok()?, name: name.parse().ok()? })
 }
 

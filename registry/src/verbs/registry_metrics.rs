@@ -1,38 +1,120 @@
 //! The metrics of a registry: its counters and histograms, and gauges whose values are read for
 //! each request.
 
+mod contact_gauges;
+mod rollout_gauges;
+
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::blocking::blocking;
+use crate::catalog::fleet::Scope;
 use crate::error::Result;
-use crate::fleet::metrics::Sample;
+use crate::fleet::metrics::{Sample, float, gauge};
 use crate::registry::Registry;
 use crate::verbs::fleet_document::ConfigurationStatus;
-use crate::verbs::fleet_status::FleetQuery;
+use crate::verbs::{collect, verify_blobs};
 
 /// Reads one of the counts of a configuration's hosts.
 type Count = fn(&ConfigurationStatus) -> u64;
 
+/// The counts of a configuration's hosts: the name and the help of the metric.
+const COUNTS: [(&str, &str, Count); 5] = [
+    ("hosts_behind", "Hosts that have not confirmed the current state.", |of| of.behind),
+    ("hosts_failed", "Hosts on which the current state failed.", |of| of.failed),
+    ("hosts_absent", "Hosts that are behind and not connected.", |of| of.absent),
+    ("hosts_held", "Hosts that an operator holds.", |of| of.held),
+    ("hosts_unknown", "Agents that only poll and have never reported.", |of| of.unknown),
+];
+
 impl Registry {
     /// All metrics in the text format of Prometheus.
     pub async fn metrics(&self) -> Result<String> {
-        let fleet = self.fleet_status(&FleetQuery::default()).await?;
-        let stat = self.stat().await?;
-        let one = |name, help, value| Sample { name, help, labels: Vec::new(), value };
-        #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-        let float = |number: u64| number as f64;
-        let mut samples = vec![
-            one("agents_connected", "Agents that are connected.", {
-                float(u64::try_from(self.fleet.presence.count()).unwrap_or(u64::MAX))
-            }),
-            one("store_free_bytes", "Bytes that are free on the disk.", float(stat.free)),
-            one("store_bytes", "Bytes of the stored files.", float(stat.blobs.bytes)),
-            one("store_damaged_blobs", "Stored files that are damaged.", float(stat.damaged)),
+        let mut samples = self.process_samples();
+        samples.extend(self.store_samples().await?);
+        samples.extend(self.upkeep_samples().await?);
+        samples.extend(self.fleet_samples().await?);
+        Ok(self.fleet.metrics.text(&samples))
+    }
+
+    /// Gauges of this process and its connections.
+    fn process_samples(&self) -> Vec<Sample> {
+        let version = env!("CARGO_PKG_VERSION").to_owned();
+        let connected = u64::try_from(self.fleet.presence.count()).unwrap_or(u64::MAX);
+        let waiting = u64::try_from(self.fleet.reports_waiting()).unwrap_or(u64::MAX);
+        vec![
+            Sample {
+                name: "build_info",
+                help: "The version of the registry; the value is always 1.",
+                labels: vec![("version", version)],
+                value: 1.0,
+            },
+            gauge("start_time_seconds", "When the registry started.", seconds(self.fleet.started)),
+            gauge("agents_connected", "Agents that are connected.", float(connected)),
+            gauge("reports_waiting", "Reports that are not on the disk yet.", float(waiting)),
+            gauge("downloads_active", "Downloads under way.", float(self.downloads.all())),
+        ]
+    }
+
+    /// Gauges of the stored files and of the disk.
+    async fn store_samples(&self) -> Result<Vec<Sample>> {
+        let (blobs, damaged) = self.catalog.blob_counts().await?;
+        let store = Arc::clone(self.blobs());
+        let disk =
+            blocking(move || Ok((store.staged()?, store.free_bytes()?, store.filesystem_bytes()?)));
+        let (staged, free, size) = disk.await?;
+        let counts = self.catalog.counts().await?;
+        let min_free = self.settings.min_free;
+        let all = [
+            ("store_free_bytes", "Bytes that are free on the disk.", free),
+            ("store_capacity_bytes", "Size of the disk in bytes.", size),
+            ("store_min_free_bytes", "Bytes that uploads leave free.", min_free),
+            ("store_bytes", "Bytes of the stored files.", blobs.bytes),
+            ("store_files", "Stored files.", blobs.blobs),
+            ("store_damaged_blobs", "Stored files that are damaged.", damaged),
+            ("uploads_staged", "Uploads that are open or wait to be bound.", staged.files),
+            ("uploads_staged_bytes", "Bytes of these uploads.", staged.bytes),
+            ("components", "Components.", counts.components),
+            ("versions", "Versions of components.", counts.versions),
+            ("configurations", "Configurations.", counts.configurations),
+            ("states", "States in the histories of configurations.", counts.states),
         ];
-        if let Some(gc) = &stat.gc {
+        Ok(all.into_iter().map(|(name, help, value)| gauge(name, help, float(value))).collect())
+    }
+
+    /// Gauges of gc and of verify. What has never happened has no time.
+    async fn upkeep_samples(&self) -> Result<Vec<Sample>> {
+        let due = self.is_collection_due().await?;
+        let help = "Whether anything may have changed since gc last had nothing left to do.";
+        let mut samples = vec![gauge("gc_due", help, f64::from(u8::from(due)))];
+        if let Some(gc) = self.catalog.note::<collect::Noted>(collect::NOTE).await? {
             let help = "When gc last succeeded.";
-            #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
-            let time = gc.time.as_second() as f64;
-            samples.push(one("gc_last_success_timestamp_seconds", help, time));
+            samples.push(gauge("gc_last_success_timestamp_seconds", help, seconds(gc.time)));
         }
-        for of in &fleet.configurations {
+        let last: Option<verify_blobs::Noted> = self.catalog.note(verify_blobs::NOTE).await?;
+        let complete = self.catalog.note(verify_blobs::COMPLETE_NOTE).await?;
+        // An earlier version of the registry wrote only the first note.
+        if let Some(verify) = complete.or_else(|| last.clone().filter(|last| last.complete)) {
+            let help = "When verify last ended after it had read all stored files.";
+            let name = "verify_last_success_timestamp_seconds";
+            samples.push(gauge(name, help, seconds(verify.time)));
+        }
+        if let Some(last) = last {
+            let help = "Damaged or missing files and entries that the last verify found.";
+            samples.push(gauge("verify_last_damaged", help, float(last.damaged)));
+        }
+        Ok(samples)
+    }
+
+    /// Gauges of the hosts and the rollouts of each configuration. All of them come from one
+    /// snapshot of the fleet.
+    async fn fleet_samples(&self) -> Result<Vec<Sample>> {
+        let snapshot = self.catalog.fleet_snapshot(Scope::default()).await?;
+        let mut samples = rollout_gauges::samples(&snapshot);
+        samples.extend(self.contact_samples(&snapshot, Timestamp::now()));
+        let configurations = self.counted(snapshot, None).configurations;
+        for of in &configurations {
             let label = || ("configuration", of.configuration.clone());
             for (phase, count) in &of.phases {
                 let labels = vec![label(), ("phase", (*phase).to_owned())];
@@ -40,17 +122,19 @@ impl Registry {
                 samples.push(Sample { name: "hosts", help, labels, value: float(*count) });
             }
         }
-        let counts: [(&str, &str, Count); 3] = [
-            ("hosts_behind", "Hosts that have not confirmed the current state.", |of| of.behind),
-            ("hosts_failed", "Hosts on which the current state failed.", |of| of.failed),
-            ("hosts_absent", "Hosts that are behind and not connected.", |of| of.absent),
-        ];
-        for (name, help, count) in counts {
-            for of in &fleet.configurations {
+        for (name, help, count) in COUNTS {
+            for of in &configurations {
                 let labels = vec![("configuration", of.configuration.clone())];
                 samples.push(Sample { name, help, labels, value: float(count(of)) });
             }
         }
-        Ok(self.fleet.metrics.text(&samples))
+        Ok(samples)
     }
+}
+
+/// The seconds from the Unix epoch until `time`.
+fn seconds(time: Timestamp) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
+    let seconds = time.as_second() as f64;
+    seconds
 }

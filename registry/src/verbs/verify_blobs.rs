@@ -21,6 +21,8 @@ use crate::registry::Registry;
 
 /// The name of the note about the last verification.
 pub const NOTE: &str = "verify";
+/// The name of the note about the last verification that read all blobs.
+pub const COMPLETE_NOTE: &str = "verify_complete";
 /// The names of the notes that record where an interrupted run stopped. One note is for runs of
 /// operators, and the other is for runs in the background.
 const CURSORS: [&str; 2] = ["verify_cursor", "background_verify_cursor"];
@@ -169,6 +171,9 @@ impl Registry {
     pub async fn note_verified(&self, verified: &Verified, complete: bool) -> Result<()> {
         let (blobs, bytes, damaged) = (verified.blobs, verified.bytes, verified.damaged() as u64);
         let noted = Noted { time: Timestamp::now(), blobs, bytes, complete, damaged };
+        if complete {
+            self.catalog.set_note(COMPLETE_NOTE, &noted).await?;
+        }
         self.catalog.set_note(NOTE, &noted).await
     }
 

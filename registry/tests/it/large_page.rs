@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use deploy_registry::catalog::Change;
-use deploy_registry::catalog::fleet::{Scope, Sent};
+use deploy_registry::catalog::fleet::Sent;
 use deploy_registry::fleet::presence::{AgentId, Present};
 use deploy_registry::http::{Access, PortAccess, Web, serve_stream};
 use deploy_registry::registry::{Registry, Settings};
@@ -108,13 +108,6 @@ async fn pages_of_a_large_fleet_are_small_and_fast() {
     let registry = Arc::new(Registry::open(dir.path(), Settings::default()).await.unwrap());
     let connected = large_fleet(&registry).await;
     let web = Web::new(Arc::clone(&registry));
-    for _ in 0..3 {
-        let began = Instant::now();
-        registry.catalog.fleet_snapshot(Scope::default()).await.unwrap();
-        let snapshot = began.elapsed();
-        registry.fleet_overview(None).await.unwrap();
-        println!("snapshot {snapshot:?}, overview {:?}", began.elapsed() - snapshot);
-    }
     for path in ["/", "/hosts", "/hosts?only=failed", "/rollouts", "/rollouts/service-00/1"] {
         let mut best = PATIENCE * 2;
         let mut html = String::new();

@@ -202,7 +202,7 @@ fn has_rollout(rig: &Rig, status: &Value) {
     let html = page(rig, "/rollouts/web/1");
     let fact = |term: &str| text(part(&html, &format!("<dt>{term}</dt><dd>"), "</dd>"));
     assert_eq!(fact("Status"), status["status"].as_str().unwrap());
-    assert_eq!(fact("Failed"), format!("{} of {}", status["failed"], status["budget"]));
+    assert_eq!(fact("Failed"), format!("{}, at most {}", status["failed"], status["budget"]));
     assert_eq!(fact("Good"), format!("{} of {}", status["good"], status["taken"]));
     assert_eq!(fact("Not in a wave yet"), status["waiting"].to_string());
     let title = text(part(&html, "rollout 1</h1>", "</p>"));
@@ -229,7 +229,7 @@ fn has_rollout(rig: &Rig, status: &Value) {
     let first = page(rig, "/");
     if status["ended"].is_null() {
         let card = text(part(&first, "<article", "</article>"));
-        has(&card, &format!("failed {} of {}", status["failed"], status["budget"]));
+        has(&card, &format!("failed {}, at most {}", status["failed"], status["budget"]));
         assert!(card.contains(status["status"].as_str().unwrap()), "{card}");
     } else {
         assert!(!first.contains("<article"), "{first}");

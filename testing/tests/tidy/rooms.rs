@@ -3,14 +3,18 @@
 use crate::source::sources;
 
 /// A word, the folders that may use it, and the reason.
-const ROOMS: [(&str, &[&str], &str); 5] = [
+const ROOMS: [(&str, &[&str], &str); 6] = [
     ("sqlx::", &["registry/src/catalog"], "the catalogue is the only room with a database"),
     (
         "russh::",
         &["registry/src/ssh", "wire/src/client"],
         "ssh is spoken by the registry's server and by the client",
     ),
-    ("StatusCode::", &["registry/src/ssh/sftp", "wire/src/client"], "sftp codes belong to sftp"),
+    (
+        "StatusCode::",
+        &["registry/src/http", "registry/src/ssh/sftp", "wire/src/client"],
+        "http and sftp make their own statuses",
+    ),
     (
         " exit::",
         &[
@@ -22,6 +26,7 @@ const ROOMS: [(&str, &[&str], &str); 5] = [
             "docker/src/error.rs",
             "docker/src/to/remote_registry.rs",
             "registry/src/console",
+            "registry/src/http/problem.rs",
             "registry/src/main.rs",
             "registry/src/registry_init.rs",
             "wire/src/client",
@@ -29,6 +34,7 @@ const ROOMS: [(&str, &[&str], &str); 5] = [
         ],
         "exit codes are made where an answer leaves the program",
     ),
+    ("axum::", &["registry/src/http"], "http is the only room with HTTP"),
     (
         "std::process::exit",
         &[

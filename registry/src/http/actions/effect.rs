@@ -4,6 +4,7 @@ use deploy_store::{ComponentName, Configuration, ConfigurationName, VersionName}
 use deploy_wire::command::{ChangeOptions, Command, HostAction, RolloutAction};
 use deploy_wire::fleet::HostName;
 
+use super::described_effect::{Effect, Effects};
 use super::rollout_effect;
 use crate::http::problem::Problem;
 use crate::http::screens::layout::ConfirmForm;
@@ -14,24 +15,6 @@ use crate::registry::Registry;
 use crate::verbs::fleet_document::ConfigurationStatus;
 use crate::verbs::fleet_status::FleetQuery;
 use crate::verbs::state_diff::{LayerChange, layers};
-
-/// The sentences about what will happen: the subject, and the rest.
-pub type Effects = Vec<(String, String)>;
-
-/// What a command would do.
-#[derive(Debug, Default)]
-pub struct Effect {
-    /// The title of the confirmation.
-    pub title: String,
-    /// What will happen.
-    pub effects: Effects,
-    /// The text on the button.
-    pub button: String,
-    /// Whether the change is hard to undo.
-    pub is_danger: bool,
-    /// The label of the message, and whether the command needs one.
-    pub message: Option<(&'static str, bool)>,
-}
 
 /// The title and the form of the confirmation of `command`, whose line is `line`.
 pub async fn effect(

@@ -3,7 +3,7 @@
 use deploy_store::ConfigurationName;
 use deploy_wire::command::RolloutAction;
 
-use super::effect::Effect;
+use super::described_effect::Effect;
 use crate::http::problem::Problem;
 use crate::http::screens::widgets::count;
 use crate::registry::Registry;

@@ -14,13 +14,13 @@ use deploy_wire::command::{ChangeOptions, Command, Rolling, RolloutRules};
 use deploy_wire::flags;
 use serde::{Deserialize, Serialize};
 
+use super::api_answers::{self, Paging};
 use super::changing::{self, Changed};
 use super::parameters::{Parameters, name};
-use super::reading::{self, Paging};
 use crate::error::Error;
 use crate::http::access::Viewer;
 use crate::http::problem::Problem;
-use crate::http::web::Handle;
+use crate::http::shared_state::Handle;
 use crate::registry::Registry;
 use crate::verbs::fleet_document::RolloutBrief;
 
@@ -32,7 +32,7 @@ pub async fn list(
     let (after, limit) = (parameters.parsed("after")?, Some(parameters.limit()?));
     let command = Command::Configurations { after, limit, json: true };
     let paging = Paging { field: "after", list: "", value: "", backwards: false };
-    reading::page(&handle, &parameters, &command, paging).await
+    api_answers::page(&handle, &parameters, &command, paging).await
 }
 
 /// `GET configurations/{name}`
@@ -41,14 +41,14 @@ pub async fn show(
     Path(of): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let web = handle.web().map_err(Problem::for_program)?;
-    let configuration = web.registry.catalog.configuration(&name(&of)?).await;
+    let shared = handle.shared().map_err(Problem::for_program)?;
+    let configuration = shared.registry.catalog.configuration(&name(&of)?).await;
     let configuration = configuration.map_err(|err| Problem::from(err).for_program())?;
     let id = configuration.id();
     let mut response = if tags(&headers, &IF_NONE_MATCH).is_some_and(|tags| tags.names(id)) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
-        reading::answer(String::from_utf8_lossy(&configuration.to_json()).into_owned())
+        api_answers::answer(String::from_utf8_lossy(&configuration.to_json()).into_owned())
     };
     set_tag(&mut response, id);
     Ok(response)
@@ -63,7 +63,7 @@ pub async fn history(
     let (before, limit) = (parameters.number("before")?, Some(parameters.limit()?));
     let command = Command::History { name: name(&of)?, before, limit, json: true };
     let paging = Paging { field: "before", list: "/states", value: "/number", backwards: false };
-    reading::page(&handle, &parameters, &command, paging).await
+    api_answers::page(&handle, &parameters, &command, paging).await
 }
 
 /// The body of a change of versions.
@@ -145,8 +145,8 @@ pub async fn change(
 ) -> Result<Response, Problem> {
     let actor = changing::actor(&viewer, &headers)?;
     let change: Change = changing::body(&headers, &bytes)?;
-    let web = handle.web().map_err(Problem::for_program)?;
-    let (registry, name) = (&web.registry, name(&of)?);
+    let shared = handle.shared().map_err(Problem::for_program)?;
+    let (registry, name) = (&shared.registry, name(&of)?);
     let wanted = tags(&headers, &IF_MATCH);
     let id = current(registry, &name).await?.hash;
     if wanted.as_ref().is_some_and(|wanted| !wanted.is_exactly(id)) {
@@ -178,11 +178,11 @@ pub async fn roll_back(
     if to.is_some_and(|to| i64::try_from(to).is_err()) {
         return Err(changing::bad("to is too large"));
     }
-    let web = handle.web().map_err(Problem::for_program)?;
+    let shared = handle.shared().map_err(Problem::for_program)?;
     let name: ConfigurationName = name(&of)?;
     let command = Command::Rollback { name: name.clone(), to, options: ChangeOptions::default() };
-    let message = changing::run(&web.registry, &actor, command).await?;
-    changed(&web.registry, &name, message).await
+    let message = changing::run(&shared.registry, &actor, command).await?;
+    changed(&shared.registry, &name, message).await
 }
 
 async fn changed(

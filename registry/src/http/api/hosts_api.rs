@@ -9,12 +9,12 @@ use deploy_wire::command::{Command, HostAction};
 use deploy_wire::fleet::{HostName, Phase};
 use serde::{Deserialize, Serialize};
 
+use super::api_answers::{self, Paging};
 use super::changing::{self, Changed, Nothing};
 use super::parameters::{Parameters, name};
-use super::reading::{self, Paging};
 use crate::http::access::Viewer;
 use crate::http::problem::Problem;
-use crate::http::web::Handle;
+use crate::http::shared_state::Handle;
 
 /// `GET fleet`
 pub async fn fleet(
@@ -35,7 +35,7 @@ pub async fn fleet(
         json: true,
     };
     let paging = Paging { field: "after", list: "/hosts", value: "/host", backwards: false };
-    reading::page(&handle, &parameters, &command, paging).await
+    api_answers::page(&handle, &parameters, &command, paging).await
 }
 
 /// `GET hosts`
@@ -50,7 +50,7 @@ pub async fn list(
         json: true,
     });
     let paging = Paging { field: "after", list: "/hosts", value: "/host", backwards: false };
-    reading::page(&handle, &parameters, &command, paging).await
+    api_answers::page(&handle, &parameters, &command, paging).await
 }
 
 /// `GET hosts/{host}`
@@ -60,7 +60,7 @@ pub async fn why(
     parameters: Parameters,
 ) -> Result<Response, Problem> {
     let command = Command::Why { host: name(&of)?, name: parameters.parsed("name")?, json: true };
-    reading::document(&handle, &command).await
+    api_answers::document(&handle, &command).await
 }
 
 /// The body of a hold.
@@ -139,9 +139,9 @@ async fn act<T: serde::de::DeserializeOwned + Default>(
 ) -> Result<Response, Problem> {
     let actor = changing::actor(viewer, headers)?;
     let body: T = changing::body(headers, bytes)?;
-    let web = handle.web().map_err(Problem::for_program)?;
+    let shared = handle.shared().map_err(Problem::for_program)?;
     let host: HostName = name(of)?;
     let command = command(body, host.clone())?;
-    let message = changing::run(&web.registry, &actor, command).await?;
+    let message = changing::run(&shared.registry, &actor, command).await?;
     Ok(axum::Json(Changed { message, thing: OfHost { host } }).into_response())
 }

@@ -1,4 +1,4 @@
-//! `openapi.json`: the description of the API for programs (OpenAPI 3.1).
+//! `openapi.json`: the description of the API for programs (`OpenAPI` 3.1).
 //!
 //! The schemas of the documents are those of `docs/schemas`, which also the console's documents
 //! obey.
@@ -8,7 +8,7 @@ use std::sync::LazyLock;
 use axum::response::Response;
 use serde_json::{Value, json};
 
-use super::reading;
+use super::api_answers;
 
 /// The description without the schemas of the documents.
 const OPENAPI: &str = include_str!("openapi.json");
@@ -61,5 +61,5 @@ pub fn document() -> Value {
 
 /// `GET openapi.json`
 pub async fn get() -> Response {
-    reading::answer(TEXT.clone())
+    api_answers::answer(TEXT.clone())
 }

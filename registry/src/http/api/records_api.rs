@@ -5,11 +5,11 @@ use axum::response::Response;
 use deploy_wire::command::{Command, Since, WindowAction};
 use deploy_wire::flags;
 
+use super::api_answers::{self, Paging};
 use super::parameters::Parameters;
-use super::reading::{self, Paging};
 use crate::console;
 use crate::http::problem::Problem;
-use crate::http::web::Handle;
+use crate::http::shared_state::Handle;
 
 /// `GET audit`
 pub async fn audit(
@@ -23,7 +23,7 @@ pub async fn audit(
         json: true,
     };
     let paging = Paging { field: "before", list: "", value: "/number", backwards: false };
-    reading::page(&handle, &parameters, &command, paging).await
+    api_answers::page(&handle, &parameters, &command, paging).await
 }
 
 fn since(text: &str) -> Result<Since, &'static str> {
@@ -39,8 +39,8 @@ pub async fn events(
     parameters: Parameters,
 ) -> Result<Response, Problem> {
     let (name, limit) = (parameters.parsed("name")?, parameters.limit()?);
-    let web = handle.web().map_err(Problem::for_program)?;
-    let catalog = &web.registry.catalog;
+    let shared = handle.shared().map_err(Problem::for_program)?;
+    let catalog = &shared.registry.catalog;
     let events = match parameters.number("after")? {
         Some(after) => catalog.events_after(name.as_ref(), after, limit).await,
         None => catalog.newest_events(name.as_ref(), 0, limit).await,
@@ -49,10 +49,10 @@ pub async fn events(
     let text = console::events(&events, true);
     let text = format!("[{}]\n", text.lines().collect::<Vec<_>>().join(",\n"));
     let next = events.last().map(|last| parameters.page("after", &last.number.to_string()));
-    Ok(reading::with_next(reading::answer(text), next))
+    Ok(api_answers::with_next(api_answers::answer(text), next))
 }
 
 /// `GET windows`
 pub async fn windows(State(handle): State<Handle>) -> Result<Response, Problem> {
-    reading::document(&handle, &Command::Window(WindowAction::List { json: true })).await
+    api_answers::document(&handle, &Command::Window(WindowAction::List { json: true })).await
 }

@@ -9,12 +9,12 @@ use deploy_store::ConfigurationName;
 use deploy_wire::command::{Command, RolloutAction};
 use serde::Serialize;
 
+use super::api_answers;
 use super::changing::{self, Changed, Nothing, Reason};
 use super::parameters::{Parameters, name, path_number};
-use super::reading;
 use crate::http::access::Viewer;
 use crate::http::problem::Problem;
-use crate::http::web::Handle;
+use crate::http::shared_state::Handle;
 use crate::verbs::rollout_status::RolloutStatus;
 
 /// `GET rollouts`
@@ -24,7 +24,7 @@ pub async fn list(
 ) -> Result<Response, Problem> {
     let (name, limit) = (parameters.parsed("name")?, Some(parameters.limit()?));
     let command = Command::Rollout(RolloutAction::List { name, limit, json: true });
-    reading::document(&handle, &command).await
+    api_answers::document(&handle, &command).await
 }
 
 /// `GET rollouts/{name}`
@@ -49,7 +49,7 @@ async fn status(
     number: Option<u64>,
 ) -> Result<Response, Problem> {
     let action = RolloutAction::Status { name, number, json: true };
-    reading::document(handle, &Command::Rollout(action)).await
+    api_answers::document(handle, &Command::Rollout(action)).await
 }
 
 /// `POST rollouts/{name}/pause`
@@ -117,11 +117,11 @@ async fn steer<T: serde::de::DeserializeOwned + Default>(
 ) -> Result<Response, Problem> {
     let actor = changing::actor(viewer, headers)?;
     let body: T = changing::body(headers, bytes)?;
-    let web = handle.web().map_err(Problem::for_program)?;
+    let shared = handle.shared().map_err(Problem::for_program)?;
     let name: ConfigurationName = name(of)?;
     let command = Command::Rollout(action(body, name.clone()));
-    let message = changing::run(&web.registry, &actor, command).await?;
-    let rollout = web.registry.rollout_status(&name, None).await;
+    let message = changing::run(&shared.registry, &actor, command).await?;
+    let rollout = shared.registry.rollout_status(&name, None).await;
     let rollout = rollout.map_err(|err| Problem::from(err).for_program())?;
     Ok(axum::Json(Changed { message, thing: Steered { rollout } }).into_response())
 }

@@ -5,10 +5,10 @@ use axum::http::StatusCode;
 use axum::response::Response;
 use deploy_wire::command::Command;
 
+use super::api_answers::{self, Paging};
 use super::parameters::{Parameters, name};
-use super::reading::{self, Paging};
 use crate::http::problem::Problem;
-use crate::http::web::Handle;
+use crate::http::shared_state::Handle;
 
 /// `GET components`
 pub async fn components(
@@ -18,7 +18,7 @@ pub async fn components(
     let (after, limit) = (parameters.parsed("after")?, Some(parameters.limit()?));
     let command = Command::Components { after, limit, json: true };
     let paging = Paging { field: "after", list: "", value: "", backwards: false };
-    reading::page(&handle, &parameters, &command, paging).await
+    api_answers::page(&handle, &parameters, &command, paging).await
 }
 
 /// `GET components/{name}`. The document lists the newest versions, oldest first.
@@ -30,7 +30,7 @@ pub async fn versions(
     let (before, limit) = (parameters.parsed("before")?, Some(parameters.limit()?));
     let command = Command::ShowComponent { name: name(&of)?, before, limit, json: true };
     let paging = Paging { field: "before", list: "/versions", value: "/version", backwards: true };
-    reading::page(&handle, &parameters, &command, paging).await
+    api_answers::page(&handle, &parameters, &command, paging).await
 }
 
 /// `GET refs/{hash}`
@@ -43,10 +43,10 @@ pub async fn references(
         Problem::new(StatusCode::NOT_FOUND, text).for_program()
     };
     let digest = hash.parse().map_err(none)?;
-    reading::document(&handle, &Command::References { digest, json: true }).await
+    api_answers::document(&handle, &Command::References { digest, json: true }).await
 }
 
 /// `GET stat`
 pub async fn stat(State(handle): State<Handle>) -> Result<Response, Problem> {
-    reading::document(&handle, &Command::Stat { json: true }).await
+    api_answers::document(&handle, &Command::Stat { json: true }).await
 }

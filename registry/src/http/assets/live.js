@@ -71,6 +71,7 @@
 		});
 		// The registry sends only what has changed since the page with this digest.
 		source.addEventListener("end", ({ lastEventId }) => live.live = live.live.replace(/seen=[^&]*/, "seen=" + lastEventId));
+		source.addEventListener("reload", () => location.reload());
 		source.addEventListener("gone", () => {
 			stop();
 			delete live.live;

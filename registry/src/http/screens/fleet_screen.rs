@@ -70,9 +70,9 @@ fn parts(doc: &FleetDoc, may_act: bool) -> Vec<Part> {
     let all = html! { a href="/rollouts" { "all rollouts" } };
     parts.push(Part::One(section("rollouts", "Rollouts", &all, &rollouts(doc, may_act))));
     let chips = hosts_filter::chips(&super::HostsFilter::default(), &doc.fleet.configurations);
+    parts.push(Part::One(configurations(doc)));
     parts.push(Part::One(section("find", "Find hosts", &nothing(), &chips)));
     parts.push(Part::Fixed(doc.filter.clone()));
-    parts.push(Part::One(configurations(doc)));
     parts
 }
 

@@ -114,7 +114,8 @@ fn labels(doc: &Doc) -> Section {
                         (value)
                         @if doc.may_act {
                             " "
-                            a href=(confirm("host label", &[("host", name), ("label", label)])) { "Remove…" }
+                            @let flags = [("host", name.as_str()), ("label", label)];
+                            a href=(confirm("host label", &flags)) { "Remove…" }
                         }
                     }
                 }

@@ -1,12 +1,12 @@
 //! The frame of all screens: the head with the navigation, and the parts of a page.
 
 use axum::http::Uri;
+use deploy_store::Digest;
 use jiff::Timestamp;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::http::access::Viewer;
 use crate::http::assets::{ICON_ADDRESS, SCRIPT_ADDRESS, STYLESHEET_ADDRESS};
-use crate::http::live::digest_of;
 
 /// The icons of all pages. A page shows one with `<use href="#i-good"/>`.
 const SPRITE: &str = include_str!("../assets/sprite.svg");
@@ -130,6 +130,12 @@ impl Page {
         };
         document(&self.title, Some((self.nav, viewer)), live.as_deref(), &body)
     }
+}
+
+/// A digest of the sections of a page. It is equal as long as a browser has nothing to replace.
+pub fn digest_of(page: &Page) -> String {
+    let all: String = page.sections().map(|section| &*section.html.0).collect();
+    Digest::of(all.as_bytes()).to_string()[..16].to_owned()
 }
 
 fn confirm_form(form: &ConfirmForm, viewer: &Viewer) -> Markup {

@@ -50,7 +50,7 @@ pub fn failed_of(status: &RolloutStatus) -> Markup {
     let RolloutStatus { failed, budget, .. } = *status;
     let class = if failed > budget { "bad" } else { "warn" };
     let (part, all) = if budget == 0 { (failed, 1) } else { (failed, budget) };
-    html! { (failed) " of " (budget) (bar("meter", &[(class, part.min(all))], all)) }
+    html! { (failed) ", at most " (budget) (bar("meter", &[(class, part.min(all))], all)) }
 }
 
 /// What the rollout waits for.

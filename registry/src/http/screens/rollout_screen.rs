@@ -114,7 +114,7 @@ fn heading(doc: &RolloutDoc, may_act: bool) -> Section {
     Section { id: "rollout", html }
 }
 
-/// Why the rollout does not go on, and what failed.
+/// Why the rollout does not continue, and what failed.
 fn needs(doc: &RolloutDoc) -> Markup {
     let status = &doc.status;
     let is_stopped = status.ended.is_none() && status.status != "running";

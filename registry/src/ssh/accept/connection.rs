@@ -20,8 +20,9 @@ use super::greeting::greet;
 use super::shared_socket::Socket;
 use crate::caller::Client;
 use crate::ssh::activity::Activity;
+use crate::ssh::login_proof::Login;
 use crate::ssh::server::Server;
-use crate::ssh::ssh_session::{Login, Session};
+use crate::ssh::ssh_session::Session;
 
 /// Maximum time from the first byte to the end of the login.
 pub const LOGIN_TIME: Duration = Duration::from_secs(20);

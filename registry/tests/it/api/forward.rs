@@ -72,13 +72,13 @@ pub fn exchange(port: u16, bytes: &[u8]) -> String {
 pub fn send(port: u16, method: &str, path: &str, lines: &[&str], body: &str) -> Answer {
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     if !lines.iter().any(|line| line.starts_with("Host:")) {
-        head += &format!("Host: localhost:{port}\r\n");
+        head = format!("{head}Host: localhost:{port}\r\n");
     }
     for line in lines {
         head = head + line + "\r\n";
     }
     if !body.is_empty() {
-        head += &format!("Content-Length: {}\r\n", body.len());
+        head = format!("{head}Content-Length: {}\r\n", body.len());
     }
     Answer::read(&exchange(port, (head + "\r\n" + body).as_bytes()))
 }

@@ -78,7 +78,9 @@ fn crumbs<'a>(mut all: impl Iterator<Item = &'a HostStatus>) -> Markup {
             a href="/" { "Fleet" }
             @if let (Some(one), None) = (first, second) {
                 " / "
-                a href=(address("/hosts", &[("name", &one.configuration)])) { "Hosts of " (one.configuration) }
+                a href=(address("/hosts", &[("name", &one.configuration)])) {
+                    "Hosts of " (one.configuration)
+                }
             } @else {
                 " / " a href="/hosts" { "Hosts" }
             }
@@ -153,7 +155,10 @@ fn needs(doc: &Doc) -> Markup {
                     (icon("held"))
                     div {
                         b { "Held: " (hold.message) }
-                        small { "by " (person(&hold.who)) ", " (ago(hold.since)) "; its agents deploy nothing new" }
+                        small {
+                            "by " (person(&hold.who)) ", " (ago(hold.since))
+                            "; its agents deploy nothing new"
+                        }
                     }
                 }
             }

@@ -82,7 +82,8 @@ pub fn summary(deploys: &[Deployed]) -> String {
     let mut text = count(deploys.len() as u64, "deploy");
     if !times.is_empty() {
         let at = |percent: usize| took(times[(times.len() * percent).div_ceil(100) - 1]);
-        text += &format!(": p50 {}, p99 {}", at(50), at(99));
+        // Writing to a string cannot fail.
+        let _ = write!(text, ": p50 {}, p99 {}", at(50), at(99));
     }
     let failed = deploys.len() - times.len();
     if failed > 0 { text + &format!(", {failed} failed") } else { text }

@@ -9,15 +9,15 @@ use serde_json::Value;
 use super::parameters::Parameters;
 use crate::console;
 use crate::http::problem::Problem;
-use crate::http::web::Handle;
+use crate::http::shared_state::Handle;
 
 /// The content type of documents.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// The document that the console prints for `command`, which asks for JSON.
 pub async fn text(handle: &Handle, command: &Command) -> Result<String, Problem> {
-    let web = handle.web().map_err(Problem::for_program)?;
-    let shown = console::show_document(&web.registry, command).await;
+    let shared = handle.shared().map_err(Problem::for_program)?;
+    let shown = console::show_document(&shared.registry, command).await;
     shown.map_err(|refusal| Problem::from(refusal).for_program())
 }
 

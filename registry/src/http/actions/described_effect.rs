@@ -1,0 +1,19 @@
+//! The description of what a command would do.
+
+/// The sentences about what will happen: the subject, and the rest.
+pub type Effects = Vec<(String, String)>;
+
+/// What a command would do.
+#[derive(Debug, Default)]
+pub struct Effect {
+    /// The title of the confirmation.
+    pub title: String,
+    /// What will happen.
+    pub effects: Effects,
+    /// The text on the button.
+    pub button: String,
+    /// Whether the change is hard to undo.
+    pub is_danger: bool,
+    /// The label of the message, and whether the command needs one.
+    pub message: Option<(&'static str, bool)>,
+}

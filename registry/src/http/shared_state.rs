@@ -1,0 +1,35 @@
+//! What all requests share.
+
+use std::sync::{Arc, Weak};
+
+use axum::http::StatusCode;
+
+use super::live::Live;
+use super::problem::Problem;
+use crate::registry::Registry;
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The registry.
+    pub registry: Arc<Registry>,
+    /// The pages that browsers show.
+    pub live: Arc<Live>,
+}
+
+/// The shared state, for the functions that answer requests.
+#[derive(Debug, Clone, Default)]
+pub struct Handle(Weak<Shared>);
+
+impl Handle {
+    /// The handle of a shared state.
+    pub fn of(shared: &Arc<Shared>) -> Self {
+        Self(Arc::downgrade(shared))
+    }
+
+    /// The shared state. It is gone only while the process stops.
+    pub fn shared(&self) -> Result<Arc<Shared>, Problem> {
+        let gone = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the registry stops");
+        self.0.upgrade().ok_or_else(gone)
+    }
+}

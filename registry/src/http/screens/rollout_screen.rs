@@ -234,7 +234,7 @@ mod tests {
         let html = html_of(rollout("halted", hosts), true);
         for text in [
             "halted in wave 1 of 2: &lt;script&gt;alert(1)",
-            "<dt>Failed</dt><dd>2 of 2<svg",
+            "<dt>Failed</dt><dd>2, at most 2<svg",
             "<dt>Good</dt><dd>1 of 4<svg",
             "<dt>Not in a wave yet</dt><dd>29</dd>",
             "by anna · bumpconf",

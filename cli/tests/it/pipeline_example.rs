@@ -41,5 +41,5 @@ fn pipeline_of_the_documents_deploys_and_waits() {
         assert!(output.status.success(), "{line}: {output:?}");
         last = String::from_utf8(output.stdout).unwrap();
     }
-    assert!(last.contains("deployed on 1 of 1 hosts"), "{last}");
+    assert!(last.contains("deployed on 1 of 1 host"), "{last}");
 }

@@ -182,9 +182,12 @@ pub mod tests {
         let hosts = |failed| (0..failed).map(|n| host(&format!("h{n}"), 1, "failed")).collect();
         let within = failed_of(&rollout("running", hosts(1))).into_string();
         assert!(
-            within.contains("1, at most 2") && within.contains("class=\"warn\" x=\"0.00\" width=\"50")
+            within.contains("1, at most 2")
+                && within.contains("class=\"warn\" x=\"0.00\" width=\"50")
         );
         let over = failed_of(&rollout("halted", hosts(3))).into_string();
-        assert!(over.contains("3, at most 2") && over.contains("class=\"bad\" x=\"0.00\" width=\"100"));
+        assert!(
+            over.contains("3, at most 2") && over.contains("class=\"bad\" x=\"0.00\" width=\"100")
+        );
     }
 }

@@ -91,6 +91,9 @@ const SCANNERS: u32 = 2;
 /// How long a verb waits for a connection. Other verbs hold a connection for milliseconds, but
 /// longer if the disk is full or slow.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How many rows the thread of a connection reads ahead. With fewer, the threads of a query that
+/// reads a large fleet wait for each other most of the time.
+const ROWS_AHEAD: usize = 1000;
 /// Largest size of the journal file, in bytes, after its whole contents are in the database.
 const LARGEST_JOURNAL: &str = "67108864";
 
@@ -123,6 +126,7 @@ impl Catalog {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(Duration::from_secs(10))
+            .row_buffer_size(ROWS_AHEAD)
             .pragma("journal_size_limit", LARGEST_JOURNAL);
         let writer = pool(1).connect_with(options.clone()).await;
         let writer = writer.map_err(|err| not_opened(&path, &err))?;

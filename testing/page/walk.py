@@ -157,9 +157,13 @@ def roll_out(browser, stage, page, base, shots):
         20,
     )
     browser.check(page)
-    for screen in ("/", "/rollouts/shop/2", "/hosts/web-01", "/hosts?phase=failed", "/rollouts"):
-        page.goto(base + screen)
-        browser.check(page)
+    failed = ("/", "/rollouts/shop/2", "/hosts/web-01", "/hosts?phase=failed", "/rollouts")
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        for screen in (*failed, "/configurations/shop", "/confirm?verb=rollout+abort&name=shop"):
+            page.goto(base + screen)
+            browser.check(page)
+    page.set_viewport_size({"width": 1280, "height": 900})
     if shots:
         take_shots(browser, page.context, base, shots)
     page.goto(base + "/rollouts/shop/2")

@@ -36,6 +36,9 @@ pub struct Live {
     pages: Mutex<HashMap<PageKey, Weak<LivePage>>>,
     /// The task that renders a page holds this lock, and keeps it during its pause.
     rendering: tokio::sync::Mutex<()>,
+    /// The browser that renders a page for the first time holds this lock. If many browsers open a
+    /// page at once, the others wait for this page.
+    starting: tokio::sync::Mutex<()>,
     /// The permits of open streams.
     pub room: Arc<Semaphore>,
 }
@@ -43,7 +46,12 @@ pub struct Live {
 impl Default for Live {
     fn default() -> Self {
         let room = Arc::new(Semaphore::new(MAX_STREAMS));
-        Self { pages: Mutex::default(), rendering: tokio::sync::Mutex::default(), room }
+        Self {
+            pages: Mutex::default(),
+            rendering: tokio::sync::Mutex::default(),
+            starting: tokio::sync::Mutex::default(),
+            room,
+        }
     }
 }
 
@@ -152,6 +160,10 @@ impl Live {
         if let Some(page) = self.pages().get(&key).and_then(Weak::upgrade) {
             return Ok(page);
         }
+        let _starting = self.starting.lock().await;
+        if let Some(page) = self.pages().get(&key).and_then(Weak::upgrade) {
+            return Ok(page);
+        }
         let generation = Generation::now(registry);
         let first = key.screen.page(registry, key.may_act).await?;
         if !first.is_live() {
@@ -162,10 +174,6 @@ impl Live {
         let page = Arc::new(LivePage { latest: Mutex::new(Arc::new(first)), updates });
         let mut pages = self.pages();
         pages.retain(|_, page| page.strong_count() > 0);
-        // Another browser may have started the page's task meanwhile.
-        if let Some(other) = pages.get(&key).and_then(Weak::upgrade) {
-            return Ok(other);
-        }
         pages.insert(key.clone(), Arc::downgrade(&page));
         drop(pages);
         let (live, registry) = (Arc::downgrade(self), Arc::downgrade(registry));

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use axum::http::StatusCode;
+use tokio::sync::Semaphore;
 
 use super::live::Live;
 use super::problem::Problem;
@@ -15,7 +16,13 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// The pages that browsers show.
     pub live: Arc<Live>,
+    /// The room for screens that are made at the same time. Other requests wait.
+    pub screens: Semaphore,
 }
+
+/// How many screens are made at the same time, so that many browsers take neither all memory nor the
+/// time of agents.
+pub const SCREENS: usize = 2;
 
 /// The shared state, for the functions that answer requests.
 #[derive(Debug, Clone, Default)]

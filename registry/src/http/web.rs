@@ -10,13 +10,14 @@ use axum::middleware::from_fn;
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::{any, get, post};
 use axum::{Extension, middleware};
+use tokio::sync::Semaphore;
 use tower_http::limit::RequestBodyLimitLayer;
 use tower_http::timeout::TimeoutLayer;
 
 use super::access::{Access, Viewer};
 use super::problem::Problem;
 use super::screens::Screen;
-use super::shared_state::{Handle, Shared};
+use super::shared_state::{Handle, SCREENS, Shared};
 use super::{actions, api, assets, guard, live_stream, login, monitoring, response_headers};
 use crate::registry::Registry;
 
@@ -35,7 +36,8 @@ pub struct Web {
 impl Web {
     /// The web server of `registry`.
     pub fn new(registry: Arc<Registry>) -> Arc<Self> {
-        let shared = Arc::new(Shared { registry, live: Arc::default() });
+        let shared =
+            Arc::new(Shared { registry, live: Arc::default(), screens: Semaphore::new(SCREENS) });
         let router = routes(&Handle::of(&shared));
         Arc::new(Self { shared, router })
     }
@@ -85,6 +87,8 @@ async fn screen(
     }
     let shared = handle.shared()?;
     let screen = Screen::parse(uri.path(), uri.query().unwrap_or_default())?;
+    let turn = shared.screens.acquire().await;
     let page = screen.page(&shared.registry, viewer.may_act()).await?;
+    drop(turn);
     Ok(Html(page.to_html(&viewer, Some(&uri)).into_string()).into_response())
 }

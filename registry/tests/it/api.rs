@@ -187,6 +187,7 @@ fn configuration_changes_only_from_the_expected_state() {
 
     forward.send("PATCH", path, &[], &body("v9")).is(404);
     forward.send("PATCH", path, &[], "{\"layers\": []}").is(400);
+    forward.send("PATCH", path, &[&if_match], "").is(400);
     let bearer = format!("Authorization: Bearer {}", forward.bearer);
     let text = "Content-Type: text/plain";
     send(forward.port, "PATCH", path, &[&bearer, text], &body("v3")).is(415);

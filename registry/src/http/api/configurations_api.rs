@@ -146,7 +146,9 @@ pub async fn change(
     let actor = changing::actor(&viewer, &headers)?;
     let change: Change = changing::body(&headers, &bytes)?;
     let shared = handle.shared().map_err(Problem::for_program)?;
-    let (registry, name) = (&shared.registry, name(&of)?);
+    let (registry, name) = (&shared.registry, name::<ConfigurationName>(&of)?);
+    // A malformed change is malformed in any state.
+    change.command(name.clone(), None)?;
     let wanted = tags(&headers, &IF_MATCH);
     let id = current(registry, &name).await?.hash;
     if wanted.as_ref().is_some_and(|wanted| !wanted.is_exactly(id)) {

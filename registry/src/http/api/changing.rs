@@ -71,11 +71,12 @@ pub fn body<T: DeserializeOwned + Default>(
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).for_program());
     }
     // From a list, the library would read the fields of a body in order.
-    let object: Map<String, Value> = serde_json::from_slice(bytes).map_err(malformed)?;
-    T::deserialize(Value::Object(object)).map_err(malformed)
+    let object: Map<String, Value> =
+        serde_json::from_slice(bytes).map_err(|err| malformed(&err))?;
+    T::deserialize(Value::Object(object)).map_err(|err| malformed(&err))
 }
 
-fn malformed(err: serde_json::Error) -> Problem {
+fn malformed(err: &serde_json::Error) -> Problem {
     bad(format!("the body is malformed: {err}"))
 }
 

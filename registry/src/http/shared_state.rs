@@ -20,8 +20,7 @@ pub struct Shared {
     pub screens: Semaphore,
 }
 
-/// How many screens are made at the same time, so that many browsers take neither all memory nor the
-/// time of agents.
+/// How many screens are made at the same time, so that many browsers do not take all memory.
 pub const SCREENS: usize = 2;
 
 /// The shared state, for the functions that answer requests.

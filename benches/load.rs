@@ -1,7 +1,7 @@
 //! The load of `scripts/bench-load` on a registry. Many agents stay connected and poll from time to
-//! time. At the same time, operators upload archives, bind them to versions and delete the
-//! versions. Downloads, `gc` and `verify` run, too. Then the program raises the rate of polls until
-//! the registry is too slow.
+//! time. At the same time, operators upload archives, bind them to versions, and replace
+//! configurations. Downloads, `gc` and `verify` run, too. Then the program raises the rate of polls
+//! until the registry is too slow.
 //!
 //! `deploy-load ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS POLLS-A-SECOND SECONDS`
 
@@ -22,15 +22,15 @@ use deploy_store::Digest;
 use deploy_wire::client::Client;
 use tokio::task::JoinSet;
 
-/// The number of logins at a time. The registry allows 50 connections from one address before
-/// login.
+/// Maximum number of simultaneous logins. The registry allows each address 50 connections that have
+/// not logged in yet.
 const LOGINS: usize = 40;
 /// The number of bytes of an upload, and of a download.
 const BLOB: usize = 16 << 20;
 /// A poll that takes longer than this is late, because agents poll every few seconds.
 const LATE: Duration = Duration::from_secs(1);
-/// The rates of further polls, as multiples of the requested rate. The program stops at the first
-/// rate that is too high for the registry.
+/// The rates of the last measurements, as multiples of the requested rate of polls. The program
+/// stops at the first rate that is too high for the registry.
 const BEYOND: [u32; 6] = [2, 5, 10, 20, 40, 80];
 
 /// The times and errors of one kind of work.
@@ -50,8 +50,8 @@ impl Seen {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
     }
 
-    /// Prints a row of the table. Returns the share and the number of the measured times that were
-    /// longer than `over`.
+    /// Prints a row of the table. Returns the share of the measured times that were longer than
+    /// [`LATE`], and the number of errors. `over` is the duration of the measurement.
     fn row(&self, what: &str, over: Duration) -> (f64, usize) {
         let mut times = std::mem::take(&mut *self.times.lock().unwrap());
         times.sort_unstable();
@@ -102,7 +102,8 @@ fn archive(number: u64) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// Repeatedly uploads an archive, binds it to a version and deletes the version.
+/// Repeatedly uploads an archive, binds it to a version, and replaces a configuration with the
+/// version.
 async fn upload(registry: Registry, number: u64, seen: Arc<Seen>, verbs: Arc<Seen>, end: Instant) {
     let client = registry.connect("operator").await.unwrap();
     let mut round = 0;

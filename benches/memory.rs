@@ -1,5 +1,5 @@
-//! The program of `scripts/memory`. It makes several archives, each of which is large in a
-//! different way. It prints the memory that the work on an archive takes.
+//! The program of `scripts/memory`. It makes archives that are large in different ways, and prints
+//! the peak memory of the work on one archive.
 
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
 

@@ -68,7 +68,7 @@ fn load_and_merge(criterion: &mut Criterion) {
     let layers = [load(&code), load(&config)];
     group.bench_function("merge", |bencher| bencher.iter(|| merge(black_box(&layers)).unwrap()));
     let base = merge(&layers[..1]).unwrap();
-    // This merge works as in an agent: the tree of the layers below the changed layer is reused.
+    // This merge works as in an agent: it reuses the tree of the layers below the changed layer.
     let with = |config: &Index| {
         let mut tree = base.clone();
         add_layer(&mut tree, config.entries.iter().cloned().map(Ok)).unwrap();

@@ -20,7 +20,7 @@ DASHBOARD = TOP / "packaging/grafana/deploy-tools.json"
 DOC = TOP / "docs/MONITORING.md"
 RUNBOOK = "file:///usr/share/doc/deploy-registry/MONITORING.md#"
 
-# Metrics that others export, with their labels.
+# Metrics that other programs export, with their labels.
 FOREIGN = {
     "up": set(),
     "node_textfile_mtime_seconds": {"file"},
@@ -30,7 +30,7 @@ FOREIGN = {
 SCRAPED = {"job", "instance"}
 KEYWORDS = {"and", "or", "unless", "bool", "offset", "inf", "nan"}
 GROUPING = {"by", "without", "on", "ignoring", "group_left", "group_right"}
-# What an annotation of an alert may contain.
+# The templates that an annotation of an alert may contain.
 TEMPLATE = re.compile(
     r"\$labels\.(\w+)|\$value|\$value \| (humanize|humanize1024|humanizeDuration|humanizePercentage)"
 )

@@ -49,11 +49,12 @@ pub struct Agent {
     pub health: Option<Gate>,
     /// What the agent reports to the registry.
     pub reports: Reports,
-    /// What the registry offers.
+    /// The offers that the registry has sent.
     pub offers: Offers,
-    /// Announces that the registry may have another configuration. This ends a health gate early.
+    /// Announces that the registry may have another configuration. The announcement ends a health
+    /// gate early.
     pub superseded: watch::Sender<()>,
-    /// Whether to suppress progress.
+    /// Whether to show no progress.
     pub quiet: bool,
     /// Says when the agent must stop.
     pub stop: Stop,
@@ -63,12 +64,13 @@ pub struct Agent {
 #[derive(Debug, Default)]
 pub struct Spares {
     pub(crate) busy: Arc<AtomicBool>,
-    /// Id of the configuration for which the agent last began a spare. The spare may have failed.
+    /// Id of the configuration for which the agent last began to make a spare. The agent may have
+    /// failed to make that spare.
     pub(crate) wanted: Mutex<Option<Digest>>,
 }
 
-/// While this value exists, a spare is being made. A panic also drops the value, so `gc` does not
-/// wait forever.
+/// While this value exists, a spare is being made, and `gc` waits. A panic also drops the value, so
+/// that `gc` does not wait forever.
 pub(crate) struct Busy(pub(crate) Arc<AtomicBool>);
 
 impl Drop for Busy {

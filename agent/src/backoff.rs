@@ -1,5 +1,5 @@
-//! Computes waits. Waits between polls have jitter, and waits after failures have an exponential
-//! backoff.
+//! Computes how long the agent waits. Waits between polls have jitter, and waits after failures
+//! have an exponential backoff.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
@@ -14,9 +14,9 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The wait after the `failures`-th failure in a row. Depending on `fraction` (0 to 1), the
-    /// wait is between half and all of the doubled time. So the agents of a fleet do not all return
-    /// at once.
+    /// The wait after the `failures`-th failure in a row. The full wait doubles with each failure,
+    /// up to `cap`. Depending on `fraction` (0 to 1), the result is between half of the full wait
+    /// and the full wait. So the agents of a fleet do not all retry at once.
     pub fn delay(&self, failures: u32, fraction: f64) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1));
         let whole = doubled.and_then(|factor| self.first.checked_mul(factor));
@@ -25,12 +25,13 @@ impl Backoff {
     }
 }
 
-/// The wait between two polls without a failure: `poll` plus up to an eighth.
+/// The wait between two polls without a failure: `poll` plus up to an eighth of `poll`.
 pub fn jittered(poll: Duration, fraction: f64) -> Duration {
     poll.mul_f64(1.0 + fraction.clamp(0.0, 1.0) / 8.0)
 }
 
-/// A random number from 0 to 1. The standard library's hash keys are random enough to spread load.
+/// A random number from 0 to 1. The standard library's hash keys are random enough to spread the
+/// load.
 pub fn random_fraction() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     f64::from(u32::try_from(bits >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)

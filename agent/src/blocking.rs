@@ -1,4 +1,4 @@
-//! Runs the synchronous work of the store outside the threads of the network.
+//! Runs the synchronous work of the store on other threads than the network code.
 
 use crate::sandbox::Confinement;
 

@@ -1,5 +1,5 @@
 //! `verify -repair` quarantines damaged files of the cache, and extracts or downloads their layers
-//! again. It does not repair roots, because services use them.
+//! again. `verify -repair` does not repair roots, because services use them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -14,26 +14,26 @@ use crate::fetch::registry_session::Session;
 use crate::space::{in_use, spare_builder};
 use crate::{blocking, fetch};
 
-/// Maximum number of findings in one request.
+/// Maximum number of damaged files in one request.
 pub const AT_ONCE: usize = 4000;
 
-/// What was done about one damaged file.
+/// The result of the repair of one damaged file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mended {
     /// Path of the damaged file in the agent's directory.
     pub path: PathBuf,
-    /// What was done.
+    /// What the agent did with the file, as a text for people.
     pub done: String,
     /// Whether the damage is repaired.
     pub mended: bool,
 }
 
-/// How a layer was extracted again.
+/// How the repair of a layer ended.
 #[derive(Debug, Clone)]
 enum Made {
     FromBlob,
     Fetched,
-    /// The file was not repaired, because nothing uses it.
+    /// The layer was not extracted again, because nothing uses it.
     Unneeded,
     Failed(String),
 }
@@ -58,7 +58,7 @@ pub async fn run(
             continue;
         }
         if part == "objects" {
-            // The spare is made from objects, which may be damaged.
+            // The agent removes the spare, because the spare may contain damaged objects.
             spare_builder::remove(agent).await?;
         }
         let store = Arc::clone(&agent.store);
@@ -87,7 +87,7 @@ fn needed(agent: &Agent, pending: Option<&Configuration>) -> Result<BTreeMap<Dig
     let mut configurations: Vec<Configuration> =
         [needs.current, needs.previous, needs.pending].into_iter().flatten().collect();
     for id in agent.store.roots()? {
-        // A record that cannot be read is reported separately.
+        // A root whose record cannot be read is skipped here, and reported separately.
         configurations.extend(agent.store.marked(id));
     }
     let layers = configurations.iter().flat_map(Configuration::layers);
@@ -128,7 +128,7 @@ async fn download(agent: &Agent, session: &mut Session, layer: &Layer) -> Result
     Ok(())
 }
 
-/// Repairs a cached blob. The blob is downloaded again only with `-keep-blobs`; otherwise the
+/// Repairs a cached blob. The agent downloads the blob again only with `-keep-blobs`; otherwise the
 /// extracted layer is enough.
 async fn blob(
     agent: &Agent,

@@ -1,8 +1,8 @@
 //! A cycle reads the agent's records, asks the registry, decides, and acts on the decision.
 //!
 //! A deploy has five steps: `preflight`, `prepare`, `switch`, `check_health`, `finish`. Only this
-//! file, `redeploy` and `deploy_previous` run them. `deploy_previous` is a rollback, and a rollback
-//! has no health gate.
+//! file, `redeploy`, `health_outcome` and `deploy_previous` run these steps. `deploy_previous` runs
+//! a rollback, and a rollback has no health gate.
 
 mod check_health;
 pub mod decision;
@@ -46,7 +46,7 @@ pub async fn run(
     waiting: Option<&Configuration>,
     offered: &mut Option<Digest>,
 ) -> Result<Outcome> {
-    // This cycle may not see an offer that arrives after this line.
+    // This cycle may miss an offer that arrives after this line. `newer` signals such an offer.
     let mut newer = agent.superseded.subscribe();
     let Records { deployed, hold, unproven } = read_records(agent).await?;
     let deployed_id = deployed.as_ref().map(Configuration::id);
@@ -67,7 +67,7 @@ pub async fn run(
             return ended.ok_or(err);
         }
     };
-    // An offer that `wanted` takes into account is not newer.
+    // An offer that `wanted` takes into account does not count as newer.
     newer.mark_unchanged();
     if agent.offers.received().count != wanted.count {
         newer.mark_changed();
@@ -150,7 +150,7 @@ async fn act(
         Action::Deploy(change) => {
             announce(change, target);
             begin();
-            // The registry may have set a start time.
+            // The registry may have set a start time for the deploy.
             if wanted.is_pushed && !agent.offers.wait_to_start().await {
                 return Ok(Some(Outcome::Superseded));
             }
@@ -215,8 +215,8 @@ async fn deploy(
 ) -> Result<Option<Instant>> {
     preflight::check(agent, new)?;
     let root = prepare(agent, session, new, ChangedRoot::Refuse).await?;
-    // A first deploy disturbs no service. Without a watch, the agent does not know whether the window
-    // has opened, and waits for the registry.
+    // A first deploy disturbs no service, so it does not wait for the maintenance window. Without a
+    // watch, the agent does not know whether the window has opened, and waits for the registry.
     if old.is_some() && agent.offers.is_staged_only(wanted.id) {
         tracing::info!(
             event = "staged",

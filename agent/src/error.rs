@@ -44,7 +44,7 @@ pub enum Error {
         /// The cause.
         cause: ClientError,
     },
-    /// The blob of a layer arrived with wrong bytes, twice.
+    /// The blob of a layer arrived twice with wrong bytes.
     #[error("blob of layer {layer}: {cause}; the registry or the network damages data")]
     WrongBytes {
         /// Component and version.
@@ -78,10 +78,10 @@ pub enum Error {
     /// There is no configuration to roll back to.
     #[error("nothing to roll back to: {}", no_previous(held.as_deref()))]
     NothingBefore {
-        /// Id of the configuration that the last rollback left.
+        /// Id of the configuration that was last rolled back from.
         held: Option<String>,
     },
-    /// `-min-free` leaves no room.
+    /// There is not enough room beside the bytes that `-min-free` keeps free.
     #[error(
         "not enough room for {what}: it needs {}, {} are free, and -min-free keeps {}; the \
          deployed root stays unchanged; {FREE_SOME}, or lower -min-free",
@@ -168,7 +168,8 @@ fn still(need: Option<u64>) -> String {
     need.map_or_else(String::new, |need| format!(", and {} remain to be downloaded", Size(need)))
 }
 
-/// A text that warns of changes by the script, and says where the script's output is.
+/// A text that warns that the script may have made changes, and says where the script's output is.
+/// The text is empty if the script has not run.
 fn after(cause: &script::Error, log: &Path) -> String {
     if !cause.has_run() {
         return String::new();
@@ -188,7 +189,7 @@ fn hint(cause: &ClientError) -> &'static str {
 
 fn no_previous(held: Option<&str>) -> String {
     match held {
-        Some(held) => format!("{held} was already rolled back from, and is held"),
+        Some(held) => format!("the last rollback was from {held}, which is held"),
         None => "nothing was deployed before the current configuration".to_owned(),
     }
 }

@@ -15,13 +15,13 @@ use crate::blocking;
 use crate::error::{Error, Result};
 use crate::fetch::throttle::Throttle;
 
-/// Maximum number of downloads at a time. All use the same connection.
+/// Maximum number of downloads at a time. All downloads use the same connection.
 const IN_FLIGHT: usize = 4;
 /// Duration after which a download counts as long. For a long download, the agent asks the registry
 /// for the size.
 const LONG: Duration = Duration::from_millis(500);
 
-/// What was downloaded.
+/// The result of a download.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fetched {
     /// Number of blobs.

@@ -27,8 +27,8 @@ use crate::sandbox::Confine;
 /// Largest blob that is downloaded or unpacked, in bytes.
 pub const MAX_BLOB: u64 = 1 << 40;
 
-/// Tracks one configuration of a registry and deploys it: downloads its layers, builds
-/// their root, runs a script.
+/// Tracks one configuration of a registry and deploys it: downloads its layers, builds a root from
+/// them, runs a script.
 #[derive(Debug, Parser)]
 #[command(name = "deploy-agent", args_override_self = true)]
 pub struct Cli {
@@ -129,12 +129,12 @@ fn names_of_booleans(command: &clap::Command, into: &mut Vec<String>) {
     command.get_subcommands().for_each(|sub| names_of_booleans(sub, into));
 }
 
-/// A subcommand. A subcommand works on this host and is safe beside a running agent.
+/// A subcommand. Every subcommand works on this host, and can run beside a running agent.
 #[derive(Debug, Subcommand)]
 pub enum Sub {
     /// Show what is deployed, kept and cached in the agent's directory.
     Status {
-        /// As one JSON document.
+        /// Print one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
@@ -143,11 +143,11 @@ pub enum Sub {
         /// Quarantine damaged files, and extract or download their layers again.
         #[arg(long, env = "DEPLOY_AGENT_REPAIR")]
         repair: bool,
-        /// As one JSON document.
+        /// Print one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Remove everything unused now, and report kept data with reasons.
+    /// Remove all unused data now, and report kept data with reasons.
     Gc {
         /// Only report what would be removed.
         #[arg(short = 'n', long, env = "DEPLOY_AGENT_DRY_RUN")]
@@ -155,13 +155,13 @@ pub enum Sub {
         /// Also remove roots that another program made, for example the Go agent.
         #[arg(long, env = "DEPLOY_AGENT_TAKEN_OVER")]
         taken_over: bool,
-        /// As one JSON document.
+        /// Print one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
     /// Make the running agent poll the registry now, and report the result.
     Sync {
-        /// As one JSON document.
+        /// Print one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
@@ -170,7 +170,7 @@ pub enum Sub {
         /// End the hold: the agent deploys the registry's configuration again.
         #[arg(long, env = "DEPLOY_AGENT_RELEASE")]
         release: bool,
-        /// As one JSON document.
+        /// Print one JSON document.
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
@@ -338,7 +338,7 @@ pub struct Flags {
     /// Log more details.
     #[arg(short, env = "DEPLOY_AGENT_V", global = true)]
     pub v: bool,
-    /// Paths in roots that the service writes to, for example var/** or etc/*.db: each root gets
+    /// Paths in roots that the service writes to, for example var/** or etc/*.db. Each root gets
     /// its own copies, and changes to them are not damage. May be given several times.
     #[arg(
         long,
@@ -359,7 +359,8 @@ pub struct Flags {
 pub struct Refused(pub &'static str);
 
 impl Flags {
-    /// Checks the flags where clap cannot check them. The messages are those of the Go tool.
+    /// Makes the checks that clap cannot make. If the Go tool had a message, the new message begins
+    /// with the Go tool's words.
     pub fn check(&self) -> Result<(), Refused> {
         if self.name.is_empty() {
             return Err(Refused("empty configuration name; give one with -name"));

@@ -48,7 +48,7 @@ pub mod health {
     mod wording;
 }
 
-/// The watch at the registry. The agent receives offers and sends reports over it.
+/// The watch at the registry. The agent receives offers and sends reports over the watch.
 pub mod fleet {
     pub mod conversation;
     pub mod deploy_counts;

@@ -1,7 +1,7 @@
 //! The agent's log: one line per event on stderr, for people or as JSON.
 //!
-//! An event's `message` is the line for people. The event's other fields make the JSON form, after
-//! `ts`, `level` and `event`.
+//! The line for people is the event's `message`. The JSON form has `ts`, `level` and `event`, then
+//! the event's other fields, and finally `message`.
 
 use std::fmt::Write as _;
 use std::time::Instant;

@@ -77,7 +77,7 @@ pub async fn run(
     }
 }
 
-/// Runs a cycle. Also sweeps the cache from time to time; after a deploy, it sweeps more often.
+/// Runs a cycle. Also sweeps the cache from time to time, and more often after deploys.
 async fn cycle_and_sweep(
     agent: &Agent,
     session: &mut Session,
@@ -160,8 +160,8 @@ async fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>)
         ) => Some(None),
         Err(err) => Some(Some(err.to_string())),
     };
-    // The report names the registry's configuration only after a failure, or while the agent holds
-    // or has rejected this configuration.
+    // The report names the registry's configuration in three cases: after a failure, during the
+    // wait for a failed script, and while the configuration is rejected.
     let waits = matches!(ended, Ok(Outcome::Held | Outcome::Rejected) | Err(_));
     let report = agent.report.clone();
     let update = move || {

@@ -1,4 +1,4 @@
-//! Shows progress of a cycle, of `unpack` and of `verify`: a bar on a terminal, or log lines.
+//! Shows the progress of a cycle, of `unpack` and of `verify`: a bar on a terminal, or log lines.
 
 use std::time::{Duration, Instant};
 

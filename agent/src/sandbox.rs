@@ -3,9 +3,9 @@
 //!
 //! The sandbox has three parts. Each part is used if the system supports it:
 //!
-//! - Landlock (landlock(7)): the thread can change only files below the agent's directory, runs no
-//!   program and opens no TCP connection. The first version of Landlock is not used, because it
-//!   forbids renames.
+//! - Landlock (landlock(7)): the thread can change only files below the agent's directory. The
+//!   thread can neither run programs nor open TCP connections. The agent does not use the first
+//!   version of Landlock, because that version forbids renames.
 //! - `no_new_privs`: a program that a thread runs gains no rights.
 //! - Fewer capabilities: root keeps only the capabilities for owners, modes, devices and attributes
 //!   of files.
@@ -30,8 +30,8 @@ use serde::{Deserialize, Serialize};
 /// The newest rules that the agent asks for. An older kernel enforces the restrictions that it
 /// knows.
 const RULES: ABI = ABI::V6;
-/// The capabilities that are kept, with their names for messages. They allow a thread to change the
-/// owner of any file, and to see who has a file open.
+/// The capabilities that are kept, with their names for messages. These capabilities allow a thread
+/// to change the owner of any file, and to see who has a file open.
 const NEEDED: [(CapabilitySet, &str); 8] = [
     (CapabilitySet::CHOWN, "chown"),
     (CapabilitySet::DAC_OVERRIDE, "dac_override"),
@@ -125,8 +125,8 @@ impl Confinement {
         Self(None)
     }
 
-    /// Confinement to the directory `dir`. A thread tries the confinement, to find out which
-    /// restrictions take effect.
+    /// Confinement to the directory `dir`. The function tries the confinement in a thread, to find
+    /// out which restrictions take effect.
     pub fn to(dir: &Path, how: Confine) -> Result<Self, Error> {
         if how == Confine::Off {
             return Ok(Self::none());
@@ -184,8 +184,8 @@ fn allows_renames() -> bool {
     rules.handle_access(AccessFs::Refer).is_ok()
 }
 
-/// The rules for the directory `dir`, which is opened only once. A directory that takes its place
-/// later is not covered.
+/// The rules for the directory `dir`. The rules apply to the directory that is opened here, and not
+/// to a directory that later takes its place.
 fn rules(dir: &Path) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
     let changes = AccessFs::from_write(RULES);
     let rules = Ruleset::default()
@@ -260,7 +260,7 @@ mod tests {
         let sandbox = confinement.sandbox().unwrap();
         assert!(sandbox.no_new_privs && sandbox.capabilities_dropped, "{sandbox}");
         if sandbox.landlock == "none" {
-            // In CI this is an error: the checks below need Landlock.
+            // In CI, a kernel without Landlock is an error, because the checks below need Landlock.
             assert!(std::env::var_os("CI").is_none(), "this kernel has no landlock");
             return;
         }

@@ -48,7 +48,8 @@ pub struct Script {
 /// The change that the script is run for.
 #[derive(Debug, Clone, Copy)]
 pub struct Change<'a> {
-    /// The old configuration and its root; `None` on the first run.
+    /// The old configuration and its root; `None` on the first run, or if only names or versions
+    /// changed.
     pub old: Option<(Digest, &'a Path)>,
     /// The new configuration.
     pub new: &'a Configuration,
@@ -107,7 +108,7 @@ pub enum Error {
         /// How the process ended.
         status: ExitStatus,
     },
-    /// The agent ended the script because it took too long.
+    /// The agent ended the script because the script took too long.
     #[error("{program:?} call failure: ended after {after:?}, {why}")]
     Ended {
         /// The script.

@@ -1,5 +1,5 @@
-//! The settings of a subcommand that works without a running agent. They come from the subcommand's
-//! own flags. For flags that are not given, the last agent's values apply.
+//! The settings of a subcommand that works without a running agent. The settings come from the
+//! subcommand's own flags. For flags that are not given, the last agent's values apply.
 
 use std::path::PathBuf;
 

@@ -39,7 +39,7 @@ impl Stop {
         (sender, Self { signal, critical: Arc::default() })
     }
 
-    /// A request that SIGTERM and SIGINT trigger. Call this function within a runtime.
+    /// A request that SIGTERM and SIGINT trigger. Call this function within a tokio runtime.
     pub fn on_signals() -> io::Result<Self> {
         let (sender, stop) = Self::new();
         let mut term = signal(SignalKind::terminate())?;

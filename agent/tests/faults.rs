@@ -53,7 +53,7 @@ impl World {
         Self { blobs, wanted }
     }
 
-    /// Does all disk operations of an agent for all deployments of the test.
+    /// Does all disk operations of an agent for all deploys of the test.
     fn deploy(&self, dir: &Path, link: LinkMode, said: &mut Said) -> Result<(), Error> {
         let limits = Limits::STANDARD;
         let options = Options { limits, link, max_blob: 1 << 20, keep_blobs: false };
@@ -160,7 +160,7 @@ fn agent_recovers_from_a_failure_at_every_disk_step() {
                 n += stride;
             }
             let place = place.display();
-            let _ = writeln!(out, "{link:?} in {place}: {fault:?} at {n} steps, {failed} said so");
+            let _ = writeln!(out, "{link:?} in {place}: {fault:?} at {n} steps, {failed} failed");
             assert!(n > 100 && failed * stride > 50, "{failed} of {n}");
         }
     }

@@ -94,7 +94,7 @@ fn agent_deploys_during_a_flood_from_one_source() {
             });
         })
     };
-    deploy_testing::eventually("the flood is on", || {
+    deploy_testing::eventually("the flood runs", || {
         knocked.load(Ordering::Relaxed) > HALF_OPEN as u64 && shaken.load(Ordering::Relaxed) > 100
     });
     let seconds = std::env::var("DEPLOY_TEST_SECONDS").map_or(PATIENCE, |n| n.parse().unwrap());

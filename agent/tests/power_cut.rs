@@ -1,13 +1,13 @@
 //! Simulates a power cut at every moment of a "day", which is a fixed list of work. Registry and
 //! agent run in a user-mode-linux guest on ext4, and dm-log-writes logs every write. The test
 //! mounts each state of the disk, and also states that have lost unflushed writes. In each state,
-//! every acknowledged change is there, every visible name is complete, and the next start
-//! continues.
+//! every acknowledged change is there, every visible name is complete, and the next start continues
+//! the work.
 //!
 //! `scripts/test-crash` runs this test. Without `DEPLOY_TEST_CRASH`, the test only prints that it
 //! does not run.
 
-#![allow(clippy::print_stdout, reason = "skipped parts and figures are printed")]
+#![allow(clippy::print_stdout, reason = "the test prints skipped parts and figures")]
 
 #[path = "it/log_writes/mod.rs"]
 mod log_writes;
@@ -31,10 +31,10 @@ use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Stor
 use log_writes::{Log, State};
 use trees::{Files, archive, files, read};
 
-/// Size of the guest's disk. The disk must have room for a spare root, and some free room besides.
+/// Size of the guest's disk. The disk must have room for a spare root, and some more free space.
 const DISK: u64 = 256 << 20;
 const LOG: u64 = 2 << 30;
-/// Number of states with lost writes that are made before each flush.
+/// Number of states with lost writes that the test makes before each flush.
 const LOSSY: u64 = 2;
 /// Number of disks that are checked at the same time.
 const WORKERS: usize = 2;
@@ -121,7 +121,8 @@ impl Day {
         let _ = writeln!(self.todo, "deployed deployed:{}", self.states.len() - 1);
     }
 
-    /// Does the work in the guest. Returns the first disk and the log of its writes.
+    /// Does the work in the guest. Returns the disk from before the work, and the log of all
+    /// writes.
     fn live(&self, work: &Path) -> (PathBuf, PathBuf) {
         let (disk, base, log) = (work.join("disk"), work.join("base"), work.join("log"));
         for (path, size) in [(&disk, DISK), (&log, LOG)] {
@@ -274,7 +275,8 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {errors}");
 }
 
-/// A directory in which syncs cost nothing, if there is room for the guest's memory and disks.
+/// A directory in which syncs cost nothing, if it has room for the guest's memory and disks.
+/// Otherwise, the directory for temporary files.
 fn roomy() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = Dir::open(memory).and_then(|dir| dir.free()).map_or(0, |(bytes, _)| bytes);
@@ -314,7 +316,7 @@ impl Drop for Mounted<'_> {
 #[test]
 fn power_cut_at_any_moment_loses_nothing() {
     if std::env::var_os("DEPLOY_TEST_CRASH").is_none() {
-        println!("NOT TESTED: power cuts; scripts/test-crash as root makes them");
+        println!("NOT TESTED: power cuts; run scripts/test-crash as root");
         return;
     }
     let day = Day::new();

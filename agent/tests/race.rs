@@ -3,7 +3,7 @@
 //! possible. Nothing outside changes. `DEPLOY_TEST_ROUNDS` sets the number of rounds; `10000` makes
 //! a long race.
 
-#![allow(clippy::print_stderr, reason = "skipped parts and figures are printed")]
+#![allow(clippy::print_stderr, reason = "the test prints skipped parts and figures")]
 
 use std::ffi::OsString;
 use std::fs::{self, Permissions};
@@ -39,7 +39,7 @@ fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
         let names: Vec<OsString> = names.map(|entry| entry.file_name()).collect();
         for name in names.iter().filter(|name| *name != TRAP && *name != ASIDE) {
             let path = dir.join(name);
-            // A name that has disappeared meanwhile is skipped.
+            // Errors are ignored, because the name may have disappeared meanwhile.
             let _ = symlink(outside, &trap);
             for _ in 0..2 {
                 if renameat_with(CWD, &path, CWD, &trap, RenameFlags::EXCHANGE).is_ok() {
@@ -58,7 +58,7 @@ fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     swaps
 }
 
-/// The other side of the race: another user runs this program for this test.
+/// The other side of the race. Another user runs this program with only this test.
 #[test]
 fn swap_entries_for_symlinks() {
     let [dir, outside, stop] = ["SWAP", "OUTSIDE", "STOP"].map(std::env::var_os);
@@ -157,8 +157,8 @@ fn configuration(digest: Digest) -> Configuration {
 #[test]
 fn directory_owner_cannot_make_root_write_elsewhere() {
     if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
-        eprintln!("NOT TESTED: the race against root; that takes root");
+        assert!(std::env::var_os("CI").is_none(), "CI must run as root");
+        eprintln!("NOT TESTED: the race against root; it needs root");
         return;
     }
     let rounds = std::env::var("DEPLOY_TEST_ROUNDS").map_or(300, |rounds| rounds.parse().unwrap());

@@ -19,8 +19,8 @@ use crate::verb_steps::{CONFIGURATIONS, DELETED, Verb, configuration};
 const AGENTS: usize = 20;
 const POLLS_A_SECOND: u32 = 200;
 const LARGEST: usize = 1 << 20;
-/// The maximum number of unanswered polls on one connection. The registry opens up to 64 files for
-/// a connection.
+/// The maximum number of unanswered polls on one connection. The registry allows up to 64 open
+/// files on a connection.
 const UNDER_WAY: usize = 32;
 
 /// Agents that stay connected.
@@ -33,7 +33,7 @@ struct Agent {
 }
 
 impl Agent {
-    /// The connection of the agent. A lost connection is replaced.
+    /// The connection of the agent. If the connection is lost, the agent connects again.
     async fn client(&self) -> Result<Arc<Client>, String> {
         let mut client = self.client.lock().await;
         if !client.is_alive() {
@@ -44,7 +44,7 @@ impl Agent {
     }
 
     async fn poll(&self, path: &str) -> Result<(), String> {
-        let _place = self.under_way.acquire().await.expect("it is never closed");
+        let _place = self.under_way.acquire().await.expect("the semaphore stays open");
         match self.client().await?.read_small(path, LARGEST).await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(format!("{path}: no configuration")),
@@ -124,7 +124,7 @@ impl Background {
     pub async fn stop(self) {
         self.stopping.store(true, Ordering::Relaxed);
         for (name, seen, task) in self.tasks {
-            task.await.expect("it does not panic");
+            task.await.expect("the task does not panic");
             seen.print("beside", name);
         }
     }

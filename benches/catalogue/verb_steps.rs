@@ -12,8 +12,8 @@ use deploy_wire::client::Client;
 pub const MOST: u32 = 100;
 /// The configurations that only `delconf` uses.
 pub const DELETED: Range<u32> = 0..100;
-/// For each of the next three verbs: the first configuration that the verb changes. Each verb has
-/// two rounds.
+/// The first configurations that `changeconf`, `bumpconf` and `rollback` change. Each verb has two
+/// rounds.
 const CHANGED: u32 = 100;
 const BUMPED: u32 = 300;
 const ROLLED_BACK: u32 = 500;
@@ -23,9 +23,10 @@ const CHANGED_MEANWHILE: Range<u32> = 700..800;
 const THINNED: u32 = 800;
 /// The number of all configurations.
 pub const CONFIGURATIONS: u32 = 1_000;
-/// The components that no configuration uses and that get new versions.
+/// The components that no configuration uses at the start, and that get new versions.
 const GROWING: Range<u32> = 1_900..1_940;
-/// The first component that no configuration uses and that is deleted.
+/// The first component that `delcomp` deletes. No configuration uses the components from this one
+/// on.
 const DELETED_COMPONENTS: u32 = 1_940;
 /// States use the versions 1 to 40 in turn. Versions 44 to 47 are for `gc`, `delver`, `pin` and
 /// `unpin`.

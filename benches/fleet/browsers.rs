@@ -7,7 +7,7 @@ use deploy_wire::client::Client;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// How often the first screen is read.
+/// How often the program reads the first screen.
 const READS: usize = 20;
 /// How many browsers show the first screen live.
 const BROWSERS: usize = 200;
@@ -32,7 +32,8 @@ async fn read(http: &str, path: &str) -> String {
     answer.split_once("\r\n\r\n").expect("a head").1.to_owned()
 }
 
-/// Reads a stream of changes until the registry or this program ends it. Returns the bytes.
+/// Reads a stream of changes until `until`, or until the registry ends the stream. Returns the
+/// number of bytes.
 async fn watch(mut stream: TcpStream, until: Instant) -> usize {
     let (mut bytes, mut piece) = (0, vec![0; 1 << 16]);
     loop {
@@ -44,7 +45,7 @@ async fn watch(mut stream: TcpStream, until: Instant) -> usize {
     }
 }
 
-/// Changes what the first screen shows, every two seconds.
+/// Every two seconds, changes something that the first screen shows.
 async fn change(operator: &Client, host: &str, time: Duration) {
     let until = Instant::now() + time;
     for number in 0.. {

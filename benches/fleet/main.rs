@@ -5,11 +5,11 @@
 //!
 //! It measures the time from the start of an operator's change until each agent has the offer. It
 //! also measures the memory and processor time that an idle fleet costs the registry. HTTP is the
-//! address of the registry's page, which it measures, too, or `-`. If a file is
-//! given, it also measures the return of all agents after a restart. It creates the file when it is
-//! ready for the restart.
+//! address of the registry's page, which the program measures, too. With `-`, the program leaves
+//! out the page. If FILE is given, the program also measures the return of all agents after a
+//! restart. The program creates the file when it is ready for the restart.
 
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "printing is its purpose")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "the program prints its results")]
 #![allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,

@@ -12,7 +12,7 @@ use deploy_wire::fleet::lines::{from_line, to_line};
 use deploy_wire::fleet::{Offer, Phase, Report, ToAgent, ToRegistry};
 use tokio::sync::Semaphore;
 
-/// How long the simulated deploy takes. A real agent reports nothing earlier.
+/// How long the simulated deploy takes. A real agent holds back the report of a step for this time.
 const DEPLOY: Duration = Duration::from_millis(100);
 /// The pause after a refused connection.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -78,11 +78,11 @@ impl Drop for Connected {
     }
 }
 
-/// Runs the agent with the number `number` until the program ends.
+/// Runs agent number `number` until the program ends.
 pub async fn run(registry: Registry, number: usize, fleet: Arc<Fleet>, logins: Arc<Semaphore>) {
     let (mut seq, mut within) = (0, None);
     loop {
-        // The error, which says why the watch ended, is not needed: the loop begins the next watch.
+        // The loop ignores why the watch ended, and begins the next watch.
         let _ = watch(&registry, number, &fleet, &logins, (&mut seq, &mut within)).await;
         let fraction = f64::from(u32::try_from(number % 1000).unwrap_or(0)) / 1000.0;
         let wait = within.map_or(PAUSE, |within| within.mul_f64(fraction));
@@ -151,7 +151,7 @@ async fn wait_until(due: Option<Instant>) {
 
 async fn connect(registry: &Registry, logins: &Semaphore) -> Client {
     loop {
-        let permit = logins.acquire().await.expect("it is never closed");
+        let permit = logins.acquire().await.expect("the semaphore stays open");
         if let Ok(client) = registry.connect("deploy-agent").await {
             return client;
         }

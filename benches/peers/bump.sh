@@ -1,9 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # Measures the change of a layer of 20 small files. The agent's time is from its log: from the event
-# update_available to script_started, including the download of the layer and all syncs. Its CPU time is the
-# time that the process used until its script began, minus the time that its polls used until it saw the
-# change. The peers already have the layer's blob, write the new root from the data that they have, and do not
-# sync.
+# update_available to script_started, including the download of the layer and all syncs. The agent's CPU time
+# is that of its process until the script began, minus that of the polls until the agent saw the change. The
+# peers already have the layer's blob, write the new root from the data that they have, and do not sync.
 
 work_bump() {
     local run spare bare peers old=$mnt/peers/old all
@@ -105,8 +104,8 @@ declare -A title=([tar]="\`tar xzf\` of both layers" [cp_al]="\`cp -al\`, \`tar\
 
 # bump_by PEER
 bump_by() {
-    # The new root is not removed. ext4 examines every inode that was freed in the last minutes before it uses
-    # an inode, so a removal would slow down the next run that creates files.
+    # The script does not remove the new root. Before ext4 uses an inode, it examines every inode that was
+    # freed in the last minutes. So a removal would slow down the next run that creates files.
     local new=$mnt/peers/$1.$run blob
     blob=$(config_blob $((run + 1)))
     # The repository gets the layer before the measured checkout. An agent has no such advantage.
@@ -119,9 +118,9 @@ bump_by() {
 }
 
 table_bump() {
-    table "Bump of $tree, $(filesystem): milliseconds; how many times as long as ours" unit=ms \
+    table "Bump of $tree, $(filesystem): milliseconds; how many times as long as the agent" unit=ms \
         columns=wall,cpu,sync of=wall,wall "to=agent, spare;agent, no spare" \
         heads="wall,CPU,\`sync -f\` after,to spare,to no spare"
-    table "Of ours, by step (ms), and the agent's peak memory (MiB)" unit=ms \
+    table "The steps of the agent (ms), and its peak memory (MiB)" unit=ms \
         columns=step0,step1,step2,step3,peak "only=agent" heads="download,extract,root,script,memory"
 }

@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # Counts the system calls of all threads between update_available and script_started, with strace, in runs
-# that are not timed. No polls are counted, because an agent does not poll while it deploys.
+# that are not timed. The counts include no polls, because an agent does not poll while it deploys.
 
 work_calls() {
     local run=1 all='' spare bare

@@ -1,7 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # Measures the first root: the blobs are in the cache, and nothing is extracted. The agent's time is from the
-# event downloaded to root_ready. In this time, it checks the blobs, extracts them, and builds and syncs a
-# root. After that, deploy-agent unpack and the peers are measured. CPU times are those of whole processes.
+# event downloaded to root_ready. In this time, the agent checks the blobs, extracts them, and builds and
+# syncs a root. After that, the script measures deploy-agent unpack and the peers. CPU times are those of
+# whole processes.
 
 work_cold() {
     local run who base=$mnt/cold blobs_of name
@@ -63,5 +64,5 @@ table_cold() {
     table "From blobs to a root, $tree, $(filesystem): seconds; how many times as long as the agent" \
         unit=s columns=wall,cpu,sync,total of=wall,total "to=agent;agent" \
         heads="wall,CPU,\`sync -f\` after,both,ratio,ratio synced"
-    table "Of the agent's, by step (s)" unit=s columns=extract,root only=agent heads="extract,root"
+    table "The steps of the agent (s)" unit=s columns=extract,root only=agent heads="extract,root"
 }

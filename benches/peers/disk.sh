@@ -15,7 +15,7 @@ work_disk() {
         [ "$disk_uploaded" ] || add disk "$version" "$folder/$version.tar.gz"
     done
     disk_uploaded=1
-    agent_disk "agent, as it is by default" "default"
+    agent_disk "agent, default settings" "default"
     agent_disk "agent, $versions roots" "all" -keep-roots "$versions"
     record "one copy, \`tar xzf\`" size "$((one >> 20))"
     record "$versions copies of it" size "$((one * versions >> 20))"
@@ -43,7 +43,7 @@ agent_disk() {
     layers=$(find "$mnt/$name/layers" -type f | wc -l)
     [ "$layers" = "$versions" ] || fail "$layers layers are cached, not $versions"
     record "$who: $roots roots and a spare" size "$((($(used) - before) >> 20))"
-    [ "$kind" != ext4 ] || record "$who: what \`du -s\` tells" size "$(du -s --block-size=1M "$mnt/$name" | cut -f1)"
+    [ "$kind" != ext4 ] || record "$who: size by \`du -s\`" size "$(du -s --block-size=1M "$mnt/$name" | cut -f1)"
     stop_agents
 }
 disk_uploaded=

@@ -70,7 +70,7 @@ add() {
 }
 
 # agent NAME FLAG...: starts an agent of the configuration NAME on the new filesystem. The agent runs in a
-# separate session, so that Ctrl-C only reaches this script. With `once` as the first flag, the function waits
+# separate session, so that Ctrl-C reaches only this script. With `once` as the first flag, the function waits
 # until the agent has ended.
 agent() {
     local name=$1
@@ -122,7 +122,7 @@ await() {
         }
         exit 3' "$dir/$1.log" "$2" "$3" "${agent_pid[$1]}" && return
     case $? in
-        1) fail "the agent of $1 logged this line" ;;
+        1) fail "the agent of $1 logged the line above" ;;
         2) tail "$dir/$1.log" >&2; fail "the agent of $1 has ended" ;;
         *) tail "$dir/$1.log" >&2; fail "the agent of $1 did not log $2 in time" ;;
     esac
@@ -141,7 +141,8 @@ quiet() {
     fail "the agent of $1 does not become idle"
 }
 
-# measure_idle NAME: measures the CPU time of one second of polling, in nanoseconds. `bump_of` subtracts this.
+# measure_idle NAME: measures the CPU time of one second of polling, in nanoseconds. `bump_of` subtracts this
+# time.
 measure_idle() {
     local before after
     before=$(cpu_of "${agent_pid[$1]}")
@@ -163,7 +164,7 @@ between() { awk -v a="$1" -v b="$2" 'BEGIN { d = b - a; if (d < 0) d += 86400; p
 field() { logged "$1" "$2" "$4" | sed -n "s/.*\"$3\":\"\{0,1\}\([^\",}]*\).*/\1/p"; }
 
 # deploy NAME VERSION: sets the changing layer of the configuration to VERSION, and waits until it is
-# deployed. Sets `mark` to the number of lines that the log had before.
+# deployed. Sets `mark` to the number of lines that the log had before the change.
 deploy() {
     mark=$(lines "$1")
     operate changeconf -name "$1" -component "config-$tree" -version "$2"
@@ -173,5 +174,5 @@ deploy() {
 # configure NAME: makes a configuration of the tree and of the first version of the changing layer.
 configure() { operate addconf -replace -name "$1" -layer "tree-$tree:0" -layer "config-$tree:0"; }
 
-# named NAME: prints the name of a configuration, which is different for each series.
+# named NAME: prints the name of the configuration for this series of measurements.
 named() { echo "$1-$kind-$tree-$work"; }

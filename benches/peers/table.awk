@@ -1,8 +1,8 @@
 # Prints a table of the medians that scripts/bench-peers recorded. Each measured program has a row. The rows
 # have the order of the first measurements. The variables are lists that are separated by commas:
 #   columns  the columns to show     heads  the headings of the columns
-#   of       the columns from which ratios are made: `of[n]` is compared with the row `to[n]`
-#   to       rows (separated by semicolons); a ratio states how many times as long as this row another row takes
+#   of       the columns of the ratios: the ratio n uses the column `of[n]`
+#   to       rows, separated by semicolons: the ratio n is a row's time divided by the time of the row `to[n]`
 #   unit     ms, s or none
 #   only     the text with which the shown rows begin
 function median(row, column,   n, i, j, x, a) {

@@ -52,7 +52,7 @@ impl Registry {
 
     /// The processor time that the registry has used so far.
     pub fn cpu(&self) -> Duration {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("it runs");
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("a live process");
         let nanoseconds: u64 = tasks
             .filter_map(|task| {
                 let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
@@ -65,7 +65,7 @@ impl Registry {
     /// The memory of the registry in MiB: the present amount, and the peak.
     pub fn memory(&self) -> (u64, u64) {
         let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("it runs");
+            std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("a live process");
         let of = |name: &str| {
             let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
             line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024

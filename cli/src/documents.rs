@@ -27,7 +27,7 @@ pub fn full(command: Command) -> Command {
 
 fn completion() -> Command {
     let shells = clap::builder::PossibleValuesParser::new(
-        SHELLS.map(|shell| shell.to_possible_value().expect("none of them is skipped")),
+        SHELLS.map(|shell| shell.to_possible_value().expect("clap skips none of these shells")),
     );
     Command::new("completion")
         .about("Print the completions of a shell; source the output, or save it where the shell looks for completions")
@@ -80,7 +80,7 @@ fn answer(matches: &clap::ArgMatches, program: Command, names: Names) -> Result<
     match matches.subcommand() {
         Some(("completion", matches)) => {
             let shell = matches.get_one::<String>("shell").and_then(|shell| shell.parse().ok());
-            let shell = shell.expect("it is one of the possible values");
+            let shell = shell.expect("clap accepts only these shells");
             let name = program.get_name().to_owned();
             let script = completions(program, shell);
             print(&if names == Names::Asked { names::add(&script, shell, &name) } else { script })

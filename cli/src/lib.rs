@@ -22,8 +22,8 @@ pub use subcommand::focused;
 pub use git_version;
 
 /// The version with its commit, such as `0.9.0 (ff8aa91b4)`; `-modified` marks uncommitted changes.
-/// Outside a checkout, the version is `0.9.0 (no commit)`. This is a macro, so that cargo rebuilds
-/// only the programs and no library after a new commit.
+/// Outside a checkout, the version is `0.9.0 (no commit)`. The version is a macro, so that cargo
+/// rebuilds only the programs and no library after a new commit.
 #[macro_export]
 macro_rules! version {
     () => {

@@ -33,7 +33,7 @@ _NAME_names() {
     [[ $cut == [:=] ]] && cut=
     cut=${typed%"$cut"}
     COMPREPLY=()
-    # Files are no names.
+    # Bash must not add file names.
     compopt +o default +o bashdefault 2>/dev/null
     [[ $words == *: ]] && compopt -o nospace 2>/dev/null
     while IFS= read -r word; do
@@ -66,7 +66,7 @@ end
 
 "#;
 
-/// Adds names to `script`, clap's completions of the program `name`.
+/// Adds the completion of names to `script`, which has clap's completions of the program `name`.
 pub fn add(script: &str, shell: Shell, name: &str) -> String {
     let ours = |text: &str| text.replace("NAME", name);
     match shell {

@@ -21,7 +21,7 @@ pub use bar::{Stderr, over, show};
 const SHOW_AFTER: Duration = Duration::from_secs(1);
 /// Time between two lines.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// Time between two looks at the meter.
+/// Time between two readings of the meter.
 pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The columns of a terminal that does not state its width.
 pub const COLUMNS: usize = 80;
@@ -112,8 +112,8 @@ impl Display {
         }
     }
 
-    /// Returns what to show at the end of the work. If earlier lines reported a part, a last line
-    /// reports the rest.
+    /// Returns what to show at the end of the work. If the count has changed since the last line,
+    /// one more line reports the final count.
     pub fn end(&mut self, reading: Option<Reading>, now: Instant) -> Option<Told> {
         let told = self.told.take();
         if let (Some(reading), Some(told)) = (reading, told)
@@ -129,7 +129,7 @@ impl Display {
         std::mem::take(&mut self.has_bar).then(|| Told::Bar(String::new()))
     }
 
-    /// Units per second, over the last seconds; `None` at the first look at a stage.
+    /// Units per second, over the last seconds; `None` at the first reading of a stage.
     fn rate(&mut self, reading: &Reading, now: Instant) -> Option<u64> {
         let mark = (now, reading.done);
         if self.stage != reading.stage {
@@ -206,18 +206,18 @@ mod tests {
 
     use super::*;
 
-    #[allow(clippy::unnecessary_wraps, reason = "a look takes an option")]
+    #[allow(clippy::unnecessary_wraps, reason = "`look` takes an option")]
     fn reading(stage: u64, done: u64, whole: Option<u64>) -> Option<Reading> {
         Some(Reading { stage, verb: "read", unit: Unit::Bytes, done, whole })
     }
 
-    #[allow(clippy::unnecessary_wraps, reason = "a look returns an option")]
+    #[allow(clippy::unnecessary_wraps, reason = "`look` returns an option")]
     fn line(text: &str) -> Option<Told> {
         Some(Told::Line(text.to_owned()))
     }
 
     #[test]
-    fn lines_come_every_ten_seconds_and_once_for_the_rest() {
+    fn lines_come_every_ten_seconds_and_once_at_the_end() {
         let begun = Instant::now();
         let at = |seconds| begun + Duration::from_secs(seconds);
         let mut display = Display::new(Form::Lines, begun);

@@ -74,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_of_help_are_kept() {
+    fn help_columns_stay_aligned() {
         let text = "Options:\n      --addr <A>  To [as --x]\n                  --more\n  -v            \
                     Log\n  -h, --help      \x1b[1mPrint\x1b[0m\n      \x1b[1m--fp\x1b[0m <F>    Key\n";
         let want = "Options:\n  -addr <A>       To [as -x]\n                  -more\n  -v            \

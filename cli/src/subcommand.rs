@@ -6,8 +6,8 @@ use std::ffi::OsString;
 use clap::Command;
 
 /// Returns `program`, prepared for reading `words` (the program's name first). If the words name a
-/// subcommand, its `-h` also shows flags of the program: those for which `heading` returns a
-/// heading. `heading` gets the names of the subcommand and the flag. `-help` shows all flags.
+/// subcommand, its `-h` also shows the program's flags for which `heading` returns a heading.
+/// `heading` gets the names of the subcommand and the flag. `-help` shows all flags.
 pub fn focused(
     program: Command,
     words: &[OsString],

@@ -94,13 +94,13 @@ pub fn parse(words: &[String]) -> Result<Parsed, Refusal> {
     }
 }
 
-/// The console's refusal, with the flags of this program.
+/// The console's refusal, changed to name the flags of this program.
 fn as_here(refusal: &Refusal) -> Refusal {
     let text = refusal.text.replace("name, version and hash", "name, version and file");
     Refusal { text, code: refusal.code }
 }
 
-/// The upload that `put` makes: it uploads standard input and binds it to the version.
+/// The upload that `put` makes: standard input becomes the version.
 pub fn put(component: ComponentName, version: VersionName) -> Upload {
     Upload { component, version, source: Source::File("-".to_owned()) }
 }
@@ -184,7 +184,7 @@ impl Archive {
         })
     }
 
-    /// Digest and size, if the archive can be read twice.
+    /// The digest and the size; `None` if the archive can be read only once.
     fn digest(&self, meter: &Meter) -> Result<Option<(Digest, u64)>> {
         let bytes = match self {
             Self::StandardInput => return Ok(None),
@@ -231,8 +231,9 @@ fn is_missing(answer: &Exec) -> bool {
     answer.code != exit::OK && (says(&answer.stderr) || says(&answer.stdout))
 }
 
-/// Reads the file once, for the validator, the hash and the registry. The first failure ends all
-/// three. The upload is completed only after the whole file was read and is a valid archive.
+/// Reads the file once, for the validator, the hash and the registry. The first failure ends the
+/// reading, the validation and the upload. The upload is completed only after the whole file was
+/// read and is a valid archive.
 async fn send(
     client: &Client,
     archive: &Archive,
@@ -249,8 +250,8 @@ async fn send(
         (read, to_registry, to_validator)
     });
     let reading = async {
-        // The two senders are kept until here, because dropping a sender tells its receiver that
-        // the file has ended.
+        // This task keeps the two senders until here, because dropping a sender tells its receiver
+        // that the file has ended.
         let (read, to_registry, to_validator) = reader.await.context("reader")?;
         let Some(digest) = read.with_context(|| format!("read {}", archive.name()))? else {
             // The receiver that stopped returns the error.
@@ -281,8 +282,8 @@ async fn send(
 fn validate(pieces: Receiver<Vec<u8>>) -> Result<(), deploy_store::Error> {
     let mut pieces = Pieces { pieces, current: io::Cursor::default() };
     check_archive(&mut pieces, Limits::STANDARD)?;
-    // Bytes after the archive's end belong to the file. They must be received here, because the
-    // reader waits for a receiver.
+    // Bytes after the archive's end belong to the file. This loop receives these bytes, because the
+    // reader waits until somebody receives each chunk.
     while pieces.pieces.recv().is_ok() {}
     Ok(())
 }

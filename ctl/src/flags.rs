@@ -64,7 +64,7 @@ impl Flags {
         self.connect_within(OPERATOR_TIMEOUT)
     }
 
-    /// How to connect, within a maximum time.
+    /// How to connect. The connection must succeed within `timeout`.
     pub fn connect_within(&self, timeout: Duration) -> Result<Connect, Refusal> {
         if self.addr.is_empty() {
             let text = "addr should be set: give -addr host:port or set DEPLOYCTL_ADDR";
@@ -88,7 +88,7 @@ pub fn usage() -> String {
         let help = arg.get_help().map(ToString::to_string).unwrap_or_default();
         let env = arg.get_env().map(|env| env.to_string_lossy()).unwrap_or_default();
         writeln!(text, "  -{}{value}\n    \t${env}, {help}", name(arg))
-            .expect("a string takes everything");
+            .expect("a string takes any text");
     }
     text + "  -version\n    \tprint the version\n\nSubcommands:\n\n" + &verbs::listing()
 }

@@ -54,7 +54,7 @@ pub fn parse(words: &[String]) -> Result<Option<Get>, Refusal> {
 /// Downloads the archive.
 pub async fn run(flags: &Flags, get: &Get) -> Result<u8> {
     if get.to.is_none() && io::stdout().is_terminal() {
-        let text = "an archive is not printed on a terminal: give -o FILE, or send the output on \
+        let text = "an archive is not printed on a terminal: give -o FILE, or redirect the output \
                     with | or >";
         return Err(Refusal::usage(text.to_owned()).into());
     }
@@ -100,8 +100,8 @@ async fn to_file(
     file: &Path,
     quiet: bool,
 ) -> Result<()> {
-    // The program writes to an existing path that is not a file, such as /dev/null or a pipe, and
-    // does not replace it.
+    // If the path exists but is not a file, such as /dev/null or a pipe, the program writes to the
+    // path and does not replace it.
     if std::fs::metadata(file).is_ok_and(|meta| !meta.is_file() && !meta.is_dir()) {
         let opened = std::fs::OpenOptions::new().write(true).open(file);
         let mut opened = opened.with_context(|| format!("open {}", file.display()))?;
@@ -116,8 +116,8 @@ async fn to_file(
         bail!("there is no directory {}: make it, or name another with -o", dir.display());
     }
     let mut temp = New::make(dir).with_context(|| failed("write"))?;
-    // Signals are caught, because a temporary file with a name would stay if a signal ended the
-    // program.
+    // The program catches signals, because a temporary file with a name would stay if a signal
+    // ended the program.
     let signal = signals().context("watch for signals")?;
     tokio::select! {
         done = fetch(client, get, digest, temp.file(), quiet) => done?,

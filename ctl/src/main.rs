@@ -1,6 +1,6 @@
 //! `deployctl`: the operator's command. The program has every verb of the registry's console,
 //! except `import`. The program first checks a command, and the registry then runs the command.
-//! `addver` can also upload.
+//! `addver` can also upload an archive.
 
 mod addver;
 mod described;

@@ -97,8 +97,8 @@ async fn ask(flags: &Flags, line: &str) -> Option<Vec<String>> {
     Some(names.iter().filter_map(name).collect())
 }
 
-/// The directory of the remembered answers (XDG Base Directory Specification 0.8), if the user owns
-/// this directory.
+/// The directory of the remembered answers (XDG Base Directory Specification 0.8). `None` if the
+/// nearest existing directory on this path belongs to another user.
 fn directory() -> Option<PathBuf> {
     let absolute = |name| {
         let path = std::env::var_os(name).map(PathBuf::from);

@@ -32,7 +32,7 @@ pub fn pack(dir: &Path, times: bool, into: impl Write) -> Result<()> {
 struct Packer<W: Write> {
     tar: Builder<W>,
     times: bool,
-    /// The first name of each file with several names.
+    /// The first name of each file that has several hard links, by device and inode.
     links: HashMap<(u64, u64), PathBuf>,
 }
 

@@ -24,8 +24,8 @@ impl Told {
         Self { columns, rest: Vec::new(), has_bar: false }
     }
 
-    /// Takes more bytes. A carriage return ends a bar, which the next bar replaces. A newline ends
-    /// a line.
+    /// Takes more bytes. A carriage return ends a bar, and the next bar replaces this bar. A
+    /// newline ends a line.
     pub fn take(&mut self, bytes: &[u8]) {
         for &byte in bytes {
             match byte {

@@ -40,7 +40,7 @@ pub const GET: Verb = Verb {
     reads_input: false,
 };
 
-/// `web`, which forwards a port here. On the console, it only prints an address.
+/// `web`. Here, the verb forwards a port. On the console, it only prints an address.
 pub const WEB: Verb = Verb {
     name: "web",
     about: "open the page of the registry in a browser",
@@ -90,6 +90,6 @@ pub fn help(verb: &Verb) -> String {
     verb.help() + CONNECTION
 }
 
-/// The flags that every verb accepts, but that no verb lists.
+/// A note on the program's own flags, which stand before the verb.
 const CONNECTION: &str = "\nFlags of the connection (-addr, -fp, -key, -user) and -q stand before \
     the verb; deployctl -h explains them.\n";

@@ -17,7 +17,7 @@ use walk::Walk;
 /// The maximum number of images that a message lists.
 const MAX_LISTED: usize = 20;
 
-/// The image that the user chose.
+/// The name and the platform of the image that the user asks for. `None` matches every image.
 #[derive(Debug, Clone, Default)]
 pub struct Wanted {
     /// A name of the image, or the first digits of its id.
@@ -26,22 +26,22 @@ pub struct Wanted {
     pub platform: Option<Platform>,
 }
 
-/// The image that was chosen.
+/// The image that [`choose`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
     /// The names of the image. The configuration is named after the first of these names.
     pub names: Vec<String>,
-    /// The layers by their numbers in the archive, lowest first.
+    /// The numbers of the layers in the archive, lowest layer first.
     pub layers: Vec<usize>,
     /// How the image is run.
     pub run: Run,
 }
 
-/// An image of the archive that may be chosen.
+/// One of the images in the archive, from which [`choose`] chooses.
 #[derive(Debug)]
 struct Candidate {
     names: Vec<String>,
-    /// The digests of the manifest, if there is a manifest, and of the configuration.
+    /// The digests of the manifest and of the configuration, as far as the archive has them.
     ids: Vec<Digest>,
     platform: Option<Platform>,
     source: Source,
@@ -82,7 +82,7 @@ pub fn choose(archive: &Archive, wanted: &Wanted) -> Result<Chosen> {
     match candidates.as_slice() {
         [one] => resolve(archive, one),
         several => Err(Error::Choice(format!(
-            "the archive has several images, name one with -image or -platform: {}",
+            "the archive has several images; name one with -image or -platform: {}",
             listed(several)
         ))),
     }
@@ -113,8 +113,8 @@ impl Candidate {
     }
 }
 
-/// The full form of a name. docker omits parts of a name when it prints the name, and a missing tag
-/// means `latest`.
+/// The form of a name that is compared with other names. This form lacks the prefixes that docker
+/// omits when it prints a name, and always has a tag. A missing tag means `latest`.
 fn plain_name(name: &str) -> String {
     let short = name.strip_prefix("docker.io/library/").or_else(|| name.strip_prefix("docker.io/"));
     let short = short.unwrap_or(name);
@@ -221,8 +221,8 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             let layer = |(at, name): (usize, &String)| {
                 let found = match named(archive, name) {
                     Ok(item) => number(item, name),
-                    // An old docker wrote links to the layers of images that it did not save. In
-                    // this case, the configuration states which layer is meant.
+                    // Old versions of docker also wrote links to layers of images that are not in
+                    // the archive. The configuration then states which layer is meant.
                     Err(err) => {
                         diff_ids.get(at).and_then(|id| with_diff_id(archive, id)).ok_or(err)
                     }
@@ -251,7 +251,7 @@ fn check_config(archive: &Archive, digest: Digest, layers: &[(String, usize)]) -
         let (has, says) = (layers.len(), announced.len());
         return Err(Error::item(
             digest.to_string(),
-            format!("says that the image has {says} layers, its manifest has {has}"),
+            format!("says that the image has {says} layers, but its manifest has {has}"),
         ));
     }
     for ((item, number), announced) in layers.iter().zip(announced) {
@@ -260,7 +260,7 @@ fn check_config(archive: &Archive, digest: Digest, layers: &[(String, usize)]) -
         if announced != found {
             return Err(Error::item(
                 item,
-                format!("is damaged: the sha256 of its tar is {found}, the image's is {announced}"),
+                format!("is damaged: the sha256 of its tar is {found}, not {announced}"),
             ));
         }
     }
@@ -317,7 +317,7 @@ fn check_size(descriptor: &Descriptor, found: u64) -> Result<()> {
     if announced == found {
         return Ok(());
     }
-    let reason = format!("is damaged: it has {found} bytes, {announced} are announced");
+    let reason = format!("is damaged: it has {found} bytes, but {announced} are announced");
     Err(Error::item(&descriptor.digest, reason))
 }
 

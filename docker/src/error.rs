@@ -89,7 +89,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// The blobs of the image disappeared several times.
-    #[error("{0}; it was tried several times")]
+    #[error("{0}; the import was tried several times")]
     Vanishing(String),
 }
 

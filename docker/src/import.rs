@@ -1,5 +1,6 @@
 //! Runs a complete import: reads the input, chooses an image, and plans its layers. The import then
-//! asks which layers are known, sends the others, and commits everything in one transaction.
+//! asks the destination which layers it has, and sends the others. A transaction makes the
+//! configuration.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,8 +25,8 @@ use crate::send::repack::needs;
 use crate::send::{Hashes, Part, Stage, unknown};
 pub use crate::to::{Committed, Destination};
 
-/// The total number of attempts. One attempt may not suffice, because a known layer may disappear
-/// before the transaction.
+/// The total number of attempts. One attempt may not suffice, because a layer of the destination
+/// may disappear before the transaction.
 const TRIES: u32 = 3;
 
 /// Imports an image.
@@ -76,7 +77,7 @@ struct Prepared<'a> {
 
 impl Prepared<'_> {
     /// Sends the blobs that the destination does not have, and makes the configuration. If blobs
-    /// disappear meanwhile, the method asks again which blobs exist, and sends the others again.
+    /// disappear meanwhile, the method asks again which blobs exist, and sends the missing blobs.
     fn commit(
         self,
         mut archive: Archive,
@@ -124,8 +125,8 @@ impl Prepared<'_> {
         Err(Error::Vanishing(missing))
     }
 
-    /// Reads again the layers that the blobs of `unknown` need, if the bytes of these layers were
-    /// not kept.
+    /// The blobs of `unknown` are made from the bytes of certain layers. If these bytes were not
+    /// kept, the method reads the layers again.
     fn fetch(&self, archive: Archive, unknown: &[&Part]) -> Result<Archive> {
         let needed = unknown.iter().flat_map(|part| needs(part.number, &self.planned[part.number]));
         let needed = needed.map(|number| self.chosen.layers[number]).collect();
@@ -170,8 +171,8 @@ fn read_image(
     };
     let archive = read(source, few, options.cache.clone(), options)?;
     match path {
-        // The digest of the skipped file is not the digest in its name. The layer in the file may
-        // still be needed.
+        // The digest of the skipped file differs from the digest in its name. But the image may
+        // need the layer in this file.
         Some(path) if archive.misled => read(Source::Path(path), few, None, options),
         _ => Ok(archive),
     }
@@ -198,8 +199,8 @@ fn tars<'a>(archive: &'a Archive, chosen: &Chosen) -> Vec<&'a Tar> {
     chosen.layers.iter().map(|number| &archive.layers[*number]).collect()
 }
 
-/// Reads the whole input. If `few` is set, few layers will be needed, so the bytes of large layers
-/// are not kept. Large layers are then listed, or their listings are taken from `cache`.
+/// Reads the whole input. If `few` is set, the import will need few layers, so the bytes of large
+/// layers are not kept. Large layers are then listed, or their listings are taken from `cache`.
 fn read(source: Source<'_>, few: bool, cache: Option<Cache>, options: &Options) -> Result<Archive> {
     let Options { tmpdir, max_temporary, min_free, limits, .. } = options;
     let spool = Spool::new(tmpdir.as_deref(), *max_temporary)?.leaving(*min_free);

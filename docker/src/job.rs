@@ -14,10 +14,10 @@ use crate::read::cache::Cache;
 /// The request for an import.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// The image of the archive to import.
+    /// Which image of the archive to import.
     pub wanted: Wanted,
-    /// The name of the configuration. The names of the components begin with it, too. `None` uses
-    /// the name of the image.
+    /// The name of the configuration, with which the names of the components begin, too. `None`
+    /// uses the name of the image.
     pub name: Option<String>,
     /// Existing layers to put on top of the image's layers.
     pub layers: Vec<(ComponentName, VersionName)>,
@@ -89,7 +89,7 @@ pub struct Summary {
     pub name: ConfigurationName,
     /// The layers from the image, lowest first.
     pub layers: Vec<Imported>,
-    /// The number of layers of the image of which no member stays.
+    /// The number of the image's layers of which no member stays.
     pub empty: usize,
     /// The number of bytes that were sent.
     pub sent: u64,
@@ -106,7 +106,7 @@ pub struct Imported {
     pub hash: Option<Digest>,
     /// The length of the layer's tar in bytes.
     pub tar_bytes: u64,
-    /// The length of the layer's blob in bytes, if it is known.
+    /// The length of the layer's blob in bytes, if this length is known.
     pub blob_bytes: Option<u64>,
     /// Whether the blob existed before.
     pub reused: bool,

@@ -24,7 +24,7 @@ pub type Hashes = BTreeMap<Origin, (Digest, u64)>;
 /// A layer that may be sent.
 #[derive(Debug)]
 pub struct Part {
-    /// The name of the part.
+    /// The component of the layer.
     pub component: ComponentName,
     /// The origin of the part's blob.
     pub origin: Origin,
@@ -138,7 +138,7 @@ impl Stage<'_> {
                 self.spool.read(*region, range.start + from, &mut chunk[start..])
             }
             Piece::Bytes(bytes) => {
-                let from = usize::try_from(from).expect("it is in memory");
+                let from = usize::try_from(from).expect("the piece is in memory");
                 chunk.extend_from_slice(&bytes[from..from + n]);
                 Ok(())
             }

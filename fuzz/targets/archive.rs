@@ -61,14 +61,15 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
         let Ok(mut entry) = entry else { break };
         let header = entry.header().clone();
         let kind = match header.entry_type() {
-            // A label has no effect on the tree.
+            // A volume label has no effect on the tree.
             other if other.as_byte() == b'V' => continue,
-            // This reader applies a global header to the whole archive. The crate returns the
-            // header as an entry.
+            // The store's reader applies a global header to the whole archive. The crate returns
+            // the header as an entry.
             EntryType::XGlobalHeader => return None,
             other => other,
         };
-        // The crate reads such a header as v7. This reader and GNU tar rely on its magic.
+        // If a header has the magic of ustar but another version than `00`, the crate reads the
+        // header as v7. The store's reader and GNU tar rely on the magic.
         let magic = &header.as_bytes()[257..265];
         if !agrees(&mut entry) || (magic.starts_with(b"ustar\0") && magic != b"ustar\x0000") {
             return None;
@@ -108,18 +109,18 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
             b'4' => format!("block {:?}", numbers()),
             _ => break,
         };
-        // If a mode has more than 32 bits, this reader uses only the lowest bits.
+        // If a mode has more than 32 bits, the store's reader uses only the lowest bits.
         let Ok(mode) = header.mode().map(|mode| mode & 0o7777) else { return None };
         all.push(Seen { path: path.as_bytes().to_vec(), what, mode, contents });
     }
     Some(all)
 }
 
-/// Whether both readers interpret this entry's extended headers in the same way. They differ in six
-/// cases. The crate does not support PAX sparse files. It splits records at newlines. It ignores
-/// that an empty value cancels a global header. It truncates names at a NUL byte. If a record
-/// occurs twice, it takes the first record, while POSIX takes the last. If there is a GNU name
-/// beside a PAX name, it takes the GNU name.
+/// Whether both readers interpret this entry's extended headers in the same way. The crate differs
+/// from the store's reader in six cases. The crate does not support PAX sparse files, splits
+/// records at newlines, and truncates names at a NUL byte. The crate ignores that an empty value
+/// cancels a global header. If a record occurs twice, the crate takes the first record, while POSIX
+/// takes the last. If there is a GNU name beside a PAX name, the crate takes the GNU name.
 fn agrees(entry: &mut tar::Entry<'_, &[u8]>) -> bool {
     let mut seen = Vec::new();
     let Ok(Some(records)) = entry.pax_extensions() else { return true };

@@ -1,14 +1,14 @@
 //! Parses any line as a command. The line is refused, or the printed form of the command is parsed
-//! as the same command. The words must equal those of another splitter, which follows a POSIX
-//! shell. The printed form must have the same meaning to a shell, so that it can be pasted.
+//! as the same command. The words must equal those of another splitter, `shlex`, which follows a
+//! POSIX shell. A word that is quoted here or by `shlex` must be read back unchanged.
 #![no_main]
 
 use deploy_wire::command::{parse, quote, split};
 use libfuzzer_sys::fuzz_target;
 
-/// Whether a shell may read a line differently, which is intended. This concerns four kinds of
-/// lines: comments, carriage returns, continued lines, and a backslash in double quotes. As in the
-/// Go tool, a carriage return is a blank here, and a backslash in double quotes always escapes. A
+/// Whether a shell may read a line differently, which is intended. The intended differences concern
+/// comments, carriage returns, continued lines, and backslashes in double quotes. As in the Go
+/// tool, a carriage return is a blank here, and a backslash in double quotes always escapes. A
 /// shell keeps this backslash before most characters.
 fn means_another(line: &str) -> bool {
     line.contains(['#', '\r'])

@@ -1,7 +1,7 @@
 //! Reads any bytes, and generated documents that are nearly right, as a configuration. Each
-//! document is refused, or read in the same way as by another reader of JSON. Its id is the hash of
-//! the layers. The JSON of the result is read back as the same configuration. Errors have no
-//! control characters.
+//! document is refused, or read in the same way as by another reader of JSON. The id of the
+//! configuration is the hash of its layers. The JSON of the configuration is read back as the same
+//! configuration. Errors have no control characters.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -109,7 +109,7 @@ fn check(bytes: &[u8]) {
             return;
         }
     };
-    let document: Value = serde_json::from_slice(bytes).expect("what one reader reads");
+    let document: Value = serde_json::from_slice(bytes).expect("both readers read it");
     let (mut hashed, mut seen) = (String::new(), BTreeSet::new());
     let layers = document["Layers"].as_array().expect("layers");
     assert_eq!(layers.len(), configuration.layers().len());

@@ -54,8 +54,7 @@ pub fn archives(data: &[u8]) -> Vec<Vec<u8>> {
     (0..count).map(|_| archive(&mut bytes)).collect()
 }
 
-/// Whether the data is used as an archive. This is so if the data is compressed, or as long as a
-/// block.
+/// Whether the data is used as an archive, because it is compressed or at least as long as a block.
 fn is_archive(data: &[u8]) -> bool {
     let packed: [&[u8]; 2] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
     packed.iter().any(|magic| data.starts_with(magic)) || data.len() >= BLOCK

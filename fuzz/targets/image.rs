@@ -1,11 +1,11 @@
 //! Reads any files as an image archive: indexes, manifests, configurations and layers. Either the
-//! image is refused, or every layer gets a plan. Agents must be able to read the archive of each
-//! plan, and the archive must have no whiteouts.
+//! image is refused, or every layer gets a plan. Agents must be able to read the archive that each
+//! plan gives. This archive must have no whiteouts.
 //!
-//! The input is a sequence of files. Each file has a byte with the length of its name, the name,
-//! two bytes with the length of its contents (little-endian), and the contents. In a name or a
-//! document, `@N@` stands for the digest of the N-th file, and `%N%` for its length. A fuzzer could
-//! not guess these values.
+//! The input is a sequence of files. Each file begins with a byte that has the length of its name,
+//! and with the name. Two bytes with the length of the contents (little-endian) follow, and then
+//! the contents. In a name or a document, `@N@` stands for the digest of the N-th file, and `%N%`
+//! for its length. A fuzzer could not guess these values.
 #![no_main]
 
 use deploy_from_docker::choose::{Wanted, choose};
@@ -90,7 +90,7 @@ fuzz_target!(|input: &[u8]| {
         archive::read(&tar[..], false, LIMITS, |entry, body| {
             let path = entry.path.as_bytes();
             let last = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
-            assert!(!last.starts_with(b".wh."), "a mark is left: {entry:?}");
+            assert!(!last.starts_with(b".wh."), "a whiteout is left: {entry:?}");
             kept += usize::from(!entry.path.is_root());
             if let Some(mut body) = body {
                 while body.next_piece(&mut buffer)? != Body::End {}

@@ -218,10 +218,10 @@ fuzz_target!(|data: &[u8]| {
     match (&merged, put) {
         (Ok(tree), Some(())) => assert_eq!(lines(tree), model.lines(), "{layers:#?}"),
         (Err(_), None) => {}
-        (Ok(_), None) => panic!("merged, which the model refuses: {layers:#?}"),
-        (Err(err), Some(())) => panic!("{err}, which the model takes: {layers:#?}"),
+        (Ok(_), None) => panic!("the model refuses these merged layers: {layers:#?}"),
+        (Err(err), Some(())) => panic!("the model accepts these layers: {err}, {layers:#?}"),
     }
     if let ([layer], Ok(_)) = (&layers[..], &merged) {
-        assert!(check(layer).is_ok(), "merged and not to be merged: {layer:#?}");
+        assert!(check(layer).is_ok(), "the check refuses this merged layer: {layer:#?}");
     }
 });

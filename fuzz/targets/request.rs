@@ -1,6 +1,6 @@
-//! Sends any bytes as HTTP requests, through ssh with and without a login, and through the port. The
-//! registry answers with HTTP or ends the connection, never reports an internal error, and changes
-//! nothing, because no request has a form token.
+//! Sends any bytes as HTTP requests, through ssh with and without a login, and through the port.
+//! The registry answers with HTTP or ends the connection, and never reports an internal error. The
+//! registry changes nothing, because no request has a form token.
 #![no_main]
 
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Runtime;
 
-/// A registry and its page. It is made only once.
+/// A registry and its page. Both are made only once.
 struct Ground {
     runtime: Runtime,
     registry: Arc<Registry>,
@@ -53,7 +53,7 @@ fn ground() -> &'static Ground {
     })
 }
 
-/// Generates sensible requests with any values.
+/// Generates requests from lists of plausible and hostile values.
 fn requests(data: &[u8], cookie: &str) -> Vec<u8> {
     let mut bytes = Unstructured::new(data);
     let mut out = Vec::new();

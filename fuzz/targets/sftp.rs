@@ -1,6 +1,6 @@
-//! Reads any bytes as sftp packets, for both roles and for both ends of a connection. A registry
-//! answers every readable request with a readable packet that has the number of the request. It
-//! changes only its uploads. A client reads or refuses every answer.
+//! Reads any bytes as sftp packets: as requests of operators or services, and as answers to a
+//! client. A registry answers every readable request with a readable packet that has the number of
+//! the request. The registry changes only its uploads. A client reads or refuses every answer.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 use russh_sftp::protocol::Packet;
 use tokio::runtime::Runtime;
 
-/// A registry with one blob. It is made only once.
+/// A registry with one blob. The registry is made only once.
 struct Ground {
     runtime: Runtime,
     registry: Arc<Registry>,
@@ -44,7 +44,7 @@ fn names(dir: &Path) -> BTreeSet<PathBuf> {
     fs::read_dir(dir).expect("a list").map(|entry| entry.expect("an entry").path()).collect()
 }
 
-/// Generates packets: sensible requests in any order.
+/// Generates packets: plausible requests in any order.
 fn packets(data: &[u8], blob: &str) -> Vec<u8> {
     let mut bytes = Unstructured::new(data);
     let mut out = Vec::new();

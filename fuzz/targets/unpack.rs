@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { entries: 1_000, bytes: 4 << 20, depth: 50, ..Limits::STANDARD };
 
-/// The surroundings of the target directory. They are made only once.
+/// The surroundings of the target directory, which are made only once.
 fn ground() -> &'static Path {
     static GROUND: OnceLock<PathBuf> = OnceLock::new();
     GROUND.get_or_init(|| {
@@ -57,7 +57,8 @@ fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
     all
 }
 
-/// Removes a tree with any modes, because an ordinary user may run the fuzzer.
+/// Removes a tree, even if the modes of its directories deny access. An ordinary user may run the
+/// fuzzer.
 fn clear(path: &Path) {
     if let Ok(meta) = fs::symlink_metadata(path)
         && meta.is_dir()

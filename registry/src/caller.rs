@@ -71,14 +71,14 @@ impl Client {
         }
     }
 
-    /// A command line as the user of this client types it. At the prompt and for the Go tool, the
-    /// line stays unchanged.
+    /// Returns `line` in the form in which a user of this client types it. At the prompt and for
+    /// the Go tool, the line stays unchanged.
     pub fn typed(self, line: &str) -> String {
         match self {
             Self::Prompt | Self::Go => line.to_owned(),
             Self::Deployctl => format!("deployctl {line}"),
-            // The user's shell and the registry both parse the line. If a shell would change a
-            // quoted value, the whole line is quoted again.
+            // The user's shell and the registry both parse the line. If a shell could change a
+            // quoted value, this function quotes the whole line again.
             Self::Ssh | Self::Web
                 if line.contains(['\\', '$', '`', '\'', ' ', '*', '?', '~']) && quoted(line) =>
             {
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_spelled_for_each_client() {
+    fn command_lines_are_formatted_for_each_client() {
         let line = "rollback -name=\"p\" -to=2";
         for (identification, typed) in [
             ("SSH-2.0-Go\r\n", line.to_owned()),

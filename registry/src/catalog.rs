@@ -1,11 +1,11 @@
 //! The catalogue: which components, versions and configurations exist. No other code uses the
 //! database. Each verb is one transaction, and a change is on disk when its function returns.
 //!
-//! One connection writes. The other connections only read, and they never wait for the writer: a
-//! read transaction sees the changes that were committed before the transaction began. Long reads
-//! use separate connections, so that short reads never wait for long reads.
+//! A read transaction sees the changes that were committed before the transaction began, and never
+//! waits for a transaction that writes. Long reads use connections of their own.
 //!
 //! ```text
+//! database   tx  migrations  integrity  database_error   the engines: SQLite or PostgreSQL
 //! rows       blob_rows  versions  pins  configuration_rows  uses  notes  audit
 //! above      replacing, configurations, earlier_state       what configurations consist of
 //!            image_layers                                   what blobs of images were made from
@@ -30,6 +30,7 @@ mod configuration_rows;
 mod configurations;
 mod counters;
 mod counts;
+mod database;
 mod database_error;
 mod document_cache;
 mod earlier_state;
@@ -40,6 +41,7 @@ mod largest_versions;
 mod migrations;
 mod move_histories;
 mod notes;
+mod notifications;
 mod pins;
 mod references;
 mod replacing;
@@ -47,6 +49,7 @@ mod retention;
 pub mod rollouts;
 mod state_pages;
 mod thinning;
+mod tx;
 mod uses;
 mod versions;
 mod write_tx;
@@ -54,14 +57,9 @@ mod write_tx;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use deploy_store::Meter;
 use jiff::Timestamp;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Connection as _, Sqlite, Transaction};
 
 pub use audit::{AuditPage, AuditQuery, Audited, Change};
 pub use blob_rows::BlobRow;
@@ -80,32 +78,19 @@ pub use replacing::not_whole;
 pub use state_pages::{ListedState, StatePage, StateRollout};
 pub use thinning::Thinned;
 
-use self::database_error::{bad_row, damaged, not_opened, unusable};
+use self::database::Database;
+use self::database_error::bad_row;
 use self::document_cache::DocumentCache;
+use self::tx::{Query, Tx};
 use self::write_tx::WriteTx;
 use crate::error::{Error, Result};
-
-/// How many connections there are for short reads (`READERS`) and for long reads (`SCANNERS`).
-const READERS: u32 = 4;
-const SCANNERS: u32 = 2;
-/// How long a verb waits for a connection. Other verbs hold a connection for milliseconds, but
-/// longer if the disk is full or slow.
-const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// How many rows the thread of a connection reads ahead. With fewer, the threads of a query that
-/// reads a large fleet wait for each other most of the time.
-const ROWS_AHEAD: usize = 1000;
-/// Largest size of the journal file, in bytes, after its whole contents are in the database.
-const LARGEST_JOURNAL: &str = "67108864";
 
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]
 pub struct Catalog {
-    /// The only connection that may change the database.
-    writer: SqlitePool,
-    /// Connections for short reads.
-    readers: SqlitePool,
-    /// Connections for long reads: lists, gc and verify.
-    scanners: SqlitePool,
+    database: Database,
+    /// A random id, in the notifications to other registries.
+    own: String,
     documents: Arc<DocumentCache>,
     /// The channels that announce changes to waiting tasks.
     pub changes: Arc<Changes>,
@@ -118,37 +103,26 @@ impl Catalog {
     /// configuration, the newest `keep_states` states with different trees stay rollback targets.
     /// `meter` counts the progress of moving the catalogue of an earlier version.
     pub async fn open(dir: &Path, keep_states: usize, meter: &Meter) -> Result<Self> {
-        let path = dir.join("catalogue.db");
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(Duration::from_secs(10))
-            .row_buffer_size(ROWS_AHEAD)
-            .pragma("journal_size_limit", LARGEST_JOURNAL);
-        let writer = pool(1).connect_with(options.clone()).await;
-        let writer = writer.map_err(|err| not_opened(&path, &err))?;
-        // The check must come before the first write.
-        if let Some(problem) =
-            integrity::at_start(&writer).await.map_err(|err| not_opened(&path, &err))?
-        {
-            return Err(damaged(&path, &problem));
-        }
-        let migrated = migrations::migrator().run(&writer).await;
-        migrated.map_err(|err| unusable(&path, &err.to_string()))?;
-        let options = options.create_if_missing(false).read_only(true);
-        let readers = pool(READERS).connect_lazy_with(options.clone());
-        let scanners = pool(SCANNERS).connect_lazy_with(options);
+        let database = Database::open_file(dir).await?;
+        Self::with(database, keep_states, meter).await
+    }
+
+    /// Opens the catalogue on the database server at `url`, and creates its tables if there are
+    /// none. `keep_states` and `meter` are as in [`Catalog::open`].
+    pub async fn open_server(url: &str, keep_states: usize, meter: &Meter) -> Result<Self> {
+        let database = Database::open_server(url).await?;
+        Self::with(database, keep_states, meter).await
+    }
+
+    async fn with(database: Database, keep_states: usize, meter: &Meter) -> Result<Self> {
         let catalog = Self {
-            writer,
-            readers,
-            scanners,
+            database,
+            own: random_id(),
             documents: Arc::default(),
             changes: Arc::default(),
             keep_states,
         };
+        catalog.database.pass_on(&catalog.own, &catalog.changes).await?;
         catalog.move_histories(meter).await?;
         catalog.renew_uses(meter).await?;
         Ok(catalog)
@@ -156,45 +130,40 @@ impl Catalog {
 
     /// Waits for running transactions, and closes the database.
     pub async fn close(&self) {
-        // The writer closes last, so that it leaves all data in one file.
-        self.readers.close().await;
-        self.scanners.close().await;
-        self.writer.close().await;
+        self.database.close().await;
     }
 
     /// Begins a transaction that may change something.
     async fn write_tx(&self) -> Result<WriteTx> {
-        let transaction = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let (documents, changes) = (Arc::clone(&self.documents), Arc::clone(&self.changes));
-        Ok(WriteTx::new(transaction, documents, changes, self.keep_states))
+        Ok(WriteTx::new(self.database.begin_write().await?, self))
+    }
+
+    /// Runs one statement, and returns the number of rows that it changed. The statement must
+    /// change nothing that a task waits for.
+    async fn write_one(&self, statement: Query<()>) -> Result<u64> {
+        let mut transaction = self.database.begin_write().await?;
+        let changed = statement.execute(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(changed)
     }
 
     /// Begins a short transaction that only reads.
-    async fn read_tx(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.readers.begin().await?)
+    async fn read_tx(&self) -> Result<Tx> {
+        self.database.begin_read().await
     }
 
     /// Begins a transaction that only reads, and may take a long time.
-    async fn scan_tx(&self) -> Result<Transaction<'static, Sqlite>> {
-        Ok(self.scanners.begin().await?)
+    async fn scan_tx(&self) -> Result<Tx> {
+        self.database.begin_scan().await
     }
 }
 
-/// The settings of a pool with `connections` connections.
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .acquire_timeout(LONGEST_WAIT)
-        // Connections to a file do not become stale. The sqlx task that looks for stale connections
-        // may spin forever (sqlx issue 3645). These two settings prevent that task.
-        .idle_timeout(None)
-        .max_lifetime(None)
-        // If SQLite ends a transaction on its own, as on a full disk, sqlx still counts the
-        // transaction as open. The connection would then refuse all further transactions, so the
-        // pool discards the connection.
-        .before_acquire(|connection, _| {
-            Box::pin(async move { Ok(!connection.is_in_transaction()) })
-        })
+/// A random text of 16 hex digits.
+fn random_id() -> String {
+    let mut bytes = [0; 8];
+    // Two catalogues with the same id would only ignore each other's notifications.
+    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 /// Parses the text of a column. An invalid text means that the catalogue is damaged.
@@ -245,7 +214,10 @@ mod tests {
     async fn pools_have_no_maintenance_task() {
         let dir = tempfile::tempdir().unwrap();
         let catalog = open(dir.path()).await;
-        for pool in [&catalog.writer, &catalog.readers, &catalog.scanners] {
+        let Database::Sqlite { writer, readers, scanners } = &catalog.database else {
+            unreachable!("the catalogue is a file");
+        };
+        for pool in [writer, readers, scanners] {
             let options = pool.options();
             assert_eq!(options.get_idle_timeout(), None);
             assert_eq!(options.get_max_lifetime(), None);
@@ -323,8 +295,8 @@ mod tests {
         let name = "p".parse().unwrap();
         let json = catalog.configuration_json(&name).await.unwrap();
         let mut all = Vec::new();
-        for _ in 0..READERS {
-            all.push(catalog.readers.acquire().await.unwrap());
+        for _ in 0..database::READERS {
+            all.push(catalog.read_tx().await.unwrap());
         }
         assert_eq!(catalog.configuration_json(&name).await.unwrap(), json);
         drop(all);
@@ -342,9 +314,9 @@ mod tests {
         let mut writing = catalog.write_tx().await.unwrap();
         writing.changes(&name);
         let mut long = Vec::new();
-        for _ in 0..SCANNERS {
+        for _ in 0..database::SCANNERS {
             let mut scan = catalog.scan_tx().await.unwrap();
-            sqlx::query("SELECT 1 FROM states").fetch_all(&mut *scan).await.unwrap();
+            tx::query_as::<(i64,)>("SELECT 1 FROM states").fetch_all(&mut scan).await.unwrap();
             long.push(scan);
         }
         assert!(catalog.configuration_json(&name).await.unwrap().is_some());

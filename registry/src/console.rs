@@ -79,7 +79,7 @@ pub async fn run(
     }
 }
 
-/// Runs a command that needs no input. Returns its text for the user.
+/// Runs a command that needs no input. Returns the command's text for the user.
 pub async fn perform(
     registry: &Registry,
     caller: &Caller,
@@ -91,8 +91,8 @@ pub async fn perform(
     done.map(|done| done.stdout)
 }
 
-/// The document that a command prints with `-json`. The command only shows data, so it needs no
-/// caller, and is in no log.
+/// The document that a command prints with `-json`. Such a command only shows data, so it needs no
+/// caller, and the console does not log it.
 pub async fn show_document(registry: &Registry, command: &Command) -> Result<String, Refusal> {
     let (user, key, address) = (String::new(), String::new(), String::new());
     let caller = Caller { user, key, address, client: Client::Web };
@@ -101,7 +101,8 @@ pub async fn show_document(registry: &Registry, command: &Command) -> Result<Str
     Ok(done.stdout)
 }
 
-/// Runs a command. If it is a refused change, adds it to the audit trail.
+/// Runs a command. If the command is a change and fails, the function adds the failure to the audit
+/// trail.
 async fn run_command(
     registry: &Registry,
     caller: &Caller,
@@ -110,10 +111,11 @@ async fn run_command(
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
     let change = caller.change(command);
-    // The input is dropped here, to signal that the command reads no input.
+    // Dropping the input here signals that the command reads no input.
     let input = if command.has_input() { input } else { Input::none() };
     let unseen = Arc::default();
-    // Scripts for the Go tool treat every line on stderr as a hint.
+    // Scripts for the Go tool treat every line on stderr as a hint, so the Go tool's client gets no
+    // progress.
     let is_seen = !command.is_quiet() && caller.client != Client::Go;
     let meter = if is_seen { meter } else { &unseen };
     let done = execute(registry, caller, command, &change, input, meter).await;
@@ -139,7 +141,7 @@ fn log(caller: &Caller, line: &str, done: &Result<Done, Refusal>) {
     }
 }
 
-/// The text for the user of a failed command, and the exit code.
+/// The text for the user, and the exit code, of a command that failed with `err`.
 pub fn refusal(err: Error) -> Refusal {
     err.into()
 }
@@ -184,7 +186,7 @@ async fn execute(
     if command.has_input() && input.is_none() {
         let verb = command.verb();
         let text = format!(
-            "{verb} reads standard input, which the prompt has none of; run: ssh registry {verb}"
+            "{verb} reads standard input, and the prompt has none; run: ssh registry {verb}"
         );
         return Err(Refusal::new(exit::FAILED, text));
     }
@@ -239,7 +241,7 @@ async fn execute(
     }
 }
 
-/// Runs the verbs that only show data.
+/// Runs one of the verbs that only show data.
 async fn show(registry: &Registry, command: &Command) -> Result<String, Refusal> {
     let catalog = &registry.catalog;
     match command {
@@ -278,7 +280,7 @@ async fn show(registry: &Registry, command: &Command) -> Result<String, Refusal>
     }
 }
 
-/// Runs the verbs that change versions. These verbs print nothing.
+/// Runs one of the verbs that change versions. These verbs print nothing.
 async fn change_versions(
     registry: &Registry,
     command: &Command,

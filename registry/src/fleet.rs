@@ -1,17 +1,18 @@
 //! The fleet: the connected agents, the offers to them, and their reports.
 //!
 //! ```text
-//! hub            what all watches share         watch_session  one agent's watch
-//! presence       who is connected               report_queue   reports, many in one transaction
+//! hub            parts that all watches share   watch_session  one agent's watch
+//! presence       the connected agents           report_queue   reports, many in one transaction
 //! offer_cache    offers, made once for all      polls          agents that only poll
-//! convergence    decides what `wait` answers    metrics        counters and histograms
-//! maintenance    the windows of groups          host_view      decides what a host is shown
-//! open_rollouts  what rollouts show to whom     rollout_hosts  the hosts as a rollout sees them
+//! convergence    decides the answer of `wait`   metrics        counters and histograms
+//! maintenance    the windows of groups          host_view      the state to offer to a host
+//! open_rollouts  active rollouts, in memory     rollout_hosts  the hosts as a rollout sees them
 //! recent_deploys the deploys that have just ended
+//! others         follows the changes that other registries make
 //! ```
 //!
-//! These modules do not depend on ssh. The module `ssh` passes the lines on, and `console` runs the
-//! verbs.
+//! These modules do not depend on ssh. The module `ssh` passes the lines of agents to them, and
+//! `console` runs the verbs.
 
 pub mod convergence;
 pub mod host_view;
@@ -20,6 +21,7 @@ mod maintenance;
 pub mod metrics;
 mod offer_cache;
 pub mod open_rollouts;
+pub mod others;
 pub mod polls;
 pub mod presence;
 pub mod recent_deploys;

@@ -25,7 +25,7 @@ pub use go_state::State;
 pub const STATE_DB: &str = "state.db";
 /// The name of the note about an import.
 const NOTE: &str = "import";
-/// Largest `state.db` that is read, in bytes.
+/// Maximum size of a `state.db` that the import reads, in bytes.
 const MAX_STATE_DB: u64 = 8 << 30;
 
 /// Why nothing was imported.
@@ -134,8 +134,8 @@ impl StateDb {
     }
 }
 
-/// Whether the registry should import the state of a Go registry now. [`Error::Changed`] if a Go
-/// registry has changed `state.db` since an earlier import.
+/// Whether the registry should import the state of a Go registry now. Fails with [`Error::Changed`]
+/// if a Go registry has changed `state.db` since an earlier import.
 pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<bool, Error> {
     let Some(state_db) = state_db else { return Ok(false) };
     if let Some(imported) = catalog.note::<Imported>(NOTE).await? {

@@ -3,13 +3,13 @@
 //! ```text
 //! secret       random secrets               access        who may send requests, and from where
 //! sessions     logins of one ssh connection  guard         checks each request before all else
-//! shared_state what all requests share       web           the routes
+//! shared_state values of all requests        web           the routes
 //! serve        one connection                port          listens for `-http`
 //! problem      errors as HTTP statuses       live          renders changed sections for browsers
-//! live_stream  sends changed sections        login         the token of the opened address
+//! live_stream  sends changed sections        login         turns a token into a cookie
 //! screens/     the screens                   actions/      changes, each after a confirmation
 //! api/         `/api/v1`                     assets        the stylesheet and the script
-//! monitoring   `/metrics`, `/healthz`, `/readyz`   replay  requests from memory
+//! monitoring   `/metrics`, `/healthz`, `/readyz`   replay  answers requests from memory
 //! ```
 //!
 //! The screens and the API read the registry with the verbs' own functions, and each change is a

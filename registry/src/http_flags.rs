@@ -10,7 +10,7 @@ use deploy_registry::http::PortAccess;
 /// The flags of the port for HTTP
 #[derive(Debug, Args)]
 pub struct HttpFlags {
-    /// Address to serve metrics and the page on over HTTP, as localhost:8022; without it, nowhere
+    /// HTTP address for the page and the metrics, as localhost:8022; without it, no HTTP port
     #[arg(long, env = "DEPLOY_REGISTRY_HTTP", value_name = "ADDR")]
     http: Option<String>,
     /// Name under which browsers may open the page, besides IP addresses and localhost
@@ -19,13 +19,13 @@ pub struct HttpFlags {
     /// Header in which a proxy names the logged-in user, who may then change things
     #[arg(long, env = "DEPLOY_REGISTRY_HTTP_USER_HEADER", value_name = "HEADER")]
     http_user_header: Option<String>,
-    /// Address of a proxy whose header counts; without it, the addresses of this host's loopback
+    /// Address of a proxy whose header is trusted; without it, this host's loopback addresses
     #[arg(long, env = "DEPLOY_REGISTRY_HTTP_PROXY", value_name = "IP", value_delimiter = ',')]
     http_proxy: Vec<IpAddr>,
 }
 
 impl HttpFlags {
-    /// The address to listen on, and who may do what there; `None` without `-http`.
+    /// The address of `-http`, and the access rules of the port; `None` without `-http`.
     pub fn access(&self) -> Result<Option<(&str, Arc<PortAccess>)>> {
         let Some(address) = self.http.as_deref().filter(|address| !address.is_empty()) else {
             if self.http_user_header.is_some() {

@@ -71,8 +71,8 @@ pub async fn run(registry: Arc<Registry>) {
     }
 }
 
-/// Removes outputs that no kept report refers to, and retires hosts that were not connected and did
-/// not report within the time of `-retire-after`.
+/// Removes the script outputs that no stored report refers to, and retires hosts that were not
+/// connected and did not report within the time of `-retire-after`.
 async fn tidy_fleet(registry: &Registry) -> Result<()> {
     registry.catalog.remove_unused_outputs().await?;
     let Some(age) = registry.settings.retire_after else { return Ok(()) };

@@ -26,7 +26,7 @@ pub fn start(format: Format) {
     log_panics();
 }
 
-/// `2026/11/23 03:48:53 text name=value`.
+/// Formats an entry as a line for people, such as `2026/11/23 03:48:53 text name=value`.
 fn for_people(entry: &Entry, now: Timestamp, zone: &TimeZone) -> String {
     let mut line = entry.head(now, zone) + &printable(&entry.message);
     for (name, value) in &entry.fields {

@@ -3,6 +3,7 @@
 
 mod http_flags;
 mod log;
+mod place_flags;
 mod registry_init;
 
 use std::ffi::OsString;
@@ -23,9 +24,10 @@ use deploy_registry::error::Error;
 use deploy_registry::http;
 use deploy_registry::registry::{OpenError, Registry, Settings};
 use deploy_registry::ssh::{self, Keyring, Server};
-use deploy_registry::{event_program, go_import, janitor, rollout_driver};
+use deploy_registry::{event_program, fleet, go_import, janitor, rollout_driver};
 use deploy_wire::{exit, flags};
 use http_flags::HttpFlags;
+use place_flags::PlaceFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -42,14 +44,8 @@ struct Flags {
     /// Address to listen on
     #[arg(long, global = true, env = "DEPLOY_REGISTRY_ADDR", default_value = "localhost:2022")]
     addr: String,
-    /// Directory of the registry
-    #[arg(
-        long,
-        global = true,
-        env = "DEPLOY_REGISTRY_DIR",
-        default_value = "/var/lib/deploy-registry"
-    )]
-    dir: PathBuf,
+    #[command(flatten)]
+    place: PlaceFlags,
     /// File with the keys of operators, in the format of sshd's `authorized_keys`
     #[arg(
         long,
@@ -198,7 +194,9 @@ fn main() -> ExitCode {
     log::start(flags.log_format);
     let done = match &flags.command {
         None => serve_until_stopped(&flags).map(|()| exit::OK),
-        Some(Sub::Init(init)) => init.run(&flags.addr, &flags.dir, &flags.opauth, &flags.srvauth),
+        Some(Sub::Init(init)) => {
+            init.run(&flags.addr, &flags.place.dir, &flags.opauth, &flags.srvauth)
+        }
         Some(Sub::ImportState { dry_run, json, q }) => import_state(&flags, *dry_run, *json, *q),
     };
     match done {
@@ -221,11 +219,12 @@ fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result
     let meter = Arc::default();
     let shown = Shown::with(&meter, Form::here(quiet), show_progress);
     let report = if dry_run {
-        go_import::dry_run(&flags.dir, &meter)?
+        go_import::dry_run(&flags.place.dir, &meter)?
     } else {
         // This check comes first, because this subcommand must not create a directory.
-        go_import::StateDb::there(&flags.dir)?;
-        let open = Registry::open_counted(&flags.dir, flags.settings(), &meter);
+        go_import::StateDb::there(&flags.place.dir)?;
+        let place = flags.place.place();
+        let open = Registry::open_counted(&place, flags.settings(), &meter);
         let registry = runtime()?.block_on(open)?;
         let before = "it was imported already, or the catalogue is not empty";
         registry.imported.ok_or_else(|| anyhow!("state.db is not imported: {before}"))?
@@ -292,10 +291,11 @@ async fn serve(flags: &Flags) -> Result<()> {
     let keyring = Arc::new(Keyring::load(&flags.opauth, &flags.srvauth)?);
     let meter = Arc::default();
     let shown = Shown::with(&meter, Form::Lines, show_progress);
-    let open = Registry::open_counted(&flags.dir, flags.settings(), &meter);
+    let place = flags.place.place();
+    let open = Registry::open_counted(&place, flags.settings(), &meter);
     let registry = Arc::new(open.await?);
     drop(shown);
-    let host_key = ssh::host_key(&flags.dir)?;
+    let host_key = ssh::host_key(&flags.place.dir)?;
     tracing::info!("host key fingerprint: {}", ssh::fingerprint(&host_key));
     let listener = ssh::listen(&flags.addr).await?;
     let http = match http {
@@ -310,6 +310,7 @@ async fn serve(flags: &Flags) -> Result<()> {
         tokio::spawn(janitor::run(Arc::clone(&registry))),
         tokio::spawn(janitor::sample_free_space(Arc::clone(&registry))),
         tokio::spawn(rollout_driver::run(Arc::clone(&registry))),
+        tokio::spawn(fleet::others::follow(Arc::clone(&registry.fleet))),
         tokio::spawn(verify(Arc::clone(&registry), flags.verify_rate)),
         tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
         tokio::spawn(keep_watch(registry.catalog.clone())),
@@ -364,8 +365,8 @@ async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
     }
 }
 
-/// Maximum time that the catalogue may take to answer. After this time, the registry sends no
-/// report to the service manager.
+/// Maximum time that the catalogue may take to answer. If the catalogue takes longer, the registry
+/// sends no report to the service manager.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Regularly reports to the service manager that the catalogue answers, if the service manager asks

@@ -1,6 +1,6 @@
 //! The registry: its directory, its blobs and its catalogue. The verbs are in `verbs/`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -24,11 +24,11 @@ use crate::uploads::recent::RecentUploads;
 use crate::uploads::slots::{Sharing, SlotPool};
 use crate::uploads::upload_room::{UploadLimits, UploadRoom};
 
-/// How many archives are checked at once.
+/// Maximum number of archives that the registry checks at once.
 const CHECKS: usize = 2;
 /// How image imports share their slots. Each import needs memory for the names in its layers.
 const IMPORTS: Sharing = Sharing { most: 2, share: 1, reserve: 0, silence: Duration::from_secs(5) };
-/// Maximum number of imports that have begun, including imports that wait for their clients.
+/// Maximum number of unfinished imports, including imports that wait for their clients.
 const MAX_IMPORTS: usize = 32;
 /// How many directory lists may be open at once. In a registry with 100,000 files, a list takes
 /// about 6 MiB of memory.
@@ -47,7 +47,8 @@ pub struct Settings {
     pub min_free: u64,
     /// How many versions of a component are kept in addition to the versions in use; 0 keeps all.
     pub max_versions: usize,
-    /// How many states of a configuration, with different trees, stay rollback targets.
+    /// Number of states of a configuration that stay rollback targets. These states all have
+    /// different trees.
     pub keep_states: usize,
     /// Age from which gc removes states and entries of the audit trail, unless a rollback may need
     /// them. `None` keeps them forever.
@@ -79,7 +80,7 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The start of the grace period. A file that was last written before this time may be removed.
+    /// The start of the grace period. gc may remove a file that was last written before this time.
     pub fn grace_cutoff(&self) -> SystemTime {
         SystemTime::now().checked_sub(self.grace).unwrap_or(SystemTime::UNIX_EPOCH)
     }
@@ -87,6 +88,22 @@ impl Settings {
     fn upload_limits(&self) -> UploadLimits {
         let Self { max_upload, max_staged, min_free, grace, .. } = *self;
         UploadLimits { max_upload, max_staged, min_free, grace }
+    }
+}
+
+/// Where a registry keeps its data.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// The directory of the registry.
+    pub dir: PathBuf,
+    /// The address of the database server that has the catalogue, as `postgres://USER@HOST/NAME`.
+    /// `None`: the catalogue is the file `catalogue.db` in the directory.
+    pub catalogue: Option<String>,
+}
+
+impl<P: AsRef<Path> + ?Sized> From<&P> for Place {
+    fn from(dir: &P) -> Self {
+        Self { dir: dir.as_ref().to_owned(), catalogue: None }
     }
 }
 
@@ -122,7 +139,7 @@ pub struct Registry {
     pub(crate) checks: Semaphore,
     /// The slots of active image imports.
     pub(crate) imports: Arc<SlotPool>,
-    /// The image imports that have begun, including imports that wait for their clients.
+    /// The unfinished image imports, including imports that wait for their clients.
     pub(crate) begun_imports: Arc<OpenFileQuota>,
     /// The files that clients have open.
     pub(crate) open_files: Arc<OpenFileQuota>,
@@ -152,34 +169,35 @@ pub enum OpenError {
 }
 
 impl Registry {
-    /// Locks and opens the registry in `dir`. Creates missing files, and finishes work that a crash
-    /// interrupted.
-    pub async fn open(dir: &Path, settings: Settings) -> Result<Self, OpenError> {
-        Self::open_counted(dir, settings, &Meter::default()).await
+    /// Locks and opens the registry at `place`. Creates missing files, and finishes work that a
+    /// crash interrupted.
+    pub async fn open(place: impl Into<Place>, settings: Settings) -> Result<Self, OpenError> {
+        Self::open_counted(&place.into(), settings, &Meter::default()).await
     }
 
     /// Like [`Registry::open`]; `meter` counts the progress of an import from a Go registry.
     pub async fn open_counted(
-        dir: &Path,
+        place: &Place,
         settings: Settings,
         meter: &Meter,
     ) -> Result<Self, OpenError> {
+        let dir = &*place.dir;
         let top = Dir::open_or_create(dir, 0o700)?;
         let lock = Lock::take(dir)?;
         // The registry takes this lock before it opens the blobs. Otherwise the uploads of a
         // running Go registry would look like the remains of a crash.
         let state_db = StateDb::open(dir)?;
         let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), settings.max_upload)?;
-        // SQLite does not report a directory that cannot be written to, but staging a blob does.
+        // SQLite reports no error if the directory is not writable, but staging a blob does.
         match blobs.stage() {
             // The registry must start even if the disk is full, so that gc can free space.
             Err(err) if !err.is_no_space() => return Err(err.into()),
             _ => {}
         }
-        let catalog = match Catalog::open(dir, settings.keep_states, meter).await {
+        let catalog = match open_catalog(place, settings.keep_states, meter).await {
             Err(err) if reserve::release(&top, &blobs)? => {
                 tracing::warn!("{err}; the disk is full, and the room kept for that is given up");
-                Catalog::open(dir, settings.keep_states, meter).await?
+                open_catalog(place, settings.keep_states, meter).await?
             }
             opened => opened?,
         };
@@ -222,7 +240,8 @@ impl Registry {
             _state_db: state_db,
             _lock: lock,
         };
-        // Before the first agent connects: a host of an open wave must not be shown the base.
+        // This call comes before the first agent connects. Otherwise, the registry could show the
+        // base to a host of an open wave.
         registry.load_rollouts().await?;
         Ok(registry)
     }
@@ -238,7 +257,15 @@ impl Registry {
     }
 }
 
-/// Removes condemned blobs, and adds rows for blobs without rows.
+async fn open_catalog(place: &Place, keep_states: usize, meter: &Meter) -> Result<Catalog> {
+    match &place.catalogue {
+        Some(url) => Catalog::open_server(url, keep_states, meter).await,
+        None => Catalog::open(&place.dir, keep_states, meter).await,
+    }
+}
+
+/// Removes condemned blobs, which an interrupted gc still had to remove, and adds rows for blobs
+/// without rows.
 async fn finish_removals(blobs: &Blobs, catalog: &Catalog) -> Result<(), OpenError> {
     let condemned = catalog.condemned().await?;
     if !condemned.is_empty() {

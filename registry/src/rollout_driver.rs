@@ -1,6 +1,6 @@
-//! The loop that makes the automatic steps of rollouts. It keeps nothing in memory, so it may be
-//! killed at any point. Several registries may run it on one catalogue: each step is one
-//! transaction, and only one registry writes it.
+//! The loop that makes the automatic steps of rollouts. The loop keeps nothing in memory, so a kill
+//! at any point loses nothing. Several registries may run the loop on one catalogue: each step is
+//! one transaction, and only one registry writes the step.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,14 @@ use tokio::time::{Instant, sleep};
 
 use crate::registry::Registry;
 
-/// The shortest pause between two looks at the rollouts.
+/// The shortest pause between two checks of the rollouts.
 const PAUSE: Duration = Duration::from_millis(20);
-/// The pause between two looks, as a multiple of the time that a look takes.
+/// The pause between two checks, as a multiple of the time that a check takes.
 const PAUSE_FACTOR: u32 = 4;
-/// The longest time between two looks at an active rollout. A host that disconnects gives no signal.
+/// The longest time between two checks of an active rollout. Regular checks are necessary because
+/// the loop gets no signal when a host disconnects.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The longest time between two looks if no rollout is active.
+/// The longest time between two checks if no rollout is active.
 const REST: Duration = Duration::from_secs(30);
 
 /// Drives all rollouts until the registry stops.
@@ -41,8 +42,8 @@ pub async fn run(registry: Arc<Registry>) {
     }
 }
 
-/// Makes all steps that are due. Returns how long to wait until the next look; `None` if no rollout
-/// is active.
+/// Makes all steps that are due. Returns how long to wait until the next check; `None` if no
+/// rollout is active.
 async fn look(registry: &Registry) -> Option<Duration> {
     let showing = registry.fleet.showing.lock().await;
     let names = match registry.catalog.rolling().await {

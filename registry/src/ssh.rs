@@ -2,10 +2,10 @@
 //! separate task.
 //!
 //! ```text
-//! server        what all connections share            accept/    from the first byte to the end
-//! ssh_session   who a client is, what is granted      auth/      key files, certificates, host key
-//! channel       serves one granted request            activity   what a connection is doing
-//! context       what the task of a channel has        shell/     the prompt and its line editor
+//! server        values that all connections share     accept/    connections, from start to end
+//! ssh_session   logs in clients, grants requests      auth/      key files, certificates, host key
+//! channel       serves one granted request            activity   whether a connection is busy
+//! context       values for the task of a channel      shell/     the prompt and its line editor
 //! login_proof   a login that is checked again later
 //! channel_io    both directions of a channel          sftp/      packets, reading, writing
 //! command_progress  progress on the client's stderr
@@ -52,7 +52,7 @@ pub use crate::ssh::start_error::Error;
 
 /// How long active transfers and commands may continue after the stop signal.
 pub const GRACE: Duration = Duration::from_secs(30);
-/// How often the key files are checked for changes.
+/// How often the server checks the key files for changes.
 const KEYS_EVERY: Duration = Duration::from_secs(2);
 /// The pause after `accept` has failed, for example because of too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -69,8 +69,8 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     let everywhere = address.strip_prefix(':').map(|port| format!("[::]:{port}"));
     let resolved = lookup_host(everywhere.as_deref().unwrap_or(address)).await;
     let resolved = resolved.map_err(|err| failed(address, err))?;
-    // If a name such as localhost has several addresses, an IPv4 address comes first, as with the
-    // Go tool.
+    // If a name such as localhost has several addresses, the server prefers an IPv4 address, as the
+    // Go tool does.
     let Some(first) = resolved.min_by_key(SocketAddr::is_ipv6) else {
         return Err(failed(address, io::ErrorKind::AddrNotAvailable.into()));
     };

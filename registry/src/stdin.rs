@@ -1,6 +1,6 @@
-//! The standard input of a command. It is a stream that holds only a few chunks at a time, so a
-//! fast client waits for the command. The stream ends without an error only if the client has ended
-//! it.
+//! The standard input of a command, as a stream. The stream holds only a few chunks at a time, so a
+//! fast client has to wait for the command. The stream ends without an error only if the client has
+//! ended its input.
 
 use std::io::{self, Read};
 
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn all_takes_up_to_its_limit() {
+    async fn all_accepts_input_up_to_its_limit() {
         for (limit, taken) in [(4, true), (3, false)] {
             let (feed, mut input) = channel();
             for piece in [Piece::Bytes("ab".into()), Piece::Bytes("cd".into()), Piece::End] {

@@ -1,5 +1,5 @@
-//! What the page shows about the store, and what takes long to find out. All viewers share one
-//! answer for a minute.
+//! The survey of the store, which the page shows. A survey takes long, so all viewers share one
+//! survey for a minute.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,45 +9,45 @@ use tokio::sync::Mutex;
 use crate::catalog::{BlobCount, Space, Thinned};
 use crate::error::Result;
 
-/// How long an answer is shown.
+/// How long viewers share one survey.
 const LASTS: Duration = Duration::from_secs(60);
 
-/// What takes the space, and what gc would remove.
+/// The use of the space, and the plan of gc.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
-    /// What takes the space.
+    /// The space that the blobs take.
     pub space: Space,
-    /// What gc would remove; `None` if there are too many blobs to plan it for a page.
+    /// The plan of gc; `None` if there are too many blobs to plan a collection for the page.
     pub gc: Option<GcPlan>,
 }
 
-/// The sums of what gc would remove and keep.
+/// The plan of gc: totals of the data that gc would remove and keep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct GcPlan {
-    /// The number of versions.
+    /// The number of versions that gc would delete.
     pub versions: u64,
-    /// Some of these versions: component and version.
+    /// Some of these versions, each with its component.
     pub some_versions: Vec<(String, String)>,
-    /// The removed blobs.
+    /// The blobs that gc would remove.
     pub blobs: BlobCount,
-    /// The removed uploads.
+    /// The uploads that gc would remove.
     pub uploads: BlobCount,
-    /// The removed states and entries of the audit trail.
+    /// The states and entries of the audit trail that gc would remove.
     pub thinned: Thinned,
-    /// The bytes that would be free.
+    /// The number of bytes that gc would free.
     pub bytes: u64,
-    /// The blobs that are kept, by reason.
+    /// The blobs that gc would keep, by reason.
     pub kept: Vec<(&'static str, BlobCount)>,
 }
 
-/// The last survey. A registry that has changed since then gets a new survey only after a minute,
-/// except after a collection.
+/// The last survey. Within a minute, only a collection leads to a new survey. Other changes of the
+/// registry do not.
 #[derive(Debug, Default)]
 pub struct SurveyCache(Mutex<Option<(Instant, String, Arc<Survey>)>>);
 
 impl SurveyCache {
-    /// The last survey if it is not old and was made for the same `key`. Otherwise makes a new one.
-    /// Other callers wait meanwhile, and get the same survey.
+    /// Returns the last survey if it is not too old and was made for the same `key`. Otherwise,
+    /// makes a new survey. Other callers wait meanwhile, and get the same survey.
     pub async fn get(
         &self,
         key: String,
@@ -61,7 +61,8 @@ impl SurveyCache {
             return Ok(Arc::clone(survey));
         }
         let survey = Arc::new(make.await?);
-        // The time counts from the end, so that slow surveys do not follow each other.
+        // The minute begins at the end of the survey, so that slow surveys do not follow each other
+        // without a pause.
         *last = Some((Instant::now(), key, Arc::clone(&survey)));
         Ok(survey)
     }

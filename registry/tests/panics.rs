@@ -81,7 +81,7 @@ async fn create(sftp: &RawSftpSession) -> Result<String, String> {
     opened.map(|handle| handle.handle).map_err(|err| err.to_string())
 }
 
-/// Writes two pieces of a megabyte each, and closes the file. Each piece is larger than one write.
+/// Uploads a file of 2,000 KiB with ten writes.
 async fn upload(sftp: &RawSftpSession, byte: u8) -> Result<(), String> {
     let handle = create(sftp).await?;
     let part = vec![byte; 200 << 10];
@@ -181,8 +181,8 @@ async fn panic_in_one_session_does_not_affect_another() {
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    assert_eq!(served.left_behind(), 0, "uploads that nobody has open");
+    assert_eq!(served.left_behind(), 0, "uploads were left behind");
     drop((bystander, unlucky));
     served.stop.take().unwrap().send(()).unwrap();
-    timeout(PATIENCE, served.task).await.expect("a stop").unwrap();
+    timeout(PATIENCE, served.task).await.expect("the server stops").unwrap();
 }

@@ -1,12 +1,13 @@
 //! Runs verbs and collections at the same time. Each verb makes its whole change or none, and no
 //! version ever lacks its blob.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use deploy_registry::catalog::Change;
-use deploy_registry::registry::{Registry, Settings};
+use deploy_registry::registry::{Place, Registry, Settings};
 use deploy_registry::verbs::verify_blobs::Scope;
 use deploy_store::{Blobs, ComponentName, ConfigurationName, Digest};
 use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
@@ -14,6 +15,10 @@ use jiff::Timestamp;
 use tokio::task::JoinSet;
 
 const AT_ONCE: usize = 16;
+
+fn place(dir: &Path) -> Place {
+    Place { catalogue: deploy_testing::catalogue(dir), ..Place::from(dir) }
+}
 
 struct Bench {
     dir: tempfile::TempDir,
@@ -23,7 +28,8 @@ struct Bench {
 impl Bench {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let registry = Arc::new(Registry::open(&dir.path().join("reg"), settings()).await.unwrap());
+        let registry =
+            Arc::new(Registry::open(place(&dir.path().join("reg")), settings()).await.unwrap());
         Self { dir, registry }
     }
 
@@ -217,7 +223,8 @@ async fn upload_during_gc_of_the_same_blob_is_kept() {
 async fn blob_repaired_during_verify_is_kept() {
     let dir = tempfile::tempdir().unwrap();
     let settings = Settings { max_upload: 64 << 20, ..settings() };
-    let registry = Arc::new(Registry::open(&dir.path().join("reg"), settings).await.unwrap());
+    let registry =
+        Arc::new(Registry::open(place(&dir.path().join("reg")), settings).await.unwrap());
     let bench = Bench { dir, registry };
     let text = "x".repeat(20 << 20);
     let digest = bench.upload(&text);

@@ -22,14 +22,16 @@ pub(crate) struct Census<'a> {
     pub missing: Vec<&'a Host>,
     /// The number of absent hosts: hosts that count, are away, and have not failed.
     pub absent: u64,
-    /// The number of absent hosts that have disconnected so long ago that nobody waits for them.
+    /// The number of absent hosts that disconnected so long ago that the rollout does not wait for
+    /// them.
     pub long_absent: u64,
-    /// The number of absent hosts that are good: they have vanished after the deploy.
+    /// The number of absent hosts that are good: they disconnected after they had deployed the
+    /// target.
     pub vanished: u64,
 }
 
 impl<'a> Census<'a> {
-    /// Takes the census.
+    /// Takes the census of these hosts at the time `now`.
     pub fn new(policy: &Policy, hosts: &'a [Host], now: Timestamp) -> Self {
         let named = named(policy);
         let mut census = Self {
@@ -62,7 +64,7 @@ impl<'a> Census<'a> {
         census
     }
 
-    /// Whether a host that the wave selects has just disconnected, so that it may be back soon.
+    /// Whether a host that the wave selects has just disconnected, and so may connect again soon.
     pub fn may_return(&self, selector: &Selector, policy: &Policy, now: Timestamp) -> bool {
         let fresh: Vec<&Host> = self
             .missing
@@ -78,8 +80,8 @@ fn is_fresh(away_since: Timestamp, policy: &Policy, now: Timestamp) -> bool {
     now < after(away_since, policy.reconnect)
 }
 
-/// Repair comes first: the target may be what heals an unhealthy host, and such a host has little
-/// to lose. The numbers make the order of hosts unambiguous.
+/// The key for sorting hosts. Unhealthy hosts come first, because the target may repair them, and
+/// they have little to lose. The host's number makes the order unambiguous.
 fn precedence(host: &Host) -> (bool, &str, i64) {
     (host.standing != Standing::BaseUnhealthy, host.name.as_str(), host.id)
 }
@@ -97,12 +99,14 @@ fn names(selector: &Selector) -> impl Iterator<Item = &str> {
     hosts.iter().map(HostName::as_str)
 }
 
-/// Whether the rollout may take the host: as soon as the host is connected, for an absent one.
+/// Whether the rollout may take the host. The rollout takes an absent host only after the host has
+/// connected.
 pub(crate) fn counts(host: &Host, policy: &Policy, named: &HashSet<&str>) -> bool {
     !host.held && !host.duplicate && is_admitted(host, policy, named)
 }
 
-/// Whether the host is known, or unknown hosts are allowed, or the waves name it.
+/// Whether the host is known, or the policy allows unknown hosts, or a wave has taken or names the
+/// host.
 pub(crate) fn is_admitted(host: &Host, policy: &Policy, named: &HashSet<&str>) -> bool {
     !host.unknown
         || policy.allow_unknown
@@ -110,7 +114,7 @@ pub(crate) fn is_admitted(host: &Host, policy: &Policy, named: &HashSet<&str>) -
         || named.contains(host.name.as_str())
 }
 
-/// The hosts that a wave takes of the candidates. `counting` is the number of hosts that count.
+/// The hosts that a wave takes from the candidates. `counting` is the number of hosts that count.
 pub(crate) fn pick<'a>(
     selector: &Selector,
     candidates: &[&'a Host],

@@ -1,5 +1,5 @@
-//! The deadlines of hosts that the rollout has offered the target. The deadlines of a host without a
-//! result stand still while its maintenance windows are closed.
+//! The deadlines of the hosts to which the rollout has offered the target. The deadlines of a host
+//! without a result stand still while its maintenance windows are closed.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,8 +17,8 @@ use crate::windows::{Windows, open_for};
 /// Computes the deadlines of one rollout.
 pub(crate) struct Deadlines<'a> {
     pub rollout: &'a Rollout,
-    /// What was computed from windows. All hosts of a wave and a group have the same deadline, and
-    /// it takes some microseconds to compute.
+    /// The deadlines that were computed from windows so far. All hosts of a wave and a group have
+    /// the same deadline, and computing it takes some microseconds.
     known: RefCell<HashMap<(*const Windows, Timestamp, Duration), Timestamp>>,
 }
 
@@ -27,30 +27,31 @@ impl<'a> Deadlines<'a> {
         Self { rollout, known: RefCell::default() }
     }
 
-    /// When the host has failed because it has no result.
+    /// The time at which a host without a result has failed.
     pub fn no_result_at(&self, host: &Host, member: &Member) -> Timestamp {
         let timeout = self.rollout.policy.wave_timeout;
         self.heard(host, self.deployed_for(host, member, self.start(member), timeout))
     }
 
-    /// When the host is lost, if it is away.
+    /// The time at which the host counts as lost. None if the host is not away.
     pub fn lost_at(&self, host: &Host, member: &Member) -> Option<Timestamp> {
         let away = host.away_since?.max(self.start(member));
         Some(self.deployed_for(host, member, away, self.rollout.policy.lost_after))
     }
 
-    /// When a good host of the open wave has failed because it is not ready. None before the soak.
+    /// The time at which a good host of the open wave has failed unless it has been healthy for one
+    /// whole soak. None before the soak.
     pub fn unsteady_at(&self, host: &Host) -> Option<Timestamp> {
         soak::latest_end(self.rollout).map(|deadline| self.heard(host, deadline))
     }
 
-    /// When the host's deadlines began: at the offer, or at a resume after the offer.
+    /// The time from which the host's deadlines run: the offer, or a later resume.
     fn start(&self, member: &Member) -> Timestamp {
         member.offered.max(self.rollout.status_since)
     }
 
-    /// When the host has had so much time to deploy the target. A host with a result needs no
-    /// window.
+    /// The time at which the host has had the duration `time` to deploy the target. For a host
+    /// without a result, only the time in open windows counts.
     fn deployed_for(
         &self,
         host: &Host,
@@ -68,9 +69,9 @@ impl<'a> Deadlines<'a> {
         }
     }
 
-    /// The deadline of a host from which the registry has to hear. After a time without the
-    /// registry, all deadlines may be over, while the results of the hosts are still on their way.
-    /// So a host that has just disconnected has time to connect again.
+    /// The deadline of a host, extended if the host has just disconnected: such a host gets time to
+    /// connect again. While the registry is down, deadlines may pass although the hosts have
+    /// results that they cannot report.
     fn heard(&self, host: &Host, deadline: Timestamp) -> Timestamp {
         match host.away_since {
             Some(since) => deadline.max(after(since, self.rollout.policy.reconnect)),

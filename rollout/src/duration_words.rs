@@ -1,10 +1,10 @@
-//! Times and numbers in messages, and sums of times.
+//! Formats durations and numbers of hosts for messages, and adds durations to times.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-/// A time such as `10m`, `1h30m` or `1.5s`, for a message.
+/// Formats a duration for a message, such as `10m`, `1h30m` or `1.5s`.
 pub(crate) fn in_words(time: Duration) -> String {
     let seconds = time.as_secs();
     let parts = [(seconds / 3600, "h"), (seconds / 60 % 60, "m"), (seconds % 60, "s")];
@@ -15,7 +15,7 @@ pub(crate) fn in_words(time: Duration) -> String {
     parts.map(|(count, unit)| format!("{count}{unit}")).collect::<Vec<_>>().concat()
 }
 
-/// A number of hosts, for a message.
+/// Formats a number of hosts for a message.
 pub fn hosts_in_words(count: impl Into<u64>) -> String {
     match count.into() {
         1 => "1 host".to_owned(),

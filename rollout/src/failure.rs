@@ -12,13 +12,14 @@ use crate::milliseconds;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "detail", rename_all = "snake_case")]
 pub enum Failure {
-    /// The host reported that the deploy of the target failed. The text is the host's.
+    /// The host reported that the deploy of the target failed. The text comes from the host.
     Reported(String),
-    /// The host was healthy on the target, and reported a failure later. The text is the host's.
+    /// The host was healthy on the target, and reported a failure later. The text comes from the
+    /// host.
     TurnedUnhealthy(String),
-    /// The host was away for this time after it was offered the target.
+    /// The host was away for this time after the rollout had offered the target to it.
     Lost(#[serde(with = "milliseconds")] Duration),
-    /// The host had no result for this time after it was offered the target.
+    /// The host had no result for this time after the rollout had offered the target to it.
     NoResult(#[serde(with = "milliseconds")] Duration),
     /// The host was healthy on the target, but it was not healthy and connected for one whole soak.
     Unsteady,
@@ -58,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn failure_survives_the_way_through_json() {
+    fn failure_is_written_to_json_and_read_back() {
         let minute = Duration::from_secs(60);
         for (failure, json) in [
             (Failure::Reported("exit 1".into()), r#"{"kind":"reported","detail":"exit 1"}"#),

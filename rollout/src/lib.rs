@@ -1,47 +1,50 @@
-//! Decides the steps of a rollout: a deploy that reaches a fleet in waves, and stops if it goes
-//! wrong. The code is pure: it uses no disk, network or clock, and it is synchronous.
+//! Decides the steps of a rollout: a deploy that reaches a fleet in waves, and stops if it fails.
+//! The hosts of a wave change from the *base*, the current state of a configuration, to the
+//! *target*, the new state. The code is pure and synchronous: it uses no disk, network or clock.
 //!
-//! The registry keeps the [`Rollout`] and each host's [`Member`] in its catalogue. It calls [`step()`]
-//! after each change of a host, after each [`command()`], and at the time that the last step named.
-//! It writes the changes of a step as one transaction, with [`apply`] as the meaning of each
-//! change. A step decides from the stored state alone. So the registry may be killed at any moment,
-//! and two steps for the same moment are equal.
+//! The registry keeps the [`Rollout`] and each host's [`Member`] in its catalogue. The registry
+//! calls [`step()`] after each change of a host, after each [`command()`], and at the time that the
+//! last step returned. The registry writes the changes of a step in one transaction. [`apply`]
+//! defines what each change does. A step uses only the stored state. So the registry may be killed
+//! at any moment, and two steps at the same time are equal.
 //!
 //! # Rules
 //!
-//! **Who counts.** All hosts count, except for held, duplicate and retired ones. An unknown unit
-//! counts if the policy allows unknown units, or if a wave names it. Percentages are of the hosts
-//! that count at the moment when a wave opens.
+//! **Who counts.** All hosts count, except for held, duplicate and retired ones. An unknown host
+//! counts if the policy allows unknown hosts, or if a wave names it. A percentage refers to the
+//! hosts that count when the wave opens.
 //!
-//! **Opening.** A wave takes hosts that count, are connected, and belong to no wave yet: unhealthy
-//! ones first, then by name. It skips absent hosts; later waves may take them. If too many hosts are
-//! absent, the rollout halts. It first waits for hosts that have just disconnected
-//! ([`Policy::reconnect`]), so that a restart of the registry does not halt it. A host that was good
-//! and has vanished counts as absent. A wave that finds no host is skipped without a soak.
+//! **Opening.** A wave takes hosts that count, are connected, and belong to no wave yet. Unhealthy
+//! hosts come first, and then the order is by name. The wave skips absent hosts; later waves may
+//! take them. If too many hosts are absent, the rollout halts. Before it halts, the rollout waits
+//! for hosts that have just disconnected ([`Policy::reconnect`]). So a restart of the registry does
+//! not halt the rollout. A good host that disconnects counts as absent. The rollout skips a wave
+//! that finds no host, without a soak.
 //!
-//! **Results.** A host is good once it is healthy on the target. It has failed if it reports so, if
-//! it is away for too long, or if it has no result in time. If a deadline passes while a host has
-//! just disconnected, the host first has the time to connect again. A failure is final: only an
-//! operator's mark or retry changes it. A mark is final, too; reports do not change it. Operators'
-//! holds take hosts out of the count. After a hold, the deadlines of a host without a result start
+//! **Results.** A host is good once it is healthy on the target. A host has failed if it reports a
+//! failure, if it is away for too long, or if it has no result in time. If a host has just
+//! disconnected when a deadline passes, the host gets time to connect again. A failure is final:
+//! only an operator's mark or retry changes it. Reports do not change a mark. A host that an
+//! operator holds does not count. After the hold, the deadlines of a host without a result start
 //! again.
 //!
-//! **Soak.** It begins when all hosts have a result, and ends when each good host of the wave has
-//! been connected and healthy for the whole time. An interrupted host gets one more soak. A host
-//! that is away gets the time after which hosts are lost, if this is longer. After that, it has
-//! failed. For hosts of earlier waves, only a failure that they report counts.
+//! **Soak.** The soak of a wave begins when all hosts have a result. The soak ends when each good
+//! host of the wave has been connected and healthy for the whole time. A host that was interrupted
+//! gets time for one more soak, or [`Policy::lost_after`] if this is longer. After that time, the
+//! host has failed. For hosts of earlier waves, only a failure that they report counts.
 //!
-//! **Halt.** The rollout halts if more hosts have failed than its budget allows, or if no host of a
-//! wave is good (unless all of them were unhealthy before), or if no host at all is good at the end.
-//! The last rule also covers a fleet in which no host can be taken: a target that nobody has tried
-//! does not become the current state. Only a rollout without any hosts succeeds at once.
+//! **Halt.** The rollout halts if more hosts have failed than its budget allows. It halts if no
+//! host of a wave is good, unless all hosts of the wave were unhealthy before. It also halts if no
+//! host at all is good at the end. So if the waves can take no host, the target does not become the
+//! current state, because no host has tried it. Only a rollout without any hosts succeeds at once.
 //!
-//! **Maintenance windows.** A wave takes hosts whose windows are closed, too. They deploy when a
-//! window opens. While their windows are closed, the deadlines of hosts without a result stand still.
+//! **Maintenance windows.** A wave also takes hosts whose windows are closed. These hosts deploy
+//! when a window opens. While its windows are closed, the deadlines of a host without a result
+//! stand still.
 //!
-//! **Pause.** While a rollout is paused or halted, deadlines do not count, and what hosts report
-//! does. A resume restarts the deadlines and the soak. It is refused if the rollout would stop again
-//! at once.
+//! **Pause.** While a rollout is paused or halted, deadlines do not count, but the reports of hosts
+//! do. A resume restarts the deadlines and the soak. The registry refuses a resume if the rollout
+//! would stop again at once.
 
 mod census;
 mod deadlines;

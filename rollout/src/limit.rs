@@ -1,4 +1,4 @@
-//! A limit on the hosts that may fail or be absent.
+//! A limit on the number of hosts that may fail or be absent.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,16 +10,16 @@ use crate::percentage::{parse_percentage, rounded_down};
 
 /// How many hosts may fail, or be absent, before the rollout halts.
 ///
-/// As a text, and so in JSON, a limit is a count (`2`), a percentage (`2%`), or the larger of both
+/// In text form and in JSON, a limit is a count (`2`), a percentage (`2%`), or the larger of both
 /// (`1 or 2%`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Limit {
-    /// So many hosts.
+    /// This number of hosts.
     Count(u64),
     /// This share of all hosts that count, rounded down.
     Percent(Share),
-    /// So many hosts or this share of all hosts, whichever is more.
+    /// This number of hosts, or this share of all hosts that count, whichever is larger.
     Larger(u64, Share),
 }
 

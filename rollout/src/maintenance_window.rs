@@ -22,16 +22,18 @@ const DAYS: [(Weekday, &str); 7] = [
 /// A time of the day in which hosts may deploy, such as `Sat,Sun 02:00-05:00 Europe/Berlin`.
 ///
 /// Without days, the window opens every day. A window over midnight belongs to the day on which it
-/// opens. The window opens when the clocks of its zone first show its beginning or skip it, and
-/// closes when they first show its end or skip it. So it opens once in a night whose hour is
-/// repeated. If the clocks skip the whole window, it opens at the jump for its usual length.
+/// opens. The window opens when the clocks of its time zone first show its beginning, or skip it.
+/// The window closes when the clocks first show its end, or skip it. So if the clocks repeat an
+/// hour, the window opens only once. If the clocks skip the whole window, it opens when they jump,
+/// and stays open for its usual length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// Whether the window opens on each day of the week, from Monday on.
     days: [bool; 7],
     /// The beginning in minutes after midnight.
     from: u16,
-    /// The end in minutes after midnight; on the next day, unless it is greater than the beginning.
+    /// The end in minutes after midnight. An end that is not greater than the beginning is on the
+    /// next day.
     to: u16,
     zone: TimeZone,
 }
@@ -94,7 +96,7 @@ fn parse_days(text: &str) -> Result<[bool; 7], String> {
     Ok(days)
 }
 
-/// Reads a time such as `02:00`, in minutes. The end of the day is `24:00`.
+/// Reads a time such as `02:00`. Returns the minutes after midnight. The end of the day is `24:00`.
 fn parse_time(text: &str) -> Option<u16> {
     let (hour, minute) = text.split_once(':')?;
     let number = |text: &str| {
@@ -111,8 +113,8 @@ impl Window {
         self.zone.to_datetime(now).date()
     }
 
-    /// The moments at which the window opens on this day, and closes after that. None if it does
-    /// not open on this day. The second moment is always later than the first one.
+    /// The time at which the window opens on this day, and the time at which it closes again. None
+    /// if the window does not open on this day. The second time is always later than the first one.
     pub(crate) fn period(&self, day: Date) -> Option<(Timestamp, Timestamp)> {
         let weekday = usize::try_from(day.weekday().to_monday_zero_offset()).ok()?;
         if !self.days[weekday] {
@@ -138,14 +140,14 @@ fn at(day: Date, minutes: u16) -> Option<DateTime> {
     }
 }
 
-/// The moment at which the clocks of a zone first show this time, or skip it.
+/// The moment at which the clocks of a time zone first show this time, or skip it.
 fn first_shown(zone: &TimeZone, time: DateTime) -> Option<Timestamp> {
     let ambiguous = zone.to_ambiguous_timestamp(time);
     match ambiguous.offset() {
         AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => {
             ambiguous.earlier().ok()
         }
-        // With the offset from before the jump, a skipped time lies after the jump.
+        // With the offset from before the jump, a skipped time is a moment after the jump.
         AmbiguousOffset::Gap { .. } => {
             let after = ambiguous.later().ok()?.checked_add(1.nanosecond()).ok()?;
             Some(zone.preceding(after).next()?.timestamp())

@@ -1,4 +1,4 @@
-//! The commands of operators to a rollout, and the refusals.
+//! The commands that operators give to a rollout, and the reasons to refuse a command.
 
 use jiff::Timestamp;
 
@@ -15,7 +15,7 @@ use crate::step::step;
 pub enum Command {
     /// Pauses a running rollout.
     Pause {
-        /// Why.
+        /// The operator's reason.
         why: String,
     },
     /// Continues a rollout that is paused or has halted.
@@ -29,11 +29,11 @@ pub enum Command {
     Abort,
     /// Ends the soak of the open wave.
     SkipSoak,
-    /// Sets the result of a host, whatever it reports.
+    /// Sets the result of a host, whatever the host reports.
     Mark {
         /// The host.
         host: i64,
-        /// Whether the host is good. Otherwise it has failed.
+        /// True if the host counts as good, false if it counts as failed.
         good: bool,
     },
     /// Gives a failed host another try.
@@ -56,7 +56,7 @@ pub enum Refusal {
         /// The status.
         status: Status,
     },
-    /// More hosts have failed than may.
+    /// More hosts have failed than the budget allows.
     #[error(
         "cannot resume: {} failed, and at most {budget} may; resume with \
          -max-failed {failed} or more, retry or mark a failed host, or abort",
@@ -71,7 +71,7 @@ pub enum Refusal {
     /// The rollout would stop again at once.
     #[error("cannot resume, because the rollout would stop again at once: {why}; {advice}")]
     StopsAgain {
-        /// Why it would stop.
+        /// Why the rollout would stop.
         why: String,
         /// What the operator can do.
         advice: &'static str,
@@ -125,7 +125,8 @@ fn possible(status: &Status) -> &'static str {
     }
 }
 
-/// The changes that a command makes, as one transaction. A step should follow at once.
+/// The changes that a command makes. The caller writes them in one transaction, and should then
+/// make a step at once.
 pub fn command(
     rollout: &Rollout,
     hosts: &[Host],

@@ -1,4 +1,4 @@
-//! The policy of a rollout: its waves, its deadlines, and what it tolerates.
+//! The policy of a rollout: its waves, its deadlines, and its limits on failed and absent hosts.
 
 use std::time::Duration;
 
@@ -10,7 +10,8 @@ use crate::limit::Limit;
 use crate::milliseconds;
 use crate::waves::Waves;
 
-/// The longest time that a policy may have. It bounds the time until a rollout is decided.
+/// The longest time that a policy may set. This maximum bounds the time until a rollout ends or
+/// halts.
 pub const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -29,20 +30,21 @@ pub struct Policy {
     pub max_failed: Limit,
     /// How many hosts may be absent when a wave opens.
     pub max_absent: Limit,
-    /// A host that was offered the target and is away for this time has failed.
+    /// A host has failed if it is away for this time after the offer of the target.
     #[serde(rename = "lost_after_ms", with = "milliseconds")]
     pub lost_after: Duration,
-    /// A host that has no result for this time after the offer has failed.
+    /// A host has failed if it has no result for this time after the offer of the target.
     #[serde(rename = "wave_timeout_ms", with = "milliseconds")]
     pub wave_timeout: Duration,
     /// A rollout that is paused for this time halts.
     #[serde(rename = "pause_limit_ms", with = "milliseconds")]
     pub pause_limit: Duration,
-    /// How long the opening of a wave waits for hosts that have just disconnected. So a restart of
-    /// the registry, which disconnects all hosts, does not halt the rollout.
+    /// How long a wave waits, before it opens, for hosts that have just disconnected. So a restart
+    /// of the registry, which disconnects all hosts, does not halt the rollout.
     #[serde(rename = "reconnect_ms", with = "milliseconds")]
     pub reconnect: Duration,
-    /// Whether waves take units that never report (agents of the Go tool).
+    /// Whether waves take unknown hosts. Such a host has an agent of the Go tool, which never
+    /// reports.
     pub allow_unknown: bool,
 }
 
@@ -62,7 +64,7 @@ impl Default for Policy {
     }
 }
 
-/// Why a policy is not usable.
+/// Why a policy is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadPolicy {
     /// A time is longer than [`MAX_TIME`].
@@ -104,7 +106,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policy_survives_the_way_through_json() {
+    fn policy_is_written_to_json_and_read_back() {
         let policy = Policy {
             waves: "canary,5%".parse().unwrap(),
             soak: Duration::from_millis(1500),
@@ -132,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn policy_whose_hosts_would_all_fail_is_refused() {
+    fn policy_with_a_zero_deadline_or_a_time_over_the_maximum_is_refused() {
         let zero = Policy { lost_after: Duration::ZERO, ..Policy::default() };
         assert!(zero.check().unwrap_err().to_string().contains("lost-after time is 0"));
         let long = Policy { soak: MAX_TIME + MINUTE, ..Policy::default() };

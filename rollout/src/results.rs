@@ -1,4 +1,4 @@
-//! Decides the results of the hosts that the rollout has offered the target.
+//! Decides the results of the hosts to which the rollout has offered the target.
 
 use jiff::Timestamp;
 
@@ -9,8 +9,8 @@ use crate::rollout_host::{Host, Member, Outcome, Standing};
 use crate::rollout_state::{Rollout, Status};
 use crate::soak::ready_at;
 
-/// The changes of all hosts. Deadlines count only while the rollout is running, because an operator
-/// may work on a host while it is paused or halted. What hosts report counts always.
+/// The changes of all hosts. The reports of hosts always count. Deadlines count only while the
+/// rollout is running. While the rollout is paused or halted, an operator may work on a host.
 pub(crate) fn new_results(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Vec<Change> {
     let deadlines = Deadlines::new(rollout);
     let change = |host: &Host| {
@@ -56,8 +56,8 @@ fn first_result(
     lost
 }
 
-/// The change of a host that was good. A host of an earlier wave has proven itself, so only a
-/// failure that it reports counts.
+/// The change of a host whose result is good. The wave of the host may have ended already. Then
+/// only a failure that the host reports counts.
 fn later_change(
     deadlines: &Deadlines,
     host: &Host,

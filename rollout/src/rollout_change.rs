@@ -1,4 +1,4 @@
-//! The changes of a rollout, and what each of them changes.
+//! The changes of a rollout, and the effect of each change.
 
 use std::collections::HashMap;
 
@@ -9,13 +9,13 @@ use crate::limit::Limit;
 use crate::rollout_host::{Host, Member, Outcome};
 use crate::rollout_state::{Rollout, Status};
 
-/// One change. The changes of a step or of a command are one transaction. Each change also leaves a
-/// valid state behind if the changes after it are lost.
+/// One change. The registry writes the changes of a step or of a command in one transaction. The
+/// state after each change is valid, even if the later changes are lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
     /// The next wave waits for hosts that have just disconnected.
     AwaitHosts,
-    /// A wave opens. It is skipped if it takes no hosts.
+    /// A wave opens. A wave that takes no hosts is skipped.
     OpenWave {
         /// The number of the wave.
         wave: u32,
@@ -29,7 +29,7 @@ pub enum Change {
         /// The host.
         host: i64,
     },
-    /// A good host is not healthy any more. It may still become healthy during the soak.
+    /// A good host is not healthy any more. The host may become healthy again during the soak.
     NotHealthy {
         /// The host.
         host: i64,
@@ -43,15 +43,15 @@ pub enum Change {
     Fail {
         /// The host.
         host: i64,
-        /// Why.
+        /// The reason.
         failure: Failure,
     },
-    /// An operator holds a member, so it leaves the count.
+    /// An operator holds a host of a wave, so the host does not count any more.
     Leave {
         /// The host.
         host: i64,
     },
-    /// A member is not held any more. If it has no result, its deadlines start again.
+    /// The hold of such a host ends. If the host has no result, its deadlines start again.
     Return {
         /// The host.
         host: i64,
@@ -60,12 +60,12 @@ pub enum Change {
     BeginSoak,
     /// The rollout halts.
     Halt {
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// The rollout pauses.
     Pause {
-        /// Why.
+        /// The reason.
         why: String,
     },
     /// The rollout has succeeded: the target becomes the current state.
@@ -85,10 +85,10 @@ pub enum Change {
     Mark {
         /// The host.
         host: i64,
-        /// Whether the host is good. Otherwise it has failed.
+        /// True if the host counts as good, false if it counts as failed.
         good: bool,
     },
-    /// An operator gives a failed host another try. Its deadlines start again.
+    /// An operator gives a failed host another try. The host's deadlines start again.
     Retry {
         /// The host.
         host: i64,
@@ -104,17 +104,17 @@ pub enum Change {
 pub struct Taken {
     /// The host.
     pub host: i64,
-    /// Whether the host was unhealthy before.
+    /// Whether the host was unhealthy before the offer.
     pub repair: bool,
 }
 
-/// Makes one change: to the rollout and to its hosts. A change of a host that does not exist any
-/// more has no effect.
+/// Applies one change to the rollout and its hosts. A change of a host that does not exist any more
+/// has no effect.
 pub fn apply(rollout: &mut Rollout, hosts: &mut [Host], change: &Change, now: Timestamp) {
     apply_all(rollout, hosts, std::slice::from_ref(change), now);
 }
 
-/// Makes several changes, in their order.
+/// Applies several changes in their order.
 pub fn apply_all(rollout: &mut Rollout, hosts: &mut [Host], changes: &[Change], now: Timestamp) {
     let places: HashMap<i64, usize> =
         hosts.iter().enumerate().map(|(place, host)| (host.id, place)).collect();
@@ -183,7 +183,7 @@ fn change_rollout(rollout: &mut Rollout, change: &Change, now: Timestamp) {
     }
 }
 
-/// The host that the change is about, for all changes of one host.
+/// The host that the change is about. None if the change is not about a single host.
 pub(crate) fn host_of(change: &Change) -> Option<i64> {
     match change {
         Change::Healthy { host }

@@ -22,34 +22,36 @@ pub struct Host {
     pub group: String,
     /// What the host has reported about the target.
     pub standing: Standing,
-    /// When the host disconnected, or when the registry started, if the host has not connected
-    /// since; for an agent that only polls, when its next poll was due. None while the host is
-    /// connected and its first report on this connection has been read, or has polled lately.
+    /// Since when the host is away: the moment at which it disconnected. If the host has not
+    /// connected since the registry started, it is away since that start. If the agent only polls,
+    /// the host is away since its next poll was due. None if the host is connected, and the
+    /// registry has read its first report on this connection. Also None if the agent polled lately.
     pub away_since: Option<Timestamp>,
     /// Whether two agents use the host's name.
     pub duplicate: bool,
     /// Whether an operator holds the host.
     pub held: bool,
-    /// Whether the host never reports: an agent of the Go tool, which only polls. Once such a host
-    /// has reported anything (with the command `report`), it is not unknown any more.
+    /// Whether the host has never reported: its agent is that of the Go tool, which only polls.
+    /// Once the host has reported anything (with the command `report`), it is not unknown any more.
     pub unknown: bool,
-    /// The maintenance windows of the host's group. While they are closed, a host that was offered
-    /// the target does not deploy it, and its deadlines stand still. None if the host may always
-    /// deploy. The hosts of a group should share one, because deadlines are computed for each.
+    /// The maintenance windows of the host's group. While the windows are closed, the host does not
+    /// deploy the target, and its deadlines stand still. None if the host may always deploy. The
+    /// hosts of a group should share one `Arc`, because deadlines are computed once for each `Arc`.
     pub windows: Option<Arc<Windows>>,
     /// The host's part in the rollout, if a wave has taken it.
     pub member: Option<Member>,
 }
 
 /// What a host has reported about the target. A report from before [`Member::offered`] does not
-/// count: the offer may be another try.
+/// count: it may belong to an earlier try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// The host has reported nothing about the target, and was healthy before.
     Base,
     /// The host has reported nothing about the target, and was unhealthy before.
     BaseUnhealthy,
-    /// The host is deploying the target. An unknown host has fetched the target.
+    /// The host is deploying the target. For an unknown host, this means that it has fetched the
+    /// target.
     Working,
     /// The host runs the target and is healthy.
     Healthy,
@@ -57,22 +59,23 @@ pub enum Standing {
     Failed(String),
 }
 
-/// The part of a host in the rollout: its row among the hosts of the rollout.
+/// The part of a host in the rollout, as the catalogue stores it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// The number of the wave that took the host.
     pub wave: u32,
-    /// When the host was offered the target, or was last given a new deadline.
+    /// When the rollout offered the target to the host, or last restarted the host's deadlines.
     pub offered: Timestamp,
     /// Since when the host is healthy on the target without an interruption.
     pub healthy_since: Option<Timestamp>,
     /// The result.
     pub result: Option<Outcome>,
-    /// Whether the host was unhealthy before. Then its failure does not count.
+    /// Whether the host was unhealthy before the offer. If so, a failure of the host does not
+    /// count.
     pub repaired: bool,
-    /// Whether an operator set the result. Then reports of the host do not change it.
+    /// Whether an operator set the result. If so, reports of the host do not change the result.
     pub marked: bool,
-    /// Whether the host has left the count, because an operator holds it.
+    /// Whether the host does not count at the moment, because an operator holds it.
     pub left: bool,
 }
 
@@ -87,7 +90,7 @@ pub enum Outcome {
 }
 
 impl Member {
-    /// The part of a host that is offered the target now.
+    /// The part of a host to which the rollout offers the target now.
     pub fn new(wave: u32, offered: Timestamp, repaired: bool) -> Self {
         let (healthy_since, result, marked, left) = (None, None, false, false);
         Self { wave, offered, healthy_since, result, repaired, marked, left }
@@ -95,13 +98,14 @@ impl Member {
 }
 
 impl Host {
-    /// The host's part in the rollout, if it counts: an operator's hold takes it out of the count.
+    /// The host's part in the rollout. None if an operator holds the host, because then it does not
+    /// count.
     pub fn counted_member(&self) -> Option<&Member> {
         self.member.as_ref().filter(|_| !self.held)
     }
 
-    /// Whether the host is healthy on the target. Where unknown hosts are allowed, an unknown host
-    /// that has fetched the target counts as healthy, because it will never say more.
+    /// Whether the host is healthy on the target. If the policy allows unknown hosts, an unknown
+    /// host that has fetched the target counts as healthy, because it will never report more.
     pub(crate) fn is_healthy(&self, policy: &Policy) -> bool {
         match self.standing {
             Standing::Healthy => true,
@@ -129,12 +133,12 @@ impl Host {
 }
 
 /// The number of failed hosts that spend the budget. Hosts that were unhealthy before, and hosts
-/// that an operator holds, do not.
+/// that an operator holds, do not spend it.
 pub fn failed(hosts: &[Host]) -> u64 {
     count(hosts, Host::spends_budget)
 }
 
-/// The number of hosts of this kind.
+/// The number of hosts for which `is_counted` returns true.
 pub(crate) fn count(hosts: &[Host], is_counted: impl Fn(&Host) -> bool) -> u64 {
     hosts.iter().map(|host| u64::from(is_counted(host))).sum()
 }

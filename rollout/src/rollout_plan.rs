@@ -1,4 +1,4 @@
-//! The plan of a rollout, for `-n`: what it would do if nothing changed.
+//! The plan of a rollout, for the flag `-n`: what the rollout would do if no host changed.
 
 use std::collections::HashSet;
 
@@ -27,8 +27,7 @@ pub struct Plan {
     pub held: Vec<i64>,
     /// The hosts whose name two agents use.
     pub duplicate: Vec<i64>,
-    /// The units that never report, and that no wave takes. They get the target after the rollout
-    /// has succeeded.
+    /// The unknown hosts that no wave takes. They get the target after the rollout has succeeded.
     pub unknown: Vec<i64>,
 }
 
@@ -41,10 +40,10 @@ pub struct PlannedWave {
     pub hosts: Vec<i64>,
 }
 
-/// Plans a rollout. `hosts` are all hosts of the configuration; none of them has a part in a
+/// Plans a rollout. `hosts` has all hosts of the configuration. None of them has a part in a
 /// rollout yet.
 pub fn plan(policy: &Policy, hosts: &[Host]) -> Plan {
-    // A plan does not wait for hosts, so the moment does not matter.
+    // A plan does not wait for hosts, so the time does not matter.
     let census = Census::new(policy, hosts, Timestamp::MAX);
     let mut remaining = census.candidates.clone();
     let mut waves = Vec::new();

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::policy::Policy;
 use crate::rollout_host::Member;
 
-/// A rollout: its row in the catalogue. Only [`apply`](crate::apply) changes it.
+/// A rollout, as the catalogue stores it. Only [`apply`](crate::apply) changes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rollout {
     /// The policy.
@@ -18,14 +18,14 @@ pub struct Rollout {
     pub wave: u32,
     /// When the open wave opened.
     pub opened: Option<Timestamp>,
-    /// When the last host of the open wave had its result.
+    /// When the soak of the open wave began.
     pub soaking_since: Option<Timestamp>,
     /// Whether an operator ended the soak of the open wave.
     pub soak_skipped: bool,
     /// Since when the next wave waits for hosts that have just disconnected.
     pub waiting_since: Option<Timestamp>,
-    /// The number of hosts that may fail. It is computed when a wave opens, and is never lower than
-    /// the number of hosts that have failed by then.
+    /// The number of hosts that may fail. The rollout computes this number when a wave opens. It is
+    /// never lower than the number of hosts that have failed by then.
     pub budget: u64,
 }
 
@@ -34,12 +34,12 @@ pub struct Rollout {
 pub enum Status {
     /// Waves open and soak.
     Running,
-    /// An operator, or a duplicate host, has paused the rollout. It takes no more hosts.
+    /// An operator or a duplicate host has paused the rollout. The rollout takes no more hosts.
     Paused {
         /// Why the rollout is paused.
         why: String,
     },
-    /// Too much went wrong. The rollout takes no more hosts.
+    /// The rollout has stopped by itself, and takes no more hosts.
     Halted {
         /// Why the rollout has halted.
         why: String,
@@ -48,7 +48,7 @@ pub enum Status {
     Aborted,
     /// Another change of the configuration has replaced the rollout.
     Superseded,
-    /// All waves have ended well. The target becomes the current state.
+    /// All waves have succeeded. The target becomes the current state.
     Succeeded,
 }
 
@@ -96,14 +96,14 @@ impl Status {
     }
 }
 
-/// Whether the rollout shows the target to a host with this part in it.
+/// Whether the rollout shows the target to a host with this part in the rollout.
 ///
-/// A member stays on the target until the rollout ends, even if it has failed or the rollout has
-/// halted: the health gate of a failed host holds the target back, and another view would make the
-/// host deploy once more. After the end, the current state of the configuration decides. After a
-/// success, this is the target.
+/// The rollout shows the target to a host of a wave until the rollout ends, even if the host has
+/// failed or the rollout has halted. The health gate of a failed host already holds the target
+/// back, and another state would make the host deploy once more. After the end, the host sees the
+/// current state of the configuration. After a success, this state is the target.
 ///
-/// A hold of the host has precedence. The caller looks for it first.
+/// A hold of the host has precedence over the rollout, so the caller checks for a hold first.
 pub fn shows_target(rollout: &Rollout, member: Option<&Member>) -> bool {
     !rollout.status.is_final() && member.is_some()
 }

@@ -1,4 +1,4 @@
-//! A small rollout for unit tests, whose changes are compared as text.
+//! A small rollout for unit tests. The tests compare its changes as text.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub fn policy(waves: &str) -> Policy {
 }
 
 impl Sample {
-    /// A rollout over so many hosts, with numbers from 1 on.
+    /// A rollout over this number of hosts. The hosts are numbered from 1 on.
     pub fn new(policy: Policy, hosts: i64) -> Self {
         let now = "2026-11-29T12:00:00Z".parse().unwrap();
         Self { rollout: Rollout::new(policy, now), hosts: (1..=hosts).map(host).collect(), now }
@@ -63,13 +63,13 @@ impl Sample {
         described(&made.changes)
     }
 
-    /// The seconds until the next look.
+    /// The seconds until the next step is due.
     pub fn next(&self) -> Option<i64> {
         let next = step(&self.rollout, &self.hosts, self.now).next?;
         Some(next.duration_since(self.now).as_secs())
     }
 
-    /// The hosts report, a step follows.
+    /// Lets the hosts report this standing, and makes a step.
     pub fn report(&mut self, hosts: &[i64], standing: &Standing) -> String {
         for id in hosts {
             self.host(*id).standing = standing.clone();
@@ -85,7 +85,7 @@ impl Sample {
         self.report(hosts, &Standing::Failed("exit 1".into()))
     }
 
-    /// The hosts disconnect.
+    /// Disconnects the hosts.
     pub fn leave(&mut self, hosts: &[i64]) {
         for id in hosts {
             self.host(*id).away_since = Some(self.now);
@@ -104,10 +104,10 @@ impl Sample {
     }
 }
 
-/// The resume without new limits.
+/// A resume without new limits.
 pub const RESUME: Command = Command::Resume { max_failed: None, max_absent: None };
 
-/// Changes as text.
+/// Formats changes as text.
 pub fn described(changes: &[Change]) -> String {
     let text = |change: &Change| match change {
         Change::OpenWave { wave, hosts, budget } => {

@@ -11,18 +11,18 @@ use crate::percentage::parse_percentage;
 /// Maximum number of hosts that one selector names.
 pub const MAX_NAMED_HOSTS: usize = 10_000;
 
-/// Which hosts a wave takes, of those that no wave has taken yet.
+/// Selects the hosts that a wave takes. Hosts that an earlier wave has taken are not selected.
 ///
-/// As a text, a selector is a group (`canary`), a number of hosts (`2`), a percentage (`5%`) or
+/// In text form, a selector is a group (`canary`), a number of hosts (`2`), a percentage (`5%`) or
 /// named hosts (`@web-01+web-02`). A text of digits is a number, so it cannot select a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     /// The hosts of a group.
     Group(Label),
-    /// So many hosts; at least 1.
+    /// This number of hosts, at least 1.
     Count(u64),
-    /// This share of all hosts that count, rounded down, but at least one host. [`Share::ALL`] is
-    /// all hosts that remain.
+    /// This share of all hosts that count, rounded down, but at least one host. [`Share::ALL`]
+    /// selects all remaining hosts.
     Percent(Share),
     /// These hosts, even if they are unknown.
     Hosts(Vec<HostName>),
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn each_kind_of_selector_has_its_text() {
+    fn each_kind_of_selector_is_read_and_written_as_text() {
         check("canary", &Selector::Group("canary".parse().unwrap()));
         check("2", &Selector::Count(2));
         check("5%", &Selector::Percent(Share(500)));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_selector_is_refused_with_what_is_allowed() {
+    fn refusal_of_a_bad_selector_says_what_is_allowed() {
         let refused = |text: &str| text.parse::<Selector>().unwrap_err().to_string();
         assert_eq!(refused("0"), "wave \"0\" takes no host; the smallest number is 1");
         assert_eq!(refused("101%"), "wave \"101%\" should be a percentage from 0.01% to 100%");

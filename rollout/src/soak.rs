@@ -6,7 +6,7 @@ use crate::duration_words::after;
 use crate::rollout_host::{Host, Member};
 use crate::rollout_state::Rollout;
 
-/// When the soak began, or begins again after a resume. None before the soak.
+/// When the soak began, or when a resume restarted it. None before the soak.
 fn start(rollout: &Rollout) -> Option<Timestamp> {
     Some(rollout.soaking_since?.max(rollout.status_since))
 }
@@ -23,8 +23,8 @@ pub(crate) fn latest_end(rollout: &Rollout) -> Option<Timestamp> {
     Some(after(regular_end(rollout)?, policy.soak.max(policy.lost_after)))
 }
 
-/// When the host has been healthy for one whole soak. None while the host is not healthy or away.
-/// An operator's mark is enough at any time.
+/// The time at which the host will have been healthy for one whole soak. None while the host is
+/// away or not healthy. A host that an operator has marked is ready when the soak starts.
 pub(crate) fn ready_at(rollout: &Rollout, host: &Host, member: &Member) -> Option<Timestamp> {
     let start = start(rollout)?;
     if member.marked {
@@ -35,8 +35,8 @@ pub(crate) fn ready_at(rollout: &Rollout, host: &Host, member: &Member) -> Optio
     Some(after(since.max(start), rollout.policy.soak))
 }
 
-/// Whether the soak of the open wave has ended: its time is over, and each of its good hosts has
-/// been healthy for one whole soak.
+/// Whether the soak of the open wave has ended. The soak ends when its time is over, and each good
+/// host of the wave has been healthy for one whole soak. An operator can end the soak earlier.
 pub(crate) fn is_over(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> bool {
     if rollout.soak_skipped {
         return true;

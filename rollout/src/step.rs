@@ -1,4 +1,5 @@
-//! One step of a rollout: what the registry has to write now, and when to look again.
+//! One step of a rollout: the changes that the registry has to write now, and the time of the next
+//! step.
 
 use jiff::Timestamp;
 
@@ -16,7 +17,7 @@ use crate::wave_opening::open_next;
 pub struct Step {
     /// The changes to write, in this order, as one transaction. Often there are none.
     pub changes: Vec<Change>,
-    /// When to look again at the latest, if no host and no operator does anything before. Always
+    /// When the next step is due, if no host changes and no operator gives a command before. Always
     /// later than now. None if only an operator can change the status of the rollout.
     pub next: Option<Timestamp>,
 }
@@ -41,7 +42,7 @@ pub fn step(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Step {
     Step { changes, next: next_look(&rollout, &hosts, now) }
 }
 
-/// The changes that follow from the state alone. They may cause more changes.
+/// The changes that follow from this state. These changes may cause more changes.
 fn round(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Vec<Change> {
     if rollout.status.is_final() {
         return Vec::new();
@@ -120,7 +121,7 @@ fn proceed(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Vec<Change> {
     if soak::is_over(rollout, hosts, now) { open_next(rollout, hosts, now) } else { Vec::new() }
 }
 
-/// The earliest moment at which the passing of time alone may change anything.
+/// The earliest time at which the rollout may change although no host changes.
 fn next_look(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Option<Timestamp> {
     match rollout.status {
         Status::Paused { .. } => Some(after(rollout.status_since, rollout.policy.pause_limit)),
@@ -135,7 +136,7 @@ fn next_look(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Option<Timest
     }
 }
 
-/// The moments at which a host may change the rollout by doing nothing.
+/// The times at which a deadline or the soak of this host ends.
 fn member_times(deadlines: &Deadlines, host: &Host) -> impl Iterator<Item = Timestamp> + use<> {
     let rollout = deadlines.rollout;
     let member = host.counted_member().filter(|member| !member.marked && !host.has_failed());

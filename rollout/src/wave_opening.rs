@@ -28,7 +28,7 @@ pub(crate) fn open_next(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Ve
         None => vec![Change::AwaitHosts],
     };
     if let Some(why) = too_many_absent(policy, &census) {
-        // Hosts that have been away for long do not come back within seconds.
+        // Hosts that have been away for long are not expected back soon.
         let is_hopeless = census.long_absent > policy.max_absent.of(census.counting);
         return if has_waited || is_hopeless { vec![Change::Halt { why }] } else { wait() };
     }
@@ -47,7 +47,7 @@ pub(crate) fn budget(policy: &Policy, census: &Census, hosts: &[Host]) -> u64 {
     policy.max_failed.of(census.counting).max(failed(hosts))
 }
 
-/// Why the rollout halts if too many hosts are absent.
+/// If too many hosts are absent, the reason why the rollout halts.
 pub(crate) fn too_many_absent(policy: &Policy, census: &Census) -> Option<String> {
     let Census { counting, absent, vanished, .. } = census;
     if *absent <= policy.max_absent.of(*counting) {
@@ -61,8 +61,8 @@ pub(crate) fn too_many_absent(policy: &Policy, census: &Census) -> Option<String
     Some(format!("{absent} of {counting} hosts absent{vanished}; at most {most} may be"))
 }
 
-/// The end of a rollout after its last wave. Without a single good host, nothing is proven, so the
-/// target must not become the current state.
+/// The end of a rollout after its last wave. Without a single good host, nothing shows that the
+/// target works. So the target must not become the current state.
 fn end(hosts: &[Host]) -> Change {
     if hosts.is_empty() || hosts.iter().any(Host::is_good) {
         return Change::Succeed;

@@ -13,12 +13,12 @@ pub const MAX_WAVES: usize = 50;
 
 /// The waves in their order. The last wave always takes all hosts that remain.
 ///
-/// As a text, and so in JSON, waves are their selectors with commas: `canary,2,5%,100%`.
+/// In text form, which JSON uses, too, commas separate the selectors: `canary,2,5%,100%`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Waves(Vec<Selector>);
 
-/// Why a list of selectors is not the waves of a rollout.
+/// Why a list of selectors cannot be the waves of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadWaves {
     /// One of the selectors is not valid.
@@ -42,7 +42,8 @@ pub enum BadWaves {
 const ALL: Selector = Selector::Percent(Share::ALL);
 
 impl Waves {
-    /// Makes waves of selectors. Adds a wave of all remaining hosts, unless it is there.
+    /// Makes waves from selectors. Adds a last wave of all remaining hosts, unless the list ends
+    /// with one.
     pub fn new(mut selectors: Vec<Selector>) -> Result<Self, BadWaves> {
         if selectors.last() != Some(&ALL) {
             selectors.push(ALL);
@@ -64,7 +65,7 @@ impl Waves {
         }
     }
 
-    /// The selectors, of which the last one is 100%.
+    /// The selectors. The last one is 100%.
     pub fn selectors(&self) -> &[Selector] {
         &self.0
     }
@@ -91,7 +92,7 @@ impl FromStr for Waves {
     type Err = BadWaves;
 
     fn from_str(text: &str) -> Result<Self, BadWaves> {
-        // The count comes first, so that a long list is refused without reading it.
+        // The function counts first, so that it refuses a long list without reading the selectors.
         let count = text.split(',').count();
         if count > MAX_WAVES {
             return Err(BadWaves::TooMany(count));

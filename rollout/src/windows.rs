@@ -12,15 +12,15 @@ use crate::maintenance_window::{BadWindow, Window};
 
 /// Maximum number of windows of one group.
 pub const MAX_WINDOWS: usize = 20;
-/// The number of times that windows open until a time that adds up over them is counted no further.
+/// The maximum number of openings over which [`open_for`] adds up time.
 const MAX_PERIODS: usize = 500;
-/// Windows that overlap or meet for so many days are always open.
+/// The number of days in which [`next_close`] looks for a time at which all windows are closed.
 const ALWAYS: i64 = 15;
 
-/// The maintenance windows of a group, at least one. The group's hosts may deploy while any of them
-/// is open.
+/// The maintenance windows of a group, at least one. The group's hosts may deploy while any of the
+/// windows is open.
 ///
-/// As a text, and so in JSON, windows are separated by `;`.
+/// In text form, which JSON uses, too, `;` separates the windows.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Windows(Vec<Window>);
@@ -73,16 +73,16 @@ pub fn is_open(windows: &Windows, now: Timestamp) -> bool {
     periods(windows, now, 1).any(|(opens, closes)| opens <= now && now < closes)
 }
 
-/// The earliest moment, from now on, at which one of the windows is open: now, if one is open now.
-/// None only near the last moment that a timestamp can express.
+/// The earliest time, from now on, at which one of the windows is open. If a window is open now,
+/// this is `now`. None only near the last moment that a timestamp can express.
 pub fn next_open(windows: &Windows, now: Timestamp) -> Option<Timestamp> {
     // Each window opens once a week.
     let ends_later = periods(windows, now, 8).filter(|(_, closes)| *closes > now);
     ends_later.map(|(opens, _)| opens.max(now)).min()
 }
 
-/// The moment at which no window is open any more: now, if none is open now. None if there is
-/// always an open window.
+/// The earliest time, from now on, at which no window is open. If no window is open now, this is
+/// `now`. None if there is always an open window.
 pub fn next_close(windows: &Windows, now: Timestamp) -> Option<Timestamp> {
     let mut periods: Vec<_> = periods(windows, now, ALWAYS).collect();
     periods.sort_unstable();
@@ -96,8 +96,8 @@ pub fn next_close(windows: &Windows, now: Timestamp) -> Option<Timestamp> {
     (!is_always).then_some(end)
 }
 
-/// The moment at which windows have been open for `time` since `start`. A time that adds up over
-/// more than 500 openings ends at the last of them.
+/// The moment at which windows have been open for `time` in total since `start`. If this takes more
+/// than 500 openings, the result is the end of the last of them.
 pub fn open_for(windows: &Windows, start: Timestamp, time: Duration) -> Timestamp {
     let (mut moment, mut rest) = (start, time);
     for _ in 0..MAX_PERIODS {
@@ -112,9 +112,9 @@ pub fn open_for(windows: &Windows, start: Timestamp, time: Duration) -> Timestam
     moment
 }
 
-/// The periods in which windows are open, from the day before yesterday until so many days after
-/// today. A window over midnight, which is longer in a night with a repeated hour, opened at the
-/// earliest on the day before yesterday.
+/// The periods in which windows are open, from the day before yesterday until `days` days after
+/// today. A window that is open now may have opened the day before yesterday: it may last over
+/// midnight, and a repeated hour makes it longer.
 fn periods(
     windows: &Windows,
     now: Timestamp,

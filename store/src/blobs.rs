@@ -314,7 +314,7 @@ impl Blobs {
         Ok(expired)
     }
 
-    /// Files and bytes in the staging directory.
+    /// The number of files and bytes in the staging directory.
     pub fn staged(&self) -> Result<Swept> {
         let mut staged = Swept::default();
         for item in self.staging.list()? {

@@ -142,8 +142,8 @@ impl Error {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Converts an error of moving a root's directory away to [`Error::RootHeld`], if the cause is
-    /// a mount or a missing permission.
+    /// Converts the error of a failed move of a root's directory. If the cause is a mount or a
+    /// missing permission, the result is [`Error::RootHeld`].
     pub(crate) fn of_moving_root(self) -> Self {
         use io::ErrorKind::{CrossesDevices, PermissionDenied, ResourceBusy};
         let held = |kind| matches!(kind, CrossesDevices | PermissionDenied | ResourceBusy);

@@ -34,8 +34,8 @@ pub struct Xattr {
 }
 
 impl Meta {
-    /// A digest over all the metadata, which the names of one inode share. Without `owner`, the
-    /// digest leaves out the user and the group, because they are not restored.
+    /// A digest over all metadata of an inode. Without `owner`, the digest leaves out the user and
+    /// the group, because they are not restored.
     pub fn fingerprint(&self, owner: bool) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         let (uid, gid) = if owner { (self.uid, self.gid) } else { (0, 0) };

@@ -27,7 +27,7 @@ impl Limits {
     pub const STANDARD: Self = Self {
         entries: 10_000_000,
         bytes: 1 << 40,
-        // The maximum of zstd is a block of 128 KiB in 4 bytes. The maximum of gzip is 1,032.
+        // zstd packs at most a block of 128 KiB into 4 bytes. The ratio of gzip is at most 1,032.
         ratio: 33_000,
         // The largest window that zstd accepts by default (`--long=27`, `--ultra -22`).
         window: 128 << 20,

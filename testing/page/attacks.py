@@ -48,7 +48,7 @@ class Evil(http.server.BaseHTTPRequestHandler):
 
 
 def status(url, **headers):
-    """The status of a request that a program sends."""
+    """Sends a request without a browser, and returns its status."""
     try:
         return urllib.request.urlopen(urllib.request.Request(url, headers=headers)).status
     except urllib.error.HTTPError as error:
@@ -57,12 +57,12 @@ def status(url, **headers):
 
 def attack(context, base, changed):
     """Attacks the page at `base` from a page of another origin, in a browser that is logged in.
-    `changed` says whether the registry has changed."""
+    `changed()` returns whether an attack has changed the registry."""
     Evil.base = base
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Evil)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_port
-    # Another port of the same host, and another site.
+    # The first origin is another port of the same host. The second origin is another site.
     for origin in (f"http://localhost:{port}", f"http://evil.example:{port}"):
         page = context.new_page()
         page.goto(origin)
@@ -78,7 +78,7 @@ def attack(context, base, changed):
         assert "Open this page through ssh" in text or "comes from another page" in text, text
         assert not changed(), origin
         page.close()
-    # DNS rebinding: the name of the evil page leads to the forwarded port.
+    # DNS rebinding: a host name of the attacker leads to the forwarded port.
     page = context.new_page()
     rebound = base.replace("localhost", "rebind.example")
     answer = page.goto(rebound)

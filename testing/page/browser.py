@@ -1,5 +1,5 @@
-"""A real browser that checks each page: no request leaves the registry, the page's own policy refuses
-nothing, no script fails, and axe finds no fault."""
+"""Checks each page in a real browser. The page sends requests to the registry only, its own
+Content-Security-Policy blocks nothing, no script fails, and axe finds no accessibility fault."""
 
 import os
 import pathlib
@@ -31,7 +31,7 @@ class Browser:
         return self.chromium.new_context(viewport=size, color_scheme=theme, **more)
 
     def page(self, context, origin):
-        """A page that may send requests to `origin` only."""
+        """Opens a page. A request to any origin but `origin` is a fault."""
         page = context.new_page()
         fault = lambda what: self.faults.append(f"{page.url}: {what}")
         page.on("pageerror", lambda error: fault(f"script: {error}"))
@@ -41,7 +41,8 @@ class Browser:
 
     @staticmethod
     def console(fault, said):
-        # A refused login and a lost connection are errors on the console, too. Tests cause them on purpose.
+        # The browser also reports refused logins and lost connections on its console. The tests cause
+        # both on purpose.
         if said.type in ("error", "warning") and "status of 4" not in said.text:
             if "net::ERR_" not in said.text:
                 fault(f"console: {said.text}")

@@ -10,7 +10,7 @@ import tempfile
 import time
 
 SCRIPT = """#!/bin/sh
-# A version with the file "broken" does not start.
+# The script fails for a version with the file "broken".
 test ! -e "$NEWROOT/broken" || { echo 'migrate: relation "orders" does not exist'; exit 7; }
 # The file "slow" beside the agent makes a deploy slower.
 test ! -e ../slow || sleep 1
@@ -18,7 +18,7 @@ test ! -e ../slow || sleep 1
 
 
 def wait_until(what, check, seconds=30):
-    """Waits until check() returns something true, and returns it."""
+    """Waits until check() returns a true value, and returns that value."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         found = check()
@@ -29,7 +29,8 @@ def wait_until(what, check, seconds=30):
 
 
 class Stage:
-    """Programs and files in a temporary directory. `bin` has the programs."""
+    """A registry, its agents and their files in a temporary directory. `bin` is the directory of the
+    programs."""
 
     def __init__(self, bin, hosts):
         self.bin = pathlib.Path(bin)
@@ -68,7 +69,7 @@ class Stage:
         return process
 
     def ssh(self, line, input=None):
-        """Runs a command of the console with stock ssh, and returns its output."""
+        """Runs a command on the registry with stock ssh, and returns the output."""
         done = subprocess.run(
             ["ssh", *self.ssh_flags, "127.0.0.1", line], input=input, capture_output=True
         )
@@ -77,7 +78,7 @@ class Stage:
 
     def forward(self, port):
         """Opens the page with `ssh -L`, as an operator without deployctl does. Returns the ssh
-        process and the address of the login."""
+        process and the login address."""
         ssh = subprocess.Popen(
             ["ssh", *self.ssh_flags, "-L", f"{port}:web:80", "127.0.0.1", f"web -port {port}"],
             stdout=subprocess.PIPE,
@@ -87,7 +88,7 @@ class Stage:
         return ssh, ssh.stdout.readline().decode().strip()
 
     def add_version(self, component, version, files):
-        """Uploads an archive with these files."""
+        """Uploads an archive of `files` as a version of the component."""
         archive = self.dir / f"{component}-{version}.tar.gz"
         with tarfile.open(archive, "w:gz") as tar:
             for name, text in files.items():
@@ -112,7 +113,8 @@ class Stage:
         wait_until(want, lambda: want in self.ssh(f"fleet -name {name}"))
 
     def fill(self):
-        """Adds a configuration with three layers, versions to choose from, groups, and agents."""
+        """Adds versions of three components and the configuration `shop`. Starts an agent for each
+        host, and puts the hosts into groups."""
         for number in (1, 2):
             self.add_version("code", f"v{number}", {"version": f"{number}\n", "run": "#!/bin/sh\n"})
         self.add_version("code", "v3", {"version": "3\n", "broken": "yes\n"})
@@ -126,7 +128,7 @@ class Stage:
             self.ssh(f"host label {host} group={group}")
 
     def end(self):
-        """Ends all programs. Removes the files unless KEEP is set."""
+        """Ends all programs. Removes the files unless the variable KEEP is set."""
         for process in reversed(self.processes):
             process.terminate()
         for process in self.processes:

@@ -1,7 +1,7 @@
-"""Walks through each screen of the page in a real browser: walk.py BIN AXE [SHOTS].
+"""Walks through each screen of the page in a real browser. Usage: walk.py BIN AXE [SHOTS].
 
-BIN is the directory of the programs, and AXE is axe.min.js. If you give the directory SHOTS, the
-script writes the screenshots of the documents to it."""
+BIN is the directory of the programs, and AXE is the path of axe.min.js. If you give the directory
+SHOTS, the script writes the screenshots for the documents to SHOTS."""
 
 import json
 import os
@@ -41,8 +41,8 @@ def free_port():
 
 
 def until(page, expression, seconds=30):
-    """Waits until the expression is true on the page. The page's policy does not allow the browser
-    driver to wait in the page."""
+    """Waits until the expression is true on the page. The page's Content-Security-Policy forbids the
+    browser driver's own wait function, so this function polls."""
     wait_until(expression, lambda: page.evaluate(expression), seconds)
 
 
@@ -53,7 +53,7 @@ def press(page, selector):
 
 
 def confirm(page, link):
-    """Follows a link to a confirmation, and confirms."""
+    """Follows a link to a confirmation, presses its button, and returns the text of the button."""
     press(page, link)
     button = page.locator("form[action='/run'] button").inner_text()
     message = page.locator("#m")
@@ -69,7 +69,7 @@ def state_of(stage):
 
 
 def look_at_all(browser, context, base, theme):
-    """Checks each screen at each width: axe, width, requests, console."""
+    """Checks each screen at each width: accessibility, page width, requests and console."""
     for width in WIDTHS:
         page = browser.page(context, base)
         page.set_viewport_size({"width": width, "height": 900})
@@ -81,7 +81,7 @@ def look_at_all(browser, context, base, theme):
 
 
 def change_versions(stage, page, base):
-    """Changes a version in the form, and sees the change arrive without a reload."""
+    """Changes a version in the form. All hosts deploy the change, and the page shows the new version."""
     page.goto(base + "/configurations/shop/change")
     page.locator("tr", has_text="code").locator("select").select_option("v2")
     press(page, "main form button")
@@ -97,7 +97,7 @@ def change_versions(stage, page, base):
 
 
 def see_live_updates(stage, page, base):
-    """A change on the console appears on the open page without a reload."""
+    """A change by an ssh command appears on the open page without a reload."""
     page.goto(base + "/")
     until(page, "document.getElementById('live-status').textContent === 'live'")
     page.evaluate("window.mark = 1")
@@ -113,7 +113,7 @@ def see_live_updates(stage, page, base):
 
 
 def roll_back(stage, page, base):
-    """Rolls back on the page."""
+    """Rolls the configuration back on the page."""
     before = state_of(stage)["state"]
     page.goto(base + "/configurations/shop")
     button = confirm(page, "a[href*='verb=rollback'] >> nth=0")
@@ -147,7 +147,8 @@ def roll_out(browser, stage, page, base, shots):
     button = confirm(page, "a[href*='rollout+abort']")
     assert button == f"Abort: 2 hosts back to {state_of(stage)['state']}", button
     wait_until("the rollout is aborted", lambda: "aborted" in stage.ssh("rollout status -name shop -number 1"))
-    # A version that does not start: the rollout halts, and the page says why, live.
+    # The deploy of version v3 fails. The rollout halts, and the open page shows the reason without a
+    # reload.
     page.goto(base + "/")
     until(page, "document.getElementById('live-status').textContent === 'live'")
     stage.ssh("changeconf -name shop -component code -version v3 -waves canary,50%,100% -soak 1h -max-failed 0")
@@ -172,7 +173,7 @@ def roll_out(browser, stage, page, base, shots):
 
 
 def take_shots(browser, context, base, shots):
-    """Takes the screenshots of the documents."""
+    """Takes the screenshots for the documents."""
     for theme in ("light", "dark"):
         for width in WIDTHS:
             page = context.new_page()
@@ -185,7 +186,7 @@ def take_shots(browser, context, base, shots):
 
 
 def without_script(browser, base, cookies):
-    """The page is complete without scripts."""
+    """The page works in a browser without JavaScript."""
     context = browser.context(java_script_enabled=False)
     context.add_cookies(cookies)
     page = context.new_page()
@@ -199,7 +200,7 @@ def without_script(browser, base, cookies):
 
 
 def by_keyboard(page, base):
-    """The first stop of the tab key skips the navigation, and every link can be reached."""
+    """The tab key first selects a skip link, which leads past the navigation to the main part."""
     page.goto(base + "/")
     page.keyboard.press("Tab")
     assert page.evaluate("document.activeElement.className") == "skip"
@@ -209,7 +210,7 @@ def by_keyboard(page, base):
 
 
 def on_the_port(browser, stage):
-    """The port is read-only for everybody, and allows changes only behind a proxy that names the user."""
+    """The HTTP port is read-only, unless a proxy names the user in a header."""
     base = f"http://127.0.0.1:{stage.http}"
     context = browser.context()
     page = browser.page(context, base)

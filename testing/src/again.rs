@@ -3,10 +3,10 @@
 use std::process::{Command, ExitStatus, Stdio};
 
 /// Runs `test` of this test program again, with `variable` set. The words of `before` (such as
-/// `unshare -m`) begin the command line. `test` is the name that the program lists:
+/// `unshare -m`) come first on the command line. `test` is the name as the program lists it:
 /// `module::function`.
 pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus {
-    let program = std::env::current_exe().expect("a test is a file");
+    let program = std::env::current_exe().expect("the test program has a path");
     let listed = Command::new(&program).args(["--list", "--exact", test]).output();
     let listed = listed.expect("a test program starts").stdout;
     // If no test had this name, the program would succeed without running a test.
@@ -20,10 +20,10 @@ pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus
     again.status().expect("the first word is a program")
 }
 
-/// Returns whether the caller is root in a mount namespace of its own. If so, the caller continues.
-/// Otherwise this function has run `test` in such a process, or has skipped the test. That process
-/// has ended together with its mounts.
-#[allow(clippy::print_stderr, reason = "a skipped test says so")]
+/// Returns true if this process has its own mount namespace. The caller then continues with the
+/// test. Otherwise, this function runs `test` again in a process with its own mount namespace, and
+/// returns false. If no mount namespace can be made, it skips the test and returns false, too.
+#[allow(clippy::print_stderr, reason = "the function reports a skipped test")]
 pub fn in_own_mounts(test: &str) -> bool {
     const INSIDE: &str = "DEPLOY_TEST_OWN_MOUNTS";
     const UNSHARE: [&str; 4] = ["unshare", "-m", "--propagation", "private"];
@@ -33,7 +33,7 @@ pub fn in_own_mounts(test: &str) -> bool {
     let mut tried = Command::new(UNSHARE[0]);
     tried.args(&UNSHARE[1..]).arg("true").stderr(Stdio::null());
     if !tried.status().is_ok_and(|status| status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        assert!(std::env::var_os("CI").is_none(), "CI must run as root");
         eprintln!("{test} IS SKIPPED: no mount namespace can be made");
         return false;
     }

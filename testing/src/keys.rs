@@ -1,9 +1,9 @@
-//! Keys of users and hosts, which OpenSSH makes.
+//! Makes and reads keys of users and hosts with OpenSSH's `ssh-keygen`.
 
 use std::path::Path;
 use std::process::Command;
 
-/// Makes an ed25519 key without a passphrase at `path`, and its public half at `path`.pub.
+/// Makes an ed25519 key without a passphrase at `path`, and its public key at `path`.pub.
 pub fn make_key(path: &Path) {
     let mut keygen = Command::new("ssh-keygen");
     keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path);

@@ -1,11 +1,13 @@
 //! Helpers that the tests of several crates share. No program depends on this crate.
 
 mod again;
+mod catalogue;
 mod keys;
 mod paths;
 mod wait;
 
 pub use again::{in_own_mounts, run_test_again};
+pub use catalogue::catalogue;
 pub use keys::{fingerprint, make_key};
 pub use paths::{directories, package, program};
 pub use wait::eventually;

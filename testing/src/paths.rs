@@ -2,10 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-/// The directory of the package whose test runs.
+/// The directory of the package that is being tested.
 ///
-/// The path is looked up at run time, because the checkout may have moved since the test was
-/// compiled.
+/// This function looks the path up at run time, because the checkout may have moved since the test
+/// was compiled.
 pub fn package() -> PathBuf {
     match std::env::var_os("CARGO_MANIFEST_DIR") {
         Some(dir) => dir.into(),
@@ -13,18 +13,18 @@ pub fn package() -> PathBuf {
     }
 }
 
-/// The program called `name`, built beside the test. Cargo builds only the programs of the test's
-/// own package, so a program of another package may be missing.
+/// The path of the program called `name`, in the directory of the test's build. Cargo builds only
+/// the programs of the test's own package, so a program of another package may be missing.
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().expect("a test is a file");
+    let test = std::env::current_exe().expect("the test program has a path");
     let programs = test.parent().and_then(Path::parent).expect("tests are in target/*/deps");
     let path = programs.join(name);
     assert!(path.exists(), "{} is missing: run cargo build --workspace --bins", path.display());
     path
 }
 
-/// The directories of `DEPLOY_TEST_DIRS`, each on a filesystem to test. Without the variable, only
-/// the directory of temporary files is returned.
+/// The directories that the variable `DEPLOY_TEST_DIRS` lists, each on a filesystem to test.
+/// Without the variable, the function returns only the directory for temporary files.
 pub fn directories() -> Vec<PathBuf> {
     match std::env::var_os("DEPLOY_TEST_DIRS") {
         Some(dirs) => std::env::split_paths(&dirs).collect(),

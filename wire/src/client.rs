@@ -1,6 +1,7 @@
 //! The ssh and sftp client. A client has one connection, which stays open until the client is
 //! dropped.
 
+mod addresses;
 mod certificate;
 mod error;
 mod host;
@@ -44,7 +45,7 @@ const WINDOW: u32 = 16 << 20;
 /// The server, and how to connect to it.
 #[derive(Debug, Clone)]
 pub struct Connect {
-    /// `host:port`
+    /// The address as `host:port`, or several addresses with commas between them.
     pub addr: String,
     /// The user name.
     pub user: String,
@@ -83,23 +84,43 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// Connects, checks the server's key and logs in.
+    /// Connects, checks the server's key and logs in. If there are several addresses, the client
+    /// begins at a random address. If it cannot connect, it tries the next address.
     pub async fn connect(connect: &Connect) -> Result<Self, ClientError> {
-        let unreachable = |cause| ClientError::Unreachable { addr: connect.addr.clone(), cause };
-        let check = HostCheck::new(&connect.host, &connect.addr)?;
+        let mut left = addresses::shuffled(&connect.addr);
+        let Some(mut addr) = left.pop() else {
+            return Err(ClientError::Setup("no address of a registry was given".to_owned()));
+        };
+        let reach = if left.is_empty() { connect.timeout } else { addresses::TRY };
+        loop {
+            match Self::connect_to(connect, &addr, reach.min(connect.timeout)).await {
+                Err(err) if addresses::may_help(&err) => addr = left.pop().ok_or(err)?,
+                done => return done,
+            }
+        }
+    }
+
+    /// Connects to `addr`. `reach` is the maximum time until the server accepts the connection.
+    async fn connect_to(
+        connect: &Connect,
+        addr: &str,
+        reach: Duration,
+    ) -> Result<Self, ClientError> {
+        let unreachable = |cause| ClientError::Unreachable { addr: addr.to_owned(), cause };
+        let late = || io::Error::new(io::ErrorKind::TimedOut, "no answer in time");
+        let check = HostCheck::new(&connect.host, addr)?;
         let key = keys::load(&connect.keys)?;
         let work = async {
-            let socket =
-                tokio::net::TcpStream::connect(&connect.addr).await.map_err(unreachable)?;
+            let socket = tokio::time::timeout(reach, tokio::net::TcpStream::connect(addr));
+            let socket = socket.await.unwrap_or_else(|_| Err(late())).map_err(unreachable)?;
             socket.set_nodelay(true).map_err(unreachable)?;
             let config = Arc::new(config(&check));
             let mut handle = russh::client::connect_stream(config, socket, check).await?;
             keys::log_in(&mut handle, &connect.user, &connect.keys, key).await?;
             Ok(Self { handle, sftp: OnceCell::new(), declared: connect.declared.clone() })
         };
-        tokio::time::timeout(connect.timeout, work).await.unwrap_or_else(|_| {
-            Err(unreachable(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
-        })
+        let work = tokio::time::timeout(connect.timeout, work).await;
+        work.unwrap_or_else(|_| Err(unreachable(late())))
     }
 
     /// Whether the connection still seems usable.
@@ -171,7 +192,7 @@ impl Client {
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     {
         let channel = self.handle.channel_open_direct_tcpip("web", 80, "localhost", 0).await?;
-        // Each side may end the connection at any time, so an error here is no news.
+        // Each side may end the connection at any time, so this error is ignored.
         let _ = tokio::io::copy_bidirectional(&mut stream, &mut channel.into_stream()).await;
         Ok(())
     }

@@ -50,7 +50,7 @@ pub enum Command {
     },
     /// `addver`
     AddVersion {
-        /// The component. It is created if it does not exist.
+        /// The component. The registry creates the component if it does not exist.
         component: ComponentName,
         /// Version to create.
         version: VersionName,
@@ -59,7 +59,7 @@ pub enum Command {
     },
     /// `put`, with the archive on standard input
     Put {
-        /// The component. It is created if it does not exist.
+        /// The component. The registry creates the component if it does not exist.
         component: ComponentName,
         /// Version to create.
         version: VersionName,
@@ -359,7 +359,7 @@ pub enum Command {
     Web {
         /// The local port of the forwarded connection.
         port: Option<u16>,
-        /// Print one JSON document.
+        /// Whether to answer as JSON.
         json: bool,
     },
 }
@@ -377,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_every_verb() {
+    fn every_spelling_of_every_verb_is_read_and_written_back() {
         let hash = "ab".repeat(32);
         for line in [
             "help",
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn every_spelling_of_the_verbs_of_the_fleet() {
+    fn every_spelling_of_the_fleet_verbs_is_read_and_written_back() {
         let hash = "ab".repeat(32);
         for line in [
             "addconf -name p -layer a:1 -override -wait",
@@ -500,7 +500,7 @@ mod tests {
             ("addconf -name a/b -layer a:b", "name cannot contain / symbol"),
             (
                 "addconf -layer code",
-                "for flag -layer: invalid value; give component:version, as code:v1\nUsage",
+                "for flag -layer: invalid value; give component:version, like code:v1\nUsage",
             ),
             ("addconf -layer a:1 -layer a:2", "flag -layer: duplicate component \"a\""),
             ("changeconf -name p", "name, component and version should all be set"),
@@ -512,8 +512,8 @@ mod tests {
             ("delver -bogus", "flag provided but not defined: -bogus\nUsage of delver:"),
             ("delver -name", "flag needs an argument: -name"),
             ("showconf -v=maybe", "invalid boolean value \"maybe\" for -v: parse error"),
-            ("history -name p -limit x", "no number"),
-            ("rollback -name p -to=", "invalid value \"\" for flag -to: no number"),
+            ("history -name p -limit x", "not a number"),
+            ("rollback -name p -to=", "invalid value \"\" for flag -to: not a number"),
             ("bumpconf -name p -component c -if-hash ''", "hash should be a hex"),
             ("changeconf -name p -component c -version v -if-hash=", "hash should be a hex"),
             ("import -name=", "name"),
@@ -522,7 +522,7 @@ mod tests {
             ("refs abcd", "hash should be a hex representation of"),
             ("refs -json x y", "unexpected argument"),
             ("addimage -", "name should be set"),
-            ("addimage -name p", "say so with - at the end"),
+            ("addimage -name p", "add - at the end"),
             ("addimage -name p - x", "unexpected argument \"x\""),
             (
                 "showlayers -- x",
@@ -549,10 +549,10 @@ mod tests {
     }
 
     #[test]
-    fn refusals_of_the_verbs_of_the_fleet() {
+    fn refusals_of_the_fleet_verbs_say_what_is_wrong() {
         for (line, text) in [
             ("bumpconf -name p -component a -timeout 5m", "-timeout needs -wait"),
-            ("fleet -phase dancing", "phases are offered, fetched"),
+            ("fleet -phase dancing", "the phases are offered, fetched"),
             ("fleet -group 'a b'", "label \"a b\" has ' '"),
             ("why", "host should be set"),
             ("wait", "name should be set"),
@@ -597,7 +597,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_names_survive_the_line(component in "[^:]{1,40}", version in ".{1,40}") {
+        fn any_names_are_written_and_read_back(component in "[^:]{1,40}", version in ".{1,40}") {
             let command = Command::AddVersion {
                 component: component.parse().unwrap(),
                 version: version.parse().unwrap(),

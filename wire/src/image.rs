@@ -52,7 +52,7 @@ pub struct KnownLayer {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageLayer {
-    /// The component. It is created if it does not exist.
+    /// The component. The registry creates the component if it does not exist.
     #[serde(with = "text")]
     pub component: ComponentName,
     /// The blob, which was uploaded or is known to the registry.
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn documents_round_trip() {
+    fn documents_are_written_and_read_back() {
         let component = "app.l1".parse().unwrap();
         let layer = ImageLayer { component, hash: Digest::of(b"x"), origin: Some(origin()) };
         let image = Image { layers: vec![layer] };

@@ -15,6 +15,6 @@ pub mod wildcard;
 /// standard error. The value is the number of columns of the client's terminal, or 0 for no
 /// progress.
 pub const PROGRESS: &str = "DEPLOY_PROGRESS";
-/// A variable in the environment of a channel. With it, an agent names its host before it reads over
-/// sftp, so that the registry shows it what this host should run.
+/// A variable in the environment of a channel. An agent uses the variable to name its host before
+/// it reads over sftp. The registry then shows the agent what this host should run.
 pub const HOST: &str = "DEPLOY_HOST";

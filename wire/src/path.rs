@@ -63,7 +63,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_name_survives_as_one_part(name in any::<String>()) {
+        fn any_name_becomes_one_part_and_back(name in any::<String>()) {
             let part = encode(&name);
             prop_assert!(!part.contains('/') && part != "." && part != "..");
             prop_assert_eq!(decode(&part), Some(name).filter(|name| !name.is_empty()));

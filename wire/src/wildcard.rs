@@ -1,4 +1,4 @@
-//! Patterns with `*` and `?`, as in ssh's files.
+//! Patterns with `*` and `?`, as in ssh's `known_hosts` files.
 
 /// Whether `pattern` matches `text`. `*` matches any text, and `?` matches one byte, which is one
 /// character of ASCII text. For every pattern, the time is at most proportional to the product of

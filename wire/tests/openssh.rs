@@ -13,7 +13,7 @@ const INTERNAL: &str = "internal-sftp";
 /// A server with the same limit as the Go tool's server: requests of at most 32 KiB.
 const OLD: &str = "internal-sftp -P limits";
 
-/// Bytes in which a missing or misplaced piece can be noticed.
+/// Pseudo-random bytes, in which a test notices a missing or misplaced piece.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -135,7 +135,7 @@ async fn refused_files_do_not_end_the_session() {
 }
 
 #[tokio::test]
-async fn many_small_files_transfer() {
+async fn small_files_are_read_whole_and_larger_files_are_refused() {
     for (subsystem, answer) in [(INTERNAL, 255 << 10), (OLD, 32 << 10)] {
         let Some(sshd) = Sshd::start(subsystem) else { return };
         let client = sshd.client().await;
@@ -284,9 +284,9 @@ async fn key_files_of_every_format_are_read() {
     assert!(matches!(err, ClientError::Denied { .. }), "{err}");
     assert_eq!(err.code(), exit::DENIED);
     for (name, why) in [
-        ("locked", "it is encrypted: give one without"),
+        ("locked", "it is encrypted: give a key without"),
         ("text", ""),
-        ("absent", "there is no such file: name another with -key, or make one"),
+        ("absent", "there is no such file: name another file with -key, or make a key"),
     ] {
         let err = sshd.refusal(|connect| connect.keys = key(name)).await;
         assert!(matches!(err, ClientError::KeyFile { .. }), "{err}");
@@ -308,7 +308,7 @@ async fn unreachable_server_is_reported() {
     assert_eq!(err.code(), exit::UNREACHABLE);
     connect.addr = "localhost".to_owned();
     let err = Client::connect(&connect).await.unwrap_err().to_string();
-    assert_eq!(err, "address \"localhost\" has no port: give it as host:port, as localhost:2022");
+    assert_eq!(err, "address \"localhost\" has no port: give host:port, like localhost:2022");
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
-//! Connects an agent that tracks a configuration to the registry's fleet. Prepares the watch, the
-//! reports, and the first report after the agent's start.
+//! Connects an agent to the registry's fleet while the agent tracks a configuration. Prepares the
+//! watch and the reports, and makes the first report after the agent's start.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use crate::records::{state_file, unsettled};
 /// Longest time that an agent with `-once` waits until its reports are delivered.
 const DELIVERY: Duration = Duration::from_secs(5);
 
-/// The parts of the connection.
+/// The agent's connection to the fleet: the watch, and the keeper of the reports.
 #[derive(Debug)]
 pub(super) struct FleetLink {
     /// `None` with `-no-watch`.
@@ -66,8 +66,8 @@ impl FleetLink {
         Ok(Self { watch, keeper })
     }
 
-    /// Starts the watch, and the task that writes the reports to the disk. Both run until the agent
-    /// ends.
+    /// Starts the watch, and the task that writes the reports to the disk. The watch and the task
+    /// run until the agent ends.
     pub(super) fn start(self) -> Keeper {
         let Self { watch, keeper } = self;
         match watch {
@@ -96,7 +96,8 @@ impl FleetLink {
     }
 }
 
-/// Reads the agent's records. If a record cannot be read, the cycle reports the error.
+/// Reads the agent's records. A record that cannot be read counts as missing here, and the cycle
+/// reports the error.
 fn records(agent: &Agent) -> Records {
     Records {
         deployed: state_file::peek(&agent.state).ok().flatten().as_ref().map(Configuration::id),

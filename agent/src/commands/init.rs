@@ -22,17 +22,17 @@ const SETTINGS: &str = "/etc/deploy-agent";
 /// Why no agent was created.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The directory is not empty, or the file exists already.
+    /// The agent's directory is not empty, or the settings file exists already.
     #[error(
         "{what} {} is in use: it has {name}; start the agent on it, or give another {flag}",
         path.display()
     )]
     InUse {
-        /// Directory or file.
+        /// The word `directory` or the word `file`.
         what: &'static str,
         /// The path.
         path: PathBuf,
-        /// The name that was found there.
+        /// A name in the directory, or the word `settings` for a file.
         name: String,
         /// The flag with which the user can choose another directory or file.
         flag: &'static str,
@@ -63,7 +63,7 @@ pub enum Error {
 }
 
 /// Creates the directory, key and settings of the agent that `flags` describe. Returns a text with
-/// the next steps. `init` replaces nothing, and uses an existing key.
+/// the next steps. `init` replaces no file. If the key exists already, `init` uses that key.
 pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     let name: ConfigurationName = flags.name.parse().map_err(Error::Name)?;
     name.check_new().map_err(Error::Name)?;
@@ -78,7 +78,7 @@ pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     let state = or("state", flags.state.as_deref().unwrap_or(&dir), dir.join("state.json"));
     let usual = Path::new(SETTINGS).join(format!("{name}.env"));
     let file = settings.map_or(usual, Path::to_owned);
-    // All checks are complete before anything is created.
+    // `init` creates nothing before all checks have succeeded.
     if let Some(name) = first_in(&dir)? {
         return Err(Error::InUse { what: "directory", path: dir, name, flag: "-dir" });
     }
@@ -126,7 +126,8 @@ pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     Ok(told)
 }
 
-/// The first name in `dir`, if the directory exists and is not empty.
+/// The alphabetically first name in `dir`, apart from `lost+found`; `None` if there is no such name
+/// or no directory.
 fn first_in(dir: &Path) -> Result<Option<String>, Error> {
     let entries = match fs::read_dir(dir) {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
@@ -136,8 +137,8 @@ fn first_in(dir: &Path) -> Result<Option<String>, Error> {
     Ok(names.filter(|name| name != "lost+found").min())
 }
 
-/// A line of the settings file: sets the environment variable of a flag. systemd.exec(5) describes
-/// the syntax.
+/// A line of the settings file, which sets the environment variable of `flag` to `value`.
+/// systemd.exec(5) describes the syntax.
 fn setting(flag: &'static str, value: &str) -> Result<String, Error> {
     if value.contains(['\n', '\r', '\0']) {
         return Err(Error::Unwritable { flag });

@@ -63,7 +63,7 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationNam
     }
     store.set_owners(&owners).map_err(|err| anyhow!("-owner: {err}"))?;
     if let Err(err) = state_owner::take(&flags.dir, &settings.state) {
-        // A debug line is enough, because each cycle reports a state file that cannot be written.
+        // A debug line is enough, because each deploy reports a state file that cannot be written.
         tracing::debug!("cannot record the owner of the state file: {err}");
     }
     let link = link_word(store.link_mode());
@@ -127,7 +127,7 @@ pub(super) fn agent(flags: &Flags, settings: &Settings, store: Store, stop: Stop
     })
 }
 
-/// The health gate of the flags, if they name checks.
+/// The health gate that the flags describe; `None` if the flags name no checks.
 fn health(flags: &Flags) -> Option<Gate> {
     let flags = &flags.health;
     let goal = Goal {

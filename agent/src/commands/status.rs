@@ -184,7 +184,8 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
     let hold_of_rollback = hold.as_ref().filter(|hold| !hold.is_unfinished(current));
     let health = report.health.map(|gate| gate.completed(hold_of_rollback, record.as_ref()));
     let script = running_script::read(dir);
-    // While the first attempt runs, the server does not count as unsettled.
+    // While the first attempt to run the script has not ended, the server does not count as
+    // unsettled.
     let unsettled = unsettled::read(dir).filter(|left| script.is_none() || left.failures > 0);
     let unsettled = unsettled.map(|left| Left {
         // If no agent runs, no next attempt is planned.
@@ -304,7 +305,7 @@ fn cache(dir: &Path) -> Cache {
         .filter_map(|name| name.parse::<Digest>().ok())
         .filter_map(|digest| deploy_store::layer_bytes(dir, digest).ok())
         .sum();
-    #[allow(clippy::cast_precision_loss, reason = "two digits of it are shown")]
+    #[allow(clippy::cast_precision_loss, reason = "status shows two digits")]
     let dedupe_ratio = (object_bytes > 0).then(|| layer_bytes as f64 / object_bytes as f64);
     Cache {
         blobs,
@@ -345,8 +346,8 @@ fn names(dir: &Path) -> impl Iterator<Item = String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-/// How often the list of locks is read. The kernel gives out the list in parts. If other locks come
-/// and go between two parts, a lock may be missing from the list.
+/// Maximum number of times that `status` reads the list of locks. The kernel returns the list in
+/// parts. If other locks come and go between two parts, a lock may be missing from the list.
 const LOCK_READS: usize = 5;
 
 /// The process that holds the agent's lock on the directory. The function does not take the lock,
@@ -361,8 +362,8 @@ fn holder(dir: &fs::Metadata) -> Option<u32> {
     })
 }
 
-/// Process and inode of an exclusive flock, from a line of `/proc/locks`, see proc(5): `1: FLOCK
-/// ADVISORY WRITE 708 08:01:1234 0 EOF`.
+/// Process and inode of an exclusive flock, from a line of `/proc/locks` such as `1: FLOCK ADVISORY
+/// WRITE 708 08:01:1234 0 EOF`, see proc(5).
 fn holder_of(line: &str) -> Option<(u32, u64)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields[..] else { return None };

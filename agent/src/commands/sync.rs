@@ -12,9 +12,11 @@ use crate::flags::Flags;
 
 pub(super) fn run_sync(flags: &Flags, json: bool) -> Result<u8> {
     let answer = ask::either(&flags.dir, &Request::Sync, || {
-        // A program that has no socket may use the directory. In this case the lock is busy.
+        // If a program without a socket uses the directory, for example an agent with `-once`, the
+        // lock is busy.
         let _lock = Lock::take(&flags.dir)?;
-        let why = "no agent runs here; start one, or run deploy-agent with its flags and -once";
+        let why = "no agent runs here; start the agent, or run deploy-agent with the agent's flags \
+                   and -once";
         Ok(Answer::failed(exit::FAILED, why))
     })?;
     show(&answer, json, Synced::to_text)

@@ -1,5 +1,4 @@
-//! Tracks a configuration. The program tracks a configuration if it is started without a
-//! subcommand.
+//! Tracks a configuration: the work of `deploy-agent` without a subcommand.
 
 use anyhow::{Result, anyhow};
 use deploy_cli::progress::{Form, Shown};
@@ -86,8 +85,8 @@ async fn run_once(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Resu
     }
 }
 
-/// Whether reports can be delivered after the cycle. They cannot if a signal ends the agent, or if
-/// the registry cannot be reached.
+/// Whether the agent can deliver its reports after the cycle. A signal that ends the agent prevents
+/// the delivery, and so does an unreachable registry.
 fn can_deliver(done: &Result<Outcome, Stopped>) -> bool {
     match done {
         Err(Stopped::Signal(_)) => false,

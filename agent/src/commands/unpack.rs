@@ -36,16 +36,16 @@ pub fn run(
     Ok(format!("unpacked {archives} into {into:?}: {placed} in {ms} ms"))
 }
 
-/// The directory to which `unpack` is confined. It is `into` if `into` exists; otherwise it is the
-/// nearest existing parent.
+/// The directory to which `unpack` is confined: `into` if `into` exists, otherwise the nearest
+/// existing parent.
 pub fn ground(into: &Path) -> PathBuf {
     let path = std::path::absolute(into).unwrap_or_else(|_| into.to_owned());
     let there = path.ancestors().find(|above| above.is_dir());
     there.unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Confines the whole program and unpacks. The whole program can be confined, because it does
-/// nothing else.
+/// Confines the whole program, and unpacks. The whole program can be confined, because it only
+/// unpacks.
 pub(super) fn unpack_confined(flags: &Flags, blobs: &[PathBuf], into: &Path) -> anyhow::Result<u8> {
     let confinement = Confinement::to(&ground(into), flags.confine)?;
     confinement.enter();

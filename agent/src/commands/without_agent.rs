@@ -32,7 +32,7 @@ pub(super) fn alone(
         }
     };
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()))?;
-    // No cycle runs, so the name is not used. A bad name is still an error.
+    // No cycle runs, so the configuration's name is not used. An invalid name is still an error.
     if !flags.name.is_empty()
         && let Err(err) = flags.name.parse::<ConfigurationName>()
     {

@@ -15,13 +15,13 @@ const BUSY: Duration = Duration::from_secs(10);
 /// Pause between two attempts.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Why the agent could not be asked, or did not answer.
+/// Why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// An error of the directory or the socket in it.
+    /// The agent's directory, or the socket in the directory, cannot be used.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
-    /// The answer cannot be received.
+    /// The request cannot be sent, or the answer cannot be received.
     #[error("ask the agent: {cause}")]
     Io {
         /// The cause.

@@ -127,7 +127,7 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     let answer = match timeout(PATIENCE, request(&mut read)).await {
         Ok(Ok(_)) if client.is_some_and(|client| is_of_script(client, dir)) => Answer::failed(
             exit::FAILED,
-            "asked from within the deploy script, which would wait for itself",
+            "the request comes from within the deploy script, which would wait for its own end",
         ),
         Ok(Ok(request)) => {
             let (reply, answer) = oneshot::channel();
@@ -147,7 +147,7 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     };
     let mut json = serde_json::to_vec(&answer).unwrap_or_default();
     json.push(b'\n');
-    // A client that takes too long for one piece loses all later pieces.
+    // If a client takes too long to receive one piece, the agent sends no further pieces.
     for piece in json.chunks(64 << 10) {
         if !matches!(timeout(PATIENCE, write.write_all(piece)).await, Ok(Ok(()))) {
             return;

@@ -1,6 +1,6 @@
 //! The protocol of the socket `control` in the agent's directory. A request is one line of JSON.
 //! The answer is one JSON document. While the agent works, it sends blanks as keepalives. The
-//! answer follows them.
+//! answer follows the keepalives.
 
 use std::ffi::CStr;
 use std::time::Duration;
@@ -29,8 +29,8 @@ pub enum Request {
     Gc {
         /// Only report, and remove nothing.
         dry_run: bool,
-        /// Also remove roots that another program made. The field is sent only if it is true,
-        /// because earlier agents do not know it.
+        /// Also remove roots that another program made. A subcommand sends the field only if the
+        /// field is true, because earlier agents do not know the field.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         taken_over: bool,
     },
@@ -54,7 +54,7 @@ pub struct Answer {
     pub code: u8,
     /// Why the request failed.
     pub error: Option<String>,
-    /// What was done.
+    /// The result of the request.
     pub document: Value,
 }
 

@@ -18,7 +18,7 @@ pub struct Synced {
     pub outcome: String,
     /// Id of the registry's configuration, if the registry answered.
     pub id: Option<String>,
-    /// Why that configuration is not deployed.
+    /// Why the registry's configuration is not deployed.
     pub reason: Option<String>,
     /// Id of the configuration for which the last script did not succeed. The script's effects are
     /// unknown.
@@ -58,8 +58,8 @@ fn is_unknown(err: &Error) -> bool {
     )
 }
 
-/// The answer for a cycle with this result. The exit code is 0 only if the registry's configuration
-/// is deployed.
+/// The answer for a cycle with the result `ended`. The exit code is 0 only if the registry's
+/// configuration is deployed.
 pub fn answer(
     ended: &Result<Outcome>,
     offered: Option<Digest>,

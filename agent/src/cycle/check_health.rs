@@ -19,7 +19,7 @@ use crate::records::previous;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::unproven::{self, Failure, Unproven};
 
-/// The result of a gate, and what the agent did after it.
+/// The result of a gate, and what the agent did after the gate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Checked {
     /// The configuration is healthy, or there is no gate.
@@ -109,14 +109,14 @@ async fn fail(
         "{id} is not healthy: {reason}; rolling back to {to}"
     );
     let hold = RollbackHold::new(id, to, offered, Timestamp::now()).because(reason.to_owned());
-    // The agent writes this record before it begins the rollback. If the agent dies, the next agent
+    // The agent records the hold before it begins the rollback. If the agent dies, the next agent
     // completes the rollback.
     let (dir, decided) = (agent.dir.clone(), hold.clone());
     blocking::run(move || decided.put(&dir)).await?;
     roll_back(agent, session, deployed, &target, &hold).await
 }
 
-/// The configuration to return to from `deployed`.
+/// The configuration to which the agent can roll back from `deployed`.
 async fn target(agent: &Agent, deployed: Digest) -> Option<Configuration> {
     let dir = agent.dir.clone();
     let look = move || {

@@ -1,5 +1,5 @@
-//! Decides what a cycle does. The decision depends only on what the agent knows. It uses no disk,
-//! network or clock.
+//! Decides what a cycle does. The decision depends only on what the agent knows. The code uses no
+//! disk, network or clock.
 
 use deploy_store::{Configuration, Layer};
 
@@ -13,7 +13,7 @@ pub enum Outcome {
     UpToDate,
     /// A script failed, and the wait before its next run has not ended.
     Held,
-    /// The registry's configuration is held after a rollback from it.
+    /// A rollback holds the registry's configuration.
     RolledBack,
     /// A configuration was deployed.
     Switched,
@@ -30,14 +30,14 @@ pub enum Outcome {
     Undecided,
 }
 
-/// The difference between a configuration and the deployed one.
+/// The difference between a configuration and the deployed configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// No difference that a script could notice.
     None,
     /// The same tree under other names or versions.
     Labels,
-    /// Another tree, or the first tree.
+    /// Another tree, or the first deploy.
     Tree,
 }
 
@@ -78,7 +78,7 @@ pub struct Known<'a> {
 /// What to do with a configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Do nothing, because the script runs again later.
+    /// Do nothing, because the script runs again later, or because the configuration is rejected.
     Wait,
     /// The configuration is deployed already: only maintain the symlink and the spare root.
     Maintain,
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn change_is_a_tree_labels_or_nothing() {
+    fn changes_of_tree_and_of_labels_are_distinguished() {
         let old = configuration("p", &[("v1", "a"), ("v1", "b")]);
         let check = |new: &Configuration| Change::between(Some(&old), new);
         assert_eq!(Change::between(None, &old), Change::Tree);

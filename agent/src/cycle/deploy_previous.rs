@@ -27,11 +27,10 @@ pub struct RolledBack {
     pub id: String,
     /// Id of the configuration that was rolled back from.
     pub from: String,
-    /// The hold: its configurations are not deployed again until the registry's configuration
-    /// changes.
+    /// The hold. The agent does not deploy the held configurations until the registry's
+    /// configuration changes.
     pub hold: RollbackHold,
-    /// Names of files in the root that differ from the configuration. These files were changed, and
-    /// cannot be repaired.
+    /// Names of the changed files in the root. The agent could not repair these files.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
 }
@@ -92,8 +91,8 @@ pub async fn run(
 struct WayBack {
     /// The deployed configuration.
     current: Configuration,
-    /// Id of the configuration that must not be deployed again. It is the deployed configuration,
-    /// or a configuration whose script failed.
+    /// Id of the configuration that must not be deployed again: the deployed configuration, or a
+    /// configuration whose script failed.
     from: Digest,
     to: Configuration,
 }
@@ -142,8 +141,8 @@ pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -
     Ok(())
 }
 
-/// The start and the target of an interrupted rollback. If one of them no longer exists, the
-/// function lifts the hold.
+/// The start and the target of an interrupted rollback. If one of the two configurations no longer
+/// exists, the function lifts the hold and returns `None`.
 pub(super) async fn interrupted(
     agent: &Agent,
     hold: &RollbackHold,
@@ -166,7 +165,7 @@ pub(super) async fn interrupted(
 }
 
 /// Deploys `to` in place of `current`. The agent may use a root that differs from its
-/// configuration. In this case the function returns the names that differ.
+/// configuration. In this case the function returns the names of the files that differ.
 pub(super) async fn deploy_back(
     agent: &Agent,
     session: &mut Session,
@@ -175,7 +174,8 @@ pub(super) async fn deploy_back(
     hold: &RollbackHold,
 ) -> Result<Vec<String>> {
     preflight::check(agent, to)?;
-    // A rollback must succeed without the registry, and even if a service has changed the root.
+    // A rollback must succeed even without the registry, and even if a service has changed the
+    // root.
     let root = prepare(agent, session, to, ChangedRoot::Accept).await?;
     // If `to` is deployed already, no configuration is replaced, and `previous.json` stays
     // unchanged.

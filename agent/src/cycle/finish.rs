@@ -1,4 +1,5 @@
-//! The work after a switch: the agent sweeps old roots, makes room, and begins the next spare root.
+//! The work after a switch: the agent sweeps old roots, makes room, and begins to make the next
+//! spare root.
 
 use deploy_store::Configuration;
 

@@ -1,4 +1,4 @@
-//! Runs a health gate, and translates its result to the outcome of the cycle.
+//! Runs a health gate, and translates its result into the outcome of the cycle.
 
 use std::time::Instant;
 
@@ -17,7 +17,7 @@ use crate::fleet::derived_state::held_since;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::{previous, unproven};
 
-/// A deployed configuration before its gate.
+/// A deployed configuration before its health gate.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gated<'a> {
     /// The configuration.
@@ -30,8 +30,8 @@ pub(super) struct Gated<'a> {
     pub offered: Option<Digest>,
 }
 
-/// Runs the gate. If it succeeds, finishes the deploy and returns `None`. Otherwise returns the
-/// outcome of the cycle.
+/// Runs the gate. If the gate succeeds, finishes the deploy and returns `None`. Otherwise returns
+/// the outcome of the cycle.
 pub(super) async fn check(
     agent: &Agent,
     session: &mut Session,
@@ -64,7 +64,7 @@ pub(super) async fn end_gate(
 }
 
 /// Finishes the deploy of `target` after its gate. The previous configuration is the last
-/// configuration that had proven healthy. It may differ from the replaced configuration.
+/// configuration that had proven healthy. The replaced configuration may be a different one.
 async fn finish_checked(agent: &Agent, left: Left<'_>, target: &Configuration) {
     let Left::Behind(old) = left else { return finish(agent, left, target).await };
     if agent.health.is_none() {
@@ -75,7 +75,7 @@ async fn finish_checked(agent: &Agent, left: Left<'_>, target: &Configuration) {
     finish(agent, Left::Behind(before.as_ref().or(old)), target).await;
 }
 
-/// The outcome of the cycle after the health gate; `None` if the root is healthy.
+/// The outcome of the cycle after the health gate; `None` if the configuration is healthy.
 fn outcome(checked: Checked) -> Option<Outcome> {
     match checked {
         Checked::Healthy => None,

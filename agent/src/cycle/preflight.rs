@@ -16,7 +16,8 @@ pub(crate) fn check(agent: &Agent, new: &Configuration) -> Result<()> {
     let Some(script) = &agent.script else { return Ok(()) };
     script::check_environment(new).map_err(Error::BadScriptEnvironment)?;
     if let Err(err) = script.find() {
-        // This is only a warning, because somebody may repair the script during the downloads.
+        // A missing script is only a warning, because somebody may repair the script during the
+        // downloads.
         tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
     }
     if let Err(err) = env_file::read(script.env_file.as_deref()) {

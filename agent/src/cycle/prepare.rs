@@ -1,5 +1,5 @@
 //! Prepares the root of a configuration: downloads and extracts missing layers, and builds the
-//! root. An existing root is used if it is undamaged.
+//! root. If the root exists already and is undamaged, the agent uses that root.
 
 mod make_root;
 
@@ -26,8 +26,8 @@ pub(super) enum ChangedRoot {
     Accept,
 }
 
-/// Prepares the root of `new`. A root of an earlier deploy is rebuilt if it was changed. The
-/// changed root is kept until the new root is complete.
+/// Prepares the root of `new`. If the root exists and was changed since its deploy, the agent
+/// rebuilds the root. The changed root stays until the new root is complete.
 pub(super) async fn prepare(
     agent: &Agent,
     session: &mut Session,

@@ -23,7 +23,7 @@ use crate::records::unsettled::{self, Unsettled};
 use crate::records::{current_link, previous, running_script, state_file};
 use crate::script::{self, Change};
 
-/// Name of the file in the agent's directory with the end of the last script's output.
+/// Name of the file in the agent's directory that has the end of the last script's output.
 pub(crate) const SCRIPT_LOG: &CStr = c"script.log";
 
 /// What happens to the record of the previous configuration.
@@ -57,15 +57,15 @@ pub struct Switch<'a> {
 pub async fn run(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
     let _critical = agent.stop.critical().await;
     if let Some(hold) = switch.hold.cloned() {
-        // The hold is recorded before the script runs. If the agent dies, the next agent then
+        // The agent records the hold before the script runs. If the agent dies, the next agent
         // completes the rollback.
         let dir = agent.dir.clone();
         blocking::run(move || hold.put(&dir)).await?;
     }
     let switched = to_root(agent, switch).await;
-    // After any other error the script has done its work, and the agent retries the other steps. If
-    // the agent rolls back on its own, the hold stays until the failure of the rollback is
-    // recorded.
+    // If the script of an operator's rollback failed, the hold ends. After any other error, the
+    // hold stays, and a later cycle continues the rollback. If the agent rolls back on its own, the
+    // hold stays until the agent has recorded the failure of the rollback.
     if switch.hold.is_some_and(|hold| hold.reason.is_none())
         && matches!(switched, Err(Error::Script { .. }))
     {
@@ -85,9 +85,9 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
     let left = blocking::run(move || unsettled::read(&dir)).await;
     let told = unsettled::old_for_script(left.as_ref(), old_id, new.id());
     let told = told.map(|id| (id, root_of(id)));
-    // If only versions changed, the tree is the same, and the script gets no old root: a script that
-    // removes its `OLDROOT` would remove the root in use. But if the root had to be rebuilt,
-    // the service still runs in the replaced root.
+    // If only versions changed, the tree is the same, and the script gets no old root. Otherwise a
+    // script that removes its `OLDROOT` would remove the root in use. If the root was rebuilt, the
+    // script gets the replaced root, because the service still runs in that root.
     let replaced = root.replaced.as_deref().map(absolute);
     let old = told.as_ref().map(|(id, root)| (*id, &**root));
     let old = old.or(old_id.zip(replaced.as_deref()));
@@ -110,7 +110,7 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
     Ok(ended)
 }
 
-/// Records the success. After this, a restart of the agent does not run the script again.
+/// Records the script's success, so that a restart of the agent does not run the script again.
 async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let Switch { deployed, new, root, previous, hold } = switch;
     // The health gate follows every switch except a rollback.
@@ -121,8 +121,8 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let (placed, reused, from_spare) = (Placed::from(root), root.reused, root.from_spare);
     let work = move || {
         store.sync_roots()?;
-        // If the agent dies between the two writes, the previous configuration is also the deployed
-        // configuration, and there is nothing to roll back to.
+        // If the agent dies between the writes of `previous.json` and of the state file,
+        // `previous.json` names the deployed configuration. Then there is nothing to roll back to.
         let mut left = deployed.filter(|deployed| deployed.id() != new.id());
         if gated {
             // The agent records the gate before it writes the state file. If the agent dies in
@@ -165,7 +165,7 @@ fn note_gate(
     new: &Configuration,
 ) -> deploy_store::Result<Option<Digest>> {
     let record = Unproven::read(dir);
-    // Without an old configuration, `new` is deployed already, or it is the first configuration.
+    // Without an old configuration, `new` is deployed already, or is the first configuration.
     let deployed = old.map_or(new.id(), Configuration::id);
     let back = unproven::way_back(record.as_ref(), Some(deployed), new.id());
     Unproven::new(new.id(), back).write(dir)?;
@@ -173,7 +173,7 @@ fn note_gate(
 }
 
 /// Makes the symlink lead to the root of the deployed configuration. The symlink leads elsewhere if
-/// the agent was killed after the switch of the symlink, and the registry has then returned to the
+/// an agent was killed after it had switched the symlink, and the registry then returned to the
 /// deployed configuration.
 pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
     let Some(path) = agent.current.clone() else { return Ok(()) };
@@ -293,7 +293,7 @@ fn note_failure(
     if unsettled::read(dir).as_ref() == left { Ok(()) } else { unsettled::put(dir, left) }
 }
 
-/// Keeps the script's output in a new file each time. If another user owns the directory, an
+/// Writes the script's output to a new file each time. If another user owns the directory, an
 /// existing file may be a link that leads elsewhere.
 fn keep_output(dir: &Path, output: &[u8]) -> deploy_store::Result<()> {
     let dir = Dir::open(dir)?;

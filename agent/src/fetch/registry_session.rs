@@ -18,11 +18,11 @@ pub struct Session {
     slot: Arc<Slot>,
 }
 
-/// The place for the connection, which all clones use.
+/// The place for the connection. All clones of a session share the place.
 #[derive(Debug, Default)]
 struct Slot {
     client: Mutex<Option<Arc<Client>>>,
-    /// Held by the clone that connects, so that the other clones wait for its connection.
+    /// The clone that connects holds this lock, so that the other clones wait for the connection.
     connecting: tokio::sync::Mutex<()>,
     /// Number of times that a connection was made or discarded.
     changes: watch::Sender<u64>,
@@ -81,7 +81,7 @@ impl Session {
         }
     }
 
-    /// Changes whenever a connection was made or discarded.
+    /// A receiver that signals every new connection and every discarded connection.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.slot.changes.subscribe()
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// Maximum time for which an unused allowance accumulates.
 const BURST: Duration = Duration::from_secs(1);
 
-/// An allowance of bytes; clones share it.
+/// An allowance of bytes. Clones share the allowance.
 #[derive(Debug, Clone)]
 pub struct Throttle {
     /// Bytes per second; 0 for no limit.
@@ -34,7 +34,7 @@ impl Throttle {
         if self.rate == 0 {
             return Duration::ZERO;
         }
-        // A float holds the size of one packet exactly enough.
+        // A float is exact enough for the size of one packet.
         #[allow(clippy::cast_precision_loss)]
         let cost = Duration::from_secs_f64(bytes as f64 / self.rate as f64);
         let mut paid = self.paid.lock().unwrap_or_else(PoisonError::into_inner);

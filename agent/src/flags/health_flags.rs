@@ -80,7 +80,7 @@ pub fn pause(deadline: Duration) -> Duration {
 pub enum OnFailure {
     /// Deploy the previous configuration.
     Rollback,
-    /// Keep what runs, and deploy nothing until the registry's configuration changes.
+    /// Keep the new configuration, and deploy nothing until the registry's configuration changes.
     Hold,
 }
 
@@ -91,7 +91,7 @@ pub enum Check {
     Http(Address),
     /// A connection can be made.
     Tcp(Address),
-    /// The unit of systemd is active.
+    /// The systemd unit is active.
     Unit(String),
     /// The program exits with 0.
     Command(String),
@@ -214,7 +214,7 @@ fn address(text: &str, form: &'static str, usual: Option<u16>) -> Result<Address
     Ok(Address { host: host.to_owned(), port, path: path.to_owned(), text: text.to_owned() })
 }
 
-/// Whether this may be the name of a unit: see systemd.unit(5).
+/// Whether `name` can be the name of a systemd unit, see systemd.unit(5).
 fn is_unit(name: &str) -> bool {
     let valid = |sign: char| sign.is_ascii_alphanumeric() || ":_.\\@-".contains(sign);
     !name.is_empty() && name.len() < 256 && !name.starts_with('-') && name.chars().all(valid)

@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn silence_ends_a_watch_and_signs_of_life_prolong_it() {
+    fn silence_ends_a_watch_and_received_data_prolongs_it() {
         let (mut talk, mut now) = greeted();
         for _ in 0..5 {
             now += HEARTBEAT;
@@ -143,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn registry_that_never_greets_gets_no_reports_and_is_given_up() {
+    fn registry_without_a_first_line_gets_no_reports_and_the_watch_ends() {
         let (mut talk, now) = begin();
         let waiting = vec![report(1, Phase::Healthy)];
         assert_eq!(talk.turn(waiting.clone(), None, now), Turn::Wait(now + HEARTBEAT));
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn result_is_sent_at_once_and_steps_linger() {
+    fn result_is_sent_at_once_and_steps_are_held_back() {
         let (mut talk, now) = greeted();
         let offered = vec![report(5, Phase::Offered)];
         assert_eq!(talk.turn(offered.clone(), None, now), Turn::Wait(now + LINGER));

@@ -29,7 +29,7 @@ pub fn derived(records: &Records) -> Option<Report> {
     let runs = records.deployed;
     let unproven = records.unproven.as_ref().filter(|unproven| unproven.is_of(runs));
     if let Some(rejected) = unproven.filter(|unproven| unproven.is_rejected()) {
-        // A rollback may have failed, too. The record of its script adds no information.
+        // If a rollback failed, too, the record of its script adds no information.
         let (phase, reason) = (Phase::Failed, Some(Reason::Health));
         let message = rejected.to_text();
         return Some(Report { phase, runs, wants: runs, reason, message, ..Report::default() });
@@ -77,7 +77,7 @@ mod tests {
     use crate::records::unproven::Failure;
 
     #[test]
-    fn state_is_that_of_the_records() {
+    fn first_report_follows_from_the_records() {
         let [one, two] = ["1", "2"].map(|text| Digest::of(text.as_bytes()));
         assert_eq!(derived(&Records::default()), None);
         let deployed = Records { deployed: Some(one), ..Records::default() };
@@ -124,7 +124,7 @@ mod tests {
         let other = derived(&records(one, pending.clone())).unwrap();
         assert_eq!(other.phase, Phase::Healthy, "the state file was not written");
 
-        // The agent was killed while it rolled back, and then after the rollback.
+        // First, the agent was killed during the rollback; then, after the rollback.
         let since = Timestamp::UNIX_EPOCH;
         let hold = RollbackHold::new(two, one, None, since).because("no answer".to_owned());
         let begun = Records { hold: Some(hold.clone()), ..records(two, pending.clone()) };

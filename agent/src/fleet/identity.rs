@@ -15,7 +15,7 @@ const NAMELESS: &str = "unnamed";
 /// The identity of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// The host.
+    /// The name of the host.
     pub host: HostName,
     /// The random id of the agent's directory.
     pub instance: String,
@@ -50,7 +50,7 @@ fn usable(name: &str) -> HostName {
         name.pop();
     }
     let name = name.trim_start_matches('-');
-    name.parse().unwrap_or_else(|_| NAMELESS.parse().expect("a name of letters"))
+    name.parse().unwrap_or_else(|_| NAMELESS.parse().expect("`unnamed` is a valid host name"))
 }
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! Formats the metrics of an agent in the text format of Prometheus. The code is pure.
+//! Formats the metrics of an agent in the text format of Prometheus. The code is pure: it uses no
+//! disk, network or clock.
 
 use std::fmt::Write as _;
 
@@ -9,7 +10,8 @@ use crate::fleet::deploy_counts::DeployCounts;
 /// The values of the metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metrics {
-    /// The configuration that the agent tracks. Several agents may run on one server.
+    /// The configuration that the agent tracks. The name distinguishes several agents on one
+    /// server.
     pub configuration: String,
     /// The version of the agent.
     pub version: String,

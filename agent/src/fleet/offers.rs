@@ -22,7 +22,7 @@ pub struct Received {
     pub count: u64,
     /// Whether a watch is live, so that changes arrive at once.
     pub is_live: bool,
-    /// Whether an offer has arrived, or the agent knows that none will arrive.
+    /// Whether an offer has arrived, or the agent knows that no offer will arrive soon.
     pub is_settled: bool,
     /// When the agent may act on the offer.
     start: Option<Instant>,
@@ -36,7 +36,7 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Takes an offer. Returns whether it differs from the offer before.
+    /// Takes an offer. Returns whether the offer differs from the offer before.
     pub fn take(&self, offer: Offer) -> bool {
         let wait = Duration::from_millis(offer.start_after_ms).min(LONGEST_START);
         let mut is_new = false;
@@ -81,9 +81,9 @@ impl Offers {
         self.received.subscribe()
     }
 
-    /// Waits until an offer has arrived, or the agent knows that none will arrive.
+    /// Waits until an offer has arrived, or the agent knows that no offer will arrive soon.
     pub async fn settled(&self) {
-        // This cannot fail, because the sender lives as long as this value.
+        // The wait cannot fail, because the sender lives as long as this value.
         let _ = self.received.subscribe().wait_for(|received| received.is_settled).await;
     }
 
@@ -99,7 +99,8 @@ impl Offers {
         received.offer.clone().filter(|_| may)
     }
 
-    /// Whether the registry's last offer is the configuration `id`, which the agent may only prepare.
+    /// Whether the agent may only prepare the configuration `id`, according to the registry's last
+    /// offer.
     pub fn is_staged_only(&self, id: Option<Digest>) -> bool {
         let received = self.received.borrow();
         received.offer.as_ref().is_some_and(|offer| offer.staged_only && offer.id == id)
@@ -148,7 +149,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn agent_waits_for_its_turn_unless_a_newer_offer_arrives() {
+    async fn agent_waits_for_its_start_time_unless_a_newer_offer_arrives() {
         let offers = Offers::default();
         let began = Instant::now();
         offers.take(offer(1, 0));
@@ -156,7 +157,7 @@ mod tests {
         offers.take(offer(2, 3000));
         assert!(offers.wait_to_start().await);
         assert!(began.elapsed() >= Duration::from_secs(3));
-        assert!(offers.wait_to_start().await, "the time is over");
+        assert!(offers.wait_to_start().await, "the start time has passed");
         offers.take(offer(3, u64::MAX));
         let newer = async {
             tokio::time::sleep(Duration::from_secs(1)).await;

@@ -19,7 +19,8 @@ use crate::records::report_file::ReportFile;
 use crate::records::state_file::split;
 
 /// The time from a change to the write. A short deploy has ended by then, so these writes do not
-/// slow down its syncs. If the agent is killed meanwhile, its other records have the result.
+/// slow down the deploy's syncs. If the agent is killed meanwhile, its other records have the
+/// result.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The data to write, and the files to write to.
@@ -39,7 +40,7 @@ pub struct Keeper {
     pub offers: Offers,
 }
 
-/// What was written last.
+/// The contents that the keeper wrote last.
 #[derive(Debug, Clone, Default)]
 struct Written {
     reports: ReportFile,
@@ -71,8 +72,8 @@ impl Keeper {
         blocking::run(move || self.write(Written::default())).await;
     }
 
-    /// Writes what differs from `written`. Returns what the files now have. The agent only logs an
-    /// error, because no deploy depends on these files.
+    /// Writes what differs from `written`. Returns what the files contain now. The agent only logs
+    /// an error, because no deploy depends on these files.
     fn write(&self, mut written: Written) -> Written {
         let file = self.reports.file();
         if file != written.reports {
@@ -111,7 +112,7 @@ impl Keeper {
 /// Replaces a file in one step, so that every reader sees a complete file. Does not sync the file.
 fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let (dir, name) = split(path)?;
-    // node_exporter reads only names that end in .prom.
+    // node_exporter reads only names that end in .prom, so it does not read the unfinished file.
     let unfinished = format!("{}.new", OsStr::from_bytes(name.to_bytes()).display());
     let unfinished = CString::new(unfinished).unwrap_or_else(|_| name.clone());
     dir.remove_file(&unfinished)?;

@@ -62,7 +62,7 @@ struct Deploy {
     wants: Digest,
     phase: Phase,
     steps: Vec<Step>,
-    /// The end of the last step.
+    /// Time of the end of the last step.
     since: Instant,
     output: Vec<u8>,
 }
@@ -84,7 +84,7 @@ impl Reports {
                 (last.phase, last.runs, last.wants) == (state.phase, state.runs, state.wants)
             });
             if !same {
-                // Something was deployed, even if the record of it is lost.
+                // There was at least one deploy, even if its record is lost.
                 inner.attempts = inner.attempts.max(1);
                 inner.revision = inner
                     .last
@@ -130,14 +130,14 @@ impl Reports {
     /// Records the end of the script's output.
     pub fn printed(&self, output: &[u8]) {
         let mut inner = self.inner();
-        // From the health gate on, only a rollback runs a script.
+        // After the start of the health gate, only a rollback runs a script.
         if let Some(deploy) = inner.deploy.as_mut().filter(|it| it.phase < Phase::Checking) {
             deploy.output = output.to_vec();
         }
     }
 
-    /// Reports that the health gate of `deployed` begins. If no deploy of it is under way, the gate
-    /// continues the previous agent's deploy, or is a new attempt.
+    /// Reports that the health gate of `deployed` begins. If no deploy of `deployed` is under way,
+    /// the gate continues the previous agent's deploy, or counts as a new deploy.
     pub fn checks(&self, deployed: Digest) {
         self.change(|inner| inner.check(deployed));
     }
@@ -245,8 +245,8 @@ impl Reports {
         self.change(|inner| inner.waiting.acknowledge(seq));
     }
 
-    /// Handles the first line of a registry whose last report has the number `last`. If `refused`,
-    /// the registry keeps no reports.
+    /// Handles the first line of a registry whose last report has the number `last`. If `refused`
+    /// is true, the registry keeps no reports.
     pub fn greet(&self, last: u64, refused: bool) {
         self.change(|inner| {
             if inner.waiting.greet(last) == Greeted::Repeat
@@ -264,7 +264,7 @@ impl Reports {
         inner.waiting.reports().iter().filter(|report| report.seq > seq).cloned().collect()
     }
 
-    /// If the last report is a result for `id` without a revision, reports it with `revision`.
+    /// Repeats the last report with `revision`, if it is a result for `id` without a revision.
     pub fn confirm(&self, revision: u64, id: Option<Digest>) {
         self.change(|inner| {
             let last = inner.last.clone().filter(|last| last.wants == id && last.revision == 0);
@@ -309,7 +309,7 @@ impl Reports {
     }
 }
 
-/// The state after the deploy ended with `phase`.
+/// The report of a deploy that ended with `phase`.
 fn ended(deploy: Deploy, phase: Phase) -> Report {
     let Deploy { runs, wants, steps, .. } = deploy;
     Report { phase, runs, wants: Some(wants), steps, ..Report::default() }
@@ -498,7 +498,7 @@ mod tests {
     }
 
     #[test]
-    fn gate_ends_a_deploy_or_takes_one_up() {
+    fn gate_ends_its_deploy_or_continues_an_earlier_deploy() {
         let before = reports();
         before.begin(Some(id("1")), id("2"));
         before.reached(Script);
@@ -543,7 +543,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_connection_fails_a_deploy_only_after_a_while() {
+    fn lost_connection_fails_a_deploy_only_after_several_cycles() {
         let reports = reports();
         for _ in 1..LOST_BEFORE_FAILED {
             reports.begin(None, id("1"));

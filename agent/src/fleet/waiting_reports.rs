@@ -52,8 +52,9 @@ impl Waiting {
         self.acknowledged
     }
 
-    /// Adds a report, and gives it its number. The report replaces the reports before it, except
-    /// the results of other deploys: the registry must not miss a result.
+    /// Adds a report, and gives the report the next number. The new report replaces earlier reports
+    /// of steps. Earlier results stay, because the registry must not miss a result. A new result
+    /// replaces only the same result of the same deploy.
     pub fn push(&mut self, mut report: Report) {
         self.seq += 1;
         report.seq = self.seq;
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn acknowledgement_that_was_lost_comes_with_the_greeting() {
+    fn first_line_of_the_registry_replaces_a_lost_acknowledgement() {
         let mut waiting = waiting(&[(1, Failed), (2, Offered)]);
         assert_eq!(waiting.greet(0), Greeted::Send);
         assert_eq!(waiting.greet(1), Greeted::Send);

@@ -1,6 +1,6 @@
 //! Keeps a watch open at the registry while the agent tracks a configuration. The watch receives
-//! offers and sends reports. It shares the connection of the polling loop, and connects again when
-//! the connection is lost.
+//! offers and sends reports. The watch shares the connection of the polling loop. If the connection
+//! is lost, the watch connects again.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -59,7 +59,8 @@ enum Ended {
 struct Memory {
     /// Number of attempts in a row that failed.
     failures: u32,
-    /// The time within which the agent connects again after a live watch.
+    /// The time within which the agent connects again after the loss of a live watch, if the
+    /// registry set such a time.
     spread: Option<Duration>,
     /// Why the registry keeps no reports.
     refused: Option<String>,
@@ -99,7 +100,8 @@ impl Watch {
         }
     }
 
-    /// Waits for a new connection, which may reach a newer registry, but only for [`ASK_AGAIN`].
+    /// Waits for a new connection, because the new connection may reach a newer registry. Waits at
+    /// most [`ASK_AGAIN`].
     async fn pause_refused(&self) {
         let mut changes = self.session.changes();
         let _ = timeout(ASK_AGAIN, changes.changed()).await;
@@ -274,7 +276,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn waits_double_and_a_registry_may_spread_its_agents() {
+    fn waits_double_and_a_registry_may_spread_the_attempts() {
         let mut memory = Memory::default();
         let waits: Vec<u64> = (0..8).map(|_| memory.wait(false, 1.0).as_secs()).collect();
         assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60, 60]);

@@ -52,8 +52,8 @@ pub async fn run(
     let goal = gate.goal;
     let mut tally = Tally::new(goal, gate.checks.iter().map(Check::label));
     let (sender, mut results) = mpsc::channel(gate.checks.len().max(1));
-    // The probes are not tasks of the runtime. When the agent ends, it drops them, and so ends
-    // their programs.
+    // The probes are not tasks of the runtime. When the agent ends, it drops the probes, and so
+    // ends the programs of the probes.
     let probes = gate.checks.iter().enumerate();
     let probes = probes
         .map(|(n, check)| Box::pin(repeat(n, check, &subject, since, goal.deadline, &sender)));
@@ -140,7 +140,7 @@ async fn repeat(
         let probed = probed.unwrap_or_else(|_| {
             Err(format!("{}: no answer within {}", check.label(), seconds(limit)))
         });
-        // This cannot fail, because the receiver lives as long as this future.
+        // Sending cannot fail, because the receiver lives as long as this future.
         let _ = results.send((n, probed)).await;
         tokio::time::sleep_until(next).await;
     }
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn gate_decides_without_anybody_who_could_announce_a_newer_configuration() {
+    async fn gate_decides_if_no_newer_configuration_can_be_announced() {
         let mut newer = watch::channel(()).1;
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let open = format!("tcp://{}", listener.local_addr().unwrap());

@@ -37,7 +37,7 @@ pub(super) async fn probe(address: &Address) -> Result<(), String> {
     loop {
         tokio::select! {
             probed = &mut exchange => return probed,
-            // The exchange reports the reason.
+            // If the connection fails, the exchange reports the reason.
             _ = &mut connection, if is_open => is_open = false,
         }
     }

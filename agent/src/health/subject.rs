@@ -11,7 +11,7 @@ use crate::fetch::registry_session::Session;
 pub struct Subject {
     /// The deployed configuration.
     pub configuration: Configuration,
-    /// Its root.
+    /// The root of the configuration.
     pub root: PathBuf,
     /// File with variables for the script. The programs of checks get these variables, too.
     pub env_file: Option<PathBuf>,

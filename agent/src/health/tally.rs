@@ -81,7 +81,7 @@ impl Tally {
         }
     }
 
-    /// When [`Tally::decide`] may decide something without another probe.
+    /// The next time at which [`Tally::decide`] may decide without another probe.
     pub fn due(&self, at: Duration) -> Duration {
         let Goal { min, deadline, .. } = self.goal;
         if at < min { min } else { deadline }
@@ -110,7 +110,7 @@ impl Counts {
     }
 }
 
-/// `12.4 s`, or `5 s`.
+/// The time as text, for example `12.4 s` or `5 s`.
 pub fn seconds(time: Duration) -> String {
     let tenths = (time.as_millis() + 50) / 100;
     match tenths % 10 {
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(both.decide(SECOND / 2), None, "the minimum has not passed");
         assert_eq!(both.decide(SECOND), Some(Decided::Healthy));
         probes(&mut both, 0, "-");
-        assert_eq!(both.decide(SECOND), None, "it fails while the minimum passes");
+        assert_eq!(both.decide(SECOND), None, "a check fails while the minimum passes");
         // A deploy that is healthy at the deadline counts as healthy.
         probes(&mut both, 0, "+++");
         assert_eq!(both.decide(60 * SECOND), Some(Decided::Healthy));

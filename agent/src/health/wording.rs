@@ -5,7 +5,7 @@ use std::io;
 /// Maximum number of characters of a line in a message.
 const MOST_OF_LINE: usize = 200;
 
-/// Why the system refused something, in plain words for the frequent cases.
+/// The text of a system error, in plain words for the frequent errors.
 pub(super) fn reason(err: &io::Error) -> String {
     match err.kind() {
         io::ErrorKind::ConnectionRefused => "connection refused".to_owned(),

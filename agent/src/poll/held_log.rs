@@ -1,4 +1,4 @@
-//! Logs what is held, and why.
+//! Logs that a configuration or the host is held, and why.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::cycle::Outcome;
 use crate::error::Result;
 use crate::records::unproven::Unproven;
 
-/// Why the deployed configuration is rejected, if it is.
+/// Why the deployed configuration is rejected; `None` if it is not rejected.
 pub(super) fn rejection(dir: &Path) -> Option<String> {
     let failure = Unproven::read(dir)?.failure?;
     Some(format!(

@@ -37,7 +37,7 @@ pub(super) struct Memory {
     failures: u32,
     /// The script that failed last, unless it has succeeded since then.
     pub(super) script: Option<ScriptBackoff>,
-    /// Whether the registry's configuration is held. The agent has already logged this hold.
+    /// Whether the registry's configuration is held. If so, the agent has already logged the hold.
     is_held: bool,
     /// Time of the last sweep of the cache.
     pub(super) swept: Option<Instant>,
@@ -56,7 +56,7 @@ pub(super) struct Memory {
 /// Why the loop stops waiting.
 #[derive(Debug)]
 pub(super) enum Woken {
-    /// Run a cycle, and answer the request with its result.
+    /// Run a cycle, and answer the request, if any, with the result.
     Cycle(Option<Asked>),
     /// A signal ends the agent.
     Stop(Signal),
@@ -110,7 +110,7 @@ impl Memory {
     }
 
     /// Waits for the time of the next cycle, and serves requests meanwhile. A new offer ends the
-    /// wait earlier, and so does the loss of the watch.
+    /// wait. The loss of the watch shortens the wait to about the time of `-poll`.
     pub(super) async fn idle(
         &mut self,
         agent: &Agent,

@@ -22,8 +22,8 @@ pub(super) struct ScriptBackoff {
 }
 
 impl ScriptBackoff {
-    /// The wait after the script failed for `target`, longer each time. If `before` is the wait of
-    /// another configuration, the waits start again with the first wait.
+    /// The wait after the script failed for `target`. Each further failure makes the wait longer.
+    /// If `before` is the wait of another configuration, the waits start again with the first wait.
     pub(super) fn after(
         before: Option<Self>,
         target: Configuration,

@@ -42,8 +42,9 @@ pub struct Report {
     pub spare: Option<Spare>,
     /// Id of the configuration that was deployed last, in case the state file is lost.
     pub deployed: Option<String>,
-    /// Id of the registry's configuration at the last successful poll, if that configuration is not
-    /// deployed.
+    /// Id of the registry's configuration at the last successful poll. The id is present only after
+    /// a failure, while a failed script waits for its next run, and while the configuration is
+    /// rejected.
     pub offered: Option<String>,
     /// Why the last cycle failed; `None` after a success.
     pub error: Option<String>,
@@ -113,7 +114,7 @@ impl Report {
     }
 }
 
-/// Writes the report; all threads of the agent may use it.
+/// Writes the report. All threads of the agent may use this value.
 #[derive(Debug, Clone)]
 pub struct Reporter {
     dir: PathBuf,

@@ -11,7 +11,7 @@ use deploy_store::{Error, Result, replace_file};
 
 const NAME: &CStr = c"instance";
 const RANDOM: &str = "/dev/urandom";
-/// Hexadecimal digits of the id.
+/// Number of hexadecimal digits of the id.
 const DIGITS: usize = 32;
 
 /// The id of the directory `dir`. If the file is missing, damaged or a symlink, the agent makes a

@@ -21,7 +21,7 @@ pub struct LastGate {
     pub reason: Option<String>,
     /// What the agent did after the failure.
     pub action: Option<GateAction>,
-    /// Why the rollback failed, if it did.
+    /// Why the rollback failed; `None` if no rollback failed.
     pub rollback_error: Option<String>,
     /// Time of the result.
     pub since: Timestamp,
@@ -46,7 +46,8 @@ pub enum GateResult {
 pub enum GateAction {
     /// The previous configuration was deployed.
     RolledBack,
-    /// The configuration is kept: there is no way back, or `-on-failure` is `hold`.
+    /// The configuration is kept: there is no configuration to return to, or `-on-failure` is
+    /// `hold`.
     Kept,
     /// The rollback failed, too, and the configuration is kept.
     RollbackFailed,
@@ -64,8 +65,8 @@ impl LastGate {
         Self { result: GateResult::Healthy, since: Timestamp::now(), ..self }
     }
 
-    /// The same gate after its failure for `reason`. `rollback_error` says why the rollback failed,
-    /// if it failed, too.
+    /// The same gate after its failure for `reason`. `rollback_error` says why the rollback failed;
+    /// `None` if no rollback failed.
     #[must_use]
     pub fn failed(self, reason: &str, action: GateAction, rollback_error: Option<String>) -> Self {
         let (result, since) = (GateResult::Failed, Timestamp::now());
@@ -73,8 +74,8 @@ impl LastGate {
         Self { result, reason, action, rollback_error, since, ..self }
     }
 
-    /// If the agent was killed before it could write the result here, returns the gate with the
-    /// result from the other records.
+    /// If the agent was killed before it could write the result to `agent.json`, returns the gate
+    /// with the result from the other records.
     #[must_use]
     pub fn completed(self, hold: Option<&RollbackHold>, record: Option<&Unproven>) -> Self {
         if self.result != GateResult::Checking {
@@ -97,7 +98,7 @@ impl LastGate {
         }
     }
 
-    /// The result, for people.
+    /// Returns the result as text for people.
     pub fn to_text(&self) -> String {
         let reason = self.reason.as_deref().unwrap_or_default();
         match (self.result, self.action) {

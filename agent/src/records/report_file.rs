@@ -27,7 +27,7 @@ pub struct ReportFile {
     pub seq: u64,
     /// The registry has acknowledged reports up to this number.
     pub acknowledged: u64,
-    /// The last report, without the script's output.
+    /// The last report.
     pub last: Option<Report>,
     /// The reports that are not acknowledged, oldest first.
     pub waiting: Vec<Report>,
@@ -48,7 +48,8 @@ impl ReportFile {
     pub fn write(&self, dir: &Path) -> Result<()> {
         let json = serde_json::to_vec(self).unwrap_or_default();
         let dir = Dir::open(dir)?;
-        // The file is created each time: an existing file may be a link that leads elsewhere.
+        // The file is created each time, because an existing file may be a link that leads
+        // elsewhere.
         dir.remove_file(UNFINISHED)?;
         let file = dir.create_file(UNFINISHED, 0o644)?;
         (&file).write_all(&json).map_err(|err| Error::io("write", dir.path_of(UNFINISHED), err))?;

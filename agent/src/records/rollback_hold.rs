@@ -27,7 +27,7 @@ pub struct RollbackHold {
     pub to: String,
     /// Time of the rollback.
     pub since: Timestamp,
-    /// Why the agent rolled back on its own: `from` was not healthy.
+    /// If the agent rolled back on its own, why `from` was not healthy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
@@ -71,7 +71,8 @@ impl RollbackHold {
         };
         serde_json::from_slice(&json).map(Some).map_err(|_| Error::Corrupt {
             path,
-            reason: "the file has no hold; the agent deploys nothing new until rollback -release"
+            reason: "the file is not a valid hold; the agent deploys nothing new until rollback \
+                     -release"
                 .to_owned(),
         })
     }

@@ -122,7 +122,8 @@ struct Process {
     ticks: u64,
 }
 
-/// Fields 3, 5 and 22 of `/proc/PID/stat`, see proc(5).
+/// Reads the state, the process group and the start time from `/proc/PID/stat` (fields 3, 5 and 22,
+/// see proc(5)).
 fn process(pid: u32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     // The process's name, which stands before these fields, may contain any characters.
@@ -140,7 +141,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ended_script_does_not_run_even_if_its_pid_is_used_again() {
+    fn script_counts_as_ended_even_if_its_pid_is_used_again() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, id) = (temp.path(), Digest::of(b"a"));
         assert!(read(dir).is_none() && noted_id(dir).is_none());

@@ -70,7 +70,7 @@ fn set_aside(path: &Path) -> Result<std::path::PathBuf> {
     let (dir, name) = split(path)?;
     let mut aside = name.as_bytes().to_vec();
     aside.extend(b".damaged");
-    let aside = CString::new(aside).expect("a name without NUL gets no NUL");
+    let aside = CString::new(aside).expect("the suffix adds no NUL to the name");
     dir.rename(&name, &dir, &aside)?;
     dir.sync()?;
     Ok(dir.path_of(&aside))

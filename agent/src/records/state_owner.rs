@@ -16,11 +16,12 @@ use crate::records::state_file;
 /// The name of the state file. The file is in the agent's directory; earlier agents had it in the
 /// working directory.
 const NAME: &str = "state.json";
-/// The record has the name of the state file with this suffix.
+/// The record of the agent's directory has the name of the state file with this suffix.
 const SUFFIX: &str = ".dir";
 /// Maximum number of bytes of the record that are read.
 const MOST: u64 = 16 << 10;
-/// Maximum number of entries beside a state file that are searched for an agent that uses the file.
+/// Maximum number of entries beside a state file that [`near`] reads, to find the agent that uses
+/// the state file.
 const MOST_NEAR: usize = 1000;
 /// Everybody may read the record, like the state file.
 const MODE: u32 = 0o644;

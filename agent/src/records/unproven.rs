@@ -1,6 +1,6 @@
 //! `checking.json` in the agent's directory records the deployed configuration until its health
 //! gate has succeeded. The file exists while the gate runs, and after an agent was killed during
-//! the gate. It also exists if the gate failed, but the agent keeps the configuration.
+//! the gate. The file also exists if the gate failed, but the agent keeps the configuration.
 
 use std::ffi::CStr;
 use std::io::Read as _;
@@ -125,7 +125,8 @@ pub fn way_back(
     record.map_or(deployed, Unproven::back).filter(|back| *back != new)
 }
 
-/// Removes the record in `dir`: the gate has decided. After a power cut, the gate may run again.
+/// Removes the record in `dir`, because the gate has decided. The removal is not synced, so after a
+/// power cut the gate may run again.
 pub fn remove(dir: &Path) -> Result<()> {
     Dir::open(dir)?.remove_file(NAME)
 }
@@ -155,12 +156,12 @@ mod tests {
         assert_eq!(way_back(None, None, one), None);
         assert_eq!(way_back(None, Some(one), two), Some(one));
         assert_eq!(way_back(None, Some(one), one), None, "deployed again, or under other names");
-        // The gate of two was interrupted or failed, and three replaces two.
+        // The gate of `two` was interrupted or failed, and `three` replaces `two`.
         let record = Unproven::new(two, Some(one));
         assert_eq!(way_back(Some(&record), Some(two), three), Some(one));
         assert_eq!(way_back(Some(&record), Some(two), two), Some(one));
         assert_eq!(way_back(Some(&record), Some(two), one), None);
-        // The agent was killed between the record and the state file.
+        // The agent was killed after it had written the record, but not the state file.
         assert_eq!(way_back(Some(&record), Some(one), two), Some(one));
         let first = Unproven::new(two, None);
         assert_eq!(way_back(Some(&first), Some(two), three), None);

@@ -1,6 +1,7 @@
-//! `unsettled.json` in the agent's directory. A server is unsettled from the start of a script
-//! until a script succeeds, because the effects of a failed or lost script are unknown. While a
-//! server is unsettled, no configuration is up to date.
+//! `unsettled.json` in the agent's directory records the last script, if that script did not
+//! succeed. A server is unsettled from the start of a script until a script succeeds, because the
+//! effects of a failed or interrupted script are unknown. While a server is unsettled, no
+//! configuration counts as up to date.
 
 use std::ffi::CStr;
 use std::io::{self, Read as _, Write as _};
@@ -79,7 +80,7 @@ impl Unsettled {
 }
 
 /// The old configuration for a script that deploys `new` while `deployed` is deployed. The service
-/// of the old configuration may run now.
+/// of this old configuration may run now.
 pub fn old_for_script(
     left: Option<&Unsettled>,
     deployed: Option<Digest>,
@@ -141,7 +142,7 @@ fn read_json(dir: &Path, name: &CStr) -> Result<Vec<u8>> {
 }
 
 /// If the server is settled, records in advance what [`begin`] will record when the root of `id` is
-/// complete. The root's barrier syncs this record, too, so that no second sync is needed. After a
+/// complete. The sync of the root also syncs this record, so that no second sync is needed. After a
 /// power cut the script counts as started.
 pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
     let boot = running_script::boot();
@@ -163,7 +164,7 @@ pub fn forget_intended(dir: &Path) -> Result<()> {
 }
 
 /// Records, durably, that a script is about to run for `id`. `left` is the earlier record. `synced`
-/// says whether a barrier has passed since [`intend`].
+/// says whether everything was synced after [`intend`].
 pub fn begin(
     dir: &Path,
     left: Option<&Unsettled>,
@@ -192,8 +193,8 @@ fn begun(left: Option<&Unsettled>, id: Digest, old: Option<Digest>, rollback: bo
     Unsettled { id, old_id, since, failures, rollback, ..Unsettled::default() }
 }
 
-/// Writes the file without a temporary name, which takes one commit of the journal instead of two.
-/// A truncated file also counts as a record, so it does no harm.
+/// Writes the file without a temporary name, which takes one commit of the filesystem's journal
+/// instead of two. A truncated file does no harm, because it also counts as a record.
 fn create(dir: &Path, now: &Unsettled) -> Result<()> {
     let dir = Dir::open(dir)?;
     let file = dir.create_file(NAME, MODE)?;
@@ -218,7 +219,7 @@ pub fn set_next_run(dir: &Path, at: Timestamp) -> Result<()> {
     }
 }
 
-/// Replaces the record by `left`. `None` removes the record and the intention.
+/// Replaces the record with `left`. `None` removes the record and the intention.
 pub fn put(dir: &Path, left: Option<&Unsettled>) -> Result<()> {
     let Some(left) = left else {
         forget_intended(dir)?;
@@ -269,9 +270,9 @@ mod tests {
         check(Some(&failed), Some(one), two, Some(one));
         check(Some(&failed), Some(one), one, Some(two));
         check(Some(&failed), Some(one), three, Some(one));
-        // The return failed, too, and is repeated.
+        // The script of the return to `one` failed, too, and runs again.
         check(Some(&left(one, Some(two))), Some(one), one, Some(two));
-        // The agent was killed after it had written the state.
+        // The agent was killed after it had written the state file.
         check(Some(&left(two, Some(one))), Some(two), two, Some(one));
         // The first deploy, and a damaged record.
         check(Some(&left(one, None)), None, one, None);
@@ -333,7 +334,7 @@ mod tests {
         intend(dir, one, Some(two)).unwrap();
         assert!(!file.exists());
         clear(dir).unwrap();
-        // Another script starts, or no barrier has passed.
+        // Another script starts, or nothing was synced after the intention.
         for (old, rollback, synced) in
             [(one, false, false), (three, false, true), (one, true, true)]
         {

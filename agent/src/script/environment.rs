@@ -10,7 +10,8 @@ use crate::script::{Change, Error};
 /// Variables of the agent's environment that are passed to the script, if they are set.
 pub const PASSED: [&str; 8] =
     ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LANG", "LC_ALL", "SHELL"];
-/// Maximum number of bytes of environment. The system accepts a quarter of the stack's 8 MiB.
+/// Maximum size of the environment in bytes. The system accepts up to a quarter of the stack's size
+/// of 8 MiB.
 pub const MAX_ENVIRONMENT: usize = 1_900_000;
 /// Bytes of environment that a layer takes in addition to its names: the names of two variables
 /// and the pointers to them.

@@ -19,7 +19,7 @@ pub struct Missing {
     pub reason: &'static str,
 }
 
-/// Bytes at the start of a script that are searched for its first line.
+/// Maximum number of bytes that are read from a script to find its first line.
 const MOST_LOOKED_AT: u64 = 256;
 
 const NOT_THERE: &str = "no such file or directory; create it, or give another with -script";
@@ -37,8 +37,8 @@ const NO_FORMAT: &str =
 const BUSY: &str = "text file busy; close it in the program that is writing it";
 const TOO_LONG: &str = "argument list too long; give the configuration fewer layers";
 
-/// The file to run for `program`: `program` itself if it has a slash, or else the first executable
-/// with that name in the directories of `path`.
+/// The file to run for `program`. If `program` has a slash, the file is `program` itself. Otherwise
+/// the file is the first executable with that name in the directories of `path`.
 pub fn program(program: &str, path: Option<&OsStr>) -> Result<PathBuf, Missing> {
     let missing = |reason| Missing { program: program.to_owned(), reason };
     if program.contains('/') {
@@ -66,7 +66,7 @@ fn check(file: &Path) -> Result<(), &'static str> {
 }
 
 /// Whether the interpreter in the script's first line ends in a carriage return. With `env`, the
-/// interpreter is the name that `env` searches.
+/// program that `env` searches counts as the interpreter.
 fn ends_in_carriage_return(file: &Path) -> bool {
     let mut start = Vec::new();
     // A program can be executable without being readable.

@@ -120,7 +120,7 @@ fn start(
         tracing::warn!("cannot record the running script: {err}");
     }
     if let Err(err) = output.outlive() {
-        tracing::warn!("processes that the script leaves may not outlive the agent: {err}");
+        tracing::warn!("processes that the script leaves running may end with the agent: {err}");
     }
     Ok(Started { child, output, state_file })
 }
@@ -195,7 +195,7 @@ async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
             }
         }
     };
-    // With or without a timeout, the remaining processes are killed next.
+    // Whether or not this wait times out, the agent then kills the remaining processes.
     let _ = tokio::time::timeout(script.kill_after, all_gone).await;
     signal(group, Signal::KILL);
     if let Err(err) = child.wait().await {

@@ -19,7 +19,7 @@ use tokio::process::Command;
 /// Then the keeper reads from the pipe, which is its standard output, until no process has the
 /// other end open.
 const KEEPER: &str =
-    "read -r end; exec cat <&1 >/dev/null # what deploy-agent's script left prints";
+    "read -r end; exec cat <&1 >/dev/null # deploy-agent: discards later output of the script";
 
 /// Maximum number of bytes of output that are kept.
 pub const MAX_KEPT: usize = 64 << 10;
@@ -165,7 +165,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn end_is_kept_and_long_lines_are_split() {
+    fn end_of_output_is_kept_and_long_lines_are_split() {
         let mut lines = Lines::default();
         lines.take(&vec![b'x'; 3 * MAX_KEPT]);
         assert!(lines.unfinished.len() <= MAX_LINE);

@@ -24,7 +24,7 @@ use crate::space::{in_use, spare_builder};
 pub struct Gc {
     /// The agent's directory.
     pub dir: PathBuf,
-    /// Whether nothing was removed.
+    /// Whether `gc` only reported, and removed nothing.
     pub dry_run: bool,
     /// Number of removed files, links and other entries.
     pub files: u64,
@@ -189,7 +189,7 @@ impl Items {
             }
             self.objects.insert(why.to_owned(), self.items.len());
         }
-        // There may be as many objects as files, so objects with one reason share an item.
+        // A cache can have very many objects, so all objects with the same reason share one item.
         let path = if what == What::Object { Path::new("objects") } else { path };
         self.items.push(Item {
             what: what.word().to_owned(),

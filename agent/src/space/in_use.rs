@@ -33,8 +33,8 @@ pub(crate) fn counted(dir: &Path, count: bool) -> Result<TakenOver> {
     if count { deploy_store::taken_over(dir).map(TakenOver::Count) } else { Ok(TakenOver::Keep) }
 }
 
-/// Reads the deployed configuration. An unreadable state file is an error, because without it
-/// nothing may be removed.
+/// Reads the deployed configuration. An unreadable state file is an error, because a sweep must
+/// know the deployed configuration.
 pub(crate) fn deployed(state_file: &Path) -> Result<Option<Configuration>> {
     state_file::peek(state_file).map_err(|err| match err {
         Error::BadConfiguration { .. } | Error::BadName { .. } => {

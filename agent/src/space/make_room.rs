@@ -1,7 +1,7 @@
 //! `-min-free`: the agent makes room by removing data, and begins with the data that is cheapest to
-//! recreate. First it removes unused cache. Then it removes old roots, oldest first, with the cache
-//! that only they used. The spare is last. The agent never removes the current root or the
-//! configuration that is being deployed.
+//! recreate. First the agent removes unused cache. Then it removes old roots, oldest first, each
+//! with the cache that only this root used. Last, it removes the spare. The agent never removes the
+//! current root or the configuration that is being deployed.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -16,7 +16,7 @@ use crate::space::{in_use, spare_builder};
 /// Bytes that a file may take in addition to its contents.
 const BLOCK: u64 = 4096;
 
-/// Makes room for `need` bytes of `what`, which the deploy of `coming` needs. In addition,
+/// Makes room for `need` bytes, which the deploy of `coming` needs for `what`. In addition,
 /// `-min-free` bytes stay free. Too little room is an error.
 pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) -> Result<()> {
     let floor = agent.min_free;

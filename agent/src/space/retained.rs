@@ -36,7 +36,7 @@ pub enum TakenOver {
     #[default]
     Keep,
     /// The roots count among the roots to keep, because the user gave that number. The ids are
-    /// listed oldest first. These roots are older than all other roots.
+    /// listed oldest first. These roots count as older than all other roots.
     Count(Vec<Digest>),
     /// The sweep removes the roots.
     Remove,
@@ -72,7 +72,7 @@ impl Retention {
     pub fn roots_only(&self, published: &[Digest]) -> Keep {
         let named = [
             (&self.current, "the deployed configuration"),
-            (&self.pending, "what is to be deployed"),
+            (&self.pending, "the configuration to be deployed"),
             (&self.previous, "the previous configuration"),
         ];
         // The layers of the previous configuration are kept only if its root is kept.

@@ -45,14 +45,14 @@ pub async fn idle(agent: &Agent) {
     }
 }
 
-/// Starts to make the spare of the deployed `configuration` if there is no spare. While another
-/// spare is being made, the function does nothing. That spare then differs a little more from the
-/// next root.
+/// Starts to make the spare of the deployed `configuration`, unless the agent has already begun to
+/// make this spare. While another spare is being made, the function does nothing. The other spare
+/// then differs a little more from the next root.
 pub fn prepare(agent: &Agent, configuration: &Configuration) {
     let Some(spares) = &agent.spares else { return };
     let (id, floor) = (configuration.id(), agent.min_free);
     if floor > 0 && agent.store.free_bytes().is_ok_and(|free| free < floor) {
-        // The agent would have to remove the spare again to make room.
+        // If the agent made a spare now, it would have to remove the spare again to make room.
         return;
     }
     let mut wanted = spares.wanted.lock().unwrap_or_else(PoisonError::into_inner);

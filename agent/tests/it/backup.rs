@@ -36,7 +36,7 @@ fn add(site: &Site, version: &str) {
 fn backup_of_a_running_registry_is_complete_and_usable() {
     let mut site = site();
     site.start_agent("p");
-    site.wait_until("first deploy", |site| site.text("deployed") == "v0");
+    site.wait_until("v0 is deployed", |site| site.text("deployed") == "v0");
     let (done, mut outputs) = (AtomicBool::new(false), Vec::new());
     std::thread::scope(|scope| {
         let (site, done, outputs) = (&site, &done, &mut outputs);
@@ -79,7 +79,7 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
     );
     let version = conf.lines().find(|line| line.starts_with("config")).unwrap();
     let version = version.split_whitespace().nth(1).unwrap().to_owned();
-    site.wait_until("last deploy", |site| site.text("deployed") == version);
+    site.wait_until("the last version is deployed", |site| site.text("deployed") == version);
 
     // The machine is lost. The restored registry on another machine has the same address and key.
     site.kill_registry();

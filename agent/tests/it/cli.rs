@@ -1,6 +1,6 @@
 //! Tests the program on the command line, without a registry.
 
-#![allow(clippy::print_stderr, reason = "skipped parts are printed")]
+#![allow(clippy::print_stderr, reason = "the tests print skipped parts")]
 
 use std::fs;
 use std::path::Path;
@@ -114,7 +114,7 @@ fn ordinary_user_can_unpack_into_an_owned_directory() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
     const UID: u32 = 65534;
     if fs::metadata("/proc/self").unwrap().uid() != 0 {
-        eprintln!("NOT TRIED: only root becomes another user");
+        eprintln!("NOT TESTED: only root can become another user");
         return;
     }
     let temp = tempfile::tempdir().unwrap();
@@ -214,7 +214,7 @@ fn unpack_names_a_bad_archive_and_leaves_no_files() {
 }
 
 #[test]
-fn status_of_an_empty_or_missing_directory_says_so() {
+fn status_reports_an_empty_or_missing_directory() {
     let temp = tempfile::tempdir().unwrap();
     let status = String::from_utf8(agent(temp.path(), &["status"]).stdout).unwrap();
     assert!(status.contains("nothing deployed yet"), "{status}");

@@ -18,7 +18,7 @@ fn only_archive_readers_are_confined_and_logged_as_such() {
     bench.script("#!/bin/sh\ncat /proc/self/status >script.status\nexec true\n");
     bench.first_configuration();
     let agent = Agent::start(&bench, &[]);
-    eventually("it is deployed", || bench.state().is_some());
+    eventually("the agent has deployed", || bench.state().is_some());
     let ours = fs::read_to_string("/proc/self/status").unwrap();
     let scripts = fs::read_to_string(bench.path("script.status")).unwrap();
     for name in ["NoNewPrivs:", "CapEff:", "CapPrm:", "CapBnd:"] {

@@ -84,7 +84,8 @@ impl Bench {
         self.agent.store.root_path(configuration.id())
     }
 
-    /// A script that appends a line for each run and exits with the code in the file `code`.
+    /// Gives the agent a script, and returns its path. For each run, the script appends a line to a
+    /// file. It exits with the code from [`set_code`].
     fn with_script(&mut self) -> PathBuf {
         let program = self.source.path("deploy.sh");
         let body = "#!/bin/sh\necho \"$OLDID $NEWID $LAYER_0_VERSION\" >>$0.runs\n\
@@ -118,7 +119,7 @@ fn set_code(program: &Path, code: u8) {
 }
 
 #[tokio::test]
-async fn deploys_then_does_nothing_then_fetches_only_what_is_new() {
+async fn agent_deploys_then_does_nothing_then_fetches_only_new_layers() {
     let Some(mut bench) = Bench::new() else { return };
     let code = bench.source.blob(&[("bin/run", "run"), ("etc/conf", "from code")]);
     let v1 = bench.source.blob(&[("etc/conf", "one")]);
@@ -203,8 +204,8 @@ async fn same_tree_under_new_labels_updates_state_and_runs_script() {
     bench.source.remove_blob(code);
     bench.switches(&second).await;
     let id = first.id();
-    // The root stays in use, so the script does not get it as the old root, which a script may
-    // remove.
+    // A script may remove the old root. This root stays in use, so the script does not get it as
+    // the old root.
     assert_eq!(runs(&program), [format!(" {id} v1"), format!(" {id} v2")]);
     assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
 }

@@ -1,4 +1,5 @@
-//! Real agents that watch a real registry: changes arrive at once, and results are reported.
+//! Tests real agents that watch a real registry. Changes arrive at once, and the agents report the
+//! results.
 
 mod closed_windows;
 mod gate;

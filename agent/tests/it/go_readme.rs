@@ -1,6 +1,6 @@
-//! Follows the README of the Go tool word for word. It runs the README's commands with stock `ssh`,
-//! `sftp` and this project's programs. It compares the answers, the JSON and the environment of the
-//! script. Only the port differs, because the README's port may be in use.
+//! Follows the README of the Go tool word for word. The test runs the README's commands with stock
+//! `ssh`, `sftp` and this project's programs. The test compares the answers, the JSON and the
+//! environment of the script. Only the port differs, because the README's port may be in use.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -36,7 +36,8 @@ impl Reader {
         let mut keygen = Command::new("ssh-keygen");
         keygen.args(["-q", "-t", "rsa", "-N", "", "-f"]).arg(ssh.join("id_rsa"));
         assert!(keygen.status().unwrap().success());
-        // The clients look for their files in the home directory that the system states.
+        // `ssh` and `sftp` look for their files in the home directory of the account, not in
+        // `$HOME`.
         let at = ssh.display();
         let config = format!(
             "IdentityFile {at}/id_rsa\nIdentitiesOnly yes\nUserKnownHostsFile {at}/known_hosts\n\
@@ -98,7 +99,7 @@ impl Reader {
             if let Some((_, port)) = line.and_then(|line| line.rsplit_once(':')) {
                 break (text.clone(), port.to_owned());
             }
-            assert!(Instant::now() < deadline, "it does not listen: {text}");
+            assert!(Instant::now() < deadline, "the registry does not listen: {text}");
             std::thread::yield_now();
         };
         self.port = port;
@@ -120,13 +121,14 @@ impl Reader {
         drop(stdin);
         let seen = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{seen}");
-        // After each prompt comes the echo, with line breaks where the terminal's lines are full.
+        // The echo of the line follows each prompt. The echo has line breaks where the terminal's
+        // lines are full.
         let turns = seen.split("\x1b[31m> \x1b[0m").skip(1);
         let answer = |(turn, line): (&str, &&str)| {
             let mut rest = turn;
             for c in line.chars() {
                 rest = rest.strip_prefix(" \r").unwrap_or(rest);
-                rest = rest.strip_prefix(c).expect("the echo");
+                rest = rest.strip_prefix(c).expect("the terminal echoes the command");
             }
             rest.strip_prefix("\r\n").expect("the line's end").replace("\r\n", "\n")
         };
@@ -158,7 +160,7 @@ fn first_json(id: &Digest, code: &str, config: &str) -> String {
     )
 }
 
-/// Replaces each time in the text by a time of the README.
+/// Replaces each timestamp in the text with `TIME`.
 fn masked(text: &str) -> String {
     let mut words: Vec<&str> = text.split(' ').collect();
     for word in &mut words {
@@ -283,12 +285,12 @@ fn go_readme_works_word_for_word() {
     );
 }
 
-/// The id of the new configuration, from an environment.
+/// The id of the new configuration, from a script's environment.
 fn second(env: &str) -> &str {
     env.lines().find_map(|line| line.strip_prefix("NEWID=")).unwrap()
 }
 
-/// Replaces each time in the JSON by `T`.
+/// Replaces each timestamp in the JSON with `T`.
 fn without_times(json: &str) -> String {
     let line = |line: &str| {
         let key = ["\"Mtime\": \"", "\"Ctime\": \""].into_iter().find(|key| line.contains(key));

@@ -104,8 +104,8 @@ fn tcp_check_needs_a_port_that_listens() {
     is_back(&bench, &ended, &format!("{check}: connection refused, "));
 }
 
-/// `systemctl` is a program of this test, in a directory of `PATH`. On the machines that run tests,
-/// there is usually no service manager.
+/// The test puts its own `systemctl` into a directory of `PATH`, because the machines that run
+/// tests usually have no service manager.
 #[test]
 fn unit_check_needs_an_active_unit() {
     let bench = bench();
@@ -195,7 +195,7 @@ fn agent_rolls_back_right_after_the_deadline() {
         let [new, old] = finished[..] else { panic!("{finished:#?}") };
         let ms = ms_between(new, old);
         let of_script = i64::try_from(old["ms"].as_u64().unwrap()).unwrap();
-        assert!(ms >= 1000, "{ms} ms: it did not wait for the deadline");
+        assert!(ms >= 1000, "{ms} ms: the agent did not wait for the deadline");
         if ms <= 1000 + 100 + of_script {
             return;
         }
@@ -271,5 +271,5 @@ fn impossible_flags_are_refused_at_the_start() {
         assert_eq!(code, Some(2), "{log}");
         assert!(log.contains(want), "{flags:?}: {log}");
     }
-    assert!(!bench.path("a1").exists(), "something was done");
+    assert!(!bench.path("a1").exists(), "the agent made its directory");
 }

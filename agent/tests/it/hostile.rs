@@ -1,9 +1,10 @@
 //! Unpacks every archive of `tests/hostile` with `deploy-agent unpack`. Nothing outside the root
 //! changes, nothing crashes or hangs, and memory stays small. The result matches
-//! `tests/hostile/EXPECT`. The tests unpack each archive whole, split over two layers, and through
-//! a cache after a write to one of its roots. They do this as root and as an ordinary user.
+//! `tests/hostile/EXPECT`. The tests unpack each archive whole, as root and as an ordinary user. As
+//! root, they also unpack it split over two layers, and through a cache after a write to one of its
+//! roots.
 
-#![allow(clippy::print_stderr, reason = "skipped parts are printed")]
+#![allow(clippy::print_stderr, reason = "the tests print skipped parts")]
 
 mod arena;
 
@@ -58,8 +59,8 @@ fn is_root() -> bool {
     if rustix::process::geteuid().is_root() {
         return true;
     }
-    assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
-    eprintln!("NOT TESTED: hostile archives as another user; that takes root");
+    assert!(std::env::var_os("CI").is_none(), "CI must run as root");
+    eprintln!("NOT TESTED: hostile archives as another user; it needs root");
     false
 }
 
@@ -146,8 +147,8 @@ fn write_through(root: &Path) {
         if words[0] != "f" {
             continue;
         }
-        // Files whose names are escaped in the corpus are not found, because the name is looked up
-        // with its escapes.
+        // The function does not find files whose names are escaped in the corpus, because it looks
+        // for the name with its escapes.
         let path = root.join(name);
         if let Ok(mut file) = fs::File::options().append(true).open(&path) {
             std::io::Write::write_all(&mut file, b"written through").unwrap();
@@ -156,7 +157,7 @@ fn write_through(root: &Path) {
     }
 }
 
-/// The tree, without the property of hardlink groups for files that have only one name.
+/// The tree, without the words `group=` of files that have only one name.
 fn names_of_their_own_left_out(
     tree: &BTreeMap<String, Vec<String>>,
 ) -> BTreeMap<String, Vec<String>> {
@@ -171,7 +172,7 @@ fn names_of_their_own_left_out(
 }
 
 #[test]
-fn writes_to_a_root_do_not_reach_the_next_one() {
+fn writes_to_a_root_do_not_reach_the_next_root() {
     let extra = {
         let mut header = tar::Header::new_ustar();
         header.set_size(5);

@@ -34,7 +34,7 @@ fn replaced(bench: &Bench) -> Vec<PathBuf> {
     paths.filter(|path| path.to_string_lossy().contains("/.replaced-")).collect()
 }
 
-/// Gives the configuration's tree another version.
+/// Gives the configuration another version with the same tree.
 fn relabel(bench: &Bench) {
     let digest = Digest::of(&fs::read(bench.path("blob.tar.gz")).unwrap());
     bench.operator("ssh", &[&format!("addver -name config -version again -hash {digest}")], "");
@@ -129,7 +129,7 @@ fn modified_kept_root_is_rebuilt_if_possible() {
     let first = root(&bench);
     bench.bump("v02", "two\n");
     says(&bench, &["sync"], 0, "switched");
-    // If the agent cannot get the layers of a configuration, it leaves the kept root unchanged.
+    // The agent can get the layers of the configuration, so it rebuilds the kept root.
     fs::remove_file(first.join("conf")).unwrap();
     let kept = inode(&first);
     let told = says(&bench, &["rollback"], 0, "rolled back");
@@ -151,7 +151,7 @@ fn root_in_use_without_a_record_is_not_replaced() {
             let live = root(&bench);
             let found = inode(&live);
             if written {
-                // The write must not change the file in the cache, so it replaces the file in the
+                // The test must not change the file in the cache, so it replaces the file in the
                 // root.
                 fs::write(live.join("copy"), "one\nmore\n").unwrap();
                 fs::rename(live.join("copy"), live.join("conf")).unwrap();
@@ -164,7 +164,7 @@ fn root_in_use_without_a_record_is_not_replaced() {
             }
             relabel(&bench);
             let agent = Agent::start(&bench, &[]);
-            eventually("it is deployed", || deployed(&bench) == "again");
+            eventually("the agent has deployed", || deployed(&bench) == "again");
             says(&bench, &["sync"], 0, "up to date");
             let told = fs::read_to_string(bench.path("told")).unwrap();
             let id = bench.state().unwrap().id();
@@ -206,7 +206,7 @@ fn lost_state_file_does_not_replace_a_root_in_use() {
         says(&bench, &["sync"], 0, "");
         assert_ne!(inode(&live), found);
         assert_eq!(fs::read_to_string(live.join("conf")).unwrap(), "one\n");
-        // The script did not get this root as its old root, so a service may still run there.
+        // The script did not get this root as its old root, so a service may still run in it.
         assert_eq!(replaced(&bench).iter().map(|path| inode(path)).collect::<Vec<_>>(), [found]);
         says(&bench, &["gc", "-n"], 0, ".replaced-");
         bench.bump("v02", "two\n");

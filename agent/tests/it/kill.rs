@@ -1,7 +1,7 @@
 //! Kills the registry or the agent (`kill -9`) at any point between an upload and a deployed root.
-//! After the restart, nothing that was acknowledged is missing, and no final name has wrong bytes.
-//! All uploads and deploys complete. There are 200 kills; `DEPLOY_TEST_KILLS` sets another number.
-//! A failure prints its seed, which `DEPLOY_TEST_SEED` sets.
+//! After the restart, nothing that was acknowledged is missing, and no visible name has wrong
+//! bytes. All uploads and deploys complete. `DEPLOY_TEST_KILLS` sets the number of kills (default
+//! 200). A failure prints its seed. `DEPLOY_TEST_SEED` sets the seed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -100,7 +100,7 @@ impl World {
         }
     }
 
-    /// Checks that every final name holds the right bytes.
+    /// Checks that every visible name has the right bytes.
     fn check_names(&self) {
         for blobs in ["registry/files", "registry/uploads", "agent/cache"] {
             for entry in fs::read_dir(self.dir.join(blobs)).into_iter().flatten() {

@@ -1,7 +1,7 @@
 //! Kills the agent (`kill -9`) while it deploys, sweeps or makes a spare, in each link mode. After
 //! each kill every visible name is complete, and the next start reaches the right root.
-//! `DEPLOY_TEST_KILLS` sets the number of kills (default 90). A failure prints its seed, which
-//! `DEPLOY_TEST_SEED` sets.
+//! `DEPLOY_TEST_KILLS` sets the number of kills (default 90). A failure prints its seed.
+//! `DEPLOY_TEST_SEED` sets the seed.
 
 #![allow(clippy::print_stdout, reason = "the test prints its kills")]
 
@@ -211,7 +211,7 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
         world.agent = start(&world.bench, &world.flags);
         // After this event, the agent catches signals.
         world.await_event("started");
-        eventually("the next start deploys it", || {
+        eventually("the next start deploys the version", || {
             world.bench.state().is_some_and(|it| it.layers()[1].version.as_str() == version)
         });
         let id = world.bench.state().unwrap().id().to_string();

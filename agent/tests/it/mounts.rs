@@ -46,7 +46,7 @@ fn mount_below_a_root_stays_untouched_while_the_agent_deploys() {
         fs::create_dir(first.join("data")).unwrap();
         mount(&["--bind", precious.to_str().unwrap()], &first.join("data"));
         for (n, version) in ["v02", "v03", "v04"].into_iter().enumerate() {
-            eventually("the spare", || bench.agent_log().matches("spare root made").count() > n);
+            eventually("a new spare", || bench.agent_log().matches("spare root made").count() > n);
             bench.bump(version, version);
             says(&bench, &["sync"], 0, "switched");
         }
@@ -147,7 +147,7 @@ fn mounts_of_every_kind_are_untouched() {
             umount(at);
         }
         says(&bench, &["gc"], 0, "");
-        assert!(!first.exists(), "nothing is mounted there any more");
+        assert!(!first.exists(), "the root remains, although nothing is mounted in it");
         is_whole(&precious);
         agent.stop();
     }

@@ -82,7 +82,7 @@ fn control_socket_is_private_and_survives_junk() {
     }
     let endless = vec![b'x'; 3 << 20];
     assert!(!answer(&endless).contains("\"code\":0"));
-    // Two clients disconnect early. One has sent nothing; the other has sent a part of its request.
+    // Three clients disconnect early. They have sent nothing, a part of a request, and a request.
     drop(UnixStream::connect(&socket).unwrap());
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"").unwrap();
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"}\n").unwrap();
@@ -110,7 +110,7 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
     let before = names(&bench);
     let told = says(&bench, &["gc", "-n", "--json"], 0, "").json();
     assert_eq!(names(&bench), before, "a dry run changed something");
-    assert_eq!(told["removed"][0]["what"], "layer", "the layer of the fourth root back: {told:#}");
+    assert_eq!(told["removed"][0]["what"], "layer", "the layer of the oldest root: {told:#}");
     let done = says(&bench, &["gc", "--json"], 0, "").json();
     for field in ["files", "bytes", "removed", "kept"] {
         assert_eq!(told[field], done[field], "{field}");
@@ -132,7 +132,7 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
     fs::create_dir(bench.path("a1/unpacked/.new-1-1")).unwrap();
     fs::write(bench.path("a1/unpacked/.new-1-1/x"), "half").unwrap();
     let told = says(&bench, &["gc", "-n", "-keep-roots=1"], 0, "would be freed").out;
-    assert!(told.contains("over the roots to keep") && told.contains("unfinished work"), "{told}");
+    assert!(told.contains("no rule keeps this root") && told.contains("unfinished work"), "{told}");
     let done = says(&bench, &["gc", "-keep-roots=1"], 0, "bytes freed").out;
     let lines = |text: &str| -> Vec<String> {
         text.lines().filter(|line| line.contains("   ")).map(str::to_owned).collect()
@@ -273,7 +273,7 @@ fn killed_gc_leaves_garbage_but_no_missing_files() {
             .unwrap();
         // Each round kills `gc` after a different number of removals.
         let enough = usize::try_from(round).unwrap() * 120;
-        eventually("it removes", || {
+        eventually("gc removes files", || {
             before.saturating_sub(names(&bench).len()) > enough || gc.try_wait().unwrap().is_some()
         });
         let _ = gc.kill();

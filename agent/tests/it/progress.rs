@@ -1,4 +1,5 @@
-//! Tests the progress of long work on a server: a bar on a terminal, otherwise lines of the log.
+//! Tests the progress that long work on a server shows: a bar on a terminal, and otherwise log
+//! lines.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -13,7 +14,7 @@ fn on_terminal(dir: &Path, words: &str) -> (String, i32) {
     let line = format!("stty cols 70; {} {words}", env!("CARGO_BIN_EXE_deploy-agent"));
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).current_dir(dir).stdin(Stdio::null());
-    let output = script.output().expect("script, of the package bsdutils");
+    let output = script.output().expect("the program script of the package bsdutils");
     (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
 }
 
@@ -26,7 +27,7 @@ fn parts(shown: &str) -> (Vec<&str>, &str) {
     (bars, end)
 }
 
-/// A tar with one file. The file is a hole.
+/// Makes a tar with one file. The contents of the file are a hole.
 fn hole(path: &Path, bytes: u64) {
     let mut header = tar::Header::new_gnu();
     header.set_path("hole").unwrap();

@@ -34,7 +34,7 @@ fn missing_root_is_rebuilt() {
     assert!(root_of_one.join("conf").exists());
     assert_eq!(deployed(&bench), "v01");
     says(&bench, &["rollback", "-release"], 0, "");
-    eventually("it is released", || deployed(&bench) == "v02");
+    eventually("the hold is released", || deployed(&bench) == "v02");
     agent.stop();
 
     // Only the state file is left.
@@ -44,7 +44,7 @@ fn missing_root_is_rebuilt() {
     assert!(log.contains("is missing; the agent rebuilds it"), "{log}");
     assert_eq!(fs::read_to_string(root(&bench).join("conf")).unwrap(), "two\n");
 
-    // If the script fails after such a rebuild, any agent runs it again until it succeeds.
+    // If the script fails after such a rebuild, each agent runs the script again until it succeeds.
     bench.script("#!/bin/sh\necho fails >>runs\nexit 1\n");
     let before = bench.runs();
     fs::remove_dir_all(root(&bench)).unwrap();
@@ -72,7 +72,7 @@ fn agent_waits_for_the_script_of_a_killed_agent() {
     ));
     let mut agent = Agent::start(&bench, &[]);
     eventually("the script runs", || bench.runs() == 1);
-    eventually("status knows it", || {
+    eventually("status shows the script", || {
         let status = says(&bench, &["status", "-json"], 0, "").json();
         status["script"]["pid"].is_u64()
     });
@@ -81,7 +81,7 @@ fn agent_waits_for_the_script_of_a_killed_agent() {
     agent.process.wait().unwrap();
     drop(agent);
     let agent = Agent::start(&bench, &[]);
-    eventually("it waits", || bench.agent_log().contains("waiting for its end"));
+    eventually("the agent waits", || bench.agent_log().contains("waiting for its end"));
     assert_eq!(bench.runs(), 1);
     fs::write(bench.path("go"), "").unwrap();
     says(&bench, &["sync"], 0, "");
@@ -122,7 +122,7 @@ fn script_with_unknown_result_runs_again() {
     says(&bench, &["gc"], 1, "a script whose agent was killed runs for");
     bench.operator("ssh", &["rollback", "-name", "project1"], "");
     let agent = Agent::start(&bench, &[]);
-    eventually("it waits", || bench.agent_log().contains("waiting for its end"));
+    eventually("the agent waits", || bench.agent_log().contains("waiting for its end"));
     fs::write(bench.path("go"), "").unwrap();
     says(&bench, &["sync"], 0, "");
     assert_eq!((active(), deployed(&bench).as_str(), bench.runs()), (one, "v01", 3));

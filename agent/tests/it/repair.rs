@@ -47,7 +47,7 @@ fn running_agent_downloads_damaged_layers_again() {
     // The test waits for the spare, because the build of a spare would also find the damage.
     eventually("the spare is ready", || status()["spare"]["ready"] == true);
     says(&bench, &["verify", "--repair"], 0, "all sound");
-    let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
+    let [object] = &objects(&bench, "one\n")[..] else { panic!("not exactly one object") };
     rot(object);
     fs::write(index(&bench, 0), "nonsense").unwrap();
     says(&bench, &["verify"], 8, "now with -repair");
@@ -110,7 +110,7 @@ fn repair_without_an_agent_uses_kept_blobs_or_names_the_registry() {
     bench.first_configuration();
     assert_eq!(bench.once(&["-keep-blobs", "-link", "copy"]).0, Some(0));
     let damage = || {
-        let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
+        let [object] = &objects(&bench, "one\n")[..] else { panic!("not exactly one object") };
         rot(object);
         object.clone()
     };
@@ -149,7 +149,7 @@ fn unused_damaged_object_is_quarantined_but_not_restored() {
     assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
     bench.bump("v03", "three\n");
     assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
-    let [object] = &objects(&bench, "one\n")[..] else { panic!("not one object") };
+    let [object] = &objects(&bench, "one\n")[..] else { panic!("not exactly one object") };
     rot(object);
     let text = says(&bench, &["verify", "--repair"], 0, "nothing needs it").out;
     assert!(!first.exists(), "the index lists an object that is missing: {text}");

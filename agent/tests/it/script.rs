@@ -115,7 +115,7 @@ fn agent_does_not_wait_for_noisy_background_processes() {
 
 #[test]
 fn script_environment_is_exactly_as_documented() {
-    // The environment is read from /proc, without the additions of a shell.
+    // The script reads its environment from /proc, without the additions of a shell.
     let bench = Bench::new("#!/bin/sh\ncat /proc/$$/environ\n");
     let id = Digest::of(b"old");
     let ran = bench.run_change(Some((id, Path::new("a1/unpacked/old"))));
@@ -176,7 +176,7 @@ fn background_processes_can_print_after_the_agent_ends() {
     );
     assert_eq!(bench.run().output, "ok\n");
     let done = bench.path("deploy.sh.done");
-    eventually("it has printed everything", || done.exists());
+    eventually("the process has printed everything", || done.exists());
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn background_processes_survive_the_script() {
     assert_eq!(ran.output, "ok\n");
     fs::write(bench.path("deploy.sh.go"), "alive\n").unwrap();
     let done = bench.path("deploy.sh.done");
-    eventually("it answers", || fs::read_to_string(&done).is_ok_and(|text| text == "alive\n"));
+    eventually("the answer came", || fs::read_to_string(&done).is_ok_and(|text| text == "alive\n"));
 }
 
 #[test]
@@ -247,7 +247,7 @@ fn timeout_ends_the_whole_process_group() {
     let (ready, sender) = (bench.path("deploy.sh.ready"), bench.sender.clone());
     let pid = bench.path("deploy.sh.pid");
     let stopper = std::thread::spawn(move || {
-        // The child and the file of its process id may appear in either order.
+        // The two files may appear in either order.
         eventually("the child is ready", || {
             ready.exists() && fs::read_to_string(&pid).is_ok_and(|pid| pid.ends_with('\n'))
         });

@@ -68,13 +68,13 @@ fn state_file_in_the_working_directory_is_used_only_by_its_agent() {
     deploys(&bench, "one");
     assert_eq!(bench.runs(), 1);
     assert!(!bench.path("one/state.json").exists() && bench.path("state.json.dir").exists());
-    // Another agent that starts here uses a state file of its own, and says so.
+    // Another agent that starts here uses its own state file, and logs this.
     let log = deploys(&bench, "two");
     let want = "state.json belongs to the agent of another directory, not to the agent of two; ";
     assert!(log.contains(want), "{log}");
     assert!(bench.path("two/state.json").exists());
     assert_eq!(bench.runs(), 2);
-    // Imitates a Go agent, which recorded nothing. Its root exists.
+    // Imitates a Go agent, which recorded nothing. The Go agent's root exists.
     for name in ["one/agent.json", "state.json.dir"] {
         fs::remove_file(bench.path(name)).unwrap();
     }
@@ -104,7 +104,7 @@ fn state_file_of_another_agent_is_refused() {
             assert!(log.contains(want), "{want}: {log}");
         }
         assert_eq!((log.lines().count(), bench.runs()), (1, before), "{log}");
-        assert!(!bench.path(dir).join("objects").exists(), "something was made");
+        assert!(!bench.path(dir).join("objects").exists(), "the agent made files");
     };
     refused("two", &state, bench.path("one").to_str().unwrap());
     deploys(&bench, "three");
@@ -120,7 +120,7 @@ fn state_file_of_another_agent_is_refused() {
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(said.contains("belongs to the agent of"), "{verb}: {said}");
     }
-    // An earlier agent left its record not beside the state file, but in its own directory.
+    // Earlier agents kept the record in the agent's directory, not beside the state file.
     fs::rename(bench.path("state.json.dir"), bench.path("aside")).unwrap();
     refused("two", &state, "one");
     // A Go agent left no record, only a root.
@@ -233,12 +233,12 @@ fn roots_of_an_earlier_agent_are_kept_by_default() {
     kept(&["gc", "-n"]);
     kept(&["gc"]);
     // A dry run removes nothing.
-    let told = says(&bench, &["gc", "-n", "-taken-over"], 0, "over the roots to keep").out;
+    let told = says(&bench, &["gc", "-n", "-taken-over"], 0, "no rule keeps this root").out;
     assert!(ids.iter().all(|id| told.contains(&format!("remove  root        unpacked/{id}"))));
     assert_eq!(there(&bench, &ids), [true; 3]);
     agent.stop();
     kept(&["gc", "-n"]);
-    says(&bench, &["gc", "-taken-over"], 0, "over the roots to keep");
+    says(&bench, &["gc", "-taken-over"], 0, "no rule keeps this root");
     assert_eq!(there(&bench, &ids), [false; 3]);
     assert_eq!(
         says(&bench, &["status", "-json"], 0, "").json()["taken_over"],
@@ -247,7 +247,7 @@ fn roots_of_an_earlier_agent_are_kept_by_default() {
     // Beside a running agent the result is the same.
     taken_over(&bench);
     let agent = Agent::start(&bench, &["-no-spare"]);
-    says(&bench, &["gc", "-taken-over"], 0, "over the roots to keep");
+    says(&bench, &["gc", "-taken-over"], 0, "no rule keeps this root");
     assert_eq!(there(&bench, &ids), [false; 3]);
     agent.stop();
 }
@@ -260,7 +260,7 @@ fn explicit_keep_count_includes_roots_of_an_earlier_agent() {
     assert_eq!(bench.once(&[]).0, Some(0));
     bench.bump("v02", "two\n");
     assert_eq!(bench.once(&["-keep-roots", "3"]).0, Some(0));
-    assert_eq!(there(&bench, &ids), [false, false, true], "two of ours, and the newest of those");
+    assert_eq!(there(&bench, &ids), [false, false, true], "only the newest earlier root is kept");
     bench.bump("v03", "three\n");
     assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
     assert_eq!(there(&bench, &ids), [false; 3]);

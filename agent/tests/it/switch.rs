@@ -1,5 +1,5 @@
 //! Takes over the directories of a Go registry and of a Go agent, and gives the agent's directory
-//! back. The Go tool made these directories, see `registry/tests/go/README.md`.
+//! back. The Go tool made these directories; see `registry/tests/go/README.md`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +10,8 @@ use crate::site::{Site, both, top};
 use deploy_store::disk::Lock;
 use deploy_store::{Configuration, Digest};
 
-/// The configuration that the Go agent had deployed, and the Go registry's configuration.
+/// The ids of the configuration that the Go agent had deployed, and of the Go registry's
+/// configuration.
 const BEFORE: &str = "6c5bf8707287cb3f6d59b0e771721499fd3ce8fd34fa9aec8f0b1449d1af52fc";
 const OFFERED: &str = "97cc2a60857ac851d1523bfdb5caf3e10bee323f2f4bec6895e11805ef2772c6";
 
@@ -135,12 +136,12 @@ fn running_go_agent_is_reported_and_left_alone() {
     assert!(text.contains("in use by another process") && text.contains(&pid), "{text}");
     assert!(text.contains("stop that agent first"), "{text}");
     assert_eq!(fs::read(site.path("agent/state.json")).unwrap(), before);
-    assert!(!site.path("agent/objects").exists(), "something was made");
+    assert!(!site.path("agent/objects").exists(), "the agent made files");
     drop(lock);
     // A running agent holds the same lock, so the Go agent cannot start.
     let mut site = site;
     site.start_agent("project1");
-    site.wait_until("deployed", |site| site.text("agent/state.json").contains(OFFERED));
+    site.wait_until("the agent deploys", |site| site.text("agent/state.json").contains(OFFERED));
     assert!(Lock::take(&site.path("agent")).is_err());
 }
 
@@ -175,7 +176,7 @@ fn symlinked_script_log_cannot_leave_the_directory() {
 }
 
 #[test]
-fn current_link_left_ahead_by_a_kill_is_corrected() {
+fn current_symlink_of_an_interrupted_deploy_is_corrected() {
     let site = site();
     let once = || {
         let output =

@@ -10,7 +10,7 @@ use std::path::Path;
 use crate::bench::{Agent, Bench, deployed, says};
 use deploy_testing::eventually;
 
-/// How the next root is made.
+/// How the agent makes the next root.
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Way {
     Spare,
@@ -56,7 +56,7 @@ fn files_changed_by_a_service_never_reach_the_next_root() {
             says(&bench, &["sync"], 0, "");
             let mtime = fs::metadata(current(&bench).join("bin")).unwrap().mtime();
             let spare_is_ready = |nth: usize| {
-                eventually("the spare", || {
+                eventually("the spare is made", || {
                     bench.agent_log().matches("spare root made").count() == nth
                 });
             };
@@ -107,7 +107,7 @@ fn writable_files_are_private_and_not_damage() {
     let mtime = fs::metadata(&file).unwrap().mtime();
     assert_eq!(fs::metadata(&file).unwrap().nlink(), 1);
     assert!(fs::metadata(current(&bench).join("conf")).unwrap().nlink() > 1);
-    eventually("the spare", || bench.agent_log().contains("spare root made"));
+    eventually("the spare is made", || bench.agent_log().contains("spare root made"));
     fs::write(&file, "mine").unwrap();
     says(&bench, &["verify"], 0, "all sound");
     bench.bump("v02", "two\n");

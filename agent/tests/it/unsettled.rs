@@ -1,5 +1,5 @@
-//! Tests that after a failed script nothing is up to date until a script succeeds. If the registry
-//! or an operator rolls back, the server gets the whole deployed configuration.
+//! Tests that after a failed script, the server is not up to date until a script succeeds. If the
+//! registry or an operator rolls back, the server gets the whole deployed configuration.
 
 use std::fs;
 use std::path::Path;
@@ -134,13 +134,13 @@ fn failed_rollback_of_the_registry_is_retried_even_by_a_new_agent() {
     says(&bench, &["status"], 0, "next try       at the next poll");
     let agent = Agent::start(&bench, &["-poll", "100ms"]);
     let before = runs(&bench).len();
-    eventually("it tries by itself", || runs(&bench).len() > before);
+    eventually("the agent tries by itself", || runs(&bench).len() > before);
     let said = says(&bench, &["sync"], 1, "exit status 4").out;
     assert!(!said.contains("up to date"), "{said}");
     fs::remove_file(bench.path("fails")).unwrap();
-    eventually("it succeeds", || service(&bench).is_some());
+    eventually("the script succeeds", || service(&bench).is_some());
     assert_eq!(last(&bench), format!("{bad} {good}"));
-    eventually("it is settled", || status(&bench).is_null());
+    eventually("the server is settled", || status(&bench).is_null());
     agent.stop();
     settled(&bench);
 }
@@ -152,7 +152,7 @@ fn is_noted(bench: &Bench) -> bool {
     noted["pid"].as_u64().is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
 }
 
-/// Kills the agent while the script of `what` waits, ends the script, and starts an agent again.
+/// Kills the agent while its script waits, starts another agent, and lets the script end.
 fn killed_meanwhile<'a>(
     bench: &'a Bench,
     what: &str,
@@ -180,15 +180,15 @@ fn kills_do_not_change_how_an_unsettled_server_recovers() {
     let bench = Bench::new();
     let good = begun(&bench);
     let agent = Agent::start(&bench, &[]);
-    // The agent is killed while the bad script runs. The registry rolls back before the next poll.
+    // The agent is killed while the script runs for a bad configuration.
     let agent = killed_meanwhile(&bench, "the bad script runs", agent, || {
         bench.bump("v02", "bad\n");
     });
     let bad = offered(&bench);
     says(&bench, &["sync"], 1, "exit status 3");
     // The agent is killed while the script runs for the previous configuration.
-    let agent = killed_meanwhile(&bench, "the way back runs", agent, || change(&bench, "v01"));
-    eventually("it is up again", || service(&bench).is_some());
+    let agent = killed_meanwhile(&bench, "v01's script runs", agent, || change(&bench, "v01"));
+    eventually("the service is up again", || service(&bench).is_some());
     says(&bench, &["sync"], 0, "");
     assert_eq!(last(&bench), format!("{bad} {good}"), "{:#?}", runs(&bench));
     assert_eq!((service(&bench).as_deref(), &*deployed(&bench)), (Some("one\n"), "v01"));
@@ -255,8 +255,8 @@ fn local_rollback_returns_from_a_failed_root() {
     bench.bump("v02", "bad\n");
     let bad = offered(&bench);
     says(&bench, &["sync"], 1, "exit status 3");
-    // A running agent would deploy the bad configuration again soon after the failed rollback. It
-    // is stopped and not killed, because it may be in the middle of its next attempt.
+    // A running agent would deploy the bad configuration again soon after the failed rollback. The
+    // test does not kill the agent, because it may be in the middle of its next attempt.
     agent.stop();
     // The rollback fails once. A rollback needs neither the registry nor an agent.
     fs::write(bench.path("fails"), "").unwrap();
@@ -291,7 +291,7 @@ fn failed_local_rollback_is_retried_or_reverted() {
     // The registry's configuration is the deployed configuration. The script runs for it again, and
     // fails.
     says(&bench, &["rollback"], 1, "exit status 4");
-    eventually("it looks", || status(&bench)["failures"] == 2);
+    eventually("the script fails again", || status(&bench)["failures"] == 2);
     fs::remove_file(bench.path("fails")).unwrap();
     says(&bench, &["sync"], 0, "switched to");
     assert_eq!(last(&bench), format!("{one} {two}"));
@@ -305,14 +305,14 @@ fn failed_local_rollback_is_retried_or_reverted() {
     asking.wait().unwrap();
     let agent = Agent::start(&bench, &[]);
     fs::remove_file(bench.path("wait")).unwrap();
-    eventually("it is ended", || deployed(&bench) == "v01");
+    eventually("the rollback is complete", || deployed(&bench) == "v01");
     says(&bench, &["sync"], 1, "held since a rollback");
     assert_eq!(last(&bench), format!("{two} {one}"));
     assert_eq!(service(&bench).as_deref(), Some("one\n"));
     settled(&bench);
     agent.stop();
-    // Without an agent, a failed rollback is retried. It does not count as the failure of a new
-    // configuration.
+    // Without an agent, a failed rollback is retried. This failure does not count as the failure of
+    // a new configuration.
     says(&bench, &["rollback", "-release"], 0, "released");
     assert_eq!(bench.once(&[]).0, Some(0));
     fs::write(bench.path("fails"), "").unwrap();
@@ -334,7 +334,7 @@ fn failed_root_and_its_layers_are_kept() {
     assert!(bench.path("a1/unpacked").join(&bad).is_dir());
     change(&bench, "v01");
     assert_eq!(bench.once(&[]).0, Some(0));
-    says(&bench, &["gc", "-cleanold"], 0, "over the roots to keep");
+    says(&bench, &["gc", "-cleanold"], 0, "no rule keeps this root");
     assert!(!bench.path("a1/unpacked").join(&bad).exists());
 }
 
@@ -393,8 +393,8 @@ fn clock_jumps_cause_no_delays_and_remove_no_roots() {
     fs::write(bench.path("a1/unsettled.json"), later).unwrap();
     says(&bench, &["status"], 0, "script failed 90");
     let agent = Agent::start(&bench, &[]);
-    eventually("it tries again", || runs(&bench).len() == 3);
-    eventually("it has seen the script fail", || status(&bench)["failures"] == 2);
+    eventually("the agent tries again", || runs(&bench).len() == 3);
+    eventually("the agent has seen the script fail", || status(&bench)["failures"] == 2);
     says(&bench, &["sync"], 1, "exit status 3");
     far();
     for (version, text) in [("v03", "three\n"), ("v04", "four\n")] {

@@ -78,7 +78,7 @@ fn running_agent_survives_registry_restarts_and_ends_cleanly() {
     let addr = bench.registry.addr.clone();
     bench.registry.process.kill().unwrap();
     bench.registry.process.wait().unwrap();
-    eventually("the agent sees it", || bench.agent_log().contains("; next try in "));
+    eventually("the agent notices the stop", || bench.agent_log().contains("; next try in "));
     bench.registry = start_registry(bench.temp.path(), &addr);
     bench.bump("v03", "three\n");
     bench.deployed("v03");

@@ -249,7 +249,7 @@ impl World {
         self.idle()?;
         self.learn();
         if was_kept && !self.root(target.as_ref().unwrap()).is_dir() && self.deployed != target {
-            // If the next poll has deployed a new configuration, the root may be gone.
+            // If the next poll has deployed a new configuration, the root may have been removed.
             if code != Some(0) && !failed {
                 return fault("kept root gone", format!("after a rollback that failed: {error}"));
             }

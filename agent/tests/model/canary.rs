@@ -65,7 +65,7 @@ impl Canaries {
         Ok(())
     }
 
-    /// Forgets the filesystem at `top`, because its owner unmounts it.
+    /// Forgets the filesystem at `top`, because the caller unmounts it.
     pub fn let_go(&mut self, top: &Path) {
         let Ok(stat) = fs::symlink_metadata(top) else { return };
         let is_it = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|it| it.st_dev == stat.dev());
@@ -119,8 +119,8 @@ fn touched(top: &Path) -> std::io::Result<Touched> {
     Ok(found)
 }
 
-/// Another process that maps files into its memory for writing. In this process, such mappings
-/// would need unsafe code.
+/// Another process that maps files into its memory for writing. In the test's own process, such
+/// mappings would need unsafe code.
 pub struct Mapper {
     process: std::process::Child,
     answers: std::io::BufReader<std::process::ChildStdout>,

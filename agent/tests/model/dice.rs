@@ -1,7 +1,8 @@
 //! Random choices. Every step has dice of its own. So, if one step is left out, the other steps
 //! still make the same choices.
 
-/// A small generator (xorshift64*). A test needs a seed that it can print, but no high quality.
+/// A small generator (xorshift64*). A test needs a seed that it can print, but no numbers of high
+/// quality.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
@@ -24,7 +25,7 @@ impl Dice {
         self.0.wrapping_mul(0x2545_F491_4F6C_DD1D)
     }
 
-    /// A number below `limit`, which is not 0.
+    /// A number below `limit`. The limit must not be 0.
     pub fn below(&mut self, limit: usize) -> usize {
         usize::try_from((self.next() >> 16) % limit as u64).unwrap()
     }

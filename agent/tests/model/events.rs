@@ -73,7 +73,7 @@ impl Events {
         Self { receiver, sender, ask, answer, requests: 0 }
     }
 
-    /// Sends a request to the agent of the directory `dir`. Returns its number.
+    /// Sends a request to the agent of the directory `dir`. Returns the number of the request.
     pub fn request(&mut self, dir: &Path, request: &str) -> usize {
         self.requests += 1;
         let (number, sender) = (self.requests, self.sender.clone());
@@ -89,7 +89,7 @@ impl Events {
         self.receiver.recv_timeout(within).ok()
     }
 
-    /// Ends the waiting script.
+    /// Ends the waiting script with this exit code.
     pub fn end_script(&mut self, code: u8) {
         writeln!(self.answer, "{code}").unwrap();
     }
@@ -104,7 +104,7 @@ impl Drop for Events {
 fn asking(line: &str) -> Asking {
     let fields: Vec<&str> = line.split('|').collect();
     let [new_id, new_root, old_root, versions @ ..] = &fields[..] else {
-        panic!("the script said {line:?}")
+        panic!("the script sent {line:?}")
     };
     Asking {
         new_id: (*new_id).to_owned(),

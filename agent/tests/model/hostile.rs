@@ -135,7 +135,7 @@ impl World {
 }
 
 pub fn nothing() -> io::Error {
-    io::Error::other("there is nothing like that")
+    io::Error::other("there is nothing to change")
 }
 
 /// The root and the path in a short form, for the list of steps.
@@ -163,7 +163,7 @@ fn set_time(path: &Path, time: (i64, i64)) -> io::Result<()> {
     Ok(rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW)?)
 }
 
-/// Writes as `cp -p` and `rsync --inplace --times` do.
+/// Writes to a file and restores its time, as `cp -p` and `rsync --inplace --times` do.
 fn write_restored(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.file(dice, root)?;
     let before = fs::metadata(&path)?;
@@ -310,7 +310,7 @@ fn remove_file(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<St
     Ok(told(&path))
 }
 
-/// Removes as `rm -r --one-file-system` does, but does not begin at a mount.
+/// Removes a directory with all its contents. Fails if anything is mounted on or below it.
 pub fn remove_all(world: &World, path: &Path) -> io::Result<()> {
     if world.mounts().iter().any(|mount| mount.starts_with(path)) {
         return Err(io::Error::other("something is mounted there"));

@@ -5,7 +5,7 @@
 //! and the same tree under another name. The test kills and restarts both programs, while a service
 //! and a deploy script change roots at random. Whenever the script begins, the test compares the
 //! script's whole new root with a model of its layers. After every step, the test also compares all
-//! data outside.
+//! data outside of the roots.
 //!
 //! The test cannot cover one case: a service writes in place to a file that a published root
 //! shares. So the script begins with the comparison, and no service writes during the comparison.
@@ -18,7 +18,7 @@
 //! | `DEPLOY_TEST_SEED` | the seed |
 //! | `DEPLOY_TEST_STEPS` | the number of steps in each place |
 //! | `DEPLOY_TEST_LINKS` | some of the link modes |
-//! | `DEPLOY_TEST_JOBS` | how many places run at once (2) |
+//! | `DEPLOY_TEST_JOBS` | how many places run at once (default: 2) |
 //! | `DEPLOY_TEST_WITHOUT=mounts,chattr` | leaves kinds of steps out |
 //! | `DEPLOY_TEST_MORE=kill` | ten times as many steps of a kind |
 //! | `DEPLOY_TEST_SHRINK=1` | looks for the fewest steps that still fail |

@@ -1,4 +1,4 @@
-//! The checks and the changes of the test while the deploy script runs.
+//! The test's checks and changes while the deploy script runs.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,7 +24,7 @@ pub enum Kill {
     AfterScript(Duration),
 }
 
-/// The events of a deploy.
+/// The plan of a deploy: what the script does, and when the test kills the agent.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// Number of changes that the script makes to its root and to other roots.
@@ -100,8 +100,9 @@ impl World {
         let root = self.root(id);
         let is_live = self.deployed.as_deref() == Some(id);
         if is_live {
-            // A service uses this root, so it may differ, but it must stay. If it lacks entries and
-            // is rebuilt because the state file is lost, the replaced root stays.
+            // A service uses this root. So the root may differ, but it must stay. If the state file
+            // is lost and the root lacks entries, the agent rebuilds it. Then the replaced root
+            // stays.
             let aside = self.agent_dir().join(format!("unpacked/.replaced-{id}"));
             if self.roots.contains_key(id) && !self.is_known(id) && !aside.is_dir() {
                 return fault("live root replaced", root.display().to_string());
@@ -145,7 +146,7 @@ impl World {
         let mut lines = log.lines().rev().take(LAST_LINES);
         if made == Made::Reused && lines.any(|line| told.iter().any(|told| line.contains(told))) {
             // A root with a mount, or a root that cannot be moved, stays in its place.
-            self.say(format!("  {} faults, and told: {:?}", found.len(), found.first()));
+            self.say(format!("  {} faults, and reported: {:?}", found.len(), found.first()));
             return Ok(());
         }
         let which = if made == Made::New { "new" } else { "reused" };

@@ -32,7 +32,7 @@ pub struct Entry {
     pub group: String,
 }
 
-/// Entries by path; the top is `.`.
+/// Entries by their path below the root.
 pub type Tree = BTreeMap<String, Entry>;
 
 /// The user who unpacks. An ordinary user owns all files, and cannot set capabilities.
@@ -173,8 +173,8 @@ pub enum Made {
     Reused,
 }
 
-/// The differences between `seen` and `wanted`. Each has the kind of difference, and then the place
-/// with details.
+/// The differences between `seen` and `wanted`. Each difference has its kind, and a text with the
+/// path and details.
 pub fn differences(
     wanted: &Tree,
     seen: &Tree,

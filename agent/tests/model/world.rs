@@ -1,5 +1,5 @@
-//! A registry and an agent as real programs, on one filesystem and with one link mode. Also has a
-//! model of their expected state.
+//! A registry and an agent as real programs, on one filesystem and with one link mode. This module
+//! also has a model of their expected state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -75,8 +75,8 @@ pub struct World {
     pub roots: BTreeMap<String, Known>,
     /// Id of the deployed configuration.
     pub deployed: Option<String>,
-    /// Whether the agent's state is certain, because the agent was not killed after its last
-    /// output.
+    /// Whether the agent's state is certain: the test has not killed the agent since its last
+    /// successful `sync`.
     pub is_certain: bool,
     /// Whether there was a rollback whose hold may still apply.
     pub may_be_held: bool,
@@ -90,7 +90,7 @@ pub struct World {
     pub scripts: usize,
 }
 
-/// Maximum number of trees that are remembered.
+/// Maximum number of trees that the world remembers.
 const MOST_TREES: usize = 200;
 /// Number of versions of each component at the start.
 const VERSIONS: usize = 4;

@@ -55,7 +55,7 @@ fn percent(done: u64, whole: u64) -> u128 {
     (u128::from(done) * 100 / u128::from(whole.max(1))).min(100)
 }
 
-/// The remaining time at this rate, in the form that flags use for times.
+/// The remaining time at this rate, in the format of the flags.
 fn left(reading: &Reading, rate: Option<u64>) -> Option<String> {
     let rest = reading.whole?.checked_sub(reading.done).filter(|rest| *rest > 0)?;
     let seconds = rest.checked_div(rate?)?;
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_have_the_unit_that_fits() {
+    fn sizes_have_a_fitting_unit() {
         for (count, text) in [
             (0, "0 B"),
             (1023, "1023 B"),

@@ -4,9 +4,9 @@
 //!
 //! `$ ` begins a command of bash. The lines below the command are its standard output, with a dot
 //! for a blank line. `! ` begins a line of standard error. `= ` begins the exit code, if the code
-//! is not 0. `& ` begins a command that runs beside later commands. `~ PATTERN => NAME` names
-//! output that differs from run to run. If `UPDATE_TRANSCRIPTS` is set, the test writes the files
-//! again; check the diff.
+//! is not 0. `& ` begins a command that runs beside later commands. `~ PATTERN => NAME` gives a
+//! name to output that differs from run to run. If `UPDATE_TRANSCRIPTS` is set, the test writes the
+//! files again; check the diff.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

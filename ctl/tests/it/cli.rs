@@ -102,7 +102,7 @@ fn trailing_bytes_do_not_stop_an_upload() {
     let rig = Rig::start();
     rig.archive("a.tar.gz", b"a");
     for padding in [1, 8, 5000] {
-        // Zeros after the tar's end, in the same gzip stream, as tar -b writes.
+        // Zeros after the tar's end, in the same gzip stream, like those that tar -b writes.
         let script =
             format!("(gzip -dc a.tar.gz; head -c {padding} /dev/zero) | gzip > padded.tar.gz");
         let shell = Command::new("sh").args(["-c", &script]).current_dir(rig.path("")).status();
@@ -131,7 +131,7 @@ fn bad_archive_is_not_uploaded() {
     assert_eq!(rig.run(&["components"]), ok(""));
     rig.stop();
     let left = (rig.list("files"), rig.list("uploads"));
-    assert_eq!(left, (Vec::new(), Vec::new()), "something was kept");
+    assert_eq!(left, (Vec::new(), Vec::new()), "the registry kept an archive");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn uploading_the_same_archive_repairs_a_damaged_blob() {
     let blob = rig.path("reg/files").join(Digest::of(&bytes).to_string());
     fs::write(&blob, "damaged").unwrap();
     assert_eq!(rig.run(&["verify"]).code, 8);
-    assert!(!blob.exists(), "it was not set aside");
+    assert!(!blob.exists(), "verify left the damaged blob");
     let again = rig.run(&add);
     assert_eq!((again.err.as_str(), again.code), ("version \"1\" already exists\n", 6));
     assert_eq!(fs::read(&blob).unwrap(), bytes);
@@ -220,9 +220,9 @@ fn unusable_download_target_is_reported() {
     let key = Answer::from(key).err;
     assert!(key.ends_with("key file \"no/key\": there is no directory no\n"), "{key}");
     let key = Answer::from(rig.bare(&["-key", "none", "components"]).output().unwrap()).err;
-    assert!(key.contains("there is no such file: name another with -key"), "{key}");
+    assert!(key.contains("there is no such file: name another file with -key"), "{key}");
     let key = Answer::from(rig.bare(&["-key", "op.pub", "components"]).output().unwrap()).err;
-    assert!(key.contains("it is a public key: give the private one, op\n"), "{key}");
+    assert!(key.contains("it is a public key: give the private key, op\n"), "{key}");
 }
 
 #[test]
@@ -237,7 +237,7 @@ fn login_needs_an_authorized_key() {
     assert_eq!(
         locked,
         refused(
-            "failed to read/parse key file \"locked\": it is encrypted: give one without a passphrase, or, with deployctl, add it to ssh-agent with ssh-add and leave -key out\n",
+            "failed to read/parse key file \"locked\": it is encrypted: give a key without a passphrase, or, with deployctl, add this key to ssh-agent with ssh-add and leave out -key\n",
             1
         )
     );
@@ -337,7 +337,7 @@ fn unreachable_registry_is_reported() {
 }
 
 #[test]
-fn unprintable_answer_is_a_failure() {
+fn answer_that_cannot_be_printed_is_a_failure() {
     let home = tempfile::tempdir().unwrap();
     let full = fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let answer: Answer = deployctl(home.path(), &["help"]).stdout(full).output().unwrap().into();

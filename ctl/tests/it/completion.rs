@@ -39,7 +39,7 @@ fn shell(rig: &Rig, program: &str, arguments: &[&str]) -> Command {
     shell
 }
 
-/// Whether this shell is installed. In CI, a missing shell is a failure.
+/// Whether this program is installed. In CI, a missing program is a failure.
 fn is_there(program: &str) -> bool {
     let is_there = Command::new(program).arg("--version").output().is_ok()
         || Command::new(program).arg("-V").output().is_ok();

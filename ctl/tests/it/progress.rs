@@ -138,11 +138,11 @@ impl Drop for Slow {
 }
 
 #[test]
-fn pipe_gets_progress_lines_and_quiet_gets_none() {
+fn progress_lines_go_to_a_pipe_unless_quiet() {
     let rig = Rig::start();
     let piece = noise(256 << 10);
-    // The quiet upload begins first. If it printed a line, that line would come before the other
-    // upload's.
+    // The quiet upload begins first. If it printed a line, that line would come before the lines of
+    // the other upload.
     let mut quiet = Slow::start(&rig, "1", &["-q"]);
     quiet.send(&piece);
     let mut plain = Slow::start(&rig, "2", &[]);

@@ -1,7 +1,7 @@
 //! The documents of an image. These are the OCI image index, manifest and configuration (OCI Image
 //! Format Specification 1.1), and their Docker forms (Image Manifest Version 2, Schema 2). The
 //! `manifest.json` of `docker save` is also such a document. This module does not use the disk or
-//! the network. Every list in a document has a limit.
+//! the network. The lists of descriptors, images, layers, names and URLs have a limit.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -70,19 +70,19 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// If the manifest does not describe an image, returns the descriptor that shows this, and the
-    /// reason. Registries also store signatures, attestations, lists of components, charts and
-    /// other content.
+    /// Returns `None` if the manifest describes an image. Otherwise returns the reason, and the
+    /// descriptor that the reason is about. Registries also store signatures, attestations, lists
+    /// of components, charts and other content.
     pub fn why_no_image(&self) -> Option<(&Descriptor, String)> {
         let of_config = |reason: String| Some((&self.config, reason));
         if self.subject {
             return of_config(
-                "is of a manifest about another one, which is not an image".to_owned(),
+                "belongs to a manifest about another manifest, which is not an image".to_owned(),
             );
         }
         if let Some(kind) = &self.artifact_type {
             return of_config(format!(
-                "is of an artifact of the type {kind:?}, which is not an image"
+                "belongs to an artifact of the type {kind:?}, which is not an image"
             ));
         }
         let media_type = &*self.config.media_type;
@@ -173,7 +173,7 @@ struct Either {
     media_type: Option<String>,
     artifact_type: Option<String>,
     subject: Option<IgnoredAny>,
-    /// Null differs from an empty list: docker 25 writes an index with null.
+    /// Null differs from a missing list: docker 25 writes an index with null.
     #[serde(default, deserialize_with = "few_or_null")]
     manifests: Manifests,
     #[serde(default, deserialize_with = "few_or_none")]
@@ -338,7 +338,8 @@ fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|err| format!("is not in the expected form: {err}"))
 }
 
-/// Reads a list. Its length is limited, and so is its memory. Null is read as an empty list.
+/// Reads a list of at most [`MAX_LAYERS`] items, so that its memory is limited. Null is read as an
+/// empty list.
 fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     Ok(few_or_none(from)?.unwrap_or_default())
 }
@@ -434,7 +435,7 @@ mod tests {
             (OCI_CONFIG, tar, "", None),
             (DOCKER_CONFIG, tar, "", None),
             ("", "application/vnd.oci.image.layer.v2.tar", r#","artifactType":"""#, None),
-            (OCI_CONFIG, tar, r#","subject":{"digest":"x"}"#, Some("about another one")),
+            (OCI_CONFIG, tar, r#","subject":{"digest":"x"}"#, Some("another manifest")),
             (OCI_CONFIG, tar, r#","artifactType":"text/spdx""#, Some("text/spdx")),
             ("application/vnd.cncf.helm.config.v1+json", tar, "", Some("helm")),
             (OCI_CONFIG, "application/vnd.dev.cosign.simplesigning.v1+json", "", Some("cosign")),

@@ -13,15 +13,15 @@ use super::manifest::{config, digest_of};
 use crate::read::image_archive::{MAX_DOCUMENT, MAX_DOCUMENTS, is_document};
 use crate::read::input::{Found, MAX_ITEMS, read_directory};
 
-/// The digests of uncompressed layers that the configurations in a file or directory list. The set
-/// is empty if the input is compressed or cannot be read twice.
+/// Collects the digests of uncompressed layers from all configurations in a file or directory. The
+/// set is empty if the input is compressed or cannot be read twice.
 pub fn peek_diff_ids(path: &Path) -> BTreeSet<Digest> {
     let mut peeked = Peeked::default();
     // Errors are ignored here, because the full read reports them.
     let _ = if path.is_dir() {
         read_directory(path, |_, found| {
             if let Found::File(size, body) = found {
-                // An unreadable file does not prevent a look at the other files.
+                // If a file cannot be read, the other files are still examined.
                 let _ = peeked.look(size, body);
             }
             Ok(())

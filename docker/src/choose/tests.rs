@@ -195,7 +195,7 @@ fn images_are_found_by_name_and_id() {
 }
 
 #[test]
-fn inconsistent_archives_are_refused_by_name() {
+fn inconsistent_archives_are_refused_with_the_reason() {
     let one = layer("a");
     let (config, manifest, index) = oci(&[&one]);
     let refused = |files: &[(&str, Vec<u8>)], blobs: &[&[u8]]| {
@@ -230,7 +230,7 @@ fn inconsistent_archives_are_refused_by_name() {
     check(refused(&at(&index), &[&other, &config, &wrong]), "the sha256 of its tar is");
     let two = manifest_of(&config, &[descriptor(LAYER, &one, ""), descriptor(LAYER, &one, "")]);
     let index = index_of(&[descriptor(MANIFEST, &two, "")]);
-    check(refused(&at(&index), &[&one, &config, &two]), "1 layers, its manifest has 2");
+    check(refused(&at(&index), &[&one, &config, &two]), "1 layers, but its manifest has 2");
     let zoo = index_of(&[descriptor("application/vnd.zoo", &one, "")]);
     check(refused(&at(&zoo), &[&one]), "not an image's");
     // A correct index cannot lead to itself, but a damaged file can.

@@ -15,7 +15,7 @@ const MAX_IMAGES: usize = 10_000;
 const MAX_STEPS: usize = 100_000;
 /// The maximum total size in bytes of the documents that the descriptors lead to.
 const MAX_READ: usize = 128 << 20;
-/// The maximum number of names of one image that are kept.
+/// The maximum number of names that are kept for one image.
 const MAX_NAMES: usize = 1_000;
 /// The maximum length of one name in bytes.
 const MAX_NAME: usize = 4 << 10;
@@ -28,7 +28,7 @@ pub(super) struct Walk<'a> {
     skipped: &'a mut Option<Error>,
     /// The indexes that lead to the current index.
     above: BTreeSet<String>,
-    /// The number of descriptors so far.
+    /// The number of descriptors that were examined so far.
     steps: usize,
     /// The total size in bytes of the documents of these descriptors.
     read: usize,
@@ -133,7 +133,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Finds the document that a descriptor leads to. An image of another platform may be missing.
+    /// Finds the document that a descriptor leads to. `None` if the archive lacks the document, as
+    /// it may lack images of other platforms.
     fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Document>> {
         let fail = |reason| Error::item(&descriptor.digest, reason);
         let digest = digest_of(&descriptor.digest).map_err(fail)?;

@@ -50,7 +50,7 @@ impl Tree<'_> {
             .collect()
     }
 
-    /// The path of a node. Its memory counts towards the limit.
+    /// The path of a node. The memory of the path counts towards the limit.
     fn charged_path(&self, at: u32) -> Result<Vec<u8>> {
         let path = self.path(at);
         self.charge(path.len() + ENTRY)?;

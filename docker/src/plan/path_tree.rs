@@ -48,14 +48,15 @@ pub(super) struct Node {
     pub parent: u32,
     pub part: Rc<[u8]>,
     pub children: HashMap<Rc<[u8]>, u32>,
-    /// The last layer that removes the path, and the last layer that removes everything below the
-    /// path.
+    /// `removed` is the last layer that removes the path. `hidden` is the last layer that removes
+    /// everything below the path.
     pub removed: u16,
     pub hidden: u16,
-    /// The last layer that has the path, and the kind of the path in that layer.
+    /// `layer` is the last layer that has the path. `sort` is the kind of the path in that layer.
     pub layer: u16,
     pub sort: Sort,
-    /// The member that has the inode at the path, and the member that has the path as its name.
+    /// `inode` is the member that has the inode at the path. `name` is the member that has the path
+    /// as its name.
     pub inode: At,
     pub name: At,
 }
@@ -65,7 +66,7 @@ pub(super) struct Link {
     pub at: At,
     pub name: At,
     pub inode: At,
-    /// The node of the name, if the link's target leads through symlinks.
+    /// The node that the link leads to, if its target leads through symlinks.
     pub through: Option<u32>,
 }
 

@@ -19,7 +19,7 @@ const OPAQUE: &[u8] = b".wh..wh..opq";
 const PLINKS: &[u8] = b".wh..wh.plnk/";
 
 impl Tree<'_> {
-    /// Adds a layer. Its number is counted from 0.
+    /// Adds the layer with the number `layer`, counted from 0.
     pub(super) fn stack(&mut self, layer: u16) -> Result<()> {
         let listing = self.layers[usize::from(layer)].listing;
         self.charge(listing.len() * size_of::<u32>())?;
@@ -54,7 +54,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Notes in the tree what a whiteout removes. `own` are the directories of its layer.
+    /// Records in the tree what a whiteout removes. `own` has the paths of the directories in the
+    /// layer of the whiteout.
     fn mark(
         &mut self,
         layer: u16,
@@ -86,8 +87,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Puts a member into the tree and returns its node. `plinks` are files that aufs kept in this
-    /// layer for itself, and to which hardlinks of the layer lead.
+    /// Puts a member into the tree and returns its node. `plinks` are the files that aufs kept for
+    /// itself in this layer. Hardlinks of the layer lead to these files.
     fn put(&mut self, at: At, member: &Member<'_>, plinks: &HashMap<&[u8], u32>) -> Result<u32> {
         if member.path.is_empty() {
             return Ok(ROOT);

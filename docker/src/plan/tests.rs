@@ -81,7 +81,7 @@ fn opaque_marker_hides_lower_contents_in_any_position() {
 }
 
 #[test]
-fn whiteout_in_a_directory_replacing_a_symlink_stays_there() {
+fn whiteout_below_a_replaced_symlink_spares_the_target() {
     let base: &[(&str, Sort, &str)] = &[
         ("run", D, ""),
         ("run/lock", D, ""),
@@ -196,7 +196,7 @@ fn whiteouts_without_a_name_are_refused() {
     assert!(refused.contains("below a whiteout"), "{refused}");
 }
 
-/// docker reads the files of aufs in this way (moby/moby#4178).
+/// docker treats the files of aufs in the same way (moby/moby#4178).
 #[test]
 fn aufs_plinks_become_one_file() {
     let layer: &[(&str, Sort, &str)] = &[

@@ -16,8 +16,8 @@ use deploy_wire::command::Refusal;
 use deploy_wire::flags;
 use deploy_wire::image::Compression;
 
-/// Imports a container image, as docker save, podman, skopeo or buildah write one, into a
-/// registry: as a configuration, and a component for each layer.
+/// Imports a container image into a registry. The image becomes a configuration, and each layer
+/// becomes a component. The input is the output of docker save, podman, skopeo or buildah.
 ///
 ///   docker save app:1.4 | deploy-from-docker -addr registry:2022
 #[derive(Debug, Parser)]
@@ -114,14 +114,14 @@ impl Flags {
     pub fn connect(&self) -> Result<Connect, Refusal> {
         if self.addr.is_empty() {
             let text = "addr should be set: give -addr host:port or set DEPLOYCTL_ADDR, \
-                        or -into DIR for no registry";
+                        or use -into DIR, which needs no registry";
             return Err(Refusal::usage(text.to_owned()));
         }
         operator(&self.addr, &self.fp, &self.key, &self.user, OPERATOR_TIMEOUT)
     }
 
     /// The cache of earlier layers. A cache that cannot be used is an error only if the user named
-    /// it.
+    /// the cache.
     pub fn cache(&self) -> ImportResult<Option<Cache>> {
         let asked = self.cache_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
         match asked {

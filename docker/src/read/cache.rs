@@ -39,7 +39,7 @@ const TAG: (&CStr, &[u8]) = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache of deploy-from-docker.\n",
 );
 
-/// The cache. It has one file for each layer. The file's name has the sha256 of the layer as
+/// The cache, which has one file for each layer. The file's name has the sha256 of the layer as
 /// received, and the version of the program. The version matters, because another version may
 /// refuse a layer that this version lists. A user who can write to a file controls what is
 /// imported. So the cache uses only files that no other user can change.
@@ -77,8 +77,8 @@ impl Cache {
         Some(Self { place, version: version.to_owned(), dir })
     }
 
-    /// Finds the listing of a layer with this length whose name states its digest. The names in the
-    /// listing count towards `budget`.
+    /// Finds the listing of the layer in the file `name`, which has `size` bytes. The name must
+    /// state the digest of the file. The names in the listing count towards `budget`.
     pub fn find_named(&self, name: &str, size: u64, budget: &Budget) -> Option<(Digest, Listed)> {
         let digest = announced(name)?;
         Some((digest, self.find(digest, size, budget)?))

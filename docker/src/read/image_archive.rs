@@ -1,6 +1,6 @@
 //! The files of an image archive. Documents stay in memory. Layers are hashed and listed, and
-//! written uncompressed to the temporary file. The contents of a file decide whether it is a layer.
-//! The layers that belong to the image are known only at the end.
+//! written uncompressed to the temporary file. The contents of a file decide whether the file is a
+//! layer. The layers that belong to the image are known only at the end.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read};
@@ -22,9 +22,9 @@ pub const MAX_DOCUMENT: u64 = 4 << 20;
 pub const MAX_DOCUMENTS: usize = 32 << 20;
 /// The maximum number of bytes of memory for the names in all layers.
 const LISTINGS: usize = 128 << 20;
-/// A file of at most this size is listed without a separate thread.
+/// A layer of at most this many bytes is short, and is listed without a separate thread.
 const SHORT: u64 = 256 << 10;
-/// The file of the spool for short layers. Large layers use the other files in turn.
+/// The number of the spool's file for short layers. Large layers use the other files in turn.
 const SHORT_LANE: usize = LANES - 1;
 /// The maximum number of links in a chain.
 const MAX_HOPS: usize = 8;
@@ -34,7 +34,7 @@ const MAX_HOPS: usize = 8;
 pub enum Item {
     /// A file that looks like JSON.
     Document(Document),
-    /// A tar, by its number among the layers.
+    /// A layer, by its number in [`Archive::layers`].
     Layer(usize),
     /// A link to another file.
     Link(String),
@@ -67,8 +67,8 @@ pub struct Archive {
     keep: bool,
     /// The cache for large layers whose bytes are not kept.
     cache: Option<Cache>,
-    /// Whether a file was not listed, because `cache` has a listing for its name, although the
-    /// digest of the file differs.
+    /// Whether a file was skipped by mistake: its name states a digest that is in `cache`, but the
+    /// file has another digest.
     pub misled: bool,
     limits: Limits,
     documents: usize,
@@ -109,7 +109,7 @@ impl Archive {
     }
 
     /// Changes the archive so that the bytes of large layers are not kept. Large layers are listed,
-    /// or only hashed if `cache` has the listing. This is for imports that need few layers.
+    /// or only hashed if `cache` has the listing. Imports that need few layers use this mode.
     /// [`Archive::fetch`] can read the large layers again.
     #[must_use]
     pub fn listing_only(self, cache: Option<Cache>) -> Self {
@@ -254,7 +254,7 @@ impl Archive {
         self.by_digest.contains_key(&digest) || self.contains(&format!("blobs/sha256/{digest}"))
     }
 
-    /// Finds the item with a digest.
+    /// Finds the item that has this digest.
     pub fn blob(&self, digest: Digest) -> Result<&Item> {
         if let Some(name) = self.by_digest.get(&digest) {
             return self.item(name);
@@ -344,8 +344,8 @@ impl Archive {
     fn keep(&mut self, bytes: Vec<u8>) -> Item {
         let digest = Digest::of(&bytes);
         if self.documents + bytes.len() > MAX_DOCUMENTS {
-            // So many documents are probably not needed. For example, they may describe how images
-            // were made.
+            // The image probably does not need so many documents. For example, some documents may
+            // describe how images were made.
             let reason = format!("is beyond the {MAX_DOCUMENTS} bytes of documents that are kept");
             return Item::Other(digest, reason);
         }

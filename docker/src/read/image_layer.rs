@@ -150,8 +150,8 @@ pub fn list<R: Read>(
     Ok(Listed { diff_id, length: appender.length, kept: appender.keeps(), listing })
 }
 
-/// Converts an error of listing. The error matters only if a manifest states that this file is a
-/// layer.
+/// Converts an error from the listing of a file. The error matters only if a manifest states that
+/// this file is a layer.
 fn bad_layer(err: StoreError) -> Error {
     Error::archive(match err {
         StoreError::BadArchive { reason } => reason,

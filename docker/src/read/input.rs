@@ -112,7 +112,7 @@ pub fn read_directory(
     Ok(())
 }
 
-/// The name in the image to which a link from `name` leads, if it leads to a name in the image.
+/// The name in the image that a link at `name` leads to. `None` if the link leads out of the image.
 pub fn target_of(name: &str, target: &str) -> Option<String> {
     let dir =
         if target.starts_with('/') { "" } else { name.rsplit_once('/').map_or("", |(d, _)| d) };

@@ -178,8 +178,8 @@ impl Appender {
         }
     }
 
-    /// The error of a failed write, if a write failed. If `None`, a failed copy has its cause in
-    /// the source.
+    /// The error of a failed write, if a write failed. If this method returns `None` after a failed
+    /// copy, the source of the copy failed.
     pub fn failure(&mut self) -> Option<Error> {
         self.failed.take().map(|cause| error(&self.dir, "write", cause))
     }
@@ -193,7 +193,7 @@ impl Write for Appender {
             return Ok(bytes.len());
         };
         if bytes.iter().all(|byte| *byte == 0) {
-            // Zeros are not written. They become a hole in the file.
+            // Zeros are not written, so that they become a hole in the file.
             self.length += more;
             return Ok(bytes.len());
         }
@@ -205,7 +205,7 @@ impl Write for Appender {
             )))
         } else if taken / LOOK != (taken + more) / LOOK && lacks(file, self.min_free)? {
             let min_free = self.min_free;
-            Err(io::Error::other(format!("it would leave less than {} free", Size(min_free))))
+            Err(io::Error::other(format!("the file would leave less than {} free", Size(min_free))))
         } else {
             file.write_all_at(bytes, self.start + self.length)
         };

@@ -65,7 +65,7 @@ pub fn compress(
             consumed = match result.recv() {
                 Ok(Ok(chunk)) => consume(chunk),
                 Ok(Err(cause)) => {
-                    Err(crate::Error::Input { what: "what was compressed".to_owned(), cause })
+                    Err(crate::Error::Input { what: "the data to compress".to_owned(), cause })
                 }
                 // The producer failed between two chunks, and returns the error itself.
                 Err(_) => Ok(()),

@@ -4,7 +4,7 @@ use tar::{EntryType, Header};
 
 use crate::choose::manifest::Run;
 
-/// The path in the root.
+/// The path of the file's directory in the root.
 const DIRECTORY: &str = ".deploy/";
 const FILE: &str = ".deploy/image.json";
 
@@ -22,12 +22,12 @@ pub fn image_json_layer(run: &Run) -> Vec<u8> {
 
 fn header(path: &str, kind: EntryType, mode: u32, size: u64) -> Header {
     let mut header = Header::new_ustar();
-    header.set_path(path).expect("it is short");
+    header.set_path(path).expect("the path is short");
     header.set_entry_type(kind);
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
-    // The time is 0, because no time of an image is the same in all formats of the image.
+    // The time is 0, because no time in an image is the same in all image formats.
     header.set_mtime(0);
     header.set_size(size);
     header.set_cksum();

@@ -46,8 +46,8 @@ impl Piece {
     }
 }
 
-/// Passes the pieces of a layer to `each` until `each` returns `false`. `layers` are the image's
-/// layers, and `number` is the number of the layer. Returns whether `each` accepted all pieces.
+/// Passes the pieces of the layer `number` to `each` until `each` returns `false`. `layers` are all
+/// layers of the image. Returns whether `each` accepted all pieces.
 pub fn pieces(
     spool: &Spool,
     layers: &[&Tar],
@@ -105,7 +105,7 @@ pub fn pieces(
     if from < end && !each(copied(from, end))? {
         return Ok(false);
     }
-    // Two blocks of zeros end the archive, regardless of the end of the layer.
+    // Two blocks of zeros end the archive, regardless of the zeros at the end of the layer.
     each(Piece::Bytes(vec![0; 1024]))
 }
 
@@ -168,7 +168,7 @@ fn rewritten(
     Ok((out, at..span.end))
 }
 
-/// The headers of a member, as the layer has them.
+/// The headers of a member in the layer.
 struct Headers {
     last: Header,
     records: Vec<(Vec<u8>, Vec<u8>)>,
@@ -232,7 +232,7 @@ fn extended(records: &[(Vec<u8>, Vec<u8>)]) -> Vec<u8> {
     }
     let mut header = Header::new_ustar();
     header.set_entry_type(tar::EntryType::XHeader);
-    header.set_path("PaxHeaders.0/relinked").expect("it is short");
+    header.set_path("PaxHeaders.0/relinked").expect("the path is short");
     header.set_mode(0o644);
     header.set_size(body.len() as u64);
     header.set_cksum();

@@ -1,5 +1,5 @@
-//! A directory as the destination. The directory gets the archives of the layers, in the form in
-//! which a registry would get them. It also gets a list of the layers in order.
+//! A directory as the destination. The directory gets the archives that a registry would get, and a
+//! list of the layers in order.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};

@@ -121,8 +121,8 @@ impl Remote {
             }
         }
         all.extend_from_slice(layers);
-        // Only a Go registry gets this command. The verb `addimage` of other registries replaces a
-        // configuration without a flag.
+        // Only a Go registry gets this command. Other registries get the verb `addimage`, which
+        // replaces a configuration without a flag.
         let add = Command::AddConfiguration {
             name: name.clone(),
             layers: all,

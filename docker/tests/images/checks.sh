@@ -36,8 +36,8 @@ deploy() {
 }
 
 # The times of two directories are not compared with umoci's. umoci does not restore the time of the root
-# after the last change. In late/opaque/deep, it removes the entries that an opaque directory hides after it
-# has set the time.
+# after the last change. For late/opaque/deep, umoci first sets the time, and then removes the entries that an
+# opaque directory hides.
 umoci_loses=(-t "" -t late/opaque/deep)
 # Two kinds of metadata are not compared with GNU tar's: the times of directories in which later archives have
 # entries, and the attributes of a directory to which a later entry gives fewer attributes.
@@ -65,9 +65,9 @@ every_format() {
         same_tree "$file" "$image.bundle/rootfs" "$root" "${umoci_loses[@]}"
         # The same archive is imported through a pipe.
         [ ! -f "$file" ] || {
-            cat "$file" | import -name piped >import.log 2>&1 || { cat import.log >&2; fail "$file: not by pipe"; }
+            cat "$file" | import -name piped >import.log 2>&1 || { cat import.log >&2; fail "$file: refused through a pipe"; }
             [ "$(ctl showconf -name piped -json | grep '"Hash"' | head -1)" = "$(grep '"Hash"' "$image.shown" | head -1)" ] ||
-                fail "$file: another configuration by pipe"
+                fail "$file: another configuration through a pipe"
         }
     done
     part "$image: $(grep -c '"Version"' "$image.shown") layers, the same in $(ls -d "$image".* | grep -cv 'bundle\|shown') formats"
@@ -112,7 +112,7 @@ one_of_several() {
     for file in several.tar several-engine.tar; do
         for image in hard built; do
             fresh
-            ! import -name app "$file" >import.log 2>&1 || fail "$file: one was chosen"
+            ! import -name app "$file" >import.log 2>&1 || fail "$file: an image was chosen without -image"
             import -name app -image "$image:latest" "$file" >import.log 2>&1 || { cat import.log >&2; fail "$file: $image"; }
             shown | diff "$image.shown" - >&2 || fail "$file: not $image"
         done
@@ -129,9 +129,9 @@ platforms() {
     "$parts/save" containerd both.tar layouts:hard layouts:arm
     fresh
     import -name app -platform linux/arm64 both.tar >import.log 2>&1 || { cat import.log >&2; fail "-platform"; }
-    shown | diff built.shown - >&2 || fail "-platform: not that of arm64"
-    ! import -name app -platform linux/s390x both.tar >import.log 2>&1 || fail "-platform: none is there"
-    ! import -name app -platform linux/arm/v7 both.tar >import.log 2>&1 || fail "-platform: it is not saved"
+    shown | diff built.shown - >&2 || fail "-platform: not the image for arm64"
+    ! import -name app -platform linux/s390x both.tar >import.log 2>&1 || fail "-platform: accepted an unlisted platform"
+    ! import -name app -platform linux/arm/v7 both.tar >import.log 2>&1 || fail "-platform: accepted an unsaved platform"
 }
 
 more_layers() {
@@ -145,7 +145,7 @@ more_layers() {
     [ "$(ctl showconf -name app -json | grep '"Name"\|"Version"' | tail -2 | tr -d ' \t\n",')" = \
         "$(printf 'Name:settingsVersion:v1')" ] || { ctl showconf -name app; fail "-layer is not the last"; }
     deploy "-layer"
-    [ "$(cat "$root/etc/settings")" = "of this fleet" ] || fail "-layer: not there"
+    [ "$(cat "$root/etc/settings")" = "of this fleet" ] || fail "-layer: the file of the layer is missing"
     python3 - "$root/.deploy/image.json" <<'PY'
 import json, sys
 with open(sys.argv[1]) as file:
@@ -206,7 +206,7 @@ killed() {
     wait "$pid" 2>/dev/null || true
     now=$(everything)
     [ "$now" = "$before" ] || [ "$(shown)" = "$(cat hard.shown)" ] || fail "killed: a part of the image is imported"
-    import -name app hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "killed: not by a second run"; }
-    shown | diff hard.shown - >&2 || fail "killed: another configuration by a second run"
+    import -name app hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "killed: the next import failed"; }
+    shown | diff hard.shown - >&2 || fail "killed: the next import gave another configuration"
     [ -z "$(ls tmp)" ] || fail "killed: $(ls tmp) is left"
 }

@@ -16,7 +16,7 @@ make_hard() {
         --config.env A=b --config.user 7:8 --config.workingdir /opt/app
 }
 
-# Adds one layer to the hard image, which GNU tar unpacks differently. This image has only one format.
+# Adds to the hard image one layer that GNU tar unpacks differently. The result is made in only one format.
 make_beyond() {
     umoci tag --image layouts:hard beyond
     umoci raw add-layer --image layouts:beyond layers/11.tar
@@ -54,7 +54,8 @@ make_changed() {
     umoci insert --image layouts:changed --whiteout /name
 }
 
-# Makes an image of layers that buildah commits, also as buildah's own docker-archive and oci-archive.
+# Makes an image of layers that buildah commits. buildah also writes the image as a docker-archive and as an
+# oci-archive.
 make_built() {
     local own=(buildah --root "$work/buildah/store" --runroot "$work/buildah/run" --storage-driver vfs)
     local at root step

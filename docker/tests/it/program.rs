@@ -1,5 +1,5 @@
-//! Tests of `deploy-from-docker` with a real registry: the configurations, components and blobs
-//! that images become.
+//! Tests of `deploy-from-docker` with a real registry. The tests check the configurations,
+//! components and blobs that the program makes from images.
 
 mod known_layers;
 
@@ -49,7 +49,7 @@ fn list(dir: &Path) -> Vec<String> {
     names
 }
 
-/// The files that an agent unpacks from the blobs of `-into`.
+/// The files that an agent unpacks from the blobs that `-into` wrote.
 fn unpacked(rig: &Rig, into: &str) -> Vec<(String, String)> {
     let names = fs::read_to_string(rig.path(into).join("layers")).unwrap();
     let blobs = names.lines().map(|name| rig.path(into).join(name));
@@ -70,7 +70,7 @@ fn image_becomes_a_configuration() {
     let (_, found) = rig.configuration("app.1.4");
     let names: Vec<_> = found.iter().map(|(component, _)| component.as_str()).collect();
     assert_eq!(names, ["app.1.4.l1", "app.1.4.l3"], "empty layers are left out");
-    // Each version has the name of its blob, and nothing else was sent.
+    // Each version is named by the digest of its blob, and the registry has no other blobs.
     let mut versions: Vec<_> = found.into_iter().map(|(_, version)| version).collect();
     versions.sort();
     assert_eq!(list(&rig.path("reg/files")), versions);

@@ -65,7 +65,7 @@ fn truncated_archives_are_refused() {
     let docker = docker(&[("app:1", &two_layers())]);
     let oci = Layout::of(&two_layers()).archive();
     for (what, whole) in [("docker", docker), ("oci", oci)] {
-        // The archive may be truncated anywhere except in the zeros at its end.
+        // The program must refuse the archive wherever it is cut, except in the zeros at the end.
         let end = whole.iter().rposition(|&byte| byte != 0).unwrap();
         for cut in [1, 300, 512, 1000, end / 4, end / 2, end * 3 / 4, end - 600] {
             before.refuses(&format!("{what} at {cut} of {end}"), &whole[..cut], &[]);
@@ -393,7 +393,7 @@ fn hollow(length: u64) -> Vec<u8> {
 }
 
 #[test]
-fn empty_file_is_refused() {
+fn layer_of_holes_is_refused() {
     let before = Before::new();
     before.refuses("exabytes", &hollow(1 << 62), &["unpacks to more than"]);
     before.refuses("megabytes", &hollow(99_999_999), &["layer.tar", "is a sparse file"]);

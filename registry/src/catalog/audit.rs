@@ -3,8 +3,8 @@
 
 use deploy_wire::command::Rolling;
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
+use super::tx::{Tx, query, query_as, query_scalar};
 use super::write_tx::WriteTx;
 use super::{Catalog, Result, nanoseconds, timestamp};
 
@@ -97,8 +97,8 @@ impl Catalog {
 
     /// The number of the last change, made or refused.
     pub async fn last_change(&self) -> Result<u64> {
-        let number: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'audit'")
-            .fetch_one(&self.readers)
+        let number: i64 = query_scalar("SELECT value FROM counters WHERE name = 'audit'")
+            .fetch_one(&mut self.read_tx().await?)
             .await?;
         Ok(number.cast_unsigned())
     }
@@ -111,14 +111,14 @@ impl Catalog {
         before: Option<u64>,
         limit: u64,
     ) -> Result<Vec<Audited>> {
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<Row> = query_as(
             "SELECT number, time, login, who, address, command, code, why FROM audit \
              WHERE time >= $1 AND number < $2 ORDER BY number DESC LIMIT $3",
         )
         .bind(since.map_or(i64::MIN, nanoseconds))
         .bind(before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX)))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.scanners)
+        .fetch_all(&mut self.scan_tx().await?)
         .await?;
         Ok(rows.into_iter().map(entry).collect())
     }
@@ -127,14 +127,14 @@ impl Catalog {
     /// [`SEARCHED`] entries. If there may be further entries, the page says where they begin.
     pub async fn audit_page(&self, query: &AuditQuery, limit: usize) -> Result<AuditPage> {
         let mut transaction = self.scan_tx().await?;
-        let newest: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'audit'")
-            .fetch_one(&mut *transaction)
+        let newest: i64 = query_scalar("SELECT value FROM counters WHERE name = 'audit'")
+            .fetch_one(&mut transaction)
             .await?;
         let before = query.before.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
         let before = before.min(newest + 1);
         let (floor, since) = (before - SEARCHED, query.since.map_or(i64::MIN, nanoseconds));
         // The unary + keeps SQLite from reading the index of times, and then sorting.
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<Row> = query_as(
             "SELECT number, time, login, who, address, command, code, why FROM audit \
              WHERE number < $1 AND number >= $2 AND +time >= $3 \
              AND ($4 = '' OR login = $4 OR instr(who, $4) > 0) \
@@ -150,7 +150,7 @@ impl Catalog {
         .bind(&query.verb)
         .bind(&query.name)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX).saturating_add(1))
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         let mut entries: Vec<Audited> = rows.into_iter().map(entry).collect();
         if entries.len() > limit {
@@ -158,11 +158,11 @@ impl Catalog {
             let older = entries.last().map(|last| last.number);
             return Ok(AuditPage { entries, older });
         }
-        let next: Option<(i64, i64)> = sqlx::query_as(
+        let next: Option<(i64, i64)> = query_as(
             "SELECT number, time FROM audit WHERE number < $1 ORDER BY number DESC LIMIT 1",
         )
         .bind(floor)
-        .fetch_optional(&mut *transaction)
+        .fetch_optional(&mut transaction)
         .await?;
         let next = next.filter(|(_, time)| *time >= since);
         Ok(AuditPage { entries, older: next.map(|(number, _)| number.cast_unsigned() + 1) })
@@ -170,17 +170,16 @@ impl Catalog {
 }
 
 pub(super) async fn record(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     change: &Change,
     code: u8,
     why: &str,
 ) -> Result<()> {
-    let number: i64 = sqlx::query_scalar(
-        "UPDATE counters SET value = value + 1 WHERE name = 'audit' RETURNING value",
-    )
-    .fetch_one(&mut **transaction)
-    .await?;
-    sqlx::query(
+    let number: i64 =
+        query_scalar("UPDATE counters SET value = value + 1 WHERE name = 'audit' RETURNING value")
+            .fetch_one(&mut *transaction)
+            .await?;
+    query(
         "INSERT INTO audit (number, time, login, who, address, command, code, why) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
     )
@@ -192,7 +191,7 @@ pub(super) async fn record(
     .bind(&change.command)
     .bind(i64::from(code))
     .bind(why)
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
     Ok(())
 }

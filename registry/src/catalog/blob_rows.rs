@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 
 use deploy_store::{BlobInfo, Digest};
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
+use super::tx::{Tx, query, query_as, query_scalar};
 use super::{Catalog, Result, column, nanoseconds};
 
 /// The row of a blob.
@@ -44,21 +44,21 @@ impl BlobState {
 impl Catalog {
     /// At most `limit` versions whose blobs are damaged: component and version.
     pub async fn damaged_versions(&self, limit: u64) -> Result<Vec<(String, String)>> {
-        Ok(sqlx::query_as(
+        Ok(query_as(
             "SELECT v.component, v.name FROM blobs b JOIN versions v ON v.digest = b.digest \
              WHERE b.state = 'damaged' ORDER BY v.component, v.name LIMIT $1",
         )
         .bind(limit.cast_signed())
-        .fetch_all(&self.scanners)
+        .fetch_all(&mut self.scan_tx().await?)
         .await?)
     }
 
     /// The rows of all blobs that are not condemned.
     pub async fn blobs(&self) -> Result<Vec<BlobRow>> {
-        let rows: Vec<(String, i64, String)> = sqlx::query_as(
+        let rows: Vec<(String, i64, String)> = query_as(
             "SELECT digest, bytes, state FROM blobs WHERE state != 'condemned' ORDER BY digest",
         )
-        .fetch_all(&self.scanners)
+        .fetch_all(&mut self.scan_tx().await?)
         .await?;
         let row = |(digest, bytes, state): (String, i64, String)| {
             let bytes = u64::try_from(bytes).unwrap_or(0);
@@ -70,12 +70,11 @@ impl Catalog {
 
     /// The row of a blob, if the blob has a row and is not condemned.
     pub async fn blob(&self, digest: Digest) -> Result<Option<BlobRow>> {
-        let row: Option<(i64, String)> = sqlx::query_as(
-            "SELECT bytes, state FROM blobs WHERE digest = $1 AND state != 'condemned'",
-        )
-        .bind(digest.to_string())
-        .fetch_optional(&self.readers)
-        .await?;
+        let row: Option<(i64, String)> =
+            query_as("SELECT bytes, state FROM blobs WHERE digest = $1 AND state != 'condemned'")
+                .bind(digest.to_string())
+                .fetch_optional(&mut self.read_tx().await?)
+                .await?;
         Ok(row.map(|(bytes, state)| {
             let bytes = u64::try_from(bytes).unwrap_or(0);
             BlobRow { digest, bytes, damaged: state == BlobState::Damaged.as_str() }
@@ -84,11 +83,11 @@ impl Catalog {
 
     /// At most `limit` damaged blobs, which are in quarantine.
     pub async fn damaged_blobs(&self, limit: u32) -> Result<Vec<Digest>> {
-        let rows: Vec<String> = sqlx::query_scalar(
+        let rows: Vec<String> = query_scalar(
             "SELECT digest FROM blobs INDEXED BY blobs_counted WHERE state = 'damaged' LIMIT $1",
         )
         .bind(limit)
-        .fetch_all(&self.scanners)
+        .fetch_all(&mut self.scan_tx().await?)
         .await?;
         rows.iter().map(|digest| column(digest)).collect()
     }
@@ -97,19 +96,19 @@ impl Catalog {
     /// of blobs. After a crash, the row of a blob may be missing.
     pub async fn register_existing(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<()> {
         let known: Vec<String> =
-            sqlx::query_scalar("SELECT digest FROM blobs").fetch_all(&self.scanners).await?;
+            query_scalar("SELECT digest FROM blobs").fetch_all(&mut self.scan_tx().await?).await?;
         let known: BTreeSet<Digest> =
             known.iter().map(|digest| column(digest)).collect::<Result<_>>()?;
         let mut transaction = self.write_tx().await?;
         for blob in blobs.iter().filter(|blob| !known.contains(&blob.digest)) {
-            sqlx::query(
+            query(
                 "INSERT INTO blobs (digest, bytes, state, since) VALUES ($1, $2, 'live', $3) \
                  ON CONFLICT (digest) DO NOTHING",
             )
             .bind(blob.digest.to_string())
             .bind(i64::try_from(blob.bytes).unwrap_or(i64::MAX))
             .bind(nanoseconds(now))
-            .execute(&mut **transaction)
+            .execute(&mut transaction)
             .await?;
         }
         transaction.commit().await
@@ -117,10 +116,9 @@ impl Catalog {
 
     /// The condemned blobs. A crash may have interrupted their removal.
     pub async fn condemned(&self) -> Result<Vec<Digest>> {
-        let rows: Vec<String> =
-            sqlx::query_scalar("SELECT digest FROM blobs WHERE state = 'condemned'")
-                .fetch_all(&self.readers)
-                .await?;
+        let rows: Vec<String> = query_scalar("SELECT digest FROM blobs WHERE state = 'condemned'")
+            .fetch_all(&mut self.read_tx().await?)
+            .await?;
         rows.iter().map(|digest| column(digest)).collect()
     }
 
@@ -148,26 +146,23 @@ impl Catalog {
 }
 
 /// Whether the blob's row says that the file exists and is complete.
-pub(super) async fn is_live(
-    transaction: &mut Transaction<'_, Sqlite>,
-    digest: Digest,
-) -> Result<bool> {
-    let state: Option<String> = sqlx::query_scalar("SELECT state FROM blobs WHERE digest = $1")
+pub(super) async fn is_live(transaction: &mut Tx, digest: Digest) -> Result<bool> {
+    let state: Option<String> = query_scalar("SELECT state FROM blobs WHERE digest = $1")
         .bind(digest.to_string())
-        .fetch_optional(&mut **transaction)
+        .fetch_optional(&mut *transaction)
         .await?;
     Ok(state.is_some_and(|state| state == BlobState::Live.as_str()))
 }
 
 /// Writes the row of a blob.
 pub(super) async fn put(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     digest: Digest,
     bytes: u64,
     state: BlobState,
     now: Timestamp,
 ) -> Result<()> {
-    sqlx::query(
+    query(
         "INSERT INTO blobs (digest, bytes, state, since) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (digest) DO UPDATE SET bytes = $2, state = $3, since = $4",
     )
@@ -175,7 +170,7 @@ pub(super) async fn put(
     .bind(i64::try_from(bytes).unwrap_or(i64::MAX))
     .bind(state.as_str())
     .bind(nanoseconds(now))
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
     Ok(())
 }

@@ -4,10 +4,10 @@ use std::collections::BTreeSet;
 
 use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer};
 use serde::Serialize;
-use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::blob_rows::{self, BlobRow, BlobState};
+use super::tx::{Tx, query};
 use super::{Catalog, Result, configuration_rows, counters, nanoseconds, notes, uses};
 
 /// The recorded author of each loaded state. The Go tool does not record who made a state.
@@ -46,19 +46,19 @@ impl Catalog {
         let mut transaction = self.change_tx(change).await?;
         // The existing rows of blobs were made from file names alone. An interrupted load may have
         // moved some of these files to quarantine since then.
-        sqlx::query("DELETE FROM blobs").execute(&mut **transaction).await?;
+        query("DELETE FROM blobs").execute(&mut transaction).await?;
         for component in contents.components {
-            sqlx::query("INSERT INTO components (name) VALUES ($1)")
+            query("INSERT INTO components (name) VALUES ($1)")
                 .bind(component.as_str())
-                .execute(&mut **transaction)
+                .execute(&mut transaction)
                 .await?;
         }
         for (number, version) in (1_i64..).zip(contents.versions) {
             put_version(&mut transaction, version, number).await?;
         }
-        sqlx::query("UPDATE counters SET value = $1 WHERE name = 'version'")
+        query("UPDATE counters SET value = $1 WHERE name = 'version'")
             .bind(i64::try_from(contents.versions.len()).unwrap_or(i64::MAX))
-            .execute(&mut **transaction)
+            .execute(&mut transaction)
             .await?;
         for blob in &contents.blobs {
             let state = if blob.damaged { BlobState::Damaged } else { BlobState::Live };
@@ -67,11 +67,11 @@ impl Catalog {
         for (name, states) in &contents.configurations {
             let history = counters::count(&mut transaction, "history", 1).await?;
             let current = i64::try_from(states.len()).unwrap_or(i64::MAX);
-            sqlx::query("INSERT INTO configurations (name, current, history) VALUES ($1, $2, $3)")
+            query("INSERT INTO configurations (name, current, history) VALUES ($1, $2, $3)")
                 .bind(name.as_str())
                 .bind(current)
                 .bind(history)
-                .execute(&mut **transaction)
+                .execute(&mut transaction)
                 .await?;
             for (number, StateToLoad { state, lost }) in (1..).zip(states) {
                 let place = (history, number);
@@ -80,17 +80,13 @@ impl Catalog {
             counters::count(&mut transaction, "states", current).await?;
             uses::renew(&mut transaction, history, current).await?;
         }
-        notes::put(&mut **transaction, name, note).await?;
+        notes::put(name, note).execute(&mut transaction).await?;
         transaction.commit().await
     }
 }
 
-async fn put_version(
-    transaction: &mut Transaction<'_, Sqlite>,
-    version: &Layer,
-    number: i64,
-) -> Result<()> {
-    sqlx::query(
+async fn put_version(transaction: &mut Tx, version: &Layer, number: i64) -> Result<()> {
+    query(
         "INSERT INTO versions (component, name, digest, created, number) \
          VALUES ($1, $2, $3, $4, $5)",
     )
@@ -99,19 +95,19 @@ async fn put_version(
     .bind(version.digest.to_string())
     .bind(nanoseconds(version.created))
     .bind(number)
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
     Ok(())
 }
 
 async fn put_state(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     (history, number): (i64, i64),
     state: &Configuration,
     lost: bool,
     command: &str,
 ) -> Result<()> {
-    sqlx::query(
+    query(
         "INSERT INTO states (history, number, hash, modified, who, command, lost) \
          VALUES ($1, $2, $3, $4, $5, $6, $7)",
     )
@@ -122,7 +118,7 @@ async fn put_state(
     .bind(WHO)
     .bind(command)
     .bind(lost)
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
     configuration_rows::put_layers(transaction, history, number, state.layers()).await
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use deploy_store::{ComponentName, ConfigurationName, VersionName};
 use jiff::Timestamp;
 
+use super::tx::query_as;
 use super::{Catalog, Result, column, timestamp};
 
 /// How many versions a component has, and the sum of their bytes.
@@ -43,10 +44,10 @@ impl Catalog {
     ) -> Result<Vec<ComponentSummary>> {
         let mut transaction = self.scan_tx().await?;
         let after = after.map_or("", ComponentName::as_str);
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<Row> = query_as(
             "SELECT t.name, t.versions, t.bytes, n.name, n.created FROM \
                (SELECT c.name AS name, COUNT(v.name) AS versions, \
-                  COALESCE(SUM(b.bytes), 0) AS bytes, MAX(v.number) AS newest \
+                  CAST(COALESCE(SUM(b.bytes), 0) AS BIGINT) AS bytes, MAX(v.number) AS newest \
                 FROM (SELECT name FROM components WHERE name > $1 ORDER BY name LIMIT $2) AS c \
                 LEFT JOIN versions v ON v.component = c.name \
                 LEFT JOIN blobs b INDEXED BY blobs_counted ON b.digest = v.digest \
@@ -55,17 +56,17 @@ impl Catalog {
         )
         .bind(after)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         let last = rows.last().map_or(after, |row| &row.0);
-        let users: Vec<(String, String, i64)> = sqlx::query_as(
+        let users: Vec<(String, String, i64)> = query_as(
             "SELECT u.component, MIN(c.name), COUNT(DISTINCT c.name) FROM uses u \
              JOIN configurations c ON c.history = u.history AND c.current = u.number \
              WHERE u.component > $1 AND u.component <= $2 GROUP BY u.component",
         )
         .bind(after)
         .bind(last)
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         let users = users.into_iter().map(|(component, user, count)| (component, (user, count)));
         let users: HashMap<String, (String, i64)> = users.collect();
@@ -88,13 +89,13 @@ impl Catalog {
 
     /// The versions of one component; none if there is no such component.
     pub async fn component_total(&self, component: &ComponentName) -> Result<VersionsTotal> {
-        let (versions, bytes): (i64, i64) = sqlx::query_as(
-            "SELECT COUNT(*), COALESCE(SUM(b.bytes), 0) FROM versions v \
+        let (versions, bytes): (i64, i64) = query_as(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(b.bytes), 0) AS BIGINT) FROM versions v \
              LEFT JOIN blobs b INDEXED BY blobs_counted ON b.digest = v.digest \
              WHERE v.component = $1",
         )
         .bind(component.as_str())
-        .fetch_one(&self.scanners)
+        .fetch_one(&mut self.scan_tx().await?)
         .await?;
         Ok(total(versions, bytes))
     }

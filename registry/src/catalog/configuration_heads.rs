@@ -4,6 +4,7 @@
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
 
+use super::tx::query_as;
 use super::{Catalog, Result, timestamp};
 
 /// How many layers a head has at most.
@@ -49,21 +50,21 @@ impl Catalog {
              FROM ({PAGE}) c JOIN states s ON s.history = c.history AND s.number = c.current \
              ORDER BY c.name"
         );
-        let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(heads))
+        let rows: Vec<Row> = query_as(sqlx::AssertSqlSafe(heads))
             .bind(after)
             .bind(limit)
-            .fetch_all(&mut *transaction)
+            .fetch_all(&mut transaction)
             .await?;
         let layers = format!(
             "SELECT c.name, l.component, l.version FROM ({PAGE}) c JOIN state_layers l \
              ON l.history = c.history AND l.number = c.current AND l.position < $3 \
              ORDER BY c.name, l.position"
         );
-        let layers: Vec<(String, String, String)> = sqlx::query_as(sqlx::AssertSqlSafe(layers))
+        let layers: Vec<(String, String, String)> = query_as(sqlx::AssertSqlSafe(layers))
             .bind(after)
             .bind(limit)
             .bind(i64::try_from(HEAD_LAYERS).unwrap_or(i64::MAX))
-            .fetch_all(&mut *transaction)
+            .fetch_all(&mut transaction)
             .await?;
         let mut layers = layers.into_iter().peekable();
         let head = |(name, number, modified, who, command, all_layers): Row| {

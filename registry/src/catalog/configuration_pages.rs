@@ -4,6 +4,7 @@ use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, Versi
 use jiff::Timestamp;
 
 use super::configuration_rows::{load, require_current};
+use super::tx::query_as;
 use super::versions::{Row, layer};
 use super::{Catalog, Result, column, timestamp};
 
@@ -49,7 +50,7 @@ impl Catalog {
         limit: u64,
         layers: u64,
     ) -> Result<Vec<ConfigurationSummary>> {
-        let rows: Vec<SummaryRow> = sqlx::query_as(
+        let rows: Vec<SummaryRow> = query_as(
             "SELECT c.name, s.modified, s.who, s.command, (SELECT COUNT(*) FROM state_layers a \
                WHERE a.history = c.history AND a.number = c.current), l.component, l.version \
              FROM (SELECT name, history, current FROM configurations WHERE name > $1 \
@@ -61,7 +62,7 @@ impl Catalog {
         .bind(after.map_or("", ConfigurationName::as_str))
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
         .bind(i64::try_from(layers).unwrap_or(i64::MAX))
-        .fetch_all(&self.scanners)
+        .fetch_all(&mut self.scan_tx().await?)
         .await?;
         let mut page = Vec::new();
         for rows in rows.chunk_by(|one, other| one.0 == other.0) {
@@ -91,18 +92,18 @@ impl Catalog {
         let configuration = load(&mut transaction, name, number).await?;
         let mut layers = Vec::new();
         for one in configuration.layers() {
-            let blob: Option<(i64, String)> = sqlx::query_as(
+            let blob: Option<(i64, String)> = query_as(
                 "SELECT bytes, state FROM blobs WHERE digest = $1 AND state != 'condemned'",
             )
             .bind(one.digest.to_string())
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut transaction)
             .await?;
-            let newest: Option<Row> = sqlx::query_as(
+            let newest: Option<Row> = query_as(
                 "SELECT component, name, digest, created FROM versions WHERE component = $1 \
                  ORDER BY number DESC LIMIT 1",
             )
             .bind(one.component.as_str())
-            .fetch_optional(&mut *transaction)
+            .fetch_optional(&mut transaction)
             .await?;
             layers.push(CurrentLayer {
                 layer: one.clone(),

@@ -3,7 +3,6 @@
 
 use deploy_store::{Configuration, ConfigurationName, Digest, Layer};
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::counters::count;
@@ -11,6 +10,7 @@ use super::fleet::events::{self, Kind};
 use super::fleet::{freezes, running};
 use super::rollouts;
 use super::rollouts::staging::{self, Proposal};
+use super::tx::{Tx, query, query_as, query_scalar};
 use super::uses::{self, Candidate};
 use super::versions::{Row, layer};
 use super::write_tx::WriteTx;
@@ -45,58 +45,54 @@ type StateRow = (i64, String, i64, String, String, bool, Option<i64>, bool);
 
 /// The number of the configuration's current state, if the configuration exists.
 pub(super) async fn find_current(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: &ConfigurationName,
 ) -> Result<Option<u64>> {
-    let number: Option<i64> =
-        sqlx::query_scalar("SELECT current FROM configurations WHERE name = $1")
-            .bind(name.as_str())
-            .fetch_optional(&mut **transaction)
-            .await?;
+    let number: Option<i64> = query_scalar("SELECT current FROM configurations WHERE name = $1")
+        .bind(name.as_str())
+        .fetch_optional(&mut *transaction)
+        .await?;
     Ok(number.map(i64::cast_unsigned))
 }
 
 /// The number of the configuration's history, if the configuration exists.
 pub(super) async fn find_history(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: &ConfigurationName,
 ) -> Result<Option<i64>> {
-    Ok(sqlx::query_scalar("SELECT history FROM configurations WHERE name = $1")
+    Ok(query_scalar("SELECT history FROM configurations WHERE name = $1")
         .bind(name.as_str())
-        .fetch_optional(&mut **transaction)
+        .fetch_optional(&mut *transaction)
         .await?)
 }
 
 /// The number of the configuration's current state, or [`Error::NotFound`].
-pub(super) async fn require_current(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &ConfigurationName,
-) -> Result<u64> {
+pub(super) async fn require_current(transaction: &mut Tx, name: &ConfigurationName) -> Result<u64> {
     let number = find_current(transaction, name).await?;
     number.ok_or_else(|| Error::NotFound(format!("configuration \"{name}\" not found")))
 }
 
 /// The state `number` with its layers.
 pub(super) async fn load(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: &ConfigurationName,
     number: u64,
 ) -> Result<Configuration> {
-    let modified: i64 = sqlx::query_scalar(
+    let modified: i64 = query_scalar(
         "SELECT modified FROM states WHERE number = $2 \
          AND history = (SELECT history FROM configurations WHERE name = $1)",
     )
     .bind(name.as_str())
     .bind(number.cast_signed())
-    .fetch_one(&mut **transaction)
+    .fetch_one(&mut *transaction)
     .await?;
-    let rows: Vec<Row> = sqlx::query_as(
+    let rows: Vec<Row> = query_as(
         "SELECT component, version, digest, created FROM state_layers WHERE number = $2 \
          AND history = (SELECT history FROM configurations WHERE name = $1) ORDER BY position",
     )
     .bind(name.as_str())
     .bind(number.cast_signed())
-    .fetch_all(&mut **transaction)
+    .fetch_all(&mut *transaction)
     .await?;
     let layers = rows.into_iter().map(layer).collect::<Result<_>>()?;
     Configuration::new(name.clone(), layers, timestamp(modified)).map_err(|err| bad_row(&err))
@@ -104,12 +100,12 @@ pub(super) async fn load(
 
 /// The first `limit` states with numbers above `after`, with their layers, oldest first.
 pub(super) async fn load_after(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: &ConfigurationName,
     after: u64,
     limit: u64,
 ) -> Result<Vec<(u64, Configuration)>> {
-    let rows: Vec<(i64, i64, String, String, String, i64)> = sqlx::query_as(
+    let rows: Vec<(i64, i64, String, String, String, i64)> = query_as(
         "SELECT s.number, s.modified, l.component, l.version, l.digest, l.created \
          FROM (SELECT history, number, modified FROM states WHERE number > $2 \
                AND history = (SELECT history FROM configurations WHERE name = $1) \
@@ -120,7 +116,7 @@ pub(super) async fn load_after(
     .bind(name.as_str())
     .bind(after.cast_signed())
     .bind(limit.cast_signed())
-    .fetch_all(&mut **transaction)
+    .fetch_all(&mut *transaction)
     .await?;
     let mut states = Vec::new();
     for rows in rows.chunk_by(|one, other| one.0 == other.0) {
@@ -137,17 +133,17 @@ pub(super) async fn load_after(
 
 /// Fails if there is no state `number`.
 pub(super) async fn require_state(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: &ConfigurationName,
     number: u64,
 ) -> Result<()> {
-    let count: i64 = sqlx::query_scalar(
+    let count: i64 = query_scalar(
         "SELECT COUNT(*) FROM states WHERE number = $2 \
          AND history = (SELECT history FROM configurations WHERE name = $1)",
     )
     .bind(name.as_str())
     .bind(number.cast_signed())
-    .fetch_one(&mut **transaction)
+    .fetch_one(&mut *transaction)
     .await?;
     if count == 0 {
         let text = format!("configuration \"{name}\" has no state {number}");
@@ -158,13 +154,13 @@ pub(super) async fn require_state(
 
 /// The newest `limit` states with numbers below `before`, without their layers, newest first.
 pub(super) async fn states(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: &ConfigurationName,
     before: Option<u64>,
     limit: u64,
 ) -> Result<Vec<State>> {
     let current = require_current(transaction, name).await?;
-    let rows: Vec<StateRow> = sqlx::query_as(
+    let rows: Vec<StateRow> = query_as(
         "SELECT number, hash, modified, who, command, lost, back_to, proposed FROM states \
          WHERE history = (SELECT history FROM configurations WHERE name = $1) AND number < $2 \
          ORDER BY number DESC LIMIT $3",
@@ -172,7 +168,7 @@ pub(super) async fn states(
     .bind(name.as_str())
     .bind(before.map_or(i64::MAX, |before| i64::try_from(before).unwrap_or(i64::MAX)))
     .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-    .fetch_all(&mut **transaction)
+    .fetch_all(&mut *transaction)
     .await?;
     let state = |(number, hash, modified, who, command, lost, back_to, proposed): StateRow| {
         let number = number.cast_unsigned();
@@ -209,15 +205,15 @@ pub(super) async fn save(
         Some(history) => history,
         None => count(transaction, "history", 1).await?,
     };
-    let last: Option<i64> = sqlx::query_scalar("SELECT MAX(number) FROM states WHERE history = $1")
+    let last: Option<i64> = query_scalar("SELECT MAX(number) FROM states WHERE history = $1")
         .bind(history)
-        .fetch_one(&mut ***transaction)
+        .fetch_one(&mut *transaction)
         .await?;
     let number = last.unwrap_or(0) + 1;
     let revision = count(transaction, "revision", 1).await?;
     let id = configuration.id();
     let hash = id.to_string();
-    sqlx::query(
+    query(
         "INSERT INTO states (history, number, hash, modified, who, command) \
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
@@ -227,7 +223,7 @@ pub(super) async fn save(
     .bind(nanoseconds(change.now))
     .bind(&change.key)
     .bind(&change.command)
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
     put_layers(transaction, history, number, configuration.layers()).await?;
     count(transaction, "states", 1).await?;
@@ -236,7 +232,7 @@ pub(super) async fn save(
         return Ok((number.cast_unsigned(), id));
     }
     transaction.changes(name);
-    sqlx::query(
+    query(
         "INSERT INTO configurations (name, current, history, revision) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (name) DO UPDATE SET current = $2, revision = $4",
     )
@@ -244,7 +240,7 @@ pub(super) async fn save(
     .bind(number)
     .bind(history)
     .bind(revision)
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
     uses::add(transaction, history, &Candidate { number, hash, lost: false }).await?;
     let message = format!("state {number}, {id}");
@@ -267,31 +263,31 @@ pub(super) async fn delete(
     running::forget(transaction, name, history).await?;
     events::add(transaction, change.now, Kind::Deleted, name.as_str(), "", "").await?;
     uses::delete(transaction, history).await?;
-    let states: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM states WHERE history = $1")
+    let states: i64 = query_scalar("SELECT COUNT(*) FROM states WHERE history = $1")
         .bind(history)
-        .fetch_one(&mut ***transaction)
+        .fetch_one(&mut *transaction)
         .await?;
     count(transaction, "states", -states).await?;
-    sqlx::query("DELETE FROM configurations WHERE name = $1")
+    query("DELETE FROM configurations WHERE name = $1")
         .bind(name.as_str())
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
-    sqlx::query("INSERT INTO removed_histories (history) VALUES ($1)")
+    query("INSERT INTO removed_histories (history) VALUES ($1)")
         .bind(history)
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
     Ok(())
 }
 
 /// Writes the layers of the state `number`.
 pub(super) async fn put_layers(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     history: i64,
     number: i64,
     layers: &[Layer],
 ) -> Result<()> {
     for (position, layer) in (0_i64..).zip(layers) {
-        sqlx::query(
+        query(
             "INSERT INTO state_layers \
              (history, number, position, component, version, digest, created) \
              VALUES ($1, $2, $3, $4, $5, $6, $7)",
@@ -303,7 +299,7 @@ pub(super) async fn put_layers(
         .bind(layer.version.as_str())
         .bind(layer.digest.to_string())
         .bind(nanoseconds(layer.created))
-        .execute(&mut **transaction)
+        .execute(&mut *transaction)
         .await?;
     }
     Ok(())

@@ -10,6 +10,7 @@ use super::configuration_rows::{
     save, states,
 };
 use super::replacing::{check_whole, find_whole, is_there, replace};
+use super::tx::query_scalar;
 use super::versions::latest_version;
 use super::{Catalog, Error, Result, column};
 
@@ -23,13 +24,12 @@ impl Catalog {
         after: Option<&ConfigurationName>,
         limit: u64,
     ) -> Result<Vec<ConfigurationName>> {
-        let names: Vec<String> = sqlx::query_scalar(
-            "SELECT name FROM configurations WHERE name > $1 ORDER BY name LIMIT $2",
-        )
-        .bind(after.map_or("", ConfigurationName::as_str))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.scanners)
-        .await?;
+        let names: Vec<String> =
+            query_scalar("SELECT name FROM configurations WHERE name > $1 ORDER BY name LIMIT $2")
+                .bind(after.map_or("", ConfigurationName::as_str))
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .fetch_all(&mut self.scan_tx().await?)
+                .await?;
         names.iter().map(|name| column(name)).collect()
     }
 
@@ -42,7 +42,9 @@ impl Catalog {
 
     /// The JSON form of the current state of a configuration, if there is such a configuration.
     pub async fn configuration_json(&self, name: &ConfigurationName) -> Result<Option<Bytes>> {
-        if let Some(json) = self.documents.get(name) {
+        // Another registry may change a shared catalogue at any time.
+        let is_kept = !self.database.is_shared();
+        if let Some(json) = self.documents.get(name).filter(|_| is_kept) {
             return Ok(Some(json));
         }
         let age = self.documents.age();
@@ -51,7 +53,9 @@ impl Catalog {
         let configuration = load(&mut transaction, name, number).await?;
         drop(transaction);
         let json = Bytes::from(configuration.to_json());
-        self.documents.keep(age, name, &json);
+        if is_kept {
+            self.documents.keep(age, name, &json);
+        }
         Ok(Some(json))
     }
 

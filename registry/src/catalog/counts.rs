@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::tx::{query_as, query_scalar};
 use super::{Catalog, Result};
 
 /// A number of blobs, and the sum of their bytes.
@@ -33,12 +34,12 @@ impl Catalog {
     /// Counts the rows.
     pub async fn counts(&self) -> Result<RowCounts> {
         let (components, versions, pins, configurations, states): (i64, i64, i64, i64, i64) =
-            sqlx::query_as(
+            query_as(
                 "SELECT (SELECT COUNT(*) FROM components), (SELECT COUNT(*) FROM versions), \
                  (SELECT COUNT(*) FROM pins), (SELECT COUNT(*) FROM configurations), \
                  (SELECT value FROM counters WHERE name = 'states')",
             )
-            .fetch_one(&self.scanners)
+            .fetch_one(&mut self.scan_tx().await?)
             .await?;
         Ok(RowCounts {
             components: components.cast_unsigned(),
@@ -51,12 +52,12 @@ impl Catalog {
 
     /// Number and bytes of the live blobs, and number of damaged blobs.
     pub async fn blob_counts(&self) -> Result<(BlobCount, u64)> {
-        let (live, bytes, damaged): (i64, i64, i64) = sqlx::query_as(
-            "SELECT COALESCE(SUM(state = 'live'), 0), \
-             COALESCE(SUM(CASE WHEN state = 'live' THEN bytes END), 0), \
-             COALESCE(SUM(state = 'damaged'), 0) FROM blobs INDEXED BY blobs_counted",
+        let (live, bytes, damaged): (i64, i64, i64) = query_as(
+            "SELECT COUNT(CASE WHEN state = 'live' THEN 1 END), \
+             CAST(COALESCE(SUM(CASE WHEN state = 'live' THEN bytes END), 0) AS BIGINT), \
+             COUNT(CASE WHEN state = 'damaged' THEN 1 END) FROM blobs INDEXED BY blobs_counted",
         )
-        .fetch_one(&self.scanners)
+        .fetch_one(&mut self.scan_tx().await?)
         .await?;
         let live = BlobCount { blobs: live.cast_unsigned(), bytes: bytes.cast_unsigned() };
         Ok((live, damaged.cast_unsigned()))
@@ -64,22 +65,22 @@ impl Catalog {
 
     /// How many blobs and bytes there would be if each version had its own blob.
     pub async fn bound(&self) -> Result<BlobCount> {
-        let (blobs, bytes): (i64, i64) = sqlx::query_as(
-            "SELECT COUNT(*), COALESCE(SUM(b.bytes), 0) FROM versions v \
+        let (blobs, bytes): (i64, i64) = query_as(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(b.bytes), 0) AS BIGINT) FROM versions v \
              LEFT JOIN blobs b INDEXED BY blobs_counted ON b.digest = v.digest",
         )
-        .fetch_one(&self.scanners)
+        .fetch_one(&mut self.scan_tx().await?)
         .await?;
         Ok(BlobCount { blobs: blobs.cast_unsigned(), bytes: bytes.cast_unsigned() })
     }
 
     /// Whether this catalogue is new: nothing was ever added to it.
     pub async fn is_new(&self) -> Result<bool> {
-        let count: i64 = sqlx::query_scalar(
+        let count: i64 = query_scalar(
             "SELECT (SELECT value FROM counters WHERE name = 'version') \
              + (SELECT COUNT(*) FROM components) + (SELECT COUNT(*) FROM configurations)",
         )
-        .fetch_one(&self.writer)
+        .fetch_one(&mut self.read_tx().await?)
         .await?;
         Ok(count == 0)
     }

@@ -8,11 +8,24 @@ impl From<sqlx::Error> for Error {
     fn from(err: sqlx::Error) -> Self {
         let advice = if is_full(&err) { "; gc frees room" } else { "" };
         let text = format!("catalogue: {}; nothing was changed{advice}", plain(&err));
-        match err {
-            sqlx::Error::PoolTimedOut => Self::NoAnswer(text),
-            _ => Self::Database(text),
-        }
+        if is_lost(&err) { Self::NoAnswer(text) } else { Self::Database(text) }
     }
+}
+
+/// The error of a commit. If the connection breaks, the server may have committed.
+pub(super) fn not_committed(err: sqlx::Error) -> Error {
+    if !is_lost(&err) {
+        return err.into();
+    }
+    let err = plain(&err);
+    Error::NoAnswer(format!(
+        "catalogue: {err}; it is not known whether the change was made; repeat the command"
+    ))
+}
+
+/// The error for a server that cannot be used as the catalogue.
+pub(super) fn no_server(err: &impl std::fmt::Display) -> Error {
+    Error::Database(format!("open catalogue on the database server: {err}; nothing was changed"))
 }
 
 /// The error for a row with an invalid value.
@@ -41,9 +54,24 @@ fn plain(err: &sqlx::Error) -> String {
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }
 
-/// Whether the disk is full (`SQLITE_FULL`).
+/// Whether the disk is full (`SQLITE_FULL`, or the class 53 of `PostgreSQL`).
 fn is_full(err: &sqlx::Error) -> bool {
-    primary_code(err) == Some(13)
+    primary_code(err) == Some(13) || state(err) == "53100"
+}
+
+/// Whether the database did not answer in time, or the connection to it is lost. See
+/// <https://www.postgresql.org/docs/15/errcodes-appendix.html>: class 08 is a lost connection, class
+/// 57 a server that stops or cancels, and 55P03 and 25P03 are our own timeouts.
+fn is_lost(err: &sqlx::Error) -> bool {
+    let state = state(err);
+    matches!(err, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
+        || ["08", "57", "55P03", "25P03"].iter().any(|class| state.starts_with(class))
+}
+
+/// The five characters of the error code of `PostgreSQL`; empty for an error of `SQLite`.
+fn state(err: &sqlx::Error) -> String {
+    let code = err.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.filter(|code| code.len() == 5).unwrap_or_default().into_owned()
 }
 
 /// Whether `SQLite` reports that the file is damaged (`SQLITE_CORRUPT`) or not a database

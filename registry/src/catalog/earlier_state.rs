@@ -4,10 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_store::{Configuration, ConfigurationName, Digest, Layer};
-use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::configuration_rows::{State, load, require_current, require_state, save, states};
+use super::tx::{Tx, query};
 use super::versions::find_version;
 use super::{Catalog, Error, Result, blob_rows};
 
@@ -51,10 +51,7 @@ impl Lack {
 }
 
 /// Why a rollback cannot restore `layer`; `None` if it can.
-pub(super) async fn lack_of(
-    transaction: &mut Transaction<'_, Sqlite>,
-    layer: &Layer,
-) -> Result<Option<Lack>> {
+pub(super) async fn lack_of(transaction: &mut Tx, layer: &Layer) -> Result<Option<Lack>> {
     let found = find_version(transaction, &layer.component, &layer.version).await?;
     if found.is_none_or(|found| found.digest != layer.digest) {
         return Ok(Some(Lack::Version));
@@ -100,14 +97,14 @@ impl Catalog {
             }
         }
         let (made, _) = save(&mut transaction, name, to.layers().to_vec(), change).await?;
-        sqlx::query(
+        query(
             "UPDATE states SET back_to = $1 WHERE number = $3 \
              AND history = (SELECT history FROM configurations WHERE name = $2)",
         )
         .bind(target.cast_signed())
         .bind(name.as_str())
         .bind(made.cast_signed())
-        .execute(&mut **transaction)
+        .execute(&mut transaction)
         .await?;
         transaction.commit().await?;
         Ok(RolledBack { number: target, from, to })
@@ -123,10 +120,7 @@ impl Catalog {
 
 /// The number of the state to restore. The function reads the history backwards from the newest
 /// state, as far as needed.
-pub(super) async fn find_before(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &ConfigurationName,
-) -> Result<u64> {
+pub(super) async fn find_before(transaction: &mut Tx, name: &ConfigurationName) -> Result<u64> {
     let mut page = PAGE;
     loop {
         let states = states(transaction, name, None, page).await?;

@@ -5,12 +5,12 @@ use std::collections::BTreeSet;
 use deploy_store::{ComponentName, ConfigurationName, Digest, Layer, VersionName};
 use deploy_wire::image::{Compression, KnownLayer, Origin};
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::blob_rows::{self, BlobState};
 use super::configuration_rows::{find_current, load, save};
 use super::replacing::check_whole;
+use super::tx::{Tx, query, query_as, query_scalar};
 use super::versions::{find_version, insert_version, no_version};
 use super::write_tx::WriteTx;
 use super::{Catalog, Error, Result, bad_row, column, nanoseconds};
@@ -73,8 +73,8 @@ macro_rules! known_layers {
 impl Catalog {
     /// All layers whose blobs are live, by their origins.
     pub async fn layers(&self) -> Result<Vec<KnownLayer>> {
-        let query = known_layers!("ORDER BY l.diff_id, l.removals, l.compression");
-        let rows: Vec<Row> = sqlx::query_as(query).fetch_all(&self.scanners).await?;
+        let select = known_layers!("ORDER BY l.diff_id, l.removals, l.compression");
+        let rows: Vec<Row> = query_as(select).fetch_all(&mut self.scan_tx().await?).await?;
         rows.into_iter().map(known).collect()
     }
 
@@ -82,17 +82,17 @@ impl Catalog {
     /// gives the caller a lease on these blobs, see [`Catalog::leased_since`].
     pub async fn known_layers(&self, asked: &[Origin], now: Timestamp) -> Result<Vec<KnownLayer>> {
         let mut transaction = self.write_tx().await?;
-        let query = known_layers!("AND l.diff_id = $1 AND l.removals = $2 AND l.compression = $3");
+        let select = known_layers!("AND l.diff_id = $1 AND l.removals = $2 AND l.compression = $3");
         let (mut seen, mut found) = (BTreeSet::new(), Vec::new());
         for origin in asked.iter().filter(|origin| seen.insert(**origin)) {
-            let row: Option<Row> = sqlx::query_as(query)
+            let row: Option<Row> = query_as(select)
                 .bind(origin.diff_id.to_string())
                 .bind(origin.removals.to_string())
                 .bind(origin.compression.to_string())
-                .fetch_optional(&mut **transaction)
+                .fetch_optional(&mut transaction)
                 .await?;
             let Some(row) = row else { continue };
-            sqlx::query(
+            query(
                 "UPDATE layers SET asked = $4 \
                  WHERE diff_id = $1 AND removals = $2 AND compression = $3",
             )
@@ -100,7 +100,7 @@ impl Catalog {
             .bind(origin.removals.to_string())
             .bind(origin.compression.to_string())
             .bind(nanoseconds(now))
-            .execute(&mut **transaction)
+            .execute(&mut transaction)
             .await?;
             found.push(known(row)?);
         }
@@ -111,9 +111,9 @@ impl Catalog {
     /// Blobs that were leased at `time` or later. A blob is leased when the registry answers an
     /// importer that the blob exists.
     pub async fn leased_since(&self, time: Timestamp) -> Result<BTreeSet<Digest>> {
-        let rows: Vec<String> = sqlx::query_scalar("SELECT digest FROM layers WHERE asked >= $1")
+        let rows: Vec<String> = query_scalar("SELECT digest FROM layers WHERE asked >= $1")
             .bind(nanoseconds(time))
-            .fetch_all(&self.scanners)
+            .fetch_all(&mut self.scan_tx().await?)
             .await?;
         rows.iter().map(|digest| column(digest)).collect()
     }
@@ -139,30 +139,26 @@ impl Catalog {
 
 /// Whether the blob was leased at `time` or later, see [`Catalog::leased_since`].
 pub(super) async fn is_leased(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     digest: Digest,
     time: Timestamp,
 ) -> Result<bool> {
-    let count: i64 =
-        sqlx::query_scalar("SELECT COUNT(*) FROM layers WHERE digest = $1 AND asked >= $2")
-            .bind(digest.to_string())
-            .bind(nanoseconds(time))
-            .fetch_one(&mut **transaction)
-            .await?;
+    let count: i64 = query_scalar("SELECT COUNT(*) FROM layers WHERE digest = $1 AND asked >= $2")
+        .bind(digest.to_string())
+        .bind(nanoseconds(time))
+        .fetch_one(&mut *transaction)
+        .await?;
     Ok(count > 0)
 }
 
 /// If the blob is condemned, deletes the rows that record the blob's origins.
-pub(super) async fn forget(
-    transaction: &mut Transaction<'_, Sqlite>,
-    digest: Digest,
-) -> Result<()> {
-    sqlx::query(
+pub(super) async fn forget(transaction: &mut Tx, digest: Digest) -> Result<()> {
+    query(
         "DELETE FROM layers WHERE digest IN \
          (SELECT digest FROM blobs WHERE digest = $1 AND state = 'condemned')",
     )
     .bind(digest.to_string())
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
     Ok(())
 }
@@ -200,11 +196,7 @@ async fn add_image(
 
 /// Returns the version of a layer, and makes the version if it does not exist. Records the origin
 /// of the blob.
-async fn bind(
-    transaction: &mut Transaction<'_, Sqlite>,
-    layer: &NewLayer,
-    change: &Change,
-) -> Result<Layer> {
+async fn bind(transaction: &mut Tx, layer: &NewLayer, change: &Change) -> Result<Layer> {
     let NewLayer { component, digest, bytes, origin } = layer;
     let version: VersionName = digest.to_string().parse()?;
     let bound = match find_version(transaction, component, &version).await? {
@@ -221,7 +213,7 @@ async fn bind(
     };
     blob_rows::put(transaction, *digest, *bytes, BlobState::Live, change.now).await?;
     if let Some(origin) = origin {
-        sqlx::query(
+        query(
             "INSERT INTO layers (diff_id, removals, compression, digest, asked) \
              VALUES ($1, $2, $3, $4, 0) \
              ON CONFLICT (diff_id, removals, compression) DO UPDATE SET digest = $4",
@@ -230,7 +222,7 @@ async fn bind(
         .bind(origin.removals.to_string())
         .bind(origin.compression.to_string())
         .bind(digest.to_string())
-        .execute(&mut **transaction)
+        .execute(&mut *transaction)
         .await?;
     }
     Ok(bound)

@@ -2,6 +2,7 @@
 
 use sqlx::sqlite::SqlitePool;
 
+use super::tx::{query_as, query_scalar};
 use super::{Catalog, Result};
 
 /// The tables that the quick checks read. These tables do not grow with every change.
@@ -52,27 +53,22 @@ impl Catalog {
     /// grows with the number of states.
     pub async fn check(&self) -> Result<Vec<String>> {
         let mut found = self.check_structure(&["PRAGMA integrity_check".to_owned()]).await?;
-        let foreign: Vec<(String, Option<i64>, String, i64)> =
-            sqlx::query_as("PRAGMA foreign_key_check").fetch_all(&self.scanners).await?;
-        found.extend(foreign.into_iter().map(|(table, row, parent, _)| {
-            let row = row.map_or_else(String::new, |row| format!(" {row}"));
-            format!("row{row} of {table} refers to a row that {parent} lacks")
-        }));
+        found.extend(self.check_foreign_keys().await?);
         found.extend(self.check_contradictions().await?);
-        let empty: Vec<String> = sqlx::query_scalar(
+        let empty: Vec<String> = query_scalar(
             "SELECT c.name FROM configurations c JOIN states s ON s.history = c.history \
              WHERE s.number != c.current AND NOT EXISTS (SELECT 1 FROM state_layers l \
              WHERE l.history = s.history AND l.number = s.number) GROUP BY c.name",
         )
-        .fetch_all(&self.scanners)
+        .fetch_all(&mut self.scan_tx().await?)
         .await?;
         let line = |name: String| format!("configuration {name:?}: a state has no layers");
         found.extend(empty.into_iter().map(line));
-        let (counted, states): (i64, i64) = sqlx::query_as(
+        let (counted, states): (i64, i64) = query_as(
             "SELECT (SELECT value FROM counters WHERE name = 'states'), \
              (SELECT COUNT(*) FROM states WHERE history IN (SELECT history FROM configurations))",
         )
-        .fetch_one(&self.scanners)
+        .fetch_one(&mut self.scan_tx().await?)
         .await?;
         if counted != states {
             found.push(format!("the counter of states is {counted}, but there are {states}"));
@@ -86,10 +82,12 @@ impl Catalog {
         let checks: Vec<String> =
             TABLES.iter().map(|table| format!("PRAGMA integrity_check({table})")).collect();
         let mut found = self.check_structure(&checks).await?;
-        for table in ["versions", "pins"] {
+        let is_file = !self.database.is_shared();
+        for table in ["versions", "pins"].into_iter().filter(|_| is_file) {
             let query = format!("SELECT COUNT(*) FROM pragma_foreign_key_check('{table}')");
-            let count: i64 =
-                sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(&self.scanners).await?;
+            let count: i64 = query_scalar(sqlx::AssertSqlSafe(query))
+                .fetch_one(&mut self.scan_tx().await?)
+                .await?;
             if count > 0 {
                 found.push(format!("{count} rows of {table} refer to missing rows"));
             }
@@ -98,11 +96,28 @@ impl Catalog {
         Ok(found)
     }
 
+    async fn check_foreign_keys(&self) -> Result<Vec<String>> {
+        if self.database.is_shared() {
+            return Ok(Vec::new());
+        }
+        let foreign: Vec<(String, Option<i64>, String, i64)> =
+            query_as("PRAGMA foreign_key_check").fetch_all(&mut self.scan_tx().await?).await?;
+        let problem = |(table, row, parent, _): (String, Option<i64>, String, i64)| {
+            let row = row.map_or_else(String::new, |row| format!(" {row}"));
+            format!("row{row} of {table} refers to a row that {parent} lacks")
+        };
+        Ok(foreign.into_iter().map(problem).collect())
+    }
+
     async fn check_structure(&self, checks: &[String]) -> Result<Vec<String>> {
         let mut found = Vec::new();
+        // A server checks its own pages and its foreign keys.
+        if self.database.is_shared() {
+            return Ok(found);
+        }
         for check in checks {
-            let lines: Vec<String> = sqlx::query_scalar(sqlx::AssertSqlSafe(check.clone()))
-                .fetch_all(&self.scanners)
+            let lines: Vec<String> = query_scalar(sqlx::AssertSqlSafe(check.clone()))
+                .fetch_all(&mut self.scan_tx().await?)
                 .await?;
             found.extend(lines.into_iter().filter(|line| line != "ok"));
         }
@@ -112,7 +127,8 @@ impl Catalog {
     async fn check_contradictions(&self) -> Result<Vec<String>> {
         let mut found = Vec::new();
         for (what, query) in CONTRADICTIONS {
-            let names: Vec<String> = sqlx::query_scalar(query).fetch_all(&self.scanners).await?;
+            let names: Vec<String> =
+                query_scalar(query).fetch_all(&mut self.scan_tx().await?).await?;
             found.extend(names.into_iter().map(|name| format!("configuration {name:?}: {what}")));
         }
         for name in self.wrong_uses().await? {

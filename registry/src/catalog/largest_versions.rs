@@ -1,7 +1,6 @@
 //! Which components and versions take how much space.
 
-use sqlx::{Sqlite, Transaction};
-
+use super::tx::{Tx, query_as};
 use super::{BlobCount, Catalog, Result};
 
 /// The space that the blobs take.
@@ -48,11 +47,11 @@ impl Catalog {
     /// in the result. This reads a row for each version.
     pub async fn space(&self, components: u32, versions: u32) -> Result<Space> {
         let mut transaction = self.scan_tx().await?;
-        let (blobs, bytes): (i64, i64) = sqlx::query_as(
-            "SELECT COUNT(*), COALESCE(SUM(bytes), 0) FROM blobs INDEXED BY blobs_counted \
+        let (blobs, bytes): (i64, i64) = query_as(
+            "SELECT COUNT(*), CAST(COALESCE(SUM(bytes), 0) AS BIGINT) FROM blobs INDEXED BY blobs_counted \
              WHERE state = 'live'",
         )
-        .fetch_one(&mut *transaction)
+        .fetch_one(&mut transaction)
         .await?;
         Ok(Space {
             all: count(blobs, bytes),
@@ -66,27 +65,19 @@ fn count(blobs: i64, bytes: i64) -> BlobCount {
     BlobCount { blobs: blobs.cast_unsigned(), bytes: bytes.cast_unsigned() }
 }
 
-async fn largest_components(
-    transaction: &mut Transaction<'_, Sqlite>,
-    limit: u32,
-) -> Result<Vec<ComponentSpace>> {
+async fn largest_components(transaction: &mut Tx, limit: u32) -> Result<Vec<ComponentSpace>> {
     let query = format!(
-        "SELECT v.component, COUNT(*), SUM(b.bytes) AS bytes {OWNERS} \
+        "SELECT v.component, COUNT(*), CAST(SUM(b.bytes) AS BIGINT) AS bytes {OWNERS} \
          GROUP BY v.component ORDER BY bytes DESC, v.component LIMIT $1"
     );
-    let rows: Vec<(String, i64, i64)> = sqlx::query_as(sqlx::AssertSqlSafe(query))
-        .bind(limit)
-        .fetch_all(&mut **transaction)
-        .await?;
+    let rows: Vec<(String, i64, i64)> =
+        query_as(sqlx::AssertSqlSafe(query)).bind(limit).fetch_all(&mut *transaction).await?;
     let space =
         |(component, blobs, bytes)| ComponentSpace { component, blobs: count(blobs, bytes) };
     Ok(rows.into_iter().map(space).collect())
 }
 
-async fn largest_versions(
-    transaction: &mut Transaction<'_, Sqlite>,
-    limit: u32,
-) -> Result<Vec<VersionSpace>> {
+async fn largest_versions(transaction: &mut Tx, limit: u32) -> Result<Vec<VersionSpace>> {
     let query = format!(
         "SELECT component, name, bytes, \
          EXISTS (SELECT 1 FROM uses u WHERE u.digest = largest.digest) \
@@ -96,10 +87,8 @@ async fn largest_versions(
          ORDER BY b.bytes DESC, v.number DESC LIMIT $1) AS largest \
          ORDER BY bytes DESC, number DESC"
     );
-    let rows: Vec<(String, String, i64, bool)> = sqlx::query_as(sqlx::AssertSqlSafe(query))
-        .bind(limit)
-        .fetch_all(&mut **transaction)
-        .await?;
+    let rows: Vec<(String, String, i64, bool)> =
+        query_as(sqlx::AssertSqlSafe(query)).bind(limit).fetch_all(&mut *transaction).await?;
     let space = |(component, version, bytes, needed): (String, String, i64, bool)| VersionSpace {
         component,
         version,

@@ -3,8 +3,8 @@
 //! `sqlx::migrate!` could list the steps, but then cargo builds sqlx and `SQLite` a second time,
 //! for the macro. The second build took a tenth of the time of a first build.
 
-use sqlx::SqlSafeStr as _;
 use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 /// Number, name and statements of each step. A database records the number, name and checksum of
 /// every step that was applied to it. So a published step never changes.
@@ -19,11 +19,38 @@ const STEPS: [(i64, &str, &str); 8] = [
     (9, "rollouts", include_str!("../../migrations/0009_rollouts.sql")),
 ];
 
+/// The step that renames the tables of an earlier version. The program moves their rows.
+const HISTORIES: i64 = 7;
+
+/// The function of `SQLite` that finds a text in another, for a server.
+const INSTR: &str = "\nCREATE FUNCTION instr(text, text) RETURNS BIGINT LANGUAGE SQL IMMUTABLE \
+     AS 'SELECT CAST(strpos($1, $2) AS BIGINT)';\n";
+
 /// Brings a database from any earlier version to this one, and refuses a database of a later
 /// version.
 pub fn migrator() -> Migrator {
     let steps = STEPS.map(|(number, name, statements)| {
         let statements = statements.into_sql_str();
+        Migration::new(number, name.into(), MigrationType::Simple, statements, false)
+    });
+    Migrator::with_migrations(steps.into())
+}
+
+/// The same steps for a server. There, text is in the order of its bytes, as in `SQLite`.
+pub fn server_migrator() -> Migrator {
+    let steps = STEPS.map(|(number, name, statements)| {
+        let mut statements = statements
+            .replace("TEXT", "TEXT COLLATE \"C\"")
+            .replace("BLOB", "BYTEA")
+            .replace(" WITHOUT ROWID", "");
+        if number == 1 {
+            statements.push_str(INSTR);
+        }
+        if number == HISTORIES {
+            // No earlier version had a catalogue on a server, so the old tables are empty.
+            statements.push_str("\nDROP TABLE old_state_layers;\nDROP TABLE old_states;\n");
+        }
+        let statements = AssertSqlSafe(statements).into_sql_str();
         Migration::new(number, name.into(), MigrationType::Simple, statements, false)
     });
     Migrator::with_migrations(steps.into())

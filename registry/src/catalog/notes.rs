@@ -2,39 +2,34 @@
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use sqlx::{Executor, Sqlite};
 
+use super::tx::{Query, query, query_scalar};
 use super::{Catalog, Result};
 
 impl Catalog {
     /// The note `name`. `None` if there is no such note, or if the note cannot be parsed.
     pub async fn note<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
-        let text: Option<String> = sqlx::query_scalar("SELECT value FROM notes WHERE name = $1")
+        let text: Option<String> = query_scalar("SELECT value FROM notes WHERE name = $1")
             .bind(name)
-            .fetch_optional(&self.readers)
+            .fetch_optional(&mut self.read_tx().await?)
             .await?;
         Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
     }
 
     /// Writes the note `name`, and replaces an earlier note of this name.
     pub async fn set_note(&self, name: &str, value: &impl Serialize) -> Result<()> {
-        put(&self.writer, name, value).await
+        self.write_one(put(name, value)).await?;
+        Ok(())
     }
 }
 
-pub(super) async fn put(
-    executor: impl Executor<'_, Database = Sqlite>,
-    name: &str,
-    value: &impl Serialize,
-) -> Result<()> {
+/// The statement that writes the note `name`.
+pub(super) fn put(name: &str, value: &impl Serialize) -> Query<()> {
     let text = serde_json::to_string(value).unwrap_or_default();
-    sqlx::query(
+    query(
         "INSERT INTO notes (name, value) VALUES ($1, $2) \
          ON CONFLICT (name) DO UPDATE SET value = $2",
     )
     .bind(name)
     .bind(text)
-    .execute(executor)
-    .await?;
-    Ok(())
 }

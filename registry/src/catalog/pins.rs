@@ -1,9 +1,9 @@
 //! Pins. A pinned version is kept until somebody unpins it.
 
 use deploy_store::{ComponentName, VersionName};
-use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
+use super::tx::{Tx, query, query_as};
 use super::versions::require_version;
 use super::{Catalog, Error, Result, nanoseconds};
 
@@ -18,7 +18,7 @@ impl Catalog {
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
         require_version(&mut transaction, component, version).await?;
-        sqlx::query(
+        query(
             "INSERT INTO pins (component, version, message, who, since) \
              VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (component, version) DO UPDATE SET message = $3, who = $4, since = $5",
@@ -28,7 +28,7 @@ impl Catalog {
         .bind(message)
         .bind(&change.key)
         .bind(nanoseconds(change.now))
-        .execute(&mut **transaction)
+        .execute(&mut transaction)
         .await?;
         transaction.commit().await
     }
@@ -42,12 +42,12 @@ impl Catalog {
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
         require_version(&mut transaction, component, version).await?;
-        let deleted = sqlx::query("DELETE FROM pins WHERE component = $1 AND version = $2")
+        let deleted = query("DELETE FROM pins WHERE component = $1 AND version = $2")
             .bind(component.as_str())
             .bind(version.as_str())
-            .execute(&mut **transaction)
+            .execute(&mut transaction)
             .await?;
-        if deleted.rows_affected() == 0 {
+        if deleted == 0 {
             let text = format!("version \"{version}\" of component \"{component}\" is not pinned");
             return Err(Error::NotFound(text));
         }
@@ -58,14 +58,14 @@ impl Catalog {
 /// Fails if `version` of `component` is pinned. Without `version`, fails if any version of
 /// `component` is pinned.
 pub(super) async fn check_unpinned(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     component: &ComponentName,
     version: Option<&VersionName>,
 ) -> Result<()> {
     let pinned: Vec<(String, String)> =
-        sqlx::query_as("SELECT version, message FROM pins WHERE component = $1 ORDER BY version")
+        query_as("SELECT version, message FROM pins WHERE component = $1 ORDER BY version")
             .bind(component.as_str())
-            .fetch_all(&mut **transaction)
+            .fetch_all(&mut *transaction)
             .await?;
     let hit = |name: &str| version.is_none_or(|version| version.as_str() == name);
     let Some((name, message)) = pinned.into_iter().find(|(name, _)| hit(name)) else {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use futures_util::TryStreamExt as _;
-use sqlx::{Sqlite, Transaction};
 
+use super::tx::{Tx, query_as, query_scalar};
 use super::{Catalog, Result, column};
 
 /// A reason to keep a blob.
@@ -105,14 +105,14 @@ impl Catalog {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut transaction = self.read_tx().await?;
         let mut references = Vec::new();
-        let rows: Vec<(String, i64, bool)> = sqlx::query_as(
+        let rows: Vec<(String, i64, bool)> = query_as(
             "SELECT c.name, u.number, u.number = c.current FROM uses u \
              JOIN configurations c ON c.history = u.history WHERE u.digest = $1 \
              ORDER BY u.number = c.current DESC, c.name, u.number LIMIT $2",
         )
         .bind(digest.to_string())
         .bind(limit)
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         for (configuration, number, current) in rows {
             let (configuration, number) = (column(&configuration)?, number.cast_unsigned());
@@ -122,14 +122,14 @@ impl Catalog {
                 Reference::RollbackTarget { configuration, number }
             });
         }
-        let rows: Vec<(String, String, Option<String>)> = sqlx::query_as(
+        let rows: Vec<(String, String, Option<String>)> = query_as(
             "SELECT v.component, v.name, p.message FROM versions v \
              LEFT JOIN pins p ON p.component = v.component AND p.version = v.name \
              WHERE v.digest = $1 LIMIT $2",
         )
         .bind(digest.to_string())
         .bind(limit)
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         for (component, version, pin) in rows {
             let (component, version): (ComponentName, VersionName) =
@@ -161,11 +161,11 @@ impl Catalog {
             "SELECT digest FROM blobs WHERE digest >= $1 AND digest < $2 \
              AND state != 'condemned' LIMIT 2",
         ] {
-            let digests: Vec<String> = sqlx::query_scalar(query)
+            let digests: Vec<String> = query_scalar(query)
                 .bind(prefix)
                 // No hex digit is greater than "g".
                 .bind(format!("{prefix}g"))
-                .fetch_all(&self.readers)
+                .fetch_all(&mut self.read_tx().await?)
                 .await?;
             for digest in digests {
                 found.insert(column(&digest)?);
@@ -177,25 +177,28 @@ impl Catalog {
 
 /// Every blob that something refers to. References from the versions in `without` do not count.
 pub(super) async fn needs(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     without: &BTreeSet<&(ComponentName, VersionName)>,
 ) -> Result<Needs> {
     let mut needs = Needs::new();
-    let mut uses = sqlx::query_as(
-        "SELECT u.digest, MAX(u.number = c.current) FROM uses u \
+    let mut uses = query_as(
+        "SELECT u.digest, CAST(MAX(CASE WHEN u.number = c.current THEN 1 ELSE 0 END) AS BIGINT) FROM uses u \
          JOIN configurations c ON c.history = u.history GROUP BY u.digest",
     )
-    .fetch(&mut **transaction);
+    .fetch(&mut *transaction)?;
     while let Some((digest, current)) = uses.try_next().await? {
-        let (digest, current): (String, bool) = (digest, current);
-        needs.insert(column(&digest)?, if current { Need::Current } else { Need::RollbackTarget });
+        let (digest, current): (String, i64) = (digest, current);
+        needs.insert(
+            column(&digest)?,
+            if current == 1 { Need::Current } else { Need::RollbackTarget },
+        );
     }
     drop(uses);
-    let mut versions = sqlx::query_as(
+    let mut versions = query_as(
         "SELECT v.digest, v.component, v.name, p.component IS NOT NULL FROM versions v \
          LEFT JOIN pins p ON p.component = v.component AND p.version = v.name",
     )
-    .fetch(&mut **transaction);
+    .fetch(&mut *transaction)?;
     while let Some(row) = versions.try_next().await? {
         let (digest, component, version, pinned): (String, String, String, bool) = row;
         let version = (column(&component)?, column(&version)?);
@@ -209,16 +212,13 @@ pub(super) async fn needs(
 }
 
 /// Whether anything refers to the blob.
-pub(super) async fn is_referenced(
-    transaction: &mut Transaction<'_, Sqlite>,
-    digest: Digest,
-) -> Result<bool> {
-    let found: bool = sqlx::query_scalar(
+pub(super) async fn is_referenced(transaction: &mut Tx, digest: Digest) -> Result<bool> {
+    let found: bool = query_scalar(
         "SELECT EXISTS (SELECT 1 FROM versions WHERE digest = $1) \
          OR EXISTS (SELECT 1 FROM uses WHERE digest = $1)",
     )
     .bind(digest.to_string())
-    .fetch_one(&mut **transaction)
+    .fetch_one(&mut *transaction)
     .await?;
     Ok(found)
 }
@@ -226,11 +226,11 @@ pub(super) async fn is_referenced(
 /// Finds a use of `version`, or of any version of the component. A use by a current state, or by
 /// the target of an active rollout, comes first.
 pub(super) async fn find_use(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     component: &ComponentName,
     version: Option<&VersionName>,
 ) -> Result<Option<VersionUse>> {
-    let row: Option<(String, i64, bool)> = sqlx::query_as(
+    let row: Option<(String, i64, bool)> = query_as(
         "SELECT c.name, u.number, u.number = c.current OR EXISTS (SELECT 1 FROM rollouts r \
            WHERE r.configuration = c.name AND r.target = u.number AND r.ended IS NULL) AS current \
          FROM uses u JOIN configurations c ON c.history = u.history \
@@ -241,7 +241,7 @@ pub(super) async fn find_use(
     .bind(version.map_or("", VersionName::as_str))
     // No character is greater than this one.
     .bind(version.map_or("\u{10ffff}", VersionName::as_str))
-    .fetch_optional(&mut **transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
     let found = |(name, number, current): (String, i64, bool)| {
         Ok(VersionUse { configuration: column(&name)?, number, current })

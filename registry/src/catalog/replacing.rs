@@ -3,10 +3,10 @@
 
 use deploy_store::{ComponentName, ConfigurationName, Layer, VersionName};
 use deploy_wire::command::Hash;
-use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::configuration_rows::{load, require_current, save};
+use super::tx::Tx;
 use super::versions::require_version;
 use super::write_tx::WriteTx;
 use super::{Error, Result, blob_rows};
@@ -43,7 +43,7 @@ pub(super) fn is_there(name: &ConfigurationName, layers: &[Layer], wanted: &[Lay
 /// The version, if its blob is complete. Otherwise the function fails with [`Error::NotFound`] or
 /// [`Error::Damaged`].
 pub(super) async fn find_whole(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     component: &ComponentName,
     version: &VersionName,
 ) -> Result<Layer> {
@@ -53,10 +53,7 @@ pub(super) async fn find_whole(
 }
 
 /// Fails if the blob of a version is damaged or missing.
-pub(super) async fn check_whole(
-    transaction: &mut Transaction<'_, Sqlite>,
-    layer: &Layer,
-) -> Result<()> {
+pub(super) async fn check_whole(transaction: &mut Tx, layer: &Layer) -> Result<()> {
     if blob_rows::is_live(transaction, layer.digest).await? {
         return Ok(());
     }

@@ -2,12 +2,12 @@
 
 use deploy_store::{BlobInfo, ComponentName, Digest, VersionName};
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::blob_rows::{self, BlobState};
 use super::pins::check_unpinned;
 use super::references::{Needs, Versions, find_use, is_referenced, needs};
+use super::tx::{Tx, query, query_as};
 use super::versions::{delete, has_component, require_version};
 use super::{Catalog, Error, Result, column, image_layers};
 
@@ -68,7 +68,7 @@ impl Catalog {
         for statement in
             ["DELETE FROM versions WHERE component = $1", "DELETE FROM components WHERE name = $1"]
         {
-            sqlx::query(statement).bind(component.as_str()).execute(&mut **transaction).await?;
+            query(statement).bind(component.as_str()).execute(&mut transaction).await?;
         }
         transaction.commit().await
     }
@@ -133,9 +133,9 @@ impl Catalog {
         let mut transaction = self.write_tx().await?;
         for digest in digests {
             image_layers::forget(&mut transaction, digest).await?;
-            sqlx::query("DELETE FROM blobs WHERE digest = $1 AND state = 'condemned'")
+            query("DELETE FROM blobs WHERE digest = $1 AND state = 'condemned'")
                 .bind(digest.to_string())
-                .execute(&mut **transaction)
+                .execute(&mut transaction)
                 .await?;
         }
         transaction.commit().await
@@ -144,11 +144,11 @@ impl Catalog {
 
 /// The old versions of every component. An old version is not pinned, not used, and not among the
 /// newest `keep` versions.
-async fn old_versions(transaction: &mut Transaction<'_, Sqlite>, keep: usize) -> Result<Versions> {
+async fn old_versions(transaction: &mut Tx, keep: usize) -> Result<Versions> {
     if keep == 0 {
         return Ok(Versions::new());
     }
-    let rows: Vec<(String, String)> = sqlx::query_as(
+    let rows: Vec<(String, String)> = query_as(
         "SELECT component, name FROM \
            (SELECT component, name, \
             ROW_NUMBER() OVER (PARTITION BY component ORDER BY number DESC) AS place \
@@ -159,7 +159,7 @@ async fn old_versions(transaction: &mut Transaction<'_, Sqlite>, keep: usize) ->
          ORDER BY component, place",
     )
     .bind(i64::try_from(keep).unwrap_or(i64::MAX))
-    .fetch_all(&mut **transaction)
+    .fetch_all(&mut *transaction)
     .await?;
     rows.iter().map(|(component, name)| Ok((column(component)?, column(name)?))).collect()
 }
@@ -167,22 +167,22 @@ async fn old_versions(transaction: &mut Transaction<'_, Sqlite>, keep: usize) ->
 /// Deletes the version if it is still an old version, see [`old_versions`]. Returns whether the
 /// version was deleted.
 async fn delete_old(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     component: &ComponentName,
     version: &VersionName,
     keep: usize,
 ) -> Result<bool> {
-    let deleted = sqlx::query(
+    let deleted = query(
         "DELETE FROM versions AS v WHERE component = $1 AND name = $2 \
          AND NOT EXISTS (SELECT 1 FROM pins p WHERE p.component = $1 AND p.version = $2) \
          AND NOT EXISTS (SELECT 1 FROM uses u WHERE u.component = $1 AND u.version = $2) \
          AND $3 <= (SELECT COUNT(*) FROM \
-           (SELECT 1 FROM versions n WHERE n.component = $1 AND n.number > v.number LIMIT $3))",
+           (SELECT 1 FROM versions n WHERE n.component = $1 AND n.number > v.number LIMIT $3) AS newer)",
     )
     .bind(component.as_str())
     .bind(version.as_str())
     .bind(i64::try_from(keep).unwrap_or(i64::MAX))
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
-    Ok(deleted.rows_affected() > 0)
+    Ok(deleted > 0)
 }

@@ -8,6 +8,7 @@ use deploy_store::{Configuration, ConfigurationName};
 
 use super::configuration_rows::{State, load_after, states};
 use super::earlier_state::lack_of;
+use super::tx::query_as;
 use super::{Catalog, Result};
 
 /// How many states below the page are read, to find the state before the last one of the page.
@@ -65,14 +66,14 @@ impl Catalog {
         let after = oldest.saturating_sub(1);
         let contents = load_after(&mut transaction, name, after, all.len() as u64).await?;
         let contents: BTreeMap<u64, Configuration> = contents.into_iter().collect();
-        let rollouts: Vec<(i64, i64, String, bool)> = sqlx::query_as(
+        let rollouts: Vec<(i64, i64, String, bool)> = query_as(
             "SELECT r.target, r.number, r.status, r.ended IS NOT NULL FROM rollouts r \
              JOIN configurations c ON c.name = r.configuration AND c.history = r.history \
              WHERE r.configuration = $1 AND r.target >= $2 ORDER BY r.number",
         )
         .bind(name.as_str())
         .bind(oldest.cast_signed())
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         let rollouts = rollouts.into_iter().map(|(target, number, status, has_ended)| {
             let number = number.cast_unsigned();

@@ -6,9 +6,9 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 use serde::Serialize;
-use sqlx::{Sqlite, Transaction};
 
 use super::counters::count;
+use super::tx::{Tx, query, query_as, query_scalar};
 use super::{Catalog, Result, nanoseconds, uses};
 
 /// Maximum number of states that one transaction removes. With this limit, other writers wait only
@@ -29,15 +29,13 @@ pub struct Thinned {
 impl Catalog {
     /// Removes the remaining rows of the histories of deleted configurations.
     pub async fn remove_histories(&self) -> Result<()> {
-        let removed: Vec<i64> = sqlx::query_scalar("SELECT history FROM removed_histories")
-            .fetch_all(&self.readers)
+        let removed: Vec<i64> = query_scalar("SELECT history FROM removed_histories")
+            .fetch_all(&mut self.read_tx().await?)
             .await?;
         for history in removed {
             while self.remove_states(history, i64::MAX, false).await? > 0 {}
-            sqlx::query("DELETE FROM removed_histories WHERE history = $1")
-                .bind(history)
-                .execute(&self.writer)
-                .await?;
+            let done = query("DELETE FROM removed_histories WHERE history = $1").bind(history);
+            self.write_one(done).await?;
         }
         Ok(())
     }
@@ -46,18 +44,17 @@ impl Catalog {
     pub async fn would_thin(&self, before: Timestamp) -> Result<Thinned> {
         let mut thinned = Thinned::default();
         for (history, floor) in self.thinnable(before).await? {
-            let states: i64 = sqlx::query_scalar(
-                "SELECT COUNT(*) FROM states WHERE history = $1 AND number < $2",
-            )
-            .bind(history)
-            .bind(floor)
-            .fetch_one(&self.scanners)
-            .await?;
+            let states: i64 =
+                query_scalar("SELECT COUNT(*) FROM states WHERE history = $1 AND number < $2")
+                    .bind(history)
+                    .bind(floor)
+                    .fetch_one(&mut self.scan_tx().await?)
+                    .await?;
             thinned.states += states.cast_unsigned();
         }
-        let audit: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM audit WHERE time < $1")
+        let audit: i64 = query_scalar("SELECT COUNT(*) FROM audit WHERE time < $1")
             .bind(nanoseconds(before))
-            .fetch_one(&self.scanners)
+            .fetch_one(&mut self.scan_tx().await?)
             .await?;
         thinned.audit = audit.cast_unsigned();
         Ok(thinned)
@@ -79,15 +76,12 @@ impl Catalog {
             }
         }
         loop {
-            let removed = sqlx::query(
+            let some = query(
                 "DELETE FROM audit WHERE number IN \
                  (SELECT number FROM audit WHERE time < $1 ORDER BY time LIMIT $2)",
-            )
-            .bind(nanoseconds(before))
-            .bind(ENTRIES)
-            .execute(&self.writer)
-            .await?
-            .rows_affected();
+            );
+            let some = some.bind(nanoseconds(before)).bind(ENTRIES);
+            let removed = self.write_one(some).await?;
             thinned.audit += removed;
             if removed == 0 {
                 return Ok(thinned);
@@ -100,14 +94,14 @@ impl Catalog {
     async fn thinnable(&self, before: Timestamp) -> Result<Vec<(i64, i64)>> {
         let mut transaction = self.scan_tx().await?;
         // The oldest state of each history shows whether there is anything to do.
-        let histories: Vec<(i64, i64)> = sqlx::query_as(
+        let histories: Vec<(i64, i64)> = query_as(
             "SELECT c.history, s.number FROM configurations c JOIN states s \
              ON s.history = c.history \
              AND s.number = (SELECT MIN(number) FROM states o WHERE o.history = c.history) \
              WHERE s.modified < $1 AND s.number < c.current",
         )
         .bind(nanoseconds(before))
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         let mut thinnable = Vec::new();
         for (history, oldest) in histories {
@@ -124,30 +118,29 @@ impl Catalog {
     /// these states, because their configuration exists.
     async fn remove_states(&self, history: i64, floor: i64, counted: bool) -> Result<u64> {
         let mut transaction = self.write_tx().await?;
-        let last: Option<i64> = sqlx::query_scalar(
+        let last: Option<i64> = query_scalar(
             "SELECT MAX(number) FROM (SELECT number FROM states \
              WHERE history = $1 AND number < $2 ORDER BY number LIMIT $3) AS oldest",
         )
         .bind(history)
         .bind(floor)
         .bind(STATES)
-        .fetch_one(&mut **transaction)
+        .fetch_one(&mut transaction)
         .await?;
         let Some(last) = last else {
             transaction.rollback().await?;
             return Ok(0);
         };
-        sqlx::query("DELETE FROM state_layers WHERE history = $1 AND number <= $2")
+        query("DELETE FROM state_layers WHERE history = $1 AND number <= $2")
             .bind(history)
             .bind(last)
-            .execute(&mut **transaction)
+            .execute(&mut transaction)
             .await?;
-        let states = sqlx::query("DELETE FROM states WHERE history = $1 AND number <= $2")
+        let states = query("DELETE FROM states WHERE history = $1 AND number <= $2")
             .bind(history)
             .bind(last)
-            .execute(&mut **transaction)
-            .await?
-            .rows_affected();
+            .execute(&mut transaction)
+            .await?;
         if counted {
             let fewer = i64::try_from(states).unwrap_or(i64::MAX);
             count(&mut transaction, "states", -fewer).await?;
@@ -159,27 +152,22 @@ impl Catalog {
 
 /// The number of the oldest state that stays. All later states stay, too, and none of them restored
 /// a removed state. So rollbacks work as before.
-async fn floor(
-    transaction: &mut Transaction<'_, Sqlite>,
-    history: i64,
-    before: Timestamp,
-) -> Result<i64> {
+async fn floor(transaction: &mut Tx, history: i64, before: Timestamp) -> Result<i64> {
     let newer: Option<i64> =
-        sqlx::query_scalar("SELECT MIN(number) FROM states WHERE history = $1 AND modified >= $2")
+        query_scalar("SELECT MIN(number) FROM states WHERE history = $1 AND modified >= $2")
             .bind(history)
             .bind(nanoseconds(before))
-            .fetch_one(&mut **transaction)
+            .fetch_one(&mut *transaction)
             .await?;
     let kept: BTreeSet<i64> = uses::numbers(transaction, history).await?;
     let mut floor = newer.into_iter().chain(kept.first().copied()).min().unwrap_or(0);
     loop {
-        let restored: Option<i64> = sqlx::query_scalar(
-            "SELECT MIN(back_to) FROM states WHERE history = $1 AND number >= $2",
-        )
-        .bind(history)
-        .bind(floor)
-        .fetch_one(&mut **transaction)
-        .await?;
+        let restored: Option<i64> =
+            query_scalar("SELECT MIN(back_to) FROM states WHERE history = $1 AND number >= $2")
+                .bind(history)
+                .bind(floor)
+                .fetch_one(&mut *transaction)
+                .await?;
         match restored {
             Some(number) if number < floor => floor = number,
             _ => return Ok(floor),

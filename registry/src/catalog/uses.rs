@@ -9,8 +9,8 @@ mod random_changes;
 use std::collections::BTreeSet;
 
 use deploy_store::{Meter, Unit};
-use sqlx::{Sqlite, Transaction};
 
+use super::tx::{Tx, query, query_as, query_scalar};
 use super::write_tx::WriteTx;
 use super::{Catalog, Result};
 
@@ -75,9 +75,9 @@ impl Catalog {
     /// Rebuilds the table if it was made for another value of `-keep-states`. `meter` counts the
     /// configurations.
     pub(super) async fn renew_uses(&self, meter: &Meter) -> Result<()> {
-        let made: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = $1")
+        let made: i64 = query_scalar("SELECT value FROM counters WHERE name = $1")
             .bind(COUNTER)
-            .fetch_one(&self.writer)
+            .fetch_one(&mut self.read_tx().await?)
             .await?;
         let wanted = i64::try_from(self.keep_states).unwrap_or(i64::MAX);
         if made == wanted {
@@ -86,8 +86,8 @@ impl Catalog {
         // The value -1 makes the next start repeat an interrupted run.
         self.count_kept(-1).await?;
         let configurations: Vec<(i64, i64)> =
-            sqlx::query_as("SELECT history, current FROM configurations ORDER BY history")
-                .fetch_all(&self.writer)
+            query_as("SELECT history, current FROM configurations ORDER BY history")
+                .fetch_all(&mut self.read_tx().await?)
                 .await?;
         let count = configurations.len() as u64;
         meter.begin("examined", Unit::Items("configurations"), count);
@@ -104,11 +104,8 @@ impl Catalog {
     }
 
     async fn count_kept(&self, value: i64) -> Result<()> {
-        sqlx::query("UPDATE counters SET value = $1 WHERE name = $2")
-            .bind(value)
-            .bind(COUNTER)
-            .execute(&self.writer)
-            .await?;
+        let query = query("UPDATE counters SET value = $1 WHERE name = $2");
+        self.write_one(query.bind(value).bind(COUNTER)).await?;
         Ok(())
     }
 
@@ -117,8 +114,8 @@ impl Catalog {
     pub(super) async fn wrong_uses(&self) -> Result<Vec<String>> {
         let mut transaction = self.scan_tx().await?;
         let configurations: Vec<(String, i64, i64)> =
-            sqlx::query_as("SELECT name, history, current FROM configurations ORDER BY name")
-                .fetch_all(&mut *transaction)
+            query_as("SELECT name, history, current FROM configurations ORDER BY name")
+                .fetch_all(&mut transaction)
                 .await?;
         let mut wrong = Vec::new();
         for (name, history, current) in configurations {
@@ -135,8 +132,8 @@ impl Catalog {
 }
 
 /// Whether the table's layers for the kept states of a history differ from the states' layers.
-async fn differs(transaction: &mut Transaction<'_, Sqlite>, history: i64) -> Result<bool> {
-    let (unlike, recorded, layers): (i64, i64, i64) = sqlx::query_as(
+async fn differs(transaction: &mut Tx, history: i64) -> Result<bool> {
+    let (unlike, recorded, layers): (i64, i64, i64) = query_as(
         "SELECT (SELECT COUNT(*) FROM uses u WHERE u.history = $1 AND NOT EXISTS \
            (SELECT 1 FROM state_layers l WHERE l.history = u.history AND l.number = u.number \
             AND l.position = u.position AND l.component = u.component \
@@ -146,20 +143,20 @@ async fn differs(transaction: &mut Transaction<'_, Sqlite>, history: i64) -> Res
             JOIN state_layers l ON l.history = $1 AND l.number = n.number)",
     )
     .bind(history)
-    .fetch_one(&mut **transaction)
+    .fetch_one(&mut *transaction)
     .await?;
     Ok(unlike != 0 || recorded != layers)
 }
 
 /// Updates the table after the state `added` became the current state of a history.
 pub(super) async fn add(transaction: &mut WriteTx, history: i64, added: &Candidate) -> Result<()> {
-    let rows: Vec<(i64, String, bool)> = sqlx::query_as(
+    let rows: Vec<(i64, String, bool)> = query_as(
         "SELECT n.number, s.hash, s.lost OR s.proposed \
          FROM (SELECT DISTINCT number FROM uses WHERE history = $1) AS n \
          JOIN states s ON s.history = $1 AND s.number = n.number ORDER BY n.number DESC",
     )
     .bind(history)
-    .fetch_all(&mut ***transaction)
+    .fetch_all(&mut *transaction)
     .await?;
     let candidate = |(number, hash, lost)| Candidate { number, hash, lost };
     let before: Vec<Candidate> = rows.into_iter().map(candidate).collect();
@@ -168,10 +165,10 @@ pub(super) async fn add(transaction: &mut WriteTx, history: i64, added: &Candida
     };
     let in_use = running(transaction, history).await?;
     for number in dropped.into_iter().filter(|number| !in_use.contains(number)) {
-        sqlx::query("DELETE FROM uses WHERE history = $1 AND number = $2")
+        query("DELETE FROM uses WHERE history = $1 AND number = $2")
             .bind(history)
             .bind(number)
-            .execute(&mut ***transaction)
+            .execute(&mut *transaction)
             .await?;
     }
     put(transaction, history, added.number).await
@@ -190,10 +187,10 @@ pub(super) async fn renew(transaction: &mut WriteTx, history: i64, current: i64)
 }
 
 /// Numbers of the states of a history that hosts run.
-async fn running(transaction: &mut Transaction<'_, Sqlite>, history: i64) -> Result<BTreeSet<i64>> {
-    let numbers: Vec<i64> = sqlx::query_scalar("SELECT number FROM running WHERE history = $1")
+async fn running(transaction: &mut Tx, history: i64) -> Result<BTreeSet<i64>> {
+    let numbers: Vec<i64> = query_scalar("SELECT number FROM running WHERE history = $1")
         .bind(history)
-        .fetch_all(&mut **transaction)
+        .fetch_all(&mut *transaction)
         .await?;
     Ok(numbers.into_iter().collect())
 }
@@ -208,35 +205,28 @@ pub(super) async fn protect(transaction: &mut WriteTx, history: i64, number: i64
 
 /// Deletes the rows of a history from the table.
 pub(super) async fn delete(transaction: &mut WriteTx, history: i64) -> Result<()> {
-    sqlx::query("DELETE FROM uses WHERE history = $1")
-        .bind(history)
-        .execute(&mut ***transaction)
-        .await?;
+    query("DELETE FROM uses WHERE history = $1").bind(history).execute(&mut *transaction).await?;
     Ok(())
 }
 
 /// The numbers of a history's states in the table.
-pub(super) async fn numbers(
-    transaction: &mut Transaction<'_, Sqlite>,
-    history: i64,
-) -> Result<BTreeSet<i64>> {
-    let numbers: Vec<i64> =
-        sqlx::query_scalar("SELECT DISTINCT number FROM uses WHERE history = $1")
-            .bind(history)
-            .fetch_all(&mut **transaction)
-            .await?;
+pub(super) async fn numbers(transaction: &mut Tx, history: i64) -> Result<BTreeSet<i64>> {
+    let numbers: Vec<i64> = query_scalar("SELECT DISTINCT number FROM uses WHERE history = $1")
+        .bind(history)
+        .fetch_all(&mut *transaction)
+        .await?;
     Ok(numbers.into_iter().collect())
 }
 
 async fn put(transaction: &mut WriteTx, history: i64, number: i64) -> Result<()> {
-    sqlx::query(
+    query(
         "INSERT INTO uses (history, number, position, component, version, digest) \
          SELECT history, number, position, component, version, digest FROM state_layers \
          WHERE history = $1 AND number = $2",
     )
     .bind(history)
     .bind(number)
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
     Ok(())
 }
@@ -244,7 +234,7 @@ async fn put(transaction: &mut WriteTx, history: i64, number: i64) -> Result<()>
 /// The numbers of the states to keep. The function reads the history backwards from the newest
 /// state, as far as needed.
 async fn kept(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     history: i64,
     current: i64,
     keep: usize,
@@ -252,14 +242,14 @@ async fn kept(
     let mut choice = Choice::new(keep, current);
     let (mut kept, mut before) = (BTreeSet::new(), i64::MAX);
     loop {
-        let rows: Vec<(i64, String, bool)> = sqlx::query_as(
+        let rows: Vec<(i64, String, bool)> = query_as(
             "SELECT number, hash, lost OR proposed FROM states WHERE history = $1 AND number < $2 \
              ORDER BY number DESC LIMIT $3",
         )
         .bind(history)
         .bind(before)
         .bind(i64::from(PAGE))
-        .fetch_all(&mut **transaction)
+        .fetch_all(&mut *transaction)
         .await?;
         for (number, hash, lost) in rows.iter().cloned() {
             before = number;

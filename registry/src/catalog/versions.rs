@@ -1,10 +1,10 @@
 //! Components and their versions.
 
 use deploy_store::{ComponentName, Digest, Layer, VersionName};
-use sqlx::{Sqlite, Transaction};
 
 use super::audit::Change;
 use super::blob_rows::{self, BlobState};
+use super::tx::{Tx, query, query_as, query_scalar};
 use super::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
 /// The columns of a version: component, name, digest, time.
@@ -38,21 +38,21 @@ impl Catalog {
 
     /// Whether any version is bound to the blob.
     pub async fn is_bound(&self, digest: Digest) -> Result<bool> {
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM versions WHERE digest = $1")
+        let count: i64 = query_scalar("SELECT COUNT(*) FROM versions WHERE digest = $1")
             .bind(digest.to_string())
-            .fetch_one(&self.readers)
+            .fetch_one(&mut self.read_tx().await?)
             .await?;
         Ok(count > 0)
     }
 
     /// Whether any version, any current state or any rollback target needs the blob.
     pub async fn is_needed(&self, digest: Digest) -> Result<bool> {
-        let count: i64 = sqlx::query_scalar(
+        let count: i64 = query_scalar(
             "SELECT (SELECT COUNT(*) FROM versions WHERE digest = $1) \
              + (SELECT COUNT(*) FROM uses WHERE digest = $1)",
         )
         .bind(digest.to_string())
-        .fetch_one(&self.readers)
+        .fetch_one(&mut self.read_tx().await?)
         .await?;
         Ok(count > 0)
     }
@@ -63,13 +63,12 @@ impl Catalog {
         after: Option<&ComponentName>,
         limit: u64,
     ) -> Result<Vec<ComponentName>> {
-        let names: Vec<String> = sqlx::query_scalar(
-            "SELECT name FROM components WHERE name > $1 ORDER BY name LIMIT $2",
-        )
-        .bind(after.map_or("", ComponentName::as_str))
-        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&self.scanners)
-        .await?;
+        let names: Vec<String> =
+            query_scalar("SELECT name FROM components WHERE name > $1 ORDER BY name LIMIT $2")
+                .bind(after.map_or("", ComponentName::as_str))
+                .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+                .fetch_all(&mut self.scan_tx().await?)
+                .await?;
         names.iter().map(|name| column(name)).collect()
     }
 
@@ -86,12 +85,12 @@ impl Catalog {
         if !has_component(&mut transaction, component).await? {
             return Ok(None);
         }
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<Row> = query_as(
             "SELECT component, name, digest, created FROM versions WHERE component = $1 \
              ORDER BY number",
         )
         .bind(component.as_str())
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         rows.into_iter().map(layer).collect::<Result<_>>().map(Some)
     }
@@ -111,22 +110,20 @@ impl Catalog {
         let mut below = i64::MAX;
         if let Some(version) = before {
             require_version(&mut transaction, component, version).await?;
-            below = sqlx::query_scalar(
-                "SELECT number FROM versions WHERE component = $1 AND name = $2",
-            )
-            .bind(component.as_str())
-            .bind(version.as_str())
-            .fetch_one(&mut *transaction)
-            .await?;
+            below = query_scalar("SELECT number FROM versions WHERE component = $1 AND name = $2")
+                .bind(component.as_str())
+                .bind(version.as_str())
+                .fetch_one(&mut transaction)
+                .await?;
         }
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<Row> = query_as(
             "SELECT component, name, digest, created FROM versions \
              WHERE component = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
         )
         .bind(component.as_str())
         .bind(below)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await?;
         rows.into_iter().rev().map(layer).collect()
     }
@@ -151,7 +148,7 @@ impl Catalog {
 /// Fails if the version exists, if its name is not allowed, or if its component is new and has a
 /// name that is not allowed.
 async fn check_new(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     component: &ComponentName,
     version: &VersionName,
 ) -> Result<()> {
@@ -167,23 +164,23 @@ async fn check_new(
 
 /// Adds a version, and also its component if the component does not exist.
 pub(super) async fn insert_version(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     component: &ComponentName,
     version: &VersionName,
     digest: Digest,
     change: &Change,
 ) -> Result<Layer> {
     check_new(transaction, component, version).await?;
-    sqlx::query("INSERT INTO components (name) VALUES ($1) ON CONFLICT (name) DO NOTHING")
+    query("INSERT INTO components (name) VALUES ($1) ON CONFLICT (name) DO NOTHING")
         .bind(component.as_str())
-        .execute(&mut **transaction)
+        .execute(&mut *transaction)
         .await?;
-    let number: i64 = sqlx::query_scalar(
+    let number: i64 = query_scalar(
         "UPDATE counters SET value = value + 1 WHERE name = 'version' RETURNING value",
     )
-    .fetch_one(&mut **transaction)
+    .fetch_one(&mut *transaction)
     .await?;
-    sqlx::query(
+    query(
         "INSERT INTO versions (component, name, digest, created, number) \
          VALUES ($1, $2, $3, $4, $5)",
     )
@@ -192,43 +189,40 @@ pub(super) async fn insert_version(
     .bind(digest.to_string())
     .bind(nanoseconds(change.now))
     .bind(number)
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
     let (component, version) = (component.clone(), version.clone());
     Ok(Layer { component, version, digest, created: change.now })
 }
 
-pub(super) async fn has_component(
-    transaction: &mut Transaction<'_, Sqlite>,
-    component: &ComponentName,
-) -> Result<bool> {
-    let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM components WHERE name = $1")
+pub(super) async fn has_component(transaction: &mut Tx, component: &ComponentName) -> Result<bool> {
+    let count: i64 = query_scalar("SELECT COUNT(*) FROM components WHERE name = $1")
         .bind(component.as_str())
-        .fetch_one(&mut **transaction)
+        .fetch_one(&mut *transaction)
         .await?;
     Ok(count > 0)
 }
 
 /// The version, if it exists.
 pub(super) async fn find_version(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     component: &ComponentName,
     version: &VersionName,
 ) -> Result<Option<Layer>> {
-    let row: Option<Row> = sqlx::query_as(
+    let row: Option<Row> = query_as(
         "SELECT component, name, digest, created FROM versions \
          WHERE component = $1 AND name = $2",
     )
     .bind(component.as_str())
     .bind(version.as_str())
-    .fetch_optional(&mut **transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
     row.map(layer).transpose()
 }
 
 /// The version, or [`Error::NotFound`].
 pub(super) async fn require_version(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     component: &ComponentName,
     version: &VersionName,
 ) -> Result<Layer> {
@@ -247,24 +241,23 @@ fn no_component(component: &ComponentName) -> Error {
 
 /// The version of a component that was added last.
 pub(super) async fn latest_version(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     component: &ComponentName,
 ) -> Result<Layer> {
     if !has_component(transaction, component).await? {
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM components")
-            .fetch_one(&mut **transaction)
-            .await?;
+        let count: i64 =
+            query_scalar("SELECT COUNT(*) FROM components").fetch_one(&mut *transaction).await?;
         return Err(match count {
             0 => Error::NotFound("no components found".to_owned()),
             _ => no_component(component),
         });
     }
-    let row: Option<Row> = sqlx::query_as(
+    let row: Option<Row> = query_as(
         "SELECT component, name, digest, created FROM versions WHERE component = $1 \
          ORDER BY number DESC LIMIT 1",
     )
     .bind(component.as_str())
-    .fetch_optional(&mut **transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
     let none = || Error::NotFound(format!("no versions for component \"{component}\" found"));
     layer(row.ok_or_else(none)?)
@@ -272,14 +265,14 @@ pub(super) async fn latest_version(
 
 /// Deletes the row of a version.
 pub(super) async fn delete(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     component: &ComponentName,
     version: &VersionName,
 ) -> Result<()> {
-    sqlx::query("DELETE FROM versions WHERE component = $1 AND name = $2")
+    query("DELETE FROM versions WHERE component = $1 AND name = $2")
         .bind(component.as_str())
         .bind(version.as_str())
-        .execute(&mut **transaction)
+        .execute(&mut *transaction)
         .await?;
     Ok(())
 }

@@ -4,18 +4,20 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use deploy_store::ConfigurationName;
-use sqlx::{Sqlite, Transaction};
 
-use super::Result;
-use super::changes::Changes;
+use super::changes::{Changes, Notice};
+use super::database_error::not_committed;
 use super::document_cache::DocumentCache;
+use super::notifications;
+use super::tx::Tx;
+use super::{Catalog, Result};
 use crate::error::Error;
 
 /// A transaction that may change something. Without a commit, it is undone.
 #[derive(Debug)]
 pub(super) struct WriteTx {
     // This field stands before `changing`, so that Rust drops it first.
-    transaction: Transaction<'static, Sqlite>,
+    transaction: Tx,
     changing: Changing,
     /// How many states of a configuration, with different trees, stay rollback targets.
     pub(super) keep_states: usize,
@@ -28,8 +30,12 @@ struct Changing {
     documents: Arc<DocumentCache>,
     changes: Arc<Changes>,
     names: Vec<ConfigurationName>,
-    /// The configurations whose rollouts the transaction changes.
-    rollouts: Vec<ConfigurationName>,
+    /// Whether the transaction changes a rollout.
+    rollouts: bool,
+    /// The names of the hosts that the transaction changes.
+    hosts: Vec<String>,
+    /// The id of the open catalogue, in its notifications to other registries.
+    own: String,
 }
 
 impl Drop for Changing {
@@ -40,16 +46,46 @@ impl Drop for Changing {
     }
 }
 
+impl Changing {
+    /// The notification for other registries.
+    fn notice(&self) -> Notice {
+        Notice {
+            from: self.own.clone(),
+            names: self.names.iter().map(|name| name.as_str().to_owned()).collect(),
+            hosts: self.hosts.clone(),
+            rollouts: self.rollouts,
+            all: false,
+        }
+    }
+
+    /// Announces the committed changes to the tasks of this registry.
+    fn announce(mut self) {
+        let (changes, names) = (Arc::clone(&self.changes), std::mem::take(&mut self.names));
+        for name in &names {
+            self.documents.end_change(name);
+        }
+        changes.count_commit();
+        if self.rollouts {
+            changes.announce_rollouts();
+        }
+        for name in &names {
+            changes.announce(name);
+        }
+    }
+}
+
 impl WriteTx {
-    /// Wraps a transaction that has begun.
-    pub(super) fn new(
-        transaction: Transaction<'static, Sqlite>,
-        documents: Arc<DocumentCache>,
-        changes: Arc<Changes>,
-        keep_states: usize,
-    ) -> Self {
-        let changing = Changing { documents, changes, names: Vec::new(), rollouts: Vec::new() };
-        Self { transaction, changing, keep_states }
+    /// Wraps a transaction of `catalog` that has begun.
+    pub(super) fn new(transaction: Tx, catalog: &Catalog) -> Self {
+        let changing = Changing {
+            documents: Arc::clone(&catalog.documents),
+            changes: Arc::clone(&catalog.changes),
+            names: Vec::new(),
+            rollouts: false,
+            hosts: Vec::new(),
+            own: catalog.own.clone(),
+        };
+        Self { transaction, changing, keep_states: catalog.keep_states }
     }
 
     /// Announces that the transaction changes the configuration `name`.
@@ -58,33 +94,30 @@ impl WriteTx {
         self.changing.names.push(name.clone());
     }
 
-    /// Announces that the transaction changes the rollout of the configuration `name`.
-    pub(super) fn moves_rollout(&mut self, name: &ConfigurationName) {
-        self.changing.rollouts.push(name.clone());
+    /// Announces that the transaction changes a rollout.
+    pub(super) fn moves_rollout(&mut self) {
+        self.changing.rollouts = true;
+    }
+
+    /// Announces that the transaction changes what the registries show to the host `name`.
+    pub(super) fn changes_host(&mut self, name: &str) {
+        self.changing.hosts.push(name.to_owned());
     }
 
     /// Commits, even if the caller stops waiting. After the commit, the cache keeps documents of
     /// the changed configurations again.
     pub(super) async fn commit(self) -> Result<()> {
-        let Self { transaction, changing, .. } = self;
+        let Self { mut transaction, changing, .. } = self;
         let committed = tokio::spawn(async move {
-            let committed = transaction.commit().await;
-            let (changes, names) = (Arc::clone(&changing.changes), changing.names.clone());
-            let rollouts = changing.rollouts.clone();
-            drop(changing);
-            if committed.is_ok() {
-                changes.count_commit();
-                if !rollouts.is_empty() {
-                    changes.announce_rollouts();
-                }
-                for name in &names {
-                    changes.announce(name);
-                }
+            if matches!(transaction, Tx::Postgres(_)) {
+                notifications::send(&mut transaction, changing.notice()).await?;
             }
-            committed
+            transaction.commit().await.map_err(not_committed)?;
+            changing.announce();
+            Ok(())
         });
         match committed.await {
-            Ok(committed) => Ok(committed?),
+            Ok(committed) => committed,
             Err(err) => Err(Error::Failed(format!("catalogue: commit: {err}"))),
         }
     }
@@ -96,7 +129,7 @@ impl WriteTx {
 }
 
 impl Deref for WriteTx {
-    type Target = Transaction<'static, Sqlite>;
+    type Target = Tx;
 
     fn deref(&self) -> &Self::Target {
         &self.transaction

@@ -1,4 +1,4 @@
-//! The verbs that change configurations. They print how to undo the change.
+//! The verbs that change configurations. Most of these verbs print how to undo the change.
 
 use std::sync::Arc;
 
@@ -12,7 +12,7 @@ use crate::catalog::Change;
 use crate::registry::Registry;
 use crate::verbs::state_diff;
 
-/// Runs the verbs that change configurations. These verbs print how to undo the change.
+/// Runs one of the verbs that change configurations.
 pub async fn execute(
     registry: &Registry,
     caller: &Caller,

@@ -27,8 +27,8 @@ const SOME: usize = 10;
 /// Number of earlier deploys that `why` lists in its text.
 const FORMER: usize = 5;
 
-/// The fleet as text. Without conditions in `query`, one line for each configuration; otherwise,
-/// the selected hosts.
+/// The fleet as text. Without conditions in `query`, the text has one line for each configuration.
+/// Otherwise, it lists the selected hosts.
 pub fn fleet(fleet: &FleetStatus, query: &FleetQuery) -> String {
     let only_counts = query.name.is_none()
         && query.group.is_none()
@@ -45,7 +45,7 @@ pub fn fleet(fleet: &FleetStatus, query: &FleetQuery) -> String {
     }
     if let (true, Some(last)) = (fleet.more, fleet.hosts.last()) {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "there are more: -after {}", last.host);
+        let _ = writeln!(text, "there are more hosts; use -after {}", last.host);
     }
     text
 }

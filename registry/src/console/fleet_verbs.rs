@@ -1,4 +1,5 @@
-//! The verbs of the fleet: `fleet`, `why`, `wait`, `events`, `host`, `retry`, `freeze`, `metrics`.
+//! The verbs of the fleet: `fleet`, `why`, `wait`, `events`, `host`, `retry`, `freeze`, `window`,
+//! `metrics`.
 
 use std::sync::Arc;
 

@@ -1,7 +1,6 @@
 //! The verb `import`, which reads a container image from standard input. The importer reads, plans
 //! and packs the image on a separate thread, because this work waits for the disk and for the
-//! client. For every change of the registry, the importer sends a request, and this module answers
-//! the request.
+//! client. To change the registry, the importer sends requests, and this module answers them.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -52,7 +51,7 @@ pub async fn run(
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
     let turn = registry.begun_imports.open(&change.key);
-    let too_many = || "too many imports have begun and not ended, try again later";
+    let too_many = || "too many imports are in progress, try again later";
     let _turn = turn.ok_or_else(|| Refusal::new(exit::FAILED, too_many()))?;
     // Until the client sends its first bytes, the import needs no slot.
     input.begin().await.map_err(|err| Refusal::new(exit::FAILED, err.to_string()))?;
@@ -196,7 +195,8 @@ impl Work<'_> {
         let change = Change { now: Timestamp::now(), ..self.change.clone() };
         match self.registry.add_image(name, image, layers, &change).await {
             Ok(imaged) => Ok(Committed::Done(image_verbs::imaged_text(name, &imaged, self.client))),
-            // A staged layer may also have expired since the importer asked for it.
+            // For example, a staged layer may have expired since the importer asked about the
+            // layer.
             Err(err @ (RegistryError::MissingLayers(_) | RegistryError::NotFound(_))) => {
                 Ok(Committed::Missing(err.to_string()))
             }

@@ -76,7 +76,7 @@ pub fn versions_json(name: &ComponentName, versions: &[Layer]) -> Result<String,
     #[derive(Serialize)]
     struct Document<'a> {
         name: &'a str,
-        /// The same value as `name`: other documents use the name `component` for it.
+        /// The same value as `name`. Other documents call this value `component`.
         component: &'a str,
         versions: Vec<Entry<'a>>,
     }
@@ -94,7 +94,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct StateDocument<'a> {
         number: u64,
-        /// The same value as `number`: other documents use the name `state` for it.
+        /// The same value as `number`. Other documents call this value `state`.
         state: u64,
         hash: String,
         modified: Timestamp,
@@ -105,7 +105,7 @@ pub fn history_json(name: &ConfigurationName, states: &[State]) -> Result<String
     #[derive(Serialize)]
     struct History<'a> {
         name: &'a str,
-        /// The same value as `name`: other documents use the name `configuration` for it.
+        /// The same value as `name`. Other documents call this value `configuration`.
         configuration: &'a str,
         states: Vec<StateDocument<'a>>,
     }
@@ -143,7 +143,7 @@ pub(super) fn document(value: &impl Serialize) -> Result<String, Refusal> {
         .map_err(|err| Refusal::new(exit::FAILED, format!("print JSON: {err}")))
 }
 
-/// A time as RFC 3339 defines it, in UTC and whole seconds.
+/// A time in the format of RFC 3339, in UTC and whole seconds.
 pub(super) fn seconds(time: Timestamp) -> String {
     time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }

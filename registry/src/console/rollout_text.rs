@@ -53,7 +53,7 @@ pub fn head(status: &RolloutStatus) -> String {
     text + "\n"
 }
 
-/// A rollout as text: its head, its waves and its hosts that are not good.
+/// A rollout as text: its head, its waves, and the hosts whose result is not `good`.
 pub fn status(status: &RolloutStatus) -> String {
     let mut text = head(status);
     let RolloutStatus { base, target, good, taken, waiting, .. } = status;

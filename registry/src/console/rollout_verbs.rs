@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::registry::Registry;
 use crate::verbs::rollout_status::RolloutStatus;
 
-/// Longest reason that an operator gives, in characters.
+/// Maximum length of an operator's reason, in characters.
 const LONGEST: usize = 2000;
 /// Number of rollouts that `rollout list` shows without `-limit`.
 const LISTED: u64 = 20;
@@ -37,7 +37,8 @@ pub async fn execute(
                 return Ok(Done::from(if *json { document(&plan)? } else { text::plan(&plan) }));
             }
             let mut change = change.clone();
-            // Without any rule, the rollout has the default policy.
+            // Without rules and without a policy, the command starts a rollout with the default
+            // policy.
             if change.rolling.rules.is_empty() && !catalog.has_policy(name).await? {
                 change.rolling.rules.waves = Some("100%".to_owned());
             }
@@ -72,10 +73,10 @@ pub async fn execute(
     }
 }
 
-/// Makes the command for the hosts of the rollout.
+/// A function that makes the command from the hosts of the rollout.
 type Steering = Box<dyn Fn(&[Host]) -> Result<Steer, Error> + Send + Sync>;
 
-/// Runs the actions that steer the active rollout, and shows its status.
+/// Runs one of the actions that steer the active rollout, and shows the rollout's status.
 async fn steer(
     registry: &Registry,
     action: &RolloutAction,
@@ -119,7 +120,8 @@ fn limit(flag: &str, text: Option<&str>) -> Result<Option<Limit>, Refusal> {
     limit.map_err(|err: deploy_rollout::BadLimit| Refusal::usage(format!("-{flag}: {err}")))
 }
 
-/// If the host has failed in the active rollout of the configuration, gives it another try there.
+/// If the host has failed in the active rollout of the configuration, gives the host another try in
+/// this rollout.
 pub async fn retry(
     registry: &Registry,
     host: &str,
@@ -137,7 +139,7 @@ pub async fn retry(
         Ok(Steer::Retry { host: found.ok_or_else(none)?.id })
     };
     match registry.command_rollout(&name, command, change).await {
-        // The host is in no wave, or has not failed there.
+        // No wave has taken the host, or the host has not failed in its wave.
         Err(Error::Conflict(_) | Error::NotFound(_)) | Ok(_) => Ok(()),
         Err(err) => Err(err.into()),
     }
@@ -149,7 +151,7 @@ fn said(why: &str, what: &str, change: &Change) -> String {
     if why.is_empty() { format!("{what} by {who}") } else { why.chars().take(LONGEST).collect() }
 }
 
-/// The answer after a rollout has started. Waits for its end if `options` say so.
+/// The answer after a rollout has started. Waits for the end of the rollout if `options` say so.
 async fn after_start(
     registry: &Registry,
     caller: &Caller,

@@ -112,7 +112,8 @@ async fn references(registry: &Registry, digest: Digest, json: bool) -> Result<D
     as_asked(json, as_json, text)
 }
 
-/// A reference in three columns: its kind, the thing that refers, and details.
+/// A reference to a blob in three columns: its kind, the version or configuration that refers to
+/// the blob, and details.
 fn cells(reference: &Reference) -> [String; 3] {
     match reference {
         Reference::Current { configuration, number } => {

@@ -28,7 +28,8 @@ pub fn ended(name: &ConfigurationName, waited: &Waited, json: bool) -> Result<Do
 }
 
 /// If `options` has the flag `-wait`, waits until the hosts have deployed the change that was just
-/// made, perhaps as a rollout. `said` is the text with which the registry answers the change.
+/// made. If the change is a rollout, waits for the rollout. `said` is the text with which the
+/// registry answers the change.
 pub async fn after_change(
     registry: &Registry,
     name: &ConfigurationName,

@@ -36,11 +36,11 @@ pub struct Goal {
 /// How many hosts have confirmed the goal, failed, or are still missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Hosts that count.
+    /// Hosts that count: all hosts that no operator holds.
     pub hosts: u64,
     /// Hosts that have confirmed the goal.
     pub done: u64,
-    /// Hosts on which the goal failed.
+    /// Hosts on which the deploy of the goal failed.
     pub failed: u64,
     /// Hosts that are not connected and have not confirmed the goal.
     pub absent: u64,
@@ -50,14 +50,14 @@ pub struct Tally {
     pub needed: u64,
 }
 
-/// How a host counts. A host counts once.
+/// How a host counts in the tally. Each host counts once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Part {
     /// The host has confirmed its goal.
     Done,
     /// The host is connected, and its deploy has no result yet.
     Working,
-    /// The goal failed on the host.
+    /// The deploy of the goal failed on the host.
     Failed,
     /// The host is not connected and has not confirmed its goal.
     Absent,

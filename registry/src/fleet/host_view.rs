@@ -1,12 +1,12 @@
-//! Decides which state of a configuration the registry offers to a host. Watches, polls over sftp
-//! and `fleet` ask this one function. The code is pure.
+//! Decides which state of a configuration the registry offers to a host. Watches, and polls over
+//! sftp, both use this function. The code is pure.
 
 /// The state that the registry offers to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostView {
-    /// What the host runs already: an operator holds the host.
+    /// The state that the host runs already, because an operator holds the host.
     Held,
-    /// The target of a rollout: a wave has taken the host.
+    /// The target of a rollout, because a wave of the rollout has taken the host.
     Target,
     /// The current state of the configuration.
     Current,
@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hold_is_above_a_rollout_and_a_rollout_above_the_current_state() {
+    fn hold_takes_precedence_over_rollout_and_rollout_over_current_state() {
         assert_eq!(view(true, true), HostView::Held);
         assert_eq!(view(true, false), HostView::Held);
         assert_eq!(view(false, true), HostView::Target);

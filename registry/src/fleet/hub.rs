@@ -32,17 +32,17 @@ pub struct Fleet {
     /// Agents that only poll, and the states that the registry shows to them while their hosts are
     /// held.
     pub polls: Polls,
-    /// What active rollouts show to which hosts.
+    /// The active rollouts, and the hosts to which they show their targets.
     pub rollouts: OpenRollouts,
-    /// Held while a task reads a rollout and shows what it has read.
+    /// A task holds this lock while it reads a rollout and shows the target to the members.
     pub showing: tokio::sync::Mutex<()>,
     /// The maintenance windows of groups.
     pub maintenance: Maintenance,
     /// Counters and histograms.
     pub metrics: Arc<Metrics>,
-    /// The deploys that ended while this registry runs.
+    /// The deploys that have ended since this registry started.
     pub deploys: Arc<RecentDeploys>,
-    /// When this registry started. Before, it saw no host.
+    /// When this registry started. The registry saw no host before this time.
     pub started: Timestamp,
     written: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
@@ -50,7 +50,7 @@ pub struct Fleet {
 
 impl Fleet {
     /// Opens the fleet of `catalog`. The caller must run inside a tokio runtime, because this
-    /// starts a task.
+    /// function starts a task.
     pub async fn open(catalog: &Catalog) -> Result<Self> {
         let (written, _) = watch::channel(0);
         let metrics = Arc::new(Metrics::default());
@@ -77,7 +77,7 @@ impl Fleet {
         Ok(fleet)
     }
 
-    /// Queues the report that a script sent, and waits until it is on the disk.
+    /// Queues the report that a script sent, and waits until the report is on the disk.
     pub async fn report(&self, sent: Sent) -> Result<()> {
         match self.reports.send(sent).await.await {
             Ok(Applied::New { .. } | Applied::Old) => Ok(()),
@@ -107,9 +107,9 @@ impl Fleet {
         self.stopped.send_replace(true);
     }
 
-    /// Shows the target of a rollout to its members, and signals those that see a change. Without a
-    /// rollout, all hosts see the current state. `changes` announces the changes of the
-    /// configuration since before `view` was read.
+    /// Shows the target of a rollout to its members, and signals the hosts that now see another
+    /// state. Without a rollout, all hosts see the current state. The caller subscribes to
+    /// `changes` before it reads `view`, so that it misses no change of the configuration.
     pub async fn show_rollout(
         &self,
         name: &ConfigurationName,
@@ -146,7 +146,7 @@ impl Fleet {
         Ok(OpenRollout { number, target, offer, members, changes })
     }
 
-    /// Signals the watches of a host's agents that an operator changed the host.
+    /// Wakes the watches of a host's agents, because an operator changed the host.
     pub async fn host_changed(&self, host: &HostName, names: &[String]) -> Result<()> {
         self.reload_holds().await?;
         for name in names {
@@ -156,7 +156,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// Signals the watches of an agent that an operator changed the agent or its host.
+    /// Wakes the watches of an agent, because an operator changed the agent or its host.
     pub fn agent_changed(&self, host: &str, name: &str) {
         let (Ok(host), Ok(name)) = (host.parse(), name.parse::<ConfigurationName>()) else {
             return;
@@ -167,6 +167,15 @@ impl Fleet {
     /// Reads the maintenance windows again, because an operator has changed them.
     pub async fn reload_windows(&self) -> Result<()> {
         self.maintenance.set(self.catalog.windows_by_group().await?);
+        Ok(())
+    }
+
+    /// Reads the holds and the windows again, because another registry may have changed them. Wakes
+    /// the tasks that wait for changes.
+    pub(super) async fn reload(&self) -> Result<()> {
+        self.reload_holds().await?;
+        self.reload_windows().await?;
+        self.written.send_modify(|count| *count += 1);
         Ok(())
     }
 

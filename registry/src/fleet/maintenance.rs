@@ -1,4 +1,5 @@
-//! The maintenance windows of groups, in memory: each watch asks whether its host may switch now.
+//! The maintenance windows of groups. The registry keeps them in memory, because each watch checks
+//! whether its host may switch to a new configuration now.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,8 +9,8 @@ use deploy_rollout::{Windows, is_open, next_close, next_open};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-/// A wait for the next opening or end of a window looks at the clock again after this time, because
-/// somebody may set the clock.
+/// After this time, a wait for the next opening or end of a window checks the clock again, because
+/// somebody may have set the clock.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
 
 /// The windows of all groups that have windows.
@@ -23,7 +24,13 @@ impl Maintenance {
     /// Replaces the windows of all groups.
     pub fn set(&self, groups: HashMap<String, Windows>) {
         let groups = groups.into_iter().map(|(group, windows)| (group, Arc::new(windows)));
-        *self.groups.lock().unwrap_or_else(PoisonError::into_inner) = groups.collect();
+        let groups: HashMap<String, Arc<Windows>> = groups.collect();
+        let mut now = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        if *now == groups {
+            return;
+        }
+        *now = groups;
+        drop(now);
         self.changed.send_modify(|count| *count += 1);
     }
 
@@ -32,17 +39,18 @@ impl Maintenance {
         self.groups.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
     }
 
-    /// Whether the hosts of a group may not switch to a new configuration now.
+    /// Whether the windows forbid the hosts of a group to switch to a new configuration now.
     pub fn is_closed(&self, group: &str, now: Timestamp) -> bool {
         self.of(group).is_some_and(|windows| !is_open(&windows, now))
     }
 
-    /// Changes when operators change windows.
+    /// A receiver whose value changes when operators change windows.
     pub fn changed(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// The time until the windows of a group may open or close; `None` if the group has no windows.
+    /// The time after which the windows of a group may have opened or closed; `None` if the group
+    /// has no windows.
     pub fn until_change(&self, group: &str, now: Timestamp) -> Option<Duration> {
         let windows = self.of(group)?;
         let next = if is_open(&windows, now) {

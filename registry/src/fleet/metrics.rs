@@ -108,7 +108,8 @@ impl Default for Metrics {
         for collector in all {
             made(metrics.registry.register(collector));
         }
-        // A counter that first appears with the value 1 hides its first event from `increase()`.
+        // A counter that first appears with the value 1 hides its first event from Prometheus's
+        // `increase()`.
         for result in ["new", "old", "refused"] {
             metrics.reports.with_label_values(&[result]);
         }
@@ -120,7 +121,8 @@ impl Default for Metrics {
 }
 
 impl Metrics {
-    /// Counts a report. If the report ends a deploy, records the times of the deploy's steps.
+    /// Counts a report. If the report ends a successful deploy, records the times of the deploy's
+    /// steps.
     pub fn reported(&self, report: &Report, applied: &Applied) {
         let result = match applied {
             Applied::New { .. } => "new",

@@ -13,8 +13,8 @@ use tokio::sync::OnceCell;
 use crate::catalog::Catalog;
 use crate::error::Result;
 
-/// Maximum number of lines in the cache. Before one more line, the registry empties the cache, and
-/// makes the lines again when agents need them.
+/// Maximum number of lines in the cache. If the cache is full, the registry empties it, and makes
+/// the lines again when agents need them.
 const MOST: usize = 2000;
 
 /// An offer, and its line.
@@ -22,7 +22,8 @@ const MOST: usize = 2000;
 pub struct Prepared {
     /// The offer.
     pub offer: Offer,
-    /// The line for agents that are not held, have no retries and need not wait before they start.
+    /// The line for agents that are not held, have no retries, may switch now, and need not wait
+    /// before they start.
     pub line: Bytes,
 }
 

@@ -1,4 +1,5 @@
-//! What active rollouts show to which hosts, in memory: watches and polls ask often.
+//! The active rollouts, and the hosts to which they show their targets. The registry keeps them in
+//! memory, because watches and polls read them often.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,10 +19,10 @@ pub struct OpenRollout {
     pub target: u64,
     /// The offer of the target.
     pub(super) offer: Arc<Prepared>,
-    /// The members that are shown the target: their names, and the fingerprints of their keys.
+    /// The members that see the target: their names, and the fingerprints of their keys.
     pub members: HashMap<String, String>,
-    /// Announces changes of the configuration since this value was made. Such a change ends the
-    /// rollout, even before the registry has looked at it again.
+    /// Announces each later change of the configuration. Such a change ends the rollout, even
+    /// before the registry has checked the rollout again.
     pub changes: Changed,
 }
 
@@ -33,7 +34,7 @@ pub type Changed = watch::Receiver<Announced>;
 pub struct OpenRollouts(Mutex<HashMap<ConfigurationName, Arc<OpenRollout>>>);
 
 impl OpenRollouts {
-    /// The rollout of a configuration, if it shows its target to this host.
+    /// The rollout of a configuration, if the rollout shows its target to this host.
     pub fn shown_to(
         &self,
         name: &ConfigurationName,
@@ -53,7 +54,8 @@ impl OpenRollouts {
         self.all().get(name).cloned()
     }
 
-    /// Replaces what a rollout of the configuration shows. Returns the hosts that see a change.
+    /// Replaces the active rollout of a configuration. Returns the hosts that now see another
+    /// state.
     pub fn set(&self, name: &ConfigurationName, rollout: Option<OpenRollout>) -> Vec<String> {
         let rollout = rollout.map(Arc::new);
         let mut all = self.all();
@@ -77,7 +79,7 @@ impl OpenRollouts {
         left.chain(joined).collect()
     }
 
-    /// Forgets all rollouts but those of `names`.
+    /// Forgets all rollouts except those of the configurations `names`.
     pub fn keep(&self, names: &[ConfigurationName]) {
         self.all().retain(|name, _| names.contains(name));
     }
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hosts_that_see_a_change_are_told() {
+    fn only_hosts_that_see_a_change_are_returned() {
         let (rollouts, name) = (OpenRollouts::default(), "web".parse().unwrap());
         let changes = Changes::default();
         assert_eq!(rollouts.set(&name, Some(rollout(&changes, 1, &["a"]))), ["a"]);

@@ -1,5 +1,6 @@
-//! Agents that only poll, such as the agents of 2017, which neither watch nor report. The registry
-//! remembers their last polls, and the states that it shows to them while their hosts are held.
+//! Agents that only poll, such as the Go tool's agents of 2017. They neither watch nor report. The
+//! registry remembers their last polls, and the states that it shows to them while their hosts are
+//! held.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,8 +11,8 @@ use deploy_wire::fleet::HostName;
 use deploy_wire::fleet::host_name::BadName;
 use jiff::Timestamp;
 
-/// Maximum number of agents that the registry remembers. If there are more, it forgets the agents
-/// whose last polls are oldest.
+/// Maximum number of agents that the registry remembers. If there are more, the registry forgets
+/// the half whose last polls are oldest.
 const MOST: usize = 20_000;
 
 /// An agent that only polls. Two agents that share all these fields count as one.
@@ -49,7 +50,7 @@ struct Known {
     last: HashMap<Poller, Timestamp>,
     /// The number of the state to show to agents with this key and configuration.
     held: HashMap<(String, ConfigurationName), u64>,
-    /// The rollouts whose target an agent was shown.
+    /// The number of the last rollout whose target each agent has read.
     fetched: HashMap<Poller, u64>,
 }
 
@@ -75,12 +76,12 @@ impl Polls {
         held
     }
 
-    /// Records that an agent was shown the target of the rollout `number`.
+    /// Records that an agent has read the target of the rollout `number`.
     pub fn fetched(&self, poller: &Poller, number: u64) {
         self.known().fetched.insert(poller.clone(), number);
     }
 
-    /// Whether an agent was shown the target of the rollout `number`.
+    /// Whether the rollout `number` is the last one whose target the agent has read.
     pub fn has_fetched(&self, poller: &Poller, number: u64) -> bool {
         self.known().fetched.get(poller) == Some(&number)
     }
@@ -98,8 +99,7 @@ impl Polls {
         recent.map(|(poller, time)| (poller.clone(), *time)).collect()
     }
 
-    /// The agents that polled since `since` and the times of their last polls, in the order of the
-    /// agents.
+    /// The agents that polled since `since`, and the times of their last polls, sorted by agent.
     pub fn since(&self, since: Timestamp) -> Vec<(Poller, Timestamp)> {
         let known = self.known();
         let recent = known.last.iter().filter(|(_, time)| **time >= since);

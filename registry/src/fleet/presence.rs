@@ -12,7 +12,7 @@ use deploy_wire::fleet::{HostName, SILENCE};
 use jiff::Timestamp;
 use tokio::sync::Notify;
 
-/// Maximum number of disconnected agents that the registry remembers. Before one more agent, the
+/// Maximum number of disconnected agents that the registry remembers. If there are more, the
 /// registry forgets all of them.
 const MOST_SEEN: usize = 200_000;
 
@@ -139,8 +139,9 @@ impl Presence {
         })
     }
 
-    /// Like [`Presence::is_duplicate`], but not for an agent that has just connected from a new
-    /// address, and whose old connection is dead.
+    /// Like [`Presence::is_duplicate`], but ignores a second address until [`DOUBT`] has passed.
+    /// Until then, one agent may have connected again from a new address, and its old connection
+    /// may be dead.
     pub fn is_surely_duplicate(&self, agent: &AgentId) -> bool {
         self.agents().connected.get(agent).is_some_and(|live| {
             let is_other = |one: &Live| one.instance != live[0].instance;
@@ -161,7 +162,7 @@ impl Presence {
         self.agents().count
     }
 
-    /// How many watches have begun or ended since the start.
+    /// How many watches have begun or ended since this registry started.
     pub fn moves(&self) -> u64 {
         self.agents().moves
     }
@@ -187,11 +188,23 @@ impl Presence {
         self.agents().note(agent, address);
     }
 
-    /// Signals the watches of an agent that an operator changed the agent or its host.
+    /// Wakes the watches of an agent, because an operator changed the agent or its host.
     pub fn signal(&self, agent: &AgentId) {
         let agents = self.agents();
         for live in agents.connected.get(agent).into_iter().flatten() {
             live.signals.changed.notify_one();
+        }
+    }
+
+    /// Wakes the watches of a host's agents, because an operator changed the host. Without `host`,
+    /// wakes all watches.
+    pub fn signal_hosts(&self, host: Option<&str>) {
+        let agents = self.agents();
+        let is_meant = |agent: &AgentId| host.is_none_or(|host| agent.host.as_str() == host);
+        for (_, live) in agents.connected.iter().filter(|(agent, _)| is_meant(agent)) {
+            for watch in live {
+                watch.signals.changed.notify_one();
+            }
         }
     }
 

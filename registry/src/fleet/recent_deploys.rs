@@ -1,5 +1,6 @@
-//! The deploys that ended while this registry runs, with their durations. The registry keeps them
-//! in memory, because an index of the stored deploys by time would make each report slower.
+//! The deploys that have ended since this registry started, with their durations. The registry
+//! keeps them in memory, because an index of the stored deploys by time would make each report
+//! slower.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -41,7 +42,7 @@ impl RecentDeploys {
         let agent = (*host, sent.name.to_string(), report.attempt);
         let deployed = Deployed { time, ms, failed: report.phase.is_failure(), agent };
         let mut deploys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // Scripts report without a number.
+        // The report of a script has no number of a deploy: `attempt` is 0.
         let is_same = |other: &&mut Deployed| report.attempt > 0 && other.agent == deployed.agent;
         if let Some(same) = deploys.iter_mut().rev().find(is_same) {
             *same = Deployed { time: same.time, ..deployed };

@@ -26,7 +26,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// reports again.
 const TRIES: u32 = 3;
 
-/// What counts the reports that are on the disk.
+/// The two counters of the reports that are on the disk.
 type Counted = (Arc<Metrics>, Arc<RecentDeploys>);
 
 /// A report, and the channel for its result.

@@ -1,4 +1,5 @@
-//! The hosts of a rollout, from what the catalogue and the connections say. The code is pure.
+//! Makes the hosts of a rollout from the rows of the catalogue and the state of the connections.
+//! The code is pure.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +16,10 @@ use crate::catalog::rollouts::NewUnit;
 /// An agent that polls has to poll within this time, or it counts as absent.
 pub const POLL_DUE: Duration = Duration::from_secs(120);
 
-/// What the connections say about a host.
+/// The state of the connections to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contact {
-    /// When the registry last saw the host; `None` while it is connected.
+    /// When the registry last saw the host; `None` while the host is connected.
     pub away_since: Option<Timestamp>,
     /// Whether two agents report under the host's name.
     pub duplicate: bool,
@@ -30,13 +31,14 @@ pub struct Target {
     /// Id of the target.
     pub id: Digest,
     /// The number of the change that members repeat in their reports. A report with a lower number
-    /// is about something else.
+    /// is about an earlier change.
     pub revision: u64,
     /// Id of the current state.
     pub base: Option<Digest>,
 }
 
-/// A host as the rollout sees it. `has_fetched`: a host that only polls was shown the target.
+/// A host as the rollout sees it. `has_fetched` says whether a host that only polls has read the
+/// target.
 pub fn host(
     row: &HostRow,
     agent: &AgentRow,
@@ -47,7 +49,7 @@ pub fn host(
     windows: Option<Arc<Windows>>,
 ) -> Option<Host> {
     let unknown = agent.report.phase == Phase::Unknown;
-    // An agent that only polls knows no windows.
+    // An agent that only polls ignores maintenance windows.
     let windows = windows.filter(|_| !unknown);
     let standing = if unknown && has_fetched && member.is_some() {
         Standing::Working
@@ -90,8 +92,8 @@ fn why(agent: &AgentRow) -> String {
     if message.is_empty() { agent.report.phase.word().to_owned() } else { message.clone() }
 }
 
-/// A host that only polls and has no row in the catalogue yet. `number` tells such hosts apart, and
-/// `last` is its last poll. `None` if its address is no name for a host.
+/// A host that only polls and has no row in the catalogue yet. `number` distinguishes such hosts,
+/// and `last` is the time of the last poll. `None` if the address cannot be the name of a host.
 pub fn unit(
     number: i64,
     poller: &Poller,
@@ -115,7 +117,8 @@ pub fn unit(
     Some((host, unit))
 }
 
-/// When the next poll of an agent was due, if the agent has missed it. `last` is its last poll.
+/// When an agent's next poll was due, if the agent has missed this poll. `last` is the time of its
+/// last poll.
 pub fn poll_missed(last: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let due = last.checked_add(POLL_DUE).unwrap_or(Timestamp::MAX);
     (now > due).then_some(due)

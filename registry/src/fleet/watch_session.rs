@@ -22,7 +22,8 @@ use crate::catalog::Announced;
 use crate::catalog::fleet::{Applied, Sent};
 use crate::error::Result;
 
-/// Maximum number of reports of one agent that are not on the disk yet. One more ends the watch.
+/// Maximum number of reports of one agent that are not on the disk yet. One more report ends the
+/// watch.
 const MAX_PENDING: usize = 32;
 /// Maximum size of a fleet whose agents all start a deploy without a wait. In a larger fleet, each
 /// agent waits for a random time.
@@ -73,7 +74,7 @@ struct Host {
 enum Signal {
     /// The watch should end.
     Ended,
-    /// The configuration has changed. The time is when the change was on the disk.
+    /// The configuration has changed. The value is the time at which the change was on the disk.
     Changed(Option<Instant>),
     /// An operator changed the host or the agent.
     HostChanged,
@@ -98,13 +99,14 @@ pub struct WatchSession {
     pending: FuturesUnordered<Pending>,
     /// Whether the first line has yet to be sent.
     is_new: bool,
-    /// An operator changed the host, so the session has to read it from the catalogue again.
+    /// Whether an operator changed the host, so that the session has to read the host from the
+    /// catalogue again.
     is_host_due: bool,
-    /// An offer has to be sent.
+    /// Whether an offer has to be sent.
     is_offer_due: bool,
-    /// When the change that the due offer reports was on the disk.
+    /// If the next offer announces a change: when the change was on the disk.
     changed: Option<Instant>,
-    /// Changes when operators change maintenance windows.
+    /// A receiver whose value changes when operators change maintenance windows.
     windows: watch::Receiver<u64>,
     /// Whether the windows of the host's group were closed at the last offer.
     was_closed: bool,
@@ -280,8 +282,8 @@ impl WatchSession {
         }
     }
 
-    /// `offer` as this agent gets it: without a document if the host is held, and with the agent's
-    /// own numbers.
+    /// `offer` as this agent gets it: without a document if the host is held, and with the retries
+    /// and the waiting time of this agent.
     fn shown(&mut self, offer: &Offer) -> Offer {
         self.was_closed = self.is_closed();
         let agents = u64::try_from(self.fleet.presence.count()).unwrap_or(u64::MAX);
@@ -312,7 +314,7 @@ fn answer(seq: u64, applied: Option<Applied>) -> Option<Bytes> {
 }
 
 /// Waits for the time `wait`. If several agents are then still connected under one name, logs and
-/// records this.
+/// records the duplicate.
 async fn report_duplicate(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr, wait: Duration) {
     tokio::time::sleep(wait).await;
     let agent = AgentId { host: watcher.host.clone(), name: watcher.name.clone() };

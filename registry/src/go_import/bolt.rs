@@ -32,7 +32,7 @@ pub enum Error {
     #[error("was written on a big-endian machine; import it there")]
     BigEndian,
     /// The file has another format version than the Go tool's files.
-    #[error("has version {0} of the bolt format; version {VERSION} is read")]
+    #[error("has version {0} of the bolt format; the import reads only version {VERSION}")]
     Version(u32),
     /// The file is damaged.
     #[error("is damaged: {0}")]
@@ -171,7 +171,8 @@ impl<'a> Bolt<'a> {
     }
 }
 
-/// Reads the entries of a leaf page. The bytes of the elements follow each other.
+/// Reads the entries of a leaf page. The bytes of the elements must come in the order of the
+/// elements, and must not overlap.
 fn leaf<'a>(page: &'a [u8], number: u64, into: &mut Vec<Entry<'a>>) -> Result<()> {
     let bad = |n: usize| Error::Damaged(format!("key {n} of page {number} is outside of it"));
     if page.len() < PAGE_HEADER || u16_at(page, 8) != LEAF {

@@ -61,7 +61,7 @@ pub(super) fn caller_of_proxy(user: &str, peer: IpAddr) -> Caller {
 /// The sender of a request that passed the guard.
 #[derive(Debug, Clone)]
 pub struct Viewer {
-    /// Who may change things. `None` may only read.
+    /// The user who may change things. With `None`, the viewer may only read.
     pub actor: Option<Arc<Actor>>,
 }
 
@@ -70,10 +70,10 @@ pub struct Viewer {
 pub struct Actor {
     /// The user.
     pub caller: Caller,
-    /// The token that each form of the user must have.
+    /// The token that each form of the user must contain.
     pub form_token: String,
     /// Whether the request has a bearer token instead of a cookie. No page of another origin can
-    /// send one, so such a request needs no form token.
+    /// send a bearer token, so such a request needs no form token.
     pub has_bearer: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Runs changes. Each change is a command of the console, and the user confirms it first.
+//! Runs the commands of the console that the page offers. The user confirms each command first.
 
 mod changed_layers;
 mod described_effect;
@@ -58,9 +58,9 @@ fn is_offered(command: &Command) -> bool {
     }
 }
 
-/// The line and the command with these fields: `verb` has the verb and its action, and each other
-/// field is the value of a flag. Fields without a value add no flag. If the command needs a
-/// message, the confirmation asks for it.
+/// The command line and the command of these fields. The field `verb` has the verb and its action,
+/// and every other field has the value of a flag. Fields without a value add no flag. If the
+/// command needs a message, the confirmation asks for the message.
 pub fn from_fields(fields: &[(String, String)]) -> Result<(String, Command), Problem> {
     let bad = || Problem::new(StatusCode::BAD_REQUEST, "the address names no command");
     let verb = fields.iter().find(|(name, _)| name == "verb").map(|(_, verb)| verb.as_str());
@@ -79,7 +79,7 @@ pub fn from_fields(fields: &[(String, String)]) -> Result<(String, Command), Pro
     Ok((line, command))
 }
 
-/// The command of a line, if the page offers it.
+/// The command of a line. If the page does not offer this command, the function returns a problem.
 fn parse(line: &str) -> Result<Command, Problem> {
     let words = command::split(line)?;
     let command = command::parse(&words)?;
@@ -90,7 +90,7 @@ fn parse(line: &str) -> Result<Command, Problem> {
     Ok(command)
 }
 
-/// `POST /run`: runs a confirmed command, and shows its answer.
+/// `POST /run`: runs a confirmed command, and shows the command's output.
 pub(super) async fn run(
     State(handle): State<Handle>,
     Extension(viewer): Extension<Viewer>,

@@ -1,12 +1,12 @@
 //! `/api/v1`: the API for programs.
 //!
-//! A `GET` answers with the document that a verb of the console prints with `-json`. Each change is
-//! a command of the console. [`openapi`] describes all addresses.
+//! The answer to a `GET` is the document that a verb of the console prints with `-json`. Each
+//! change is a command of the console. [`openapi`] describes all addresses.
 //!
 //! ```text
-//! parameters   reads paths and queries      api_answers runs a verb that shows, and links pages
-//! changing     checks and runs a change     openapi     the description
-//! configurations_api, rollouts_api, hosts_api, store_api, records_api: the addresses
+//! parameters reads paths and queries api_answers runs a verb that only shows data changing checks
+//! and runs a change openapi the description configurations_api, rollouts_api, hosts_api,
+//! store_api, records_api: the addresses
 //! ```
 
 mod api_answers;
@@ -29,10 +29,10 @@ use axum::routing::{MethodRouter, any, get, patch, post};
 use super::problem::{PROBLEM_JSON, Problem};
 use super::shared_state::Handle;
 
-/// The beginning of all addresses.
+/// The beginning of the path of each address.
 const TOP: &str = "/api/v1";
 
-/// Each address with the functions that answer its methods, in the form of the description.
+/// Each address as the description writes it, with the functions that answer its methods.
 fn table() -> Vec<(&'static str, MethodRouter<Handle>)> {
     vec![
         ("/openapi.json", get(openapi::get)),
@@ -74,8 +74,8 @@ pub(super) fn routes() -> Router<Handle> {
         .fold(router, |router, (path, methods)| router.route(&format!("{TOP}{path}"), methods))
 }
 
-/// Turns each error into a problem for programs, also the errors of the layers around these
-/// functions. Headers such as `Allow` stay.
+/// Turns each error into a problem for programs, including the errors of the limits on the body and
+/// the time. Keeps headers such as `Allow`.
 pub(super) fn with_problems(router: Router<Handle>) -> Router<Handle> {
     router.layer(map_response(as_problem))
 }

@@ -12,7 +12,8 @@ const STYLESHEET: &str = include_str!("assets/page.css");
 const SCRIPT: &str = include_str!("assets/live.js");
 const ICON: &str = include_str!("assets/icon.svg");
 
-/// The address of the stylesheet. It changes with the contents, so that browsers may keep it.
+/// The address of the stylesheet. The address changes with the contents, so browsers may cache the
+/// stylesheet.
 pub static STYLESHEET_ADDRESS: LazyLock<String> = LazyLock::new(|| address(STYLESHEET, "css"));
 /// The address of the script.
 pub static SCRIPT_ADDRESS: LazyLock<String> = LazyLock::new(|| address(SCRIPT, "js"));

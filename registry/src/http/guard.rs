@@ -1,8 +1,8 @@
-//! Checks each request before anything else happens: its host, its origin, and its login.
+//! Checks the host, the origin and the login of each request before anything else happens.
 //!
-//! A page of another origin in the same browser can send requests to the forwarded port. Its
-//! requests have no cookie (`SameSite=Strict`), a foreign `Origin`, and after DNS rebinding a
-//! foreign `Host`.
+//! A page of another origin in the same browser can send requests to the forwarded port. These
+//! requests have no cookie (`SameSite=Strict`) and a foreign `Origin`. After DNS rebinding, they
+//! also have a foreign `Host`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use super::secret::Secret;
 use super::sessions::Sessions;
 use crate::caller::Caller;
 
-/// The header that browsers send to say which page a request comes from.
+/// The header in which browsers say whether a request comes from a page of the same origin.
 const FETCH_SITE: &str = "sec-fetch-site";
 /// The cookie of a browser behind a proxy.
 const PROXY_COOKIE: &str = "deploy_page";
@@ -126,7 +126,7 @@ fn is_known_host(access: &Access, host: &str) -> bool {
     let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     match access {
         Access::Ssh { .. } => matches!(name, "localhost" | "127.0.0.1" | "[::1]"),
-        // DNS rebinding needs a name, so an address is always safe.
+        // DNS rebinding needs a name, so an IP address is always safe.
         Access::Port { port, .. } => {
             is_address
                 || name == "localhost"
@@ -199,7 +199,7 @@ pub fn set_cookie(name: &str, value: &str) -> String {
     format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict")
 }
 
-/// A header that occurs once.
+/// The value of a header that occurs exactly once.
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     let mut all = headers.get_all(name).iter();
     let one = all.next()?;

@@ -1,8 +1,8 @@
 //! The pages that browsers show live. [`super::live_stream`] sends their changes.
 //!
-//! All browsers that show the same page share one task, which renders the page when something has
-//! changed, and publishes the sections that differ. However many pages are open and however often
-//! something changes, these tasks use at most about a tenth of a core.
+//! All browsers that show the same page share one task. When something has changed, the task
+//! renders the page, and publishes the sections that differ. These tasks use at most about a tenth
+//! of a core, however many pages are open and however often something changes.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -27,7 +27,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 const AT_LEAST: Duration = Duration::from_secs(15);
 /// The pause after each rendering, as a multiple of the duration of the rendering.
 const PAUSE: u32 = 9;
-/// How many changes a slow browser may lag behind. After that, it gets the whole page.
+/// How many changes a slow browser may lag behind. A browser that lags further behind gets the
+/// whole page.
 const LAG: usize = 16;
 
 /// The pages that browsers show now.
@@ -37,9 +38,9 @@ pub struct Live {
     /// The task that renders a page holds this lock, and keeps it during its pause.
     rendering: tokio::sync::Mutex<()>,
     /// The browser that renders a page for the first time holds this lock. If many browsers open a
-    /// page at once, the others wait for this page.
+    /// page at once, only the first renders it, and the others wait.
     starting: tokio::sync::Mutex<()>,
-    /// The permits of open streams.
+    /// The permits for open streams.
     pub room: Arc<Semaphore>,
 }
 
@@ -85,7 +86,7 @@ pub struct Rendered {
 struct RenderedSection {
     id: String,
     digest: Digest,
-    /// The data of its event.
+    /// The data of the event that replaces the section.
     data: Arc<str>,
 }
 
@@ -136,7 +137,7 @@ impl Rendered {
         (!new.is_empty()).then(|| Update::Changed(self.digest.as_str().into(), new))
     }
 
-    /// All sections, for a browser that shows something older.
+    /// All sections, for a browser that shows older sections.
     pub fn whole(&self) -> Update {
         let all = self.sections.iter().map(|section| Arc::clone(&section.data)).collect();
         Update::Changed(self.digest.as_str().into(), all)
@@ -246,6 +247,6 @@ fn publish(page: &LivePage, new: Rendered) {
     let Some(update) = new.since(&latest) else { return };
     *latest = new;
     // The task sends the update under the lock, so no browser gets an update before the page that
-    // the update changes. Sending fails only without browsers.
+    // the update changes. Sending fails only if no browser shows the page.
     let _ = page.updates.send(update);
 }

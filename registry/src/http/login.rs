@@ -1,4 +1,4 @@
-//! `/login`: turns the token of the opened address into a cookie.
+//! `/login`: exchanges the token in the opened address for a cookie.
 
 use axum::Extension;
 use axum::extract::Query;
@@ -18,7 +18,8 @@ pub struct Token {
     token: String,
 }
 
-/// Logs in the browser, and sends it to the first screen. So the token is in no later address.
+/// Logs in the browser, and redirects it to the first screen. So no later address contains the
+/// token.
 pub async fn log_in(
     Extension(access): Extension<Access>,
     Query(Token { token }): Query<Token>,

@@ -11,7 +11,7 @@ use super::access::{Access, PortAccess};
 use super::serve::serve as serve_stream;
 use super::web::Web;
 
-/// Maximum number of connections. They do not count as connections of ssh.
+/// Maximum number of connections to the port. These connections do not count as ssh connections.
 const MAX_CONNECTIONS: usize = 512;
 /// The pause after `accept` has failed, for example because of too many open files.
 const PAUSE: Duration = Duration::from_millis(200);

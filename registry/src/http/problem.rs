@@ -39,18 +39,19 @@ impl Problem {
         Self { status, text: text.into(), is_api: false, is_logged_out: false }
     }
 
-    /// There is no such page.
+    /// The problem that the page does not exist.
     pub fn not_found() -> Self {
         Self::new(StatusCode::NOT_FOUND, "there is no such page")
     }
 
-    /// The same problem as the answer to a request for `uri`.
+    /// The same problem as the answer to a request for `uri`. Under `/api/`, the answer is for a
+    /// program.
     #[must_use]
     pub fn of(self, uri: &Uri) -> Self {
         Self { is_api: uri.path().starts_with("/api/"), ..self }
     }
 
-    /// The same problem for a program.
+    /// The same problem as the answer to a program.
     #[must_use]
     pub fn for_program(self) -> Self {
         Self { is_api: true, ..self }

@@ -11,7 +11,8 @@ use super::web::Web;
 /// Number of bytes that the connection buffers in each direction.
 const WINDOW: usize = 64 << 10;
 
-/// Answers the requests in `bytes`, which arrive through `access`. The client then sends no more.
+/// Answers the requests in `bytes`, which arrive through `access`. The client sends nothing after
+/// `bytes`.
 pub async fn replay(web: &Arc<Web>, access: &Access, bytes: &[u8]) -> Vec<u8> {
     let (client, server) = duplex(WINDOW);
     let (web, access) = (Arc::clone(web), access.clone());

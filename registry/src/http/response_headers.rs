@@ -1,4 +1,5 @@
-//! The headers of each response: what a browser may load, and that no other site may show the page.
+//! The security headers of each response. They limit what a browser may load, and forbid other
+//! sites to embed the page.
 
 use axum::extract::Request;
 use axum::http::header::{
@@ -8,7 +9,8 @@ use axum::http::header::{
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// Everything comes from the registry: no inline script or style, and no frame.
+/// The page loads everything from the registry. It has no inline scripts, no inline styles and no
+/// frames.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; form-action 'self'; base-uri 'none'; \
                       frame-ancestors 'none'";

@@ -48,9 +48,10 @@ pub enum Screen {
     Hosts(HostsFilter),
     /// `/hosts/NAME`: what happened on one host.
     Host(HostName),
-    /// `/configurations`: all configurations, after a name.
+    /// `/configurations`: all configurations, or those after a name.
     Configurations(Option<ConfigurationName>),
-    /// `/configurations/NAME`: one configuration, with the states before a number.
+    /// `/configurations/NAME`: one configuration, with its newest states or the states before a
+    /// number.
     Configuration(ConfigurationName, Option<u64>),
     /// `/configurations/NAME/diff`: what differs between two states.
     Diff(ConfigurationName, Option<u64>, Option<u64>),
@@ -60,19 +61,19 @@ pub enum Screen {
     Rollouts(Option<ConfigurationName>),
     /// `/rollouts/NAME/NUMBER`: one rollout.
     Rollout(ConfigurationName, u64),
-    /// `/components`: all components, after a name.
+    /// `/components`: all components, or those after a name.
     Components(Option<ComponentName>),
-    /// `/components/NAME`: one component, with the versions before a version.
+    /// `/components/NAME`: one component, with its newest versions or those before a version.
     Component(ComponentName, Option<VersionName>),
-    /// `/store`: what takes space.
+    /// `/store`: what takes space in the store.
     Store,
     /// `/audit`: who changed what.
     Audit(AuditFilter),
-    /// `/confirm`: what a command would do, and a button to do it.
+    /// `/confirm`: what a command would do, and a button that runs the command.
     Confirm(Vec<(String, String)>),
 }
 
-/// The conditions for the hosts to list.
+/// The conditions that each listed host meets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct HostsFilter {
     /// Only hosts of this configuration.
@@ -87,16 +88,16 @@ pub struct HostsFilter {
     pub behind: bool,
     /// Only hosts with this result, such as `failed`.
     pub only: Option<Part>,
-    /// Only hosts that this wave of the active rollout has taken.
+    /// Only hosts of this wave of the active rollout.
     pub wave: Option<u32>,
     /// Only hosts with names after this name.
     pub after: Option<HostName>,
 }
 
-/// The conditions for the entries of the audit trail.
+/// The conditions that each listed entry of the audit trail meets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct AuditFilter {
-    /// Only entries from this time on, as the verb `audit` reads it.
+    /// Only entries from this time on, in the format that the verb `audit` reads.
     pub since: String,
     /// Only entries of this user.
     pub who: String,

@@ -11,8 +11,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::access::Access;
 use super::web::Web;
 
-/// How long a client may take to send the head of a request. A connection without a request ends
-/// after this time, too.
+/// How long a client may take to send the head of a request. The registry also closes a connection
+/// that has been without a request for this time.
 const HEAD: Duration = Duration::from_secs(30);
 /// Maximum number of bytes of the head of a request.
 const MAX_HEAD: usize = 32 << 10;

@@ -1,8 +1,8 @@
-//! The logins of one ssh connection to the page. They end with the connection.
+//! The logins to the page through one ssh connection. The logins end with the connection.
 //!
 //! The verb `web` makes an address with a token. The browser that opens the address gets a cookie
-//! for the token. A token works once. Other programs send the bearer token of the connection
-//! instead of a cookie.
+//! in exchange for the token. A token works once. Other programs send the bearer token of the
+//! connection instead of a cookie.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -30,8 +30,8 @@ pub struct Login {
 /// The logins of one ssh connection.
 #[derive(Debug)]
 pub struct Sessions {
-    /// The name of the cookie. Browsers send the cookies of all ports of one host, so each
-    /// connection has a name of its own.
+    /// The name of the cookie. A browser sends the same cookies to all ports of a host, so each
+    /// connection has its own name.
     cookie: String,
     secret: Secret,
     inner: Mutex<Inner>,
@@ -46,7 +46,7 @@ struct Inner {
 }
 
 impl Sessions {
-    /// The logins of a new connection: none.
+    /// The logins of a new connection, at first none.
     pub fn new() -> std::io::Result<Self> {
         let secret = Secret::new()?;
         let cookie = format!("deploy_{}", &secret.derived("cookie")[..8]);
@@ -98,7 +98,7 @@ impl Sessions {
         Digest::of(known.as_bytes()) == Digest::of(token.as_bytes())
     }
 
-    /// The token that each change of a browser with this cookie must have.
+    /// The token that each change of a browser with this cookie must contain.
     pub fn form_token(&self, cookie: &str) -> String {
         self.secret.derived(&format!("form {cookie}"))
     }
@@ -128,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn logins_of_one_connection_are_worth_nothing_on_another() {
+    fn logins_of_one_connection_are_invalid_on_another() {
         let (one, other) = (Sessions::new().unwrap(), Sessions::new().unwrap());
         let cookie = one.log_in(&token(&one)).unwrap();
         assert!(!other.has_cookie(&cookie));
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn oldest_tokens_and_browsers_make_room() {
+    fn new_tokens_and_browsers_replace_the_oldest() {
         let sessions = Sessions::new().unwrap();
         let tokens: Vec<String> = (0..=MAX_TOKENS).map(|_| token(&sessions)).collect();
         assert_eq!(sessions.log_in(&tokens[0]), None);

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use std::sync::{Arc, Weak};
 
@@ -9,18 +9,19 @@ use super::live::Live;
 use super::problem::Problem;
 use crate::registry::Registry;
 
-/// What all requests share.
+/// The state that all requests share.
 #[derive(Debug)]
 pub struct Shared {
     /// The registry.
     pub registry: Arc<Registry>,
     /// The pages that browsers show.
     pub live: Arc<Live>,
-    /// The room for screens that are made at the same time. Other requests wait.
+    /// The permits to render screens. A request without a permit waits.
     pub screens: Semaphore,
 }
 
-/// How many screens are made at the same time, so that many browsers do not take all memory.
+/// Maximum number of screens that the registry renders at the same time. The limit keeps many
+/// browsers from using all memory.
 pub const SCREENS: usize = 2;
 
 /// The shared state, for the functions that answer requests.

@@ -135,7 +135,7 @@ async fn serve(client: &mut Incoming, session: &mut WatchSession) -> Result<Stri
                     session.sent(&outgoing);
                     heartbeat.reset();
                 }
-                Ok(None) => return Ok("replaced, or a report was not written".to_owned()),
+                Ok(None) => return Ok("a newer watch began, or writing a report failed".to_owned()),
                 Err(err) => return Ok(err.to_string()),
             },
             more = client.more() => {

@@ -31,7 +31,7 @@ pub enum ChannelRequest {
     Sftp,
 }
 
-/// Waits until `started` grants a request on `channel`, and serves this request.
+/// Waits until `started` receives a granted request for `channel`, and serves this request.
 pub async fn run(
     channel: Channel<Msg>,
     started: oneshot::Receiver<ChannelRequest>,
@@ -113,8 +113,8 @@ async fn exec(
     }
 }
 
-/// Runs the verb `web`, and stays until the client leaves: the page's logins end with the
-/// connection.
+/// Runs the verb `web`, and keeps the channel open until the client leaves, because the logins to
+/// the page end with the connection.
 async fn log_in_to_page(
     mut client: Incoming,
     context: &Context,

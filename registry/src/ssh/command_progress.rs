@@ -10,12 +10,12 @@ use tokio::time::{Instant, sleep_until};
 
 use super::context::Terminal;
 
-/// Smallest width in columns. Narrower terminals count as this wide.
+/// Smallest width in columns. For narrower terminals, the server uses this width.
 const FEWEST_COLUMNS: usize = 20;
-/// Largest width in columns. Wider terminals count as this wide.
+/// Largest width in columns. For wider terminals, the server uses this width.
 const MOST_COLUMNS: usize = 500;
-/// The form of progress for a client. If the client's environment asks for a form (`asked`), this
-/// form is used. Otherwise, the client's terminal decides.
+/// The form of progress for a client. If the client's environment asks for a form (`asked`), the
+/// client gets this form. Otherwise, the client's terminal decides.
 pub fn form(terminal: Option<Terminal>, asked: Option<usize>) -> Form {
     let columns = terminal.map(|terminal| usize::try_from(terminal.columns).unwrap_or(COLUMNS));
     match (asked, columns) {

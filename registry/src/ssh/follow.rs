@@ -48,7 +48,7 @@ pub async fn run(mut client: Incoming, context: &Context, follow: &Follow, to_te
     }
 }
 
-/// Sends events. Returns why it sends no more.
+/// Sends events. Returns the reason why the registry sends no more events.
 async fn events(
     client: &mut Incoming,
     context: &Context,

@@ -1,4 +1,4 @@
-//! The login of a client, as the connection checks it again later.
+//! The login of a client, which the server checks again later.
 
 use crate::ssh::auth::keyring::Proof;
 

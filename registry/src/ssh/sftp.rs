@@ -122,7 +122,8 @@ pub async fn run(
         let working = activity.working();
         let (reply, why) = answer(request, &mut files).await;
         drop(working);
-        // Stock clients show only standard error and the status code, and the code says little.
+        // Stock clients show the status code, which says little, and standard error, but no other
+        // text.
         if let Some(why) = why.filter(|why| *why != told) {
             client.send_error(format!("{why}\n")).await?;
             told = why;

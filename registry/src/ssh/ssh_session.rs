@@ -1,5 +1,5 @@
-//! The ssh session of one client: who the client is, and which requests are granted. A granted
-//! request runs in a separate task (`channel.rs`).
+//! The ssh session of one client. The session logs in the client, and grants or refuses its
+//! requests. A granted request runs in a separate task (`channel.rs`).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -44,7 +44,7 @@ pub const MAX_USER: usize = 256;
 /// One client's session.
 #[derive(Debug)]
 pub struct Session {
-    /// The client program, which its identification shows.
+    /// The client program, according to its identification.
     pub client: Client,
     server: Arc<Server>,
     address: SocketAddr,

@@ -28,7 +28,7 @@ pub struct WebStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> WebStream<S> {
-    /// The stream of a connection with this activity.
+    /// Wraps the stream of a connection. `activity` is the activity of this connection.
     pub fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self { stream, activity, ahead: BytesMut::new(), ended: false }
     }

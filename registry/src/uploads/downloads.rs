@@ -1,5 +1,5 @@
 //! Counts active downloads. gc keeps a blob that a client is downloading, although an open file
-//! would stay readable without its name.
+//! stays readable after its removal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -1,5 +1,5 @@
-//! Remembers recent uploads under the paths that clients gave them. After an upload, clients look
-//! at the file, set its times, and rename it to its final name.
+//! Remembers recent uploads under the paths that clients gave them. After an upload, some clients
+//! read the attributes of the file, set its times, or rename the file to its final name.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};

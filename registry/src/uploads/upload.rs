@@ -92,8 +92,8 @@ impl Upload {
         self.end == 0
     }
 
-    /// Takes bytes that the client has sent. If the disk cannot take the bytes, perhaps only a
-    /// later write or [`Upload::finish`] reports the failure.
+    /// Takes bytes that the client has sent. If the disk cannot take the bytes, a later write or
+    /// [`Upload::finish`] may report the failure instead.
     pub async fn write(&mut self, offset: u64, data: Bytes) -> Result<()> {
         if !self.slot.client_sent() {
             self.slot = self.room.slots.try_take(self.share.key()).ok_or_else(too_many)?;
@@ -172,7 +172,7 @@ impl Upload {
     }
 
     /// Syncs the written part while more bytes arrive, so that little remains to be synced at the
-    /// end. Returns whether enough bytes were written for a sync.
+    /// end. Returns whether it was time for the next sync.
     async fn sync_behind(&mut self) -> bool {
         self.unsynced += BATCH;
         if self.unsynced < SYNC_EVERY

@@ -69,7 +69,8 @@ impl UploadQuota {
     }
 
     /// The waiting uploads of `key`. The list is empty if this function has listed them within the
-    /// last `pause`. The uploads may belong to an import that is still running.
+    /// last `pause`. The caller renews these uploads, because they may belong to an import that is
+    /// still running.
     pub fn to_renew(&self, key: &str, pause: Duration) -> Vec<Digest> {
         let (mut counts, now) = (self.counts(), Instant::now());
         if counts.renewed.get(key).is_some_and(|last| now.duration_since(*last) < pause) {
@@ -106,8 +107,8 @@ impl QuotaShare {
         &self.share.key
     }
 
-    /// Records the present length of the upload. [`Error::OverLimit`] if the key has too many
-    /// bytes.
+    /// Records the present length of the upload. Fails with [`Error::OverLimit`] if the key has too
+    /// many bytes.
     pub fn grow(&mut self, bytes: u64) -> Result<()> {
         let more = bytes.saturating_sub(self.share.bytes);
         let mut counts = self.quota.counts();

@@ -43,8 +43,8 @@ impl Registry {
 
     /// Makes a configuration from `image` with the layers `upper` on top, or replaces the layers of
     /// an existing configuration. `addimage` checks the names and the archives first, then
-    /// publishes the blobs, and adds all rows last, in one transaction. [`Error::MissingLayers`]
-    /// lists blobs that the registry does not have.
+    /// publishes the blobs, and adds all rows last, in one transaction. If blobs are missing, the
+    /// call fails with [`Error::MissingLayers`], which lists these blobs.
     pub async fn add_image(
         &self,
         name: &ConfigurationName,

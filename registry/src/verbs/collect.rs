@@ -153,8 +153,8 @@ impl Registry {
         self.collect_counted(force, &Meter::default()).await
     }
 
-    /// Whether the next collection in the background will read files: since the last one, anything
-    /// may have changed.
+    /// Whether the next collection in the background will read files, because something may have
+    /// changed since the last collection.
     pub async fn is_collection_due(&self) -> Result<bool> {
         Ok(self.due_after(self.catalog.last_change().await?))
     }

@@ -9,7 +9,7 @@ use crate::catalog::rollouts::RolloutRow;
 use crate::fleet::convergence::{self, Goal, Part, Standing, Tally};
 use crate::verbs::fleet_document::{ConfigurationStatus, GroupStatus, HostStatus, RolloutBrief};
 
-/// An agent of the fleet, as everything that counts hosts sees it.
+/// An agent of the fleet, with the data that all counts of hosts use.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// The host and its configuration.
@@ -25,14 +25,15 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// How the host counts. `None` if it only polls: it counts as unknown.
+    /// How the host counts; `None` if the host only polls, because it then counts as unknown.
     pub fn part(&self) -> Option<Part> {
         let has_reported = !has_never_reported(&self.standing);
         has_reported.then(|| convergence::part(&self.standing, &self.goal))
     }
 }
 
-/// Whether the host only polls: a wave of a rollout has taken it, but it has never reported.
+/// Whether the host only polls. A wave of a rollout has taken such a host, but the host has never
+/// reported.
 pub fn has_never_reported(standing: &Standing) -> bool {
     let Standing { phase, runs, wants, revision, .. } = *standing;
     phase == Phase::Unknown && runs.is_none() && wants.is_none() && revision == 0

@@ -1,5 +1,5 @@
-//! Which configurations the hosts run. The verb `fleet`, the folder `/fleet` over sftp and the
-//! metrics show this.
+//! Finds out which configurations the hosts run. The verb `fleet`, the directory `/fleet` over sftp
+//! and the metrics show the result.
 
 use std::collections::{HashMap, HashSet};
 
@@ -34,7 +34,7 @@ pub struct FleetQuery {
     pub phase: Option<Phase>,
     /// Only hosts that have not confirmed the current state and are not held by an operator.
     pub behind: bool,
-    /// Only hosts that count as this part.
+    /// Only hosts that count in this way, such as failed hosts.
     pub only: Option<Part>,
     /// Only hosts that this wave of the active rollout has taken.
     pub wave: Option<u32>,
@@ -145,7 +145,8 @@ impl Registry {
         }
     }
 
-    /// Whether the agent of a host without a name of its own has polled lately.
+    /// Whether the agent has polled recently; always false if the name of its host is not an
+    /// address.
     fn polls_now(&self, id: &AgentId, key: &str) -> bool {
         let Some(address) = address_of(id.host.as_str()) else { return false };
         let poller = Poller { name: id.name.clone(), key: key.to_owned(), address };
@@ -268,7 +269,8 @@ fn target_of(row: &RolloutRow) -> Goal {
 }
 
 /// The hosts that `query` selects, in order, and whether its limit cut off further hosts. The next
-/// page begins after the last name, so the list has all configurations of its last host.
+/// page begins after the last name, so the list has all configurations of its last host, even
+/// beyond the limit.
 fn selected(mut hosts: Vec<HostStatus>, query: &FleetQuery) -> (Vec<HostStatus>, bool) {
     let is_wanted = |host: &HostStatus| {
         query.phase.is_none_or(|phase| phase.word() == host.phase)

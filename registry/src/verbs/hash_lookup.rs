@@ -21,8 +21,8 @@ impl Registry {
         Ok(())
     }
 
-    /// The stored or staged file for a hash or for its first digits, if there is such a file.
-    /// [`Error::Conflict`] if there are several such files.
+    /// The stored or staged file for a hash or for its first digits, if there is such a file. Fails
+    /// with [`Error::Conflict`] if there are several such files.
     pub async fn find_hash(&self, hash: &Hash) -> Result<Option<Digest>> {
         if let Some(digest) = hash.whole() {
             return Ok(Some(digest));

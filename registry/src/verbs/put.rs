@@ -22,7 +22,7 @@ pub struct Put {
 /// The version that an upload becomes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PutTarget {
-    /// The component. It is made if it does not exist.
+    /// The component. `put` creates the component if it does not exist.
     pub component: ComponentName,
     /// The new version.
     pub version: VersionName,
@@ -39,9 +39,9 @@ impl Registry {
         self.put_upload(target, upload, change).await
     }
 
-    /// Binds a complete upload. An archive that no agent could unpack is removed. If the version
-    /// cannot be made, the upload stays staged. For example, another client may have made this
-    /// version in the meantime.
+    /// Binds a complete upload. If no agent could unpack the archive, the function removes the
+    /// archive. If the version cannot be made, the upload stays staged. For example, another client
+    /// may have made this version in the meantime.
     pub async fn put_upload(
         &self,
         target: &PutTarget,

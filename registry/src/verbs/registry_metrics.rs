@@ -83,7 +83,8 @@ impl Registry {
         Ok(all.into_iter().map(|(name, help, value)| gauge(name, help, float(value))).collect())
     }
 
-    /// Gauges of gc and of verify. What has never happened has no time.
+    /// Gauges of gc and of verify. If gc or verify has never run, the gauges of its last run are
+    /// missing.
     async fn upkeep_samples(&self) -> Result<Vec<Sample>> {
         let due = self.is_collection_due().await?;
         let help = "Whether anything may have changed since gc last had nothing left to do.";

@@ -22,7 +22,7 @@ const RECENT: i64 = 24 * 60 * 60;
 pub struct RolloutHosts {
     /// The hosts.
     pub hosts: Vec<Host>,
-    /// Those of them that have no row in the catalogue yet.
+    /// The hosts that have no row in the catalogue yet.
     pub units: Vec<NewUnit>,
 }
 
@@ -30,7 +30,7 @@ pub struct RolloutHosts {
 type Pollers = HashMap<(String, String), (Poller, Timestamp)>;
 
 impl Registry {
-    /// The waves of a rollout of this policy that would start now.
+    /// Plans the waves of a rollout with this policy that would start now. Also returns the hosts.
     pub async fn plan_rollout(
         &self,
         name: &ConfigurationName,
@@ -39,7 +39,7 @@ impl Registry {
         let scope = Scope { name: Some(name), host: None };
         let fleet = self.catalog.fleet_snapshot(scope).await?;
         let now = Timestamp::now();
-        // No report is about a target that nobody was offered.
+        // The registry has not offered this target to any host, so no report is about this target.
         let current = fleet.currents.get(name.as_str()).map(|current| current.id);
         let (id, revision) = (Digest::of(b""), u64::MAX);
         let target = Target { id, revision, base: current };
@@ -52,8 +52,8 @@ impl Registry {
         self.hosts_in(&view.fleet, &view.row, &view.members, now)
     }
 
-    /// The hosts of the rollout `row` with these members, in a fleet that may have hosts of other
-    /// configurations, too.
+    /// The hosts of the rollout `row` with these members. `fleet` may also have hosts of other
+    /// configurations.
     pub(super) fn hosts_in(
         &self,
         fleet: &FleetSnapshot,
@@ -120,7 +120,7 @@ impl Registry {
         self.fleet.polls.of(name, since).into_iter().filter_map(named).collect()
     }
 
-    /// What the connections say about a host.
+    /// The state of the connections to a host.
     fn contact(
         &self,
         row: &HostRow,

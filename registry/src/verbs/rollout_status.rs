@@ -30,21 +30,21 @@ pub struct RolloutStatus {
     pub base: u64,
     /// The state that the rollout brings to the hosts.
     pub target: u64,
-    /// Id of that state.
+    /// Id of the target.
     pub target_hash: Digest,
     /// The number of the open wave, from 1; 0 before the first wave.
     pub wave: u32,
-    /// The waves. Those that have not opened yet have no number of hosts.
+    /// The waves. A wave that has not opened yet has no number of hosts.
     pub waves: Vec<WaveStatus>,
     /// When the soak of the open wave ends, if all its hosts have a result.
     pub soak_ends: Option<Timestamp>,
-    /// Hosts that failed and count.
+    /// Failed hosts that spend the budget.
     pub failed: u64,
     /// How many hosts may fail.
     pub budget: u64,
-    /// Hosts that are healthy on the target.
+    /// Hosts that run the target and are healthy.
     pub good: u64,
-    /// Hosts of the waves so far.
+    /// Hosts that waves have taken so far.
     pub taken: u64,
     /// The hosts that no wave has taken.
     pub waiting: u64,
@@ -101,7 +101,7 @@ pub struct PlanDocument {
     pub absent: Vec<String>,
     /// Hosts that an operator holds.
     pub held: Vec<String>,
-    /// Hosts with two agents.
+    /// Hosts under whose name two agents report.
     pub duplicate: Vec<String>,
     /// Hosts that only poll, and that no wave takes.
     pub unknown: Vec<String>,
@@ -117,7 +117,8 @@ pub struct PlanWave {
 }
 
 impl Registry {
-    /// The status of a rollout; without `number`, of the last one of the configuration.
+    /// The status of the rollout `number`. Without `number`, the status of the last rollout of the
+    /// configuration.
     pub async fn rollout_status(
         &self,
         name: &ConfigurationName,

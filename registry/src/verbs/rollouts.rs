@@ -1,5 +1,5 @@
-//! Steers rollouts: reads what a decision needs, asks the crate `deploy-rollout`, and writes what
-//! it decides.
+//! Steers rollouts: reads the data for a decision, lets the crate `deploy-rollout` decide, and
+//! writes the decision.
 
 use deploy_rollout::{Change as Step, Command, Host, Rollout, Selector, hosts_in_words, step};
 use deploy_store::{ConfigurationName, escape};
@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::fleet::rollout_hosts::POLL_DUE;
 use crate::registry::Registry;
 
-/// The rollout that a step is about may change at the same time. The step is then decided again,
-/// but not for ever.
+/// How many times the registry tries to write a step. If the rollout has changed in the meantime,
+/// the registry decides again.
 const TRIES: usize = 20;
 /// Number of changes that an entry of the audit trail lists.
 const SOME: usize = 10;
@@ -22,7 +22,7 @@ const SOME: usize = 10;
 const LONGEST_WHY: usize = 200;
 
 impl Registry {
-    /// Reads what active rollouts show to which hosts.
+    /// Reads the active rollouts, and shows their targets to their members.
     pub async fn load_rollouts(&self) -> Result<()> {
         for name in self.catalog.rolling().await? {
             self.show_last_rollout(&name).await?;
@@ -32,7 +32,8 @@ impl Registry {
 
     /// Reads the last rollout of a configuration, and shows its target to its members.
     async fn show_last_rollout(&self, name: &ConfigurationName) -> Result<Option<RolloutView>> {
-        // Of two tasks, the one that reads later has to be the one that shows later.
+        // The lock keeps the order of two tasks: the task that reads later must also show its
+        // target later.
         let _reading = self.fleet.showing.lock().await;
         let changes = self.catalog.changes.subscribe(name);
         let view = self.catalog.rollout(name, None).await?;
@@ -40,8 +41,8 @@ impl Registry {
         Ok(view)
     }
 
-    /// Makes the steps of a configuration's rollout that are due. Returns when to look again at the
-    /// latest; `None` if only an operator can change the rollout.
+    /// Makes the due steps of a configuration's rollout. Returns when the next call is due at the
+    /// latest; `None` if only an operator or a report can change the rollout.
     pub async fn step_rollout(&self, name: &ConfigurationName) -> Result<Option<Timestamp>> {
         for _ in 0..TRIES {
             let view = self.show_last_rollout(name).await?;
@@ -81,7 +82,7 @@ impl Registry {
         if now >= known_at || view.row.rollout.wave > 0 || !may_have_units {
             return Ok(None);
         }
-        // A configuration that is younger than this run of the registry had no agents before.
+        // A configuration that was made after the registry's start had no agents before the start.
         let base = self.catalog.state(&view.row.configuration, view.row.base).await?;
         Ok((base.modified() < self.fleet.started).then_some(known_at))
     }
@@ -103,7 +104,7 @@ impl Registry {
                 deploy_rollout::command(&view.row.rollout, &found.hosts, &wanted, change.now);
             let changes = changes.map_err(|why| Error::Conflict(escape(&why.to_string())))?;
             match self.write_steps(&view, found, &changes, change).await {
-                // Another registry, or a report, was faster.
+                // Another registry, or a report, has changed the rollout in the meantime.
                 Err(Error::Conflict(_)) => {}
                 Err(err) => return Err(err),
                 Ok(rollout) => {
@@ -133,7 +134,7 @@ fn no_rollout(name: &ConfigurationName) -> Error {
     Error::NotFound(format!("configuration \"{name}\" has no rollout; see rollout list"))
 }
 
-/// Whether the audit trail gets an entry.
+/// Whether the audit trail gets an entry for the step.
 fn is_notable(step: &Step) -> bool {
     !matches!(step, Step::Healthy { .. } | Step::NotHealthy { .. } | Step::Good { .. })
 }

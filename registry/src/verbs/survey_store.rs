@@ -1,4 +1,4 @@
-//! What the page shows about the store besides the answer of `stat`.
+//! Makes the survey of the store. The page shows the survey in addition to the answer of `stat`.
 
 use std::sync::Arc;
 
@@ -9,17 +9,18 @@ use crate::store_survey::{GcPlan, Survey};
 use crate::verbs::collect::{Collection, KeepReason};
 use crate::verbs::stat::Stat;
 
-/// For more blobs than this, the page does not plan a collection: `gc -n` lists all files.
+/// Maximum number of blobs for which the page plans a collection. For more blobs, operators can run
+/// `gc -n`.
 const MOST_BLOBS: u64 = 20_000;
-/// Number of components and of versions that the survey has.
+/// Number of components and of versions that the survey lists.
 const COMPONENTS: u32 = 12;
 const VERSIONS: u32 = 40;
 /// Number of versions that a plan names.
 const NAMED: usize = 3;
 
 impl Registry {
-    /// What takes the space, and what gc would remove. The answer may be a minute old. `stat` is the
-    /// present answer of the verb `stat`.
+    /// The survey of the store. The survey may be a minute old. `stat` is the present answer of the
+    /// verb `stat`.
     pub async fn survey(&self, stat: &Stat) -> Result<Arc<Survey>> {
         let last_gc = stat.gc.as_ref().map(|gc| gc.time.to_string()).unwrap_or_default();
         let make = async {
@@ -32,7 +33,7 @@ impl Registry {
     }
 }
 
-/// The sums of a collection.
+/// The totals of a collection.
 fn plan(collection: &Collection) -> GcPlan {
     let Collection { versions, blobs, uploads, thinned, kept } = collection;
     let some = versions.iter().take(NAMED);

@@ -40,9 +40,9 @@ pub struct Scope {
     pub budget: Option<Duration>,
     /// Whether to continue where the last run stopped.
     pub resume: bool,
-    /// The maximum number of bytes to read each second. It is set only for a run in the background.
-    /// A run in the background does not wait for a run of an operator. Its caller writes the note
-    /// about the run.
+    /// The maximum number of bytes to read each second. Only a run in the background has a rate.
+    /// Such a run does not wait for a run of an operator, and its caller writes the note about the
+    /// run.
     pub rate: Option<u64>,
 }
 

@@ -13,14 +13,14 @@ use crate::error::{Error, Result};
 use crate::fleet::convergence::{self, Goal, Tally, Verdict};
 use crate::registry::Registry;
 
-/// The shortest time between two looks at the fleet.
+/// The shortest time between two checks of the fleet.
 const PAUSE: Duration = Duration::from_millis(50);
-/// The pause between two looks, as a multiple of the time that a look takes.
+/// The pause between two checks, as a multiple of the time that a check takes.
 const PAUSE_FACTOR: u32 = 4;
-/// The longest time between two looks at the fleet.
+/// The longest time between two checks of the fleet.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// What a wait waits for, once it is known.
+/// The goal of a wait, as far as the wait has determined it.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pinned {
     goal: Option<Goal>,
@@ -46,9 +46,9 @@ pub enum Ending {
 pub struct Waited {
     /// How the wait ended.
     pub ending: Ending,
-    /// The number of the current state.
+    /// The number of the current state, or of the rollout's target.
     pub state: u64,
-    /// The id of the current state.
+    /// The id of this state.
     pub id: Digest,
     /// The number of the change that made the state current.
     pub revision: u64,
@@ -60,7 +60,7 @@ pub struct Waited {
 
 impl Registry {
     /// Waits until enough hosts have confirmed, or the wait ends in another way. `meter` shows how
-    /// many have confirmed.
+    /// many hosts have confirmed.
     pub async fn wait_for(&self, wait: &Wait, meter: &Meter) -> Result<Waited> {
         self.wait_pinned(wait, Pinned::default(), meter).await
     }
@@ -86,7 +86,7 @@ impl Registry {
             written.borrow_and_update();
             let began = Instant::now();
             let waited = self.look(wait, &mut goal).await?;
-            // A look at a large fleet takes longer, and the pause grows accordingly. So the
+            // A check of a large fleet takes longer, and the pause grows accordingly. So the
             // registry has most of its time for other work.
             let pause = PAUSE.max(began.elapsed() * PAUSE_FACTOR);
             if waited.ending != Ending::TimedOut {
@@ -105,10 +105,10 @@ impl Registry {
                 sleep(pause).await;
             };
             tokio::select! {
-                // After the time limit, the loop looks at the fleet one last time.
+                // After the time limit, the loop checks the fleet one last time.
                 _ = timeout_at(end, next) => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {
-                    return Err(Error::Failed("the registry stops; wait again".to_owned()));
+                    return Err(Error::Failed("the registry stops; run wait again".to_owned()));
                 }
             }
         };
@@ -116,15 +116,14 @@ impl Registry {
         Ok(waited)
     }
 
-    /// Looks at the fleet once. If the result is not decided yet, the ending is
-    /// [`Ending::TimedOut`].
+    /// Checks the fleet once. If the result is not decided yet, the ending is [`Ending::TimedOut`].
     async fn look(&self, wait: &Wait, pinned: &mut Pinned) -> Result<Waited> {
         let none = || Error::NotFound(format!("configuration \"{}\" not found", wait.name));
         let fleet = match self.awaited_rollout(wait, pinned).await? {
             Some(view) if view.row.rollout.status != Status::Succeeded => {
                 return Ok(self.look_at_rollout(wait, &view, pinned));
             }
-            // The fleet is of the same moment: the target is current.
+            // The fleet and the rollout are from one snapshot, so the target is the current state.
             Some(view) => view.fleet,
             None => {
                 let scope = Scope { name: Some(&wait.name), host: None };
@@ -156,9 +155,9 @@ impl Registry {
         ending(how, tally, failed)
     }
 
-    /// The rollout that the wait follows, if there is one. A wait that names a state or an id
-    /// waits for the rollout of this target, even if the rollout has ended. Another wait waits for
-    /// the rollout that is active when the wait begins.
+    /// The rollout that the wait follows, if there is one. A wait that names a state or an id waits
+    /// for the rollout of this target, even if the rollout has ended. Any other wait follows the
+    /// rollout that is active when the wait begins.
     async fn awaited_rollout(
         &self,
         wait: &Wait,
@@ -184,7 +183,7 @@ impl Registry {
         }
     }
 
-    /// What a rollout that has not succeeded says to the wait.
+    /// The present result of a wait that follows a rollout, if the rollout has not succeeded.
     fn look_at_rollout(&self, wait: &Wait, view: &RolloutView, pinned: &mut Pinned) -> Waited {
         let ending = match view.row.rollout.status {
             Status::Halted { .. } | Status::Aborted => Ending::Halted,

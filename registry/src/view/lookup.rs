@@ -26,8 +26,8 @@ pub enum OpenFile {
     Document(Bytes, Timestamp),
 }
 
-/// Whether `place` is a directory. [`Error::NotFound`] if `place` is in a directory of a component
-/// or configuration that does not exist.
+/// Whether `place` is a directory. Fails with [`Error::NotFound`] if `place` is in a directory of a
+/// component or configuration that does not exist.
 pub async fn is_directory(registry: &Registry, place: &Place) -> Result<bool> {
     match place {
         Place::Component(_) | Place::History(_) => list(registry, place, true).await.map(|_| true),

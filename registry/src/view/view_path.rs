@@ -111,9 +111,9 @@ pub fn parse_for_operator(path: &str) -> Option<Place> {
     }
 }
 
-/// The component that a directory in `/put` stands for. A name with the ending of an archive stands
-/// for no component. Otherwise, an operator who forgets the component in the path would upload into
-/// a directory with the archive's name.
+/// The component to which a directory in `/put` belongs. A directory whose name has the ending of
+/// an archive belongs to no component. Otherwise, an operator who forgets the component in the path
+/// would upload into a directory with the archive's name.
 fn put_into(name: &str) -> Option<ComponentName> {
     let is_archive = ARCHIVES.iter().any(|ending| {
         name.len() > ending.len()

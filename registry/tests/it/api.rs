@@ -1,4 +1,4 @@
-//! The API over HTTP: through stock ssh, and at the port of `-http`.
+//! Tests the API over HTTP: through stock ssh, and at the port of `-http`.
 
 mod forward;
 
@@ -14,7 +14,7 @@ fn http_port(rig: &Rig) -> u16 {
     rig.wait_for_log("http: listening on ").rsplit(':').next().unwrap().trim().parse().unwrap()
 }
 
-/// A registry with two hosts that report, the second a failure, and with a rollout.
+/// Starts a registry with two hosts and a rollout. The second host has reported a failure.
 fn filled() -> Rig {
     let rig = start(&[]);
     let id = document(&rig, "showconf -name web -json")["Hash"].as_str().unwrap().to_owned();
@@ -29,7 +29,8 @@ fn filled() -> Rig {
     rig
 }
 
-/// Checks an answer against the description. A field that the description lacks is an error.
+/// Checks an answer against the OpenAPI description. A field that the description lacks is an
+/// error.
 #[track_caller]
 fn is_as_described(description: &Value, method: &str, path: &str, answer: &Answer) {
     let operation = &description["paths"][path][method];
@@ -66,7 +67,7 @@ fn close(schema: &mut Value) {
 }
 
 #[test]
-fn documents_are_those_of_the_console_and_as_described() {
+fn documents_match_the_console_and_the_openapi_description() {
     let rig = filled();
     let forward = Forward::open(&rig);
     let description = forward.get("/api/v1/openapi.json").json();
@@ -129,7 +130,7 @@ fn documents_are_those_of_the_console_and_as_described() {
 }
 
 #[test]
-fn pages_of_lists_follow_one_another() {
+fn following_the_pages_of_a_list_gives_each_entry_once() {
     let rig = filled();
     for version in ["v2", "v3", "v1"] {
         rig.ok(&format!("changeconf -name db -component code -version {version}"));
@@ -204,7 +205,7 @@ fn configuration_changes_only_from_the_expected_state() {
 }
 
 #[test]
-fn rollouts_and_hosts_are_steered() {
+fn rollouts_and_hosts_can_be_steered() {
     let rig = start(&[]);
     let mut host = Watch::begin(&rig, "srv", "web", "web-01", "a1");
     let offer = host.offer();
@@ -229,7 +230,7 @@ fn rollouts_and_hosts_are_steered() {
         ("skip-soak", "{}", "running"),
         ("abort", "", "aborted"),
     ] {
-        // Only a wave whose hosts are all good soaks.
+        // The registry refuses the skip if the wave does not soak yet.
         let answer = post(&format!("/rollouts/web/{action}"), body);
         if action == "skip-soak" && answer.status == 409 {
             continue;
@@ -277,7 +278,7 @@ fn only_a_login_on_the_same_connection_counts() {
         send(port, "GET", "/confirm?verb=bumpconf&name=web&component=code", &[&cookie], "").is(200);
     let token = page.body.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next();
     let token = format!("x-csrf-token: {}", token.unwrap());
-    // There is no earlier state.
+    // The request is allowed, but there is no earlier state.
     send(port, "POST", path, &[&cookie, &origin, &token], "").is(404);
     send(port, "POST", path, &[&cookie, "Origin: http://evil.example", &token], "").is(403);
     forward.send("POST", path, &[], "").is(404);

@@ -20,10 +20,10 @@ const FAILURE: Answer = Answer::Status(4);
 /// Whether a client is installed. If it is not installed, the function prints a notice, or fails in
 /// CI.
 fn is_here(client: &str, found: bool) -> bool {
-    assert!(found || std::env::var_os("CI").is_none(), "{client} is not here: scripts/needs test");
+    assert!(found || std::env::var_os("CI").is_none(), "{client} is missing: scripts/needs test");
     if !found {
-        // This bypasses the test harness, which hides the output of passing tests.
-        let text = format!("NOT TESTED: {client}, which is not here; scripts/needs test\n");
+        // A direct write bypasses the test harness, which hides the output of passing tests.
+        let text = format!("NOT TESTED: {client} is missing; run scripts/needs test\n");
         std::io::stderr().write_all(text.as_bytes()).unwrap();
     }
     found

@@ -1,7 +1,7 @@
 //! Tests a catalogue that contradicts itself, clocks that jump, and disks that are full or
 //! read-only.
 
-#![allow(clippy::print_stdout, reason = "the test prints what it leaves out")]
+#![allow(clippy::print_stdout, reason = "the test prints skipped parts")]
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -1,6 +1,6 @@
 //! Makes the database's own writes and syncs fail, or kills the registry at one of them.
 
-#![allow(clippy::print_stdout, reason = "the test prints what it leaves out")]
+#![allow(clippy::print_stdout, reason = "the test prints skipped parts")]
 
 use std::process::Command;
 
@@ -27,7 +27,7 @@ fn change(rig: &Rig, digests: &[String]) -> Vec<String> {
 fn check(call: &str, fault: &str) {
     if Command::new("strace").arg("-V").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "there is no strace");
-        println!("NOT TESTED: there is no strace, which makes system calls fail");
+        println!("NOT TESTED: faults of the database; strace is missing");
         return;
     }
     let (mut points, mut refused) = (0, 0);
@@ -35,7 +35,7 @@ fn check(call: &str, fault: &str) {
     let digests: Vec<String> =
         (0..2).map(|n| rig.archive(&format!("a{n}"), format!("{n}").as_bytes())).collect();
     let next = rig.archive("next", b"next");
-    // The registry's directory is made before the first fault.
+    // The test makes the registry's directory before the first fault.
     rig.run();
     rig.stop("-TERM");
     let dir = rig.dir.path().to_owned();

@@ -245,7 +245,7 @@ fn host_of_another_key_and_junk_change_nothing() {
     let mut thief = Watch::begin(&rig, "other", "web", "web-01", "b1");
     let first = thief.next();
     assert!(first["refused"].as_str().unwrap().contains("another key"), "{first}");
-    assert!(first["offer"]["id"].is_string(), "deploys go on");
+    assert!(first["offer"]["id"].is_string(), "deploys continue");
     let report = json!({ "seq": 9, "phase": "failed", "wants": offer["id"] });
     assert!(thief.report(&report)["refused"].is_string());
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "healthy");
@@ -262,8 +262,8 @@ fn host_of_another_key_and_junk_change_nothing() {
         let ended = wait_for_end(&mut broken.child);
         assert_ne!(ended, Some(0), "{junk:.20?}");
     }
-    // Fields and phases of a later protocol are accepted: the field is ignored, and the phase
-    // counts as unknown.
+    // The registry accepts fields and phases of a later protocol. It ignores the field, and the
+    // phase counts as unknown.
     let later = json!({ "seq": 2, "phase": "levitating", "revision": 1, "new": { "a": 1 } });
     web.report(&later);
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "unknown");
@@ -288,7 +288,7 @@ fn two_agents_under_one_name_are_told_apart() {
     second.next();
     let duplicate = || document(&rig, "fleet -name web -json")["hosts"][0]["duplicate"].clone();
     assert_eq!(duplicate(), true);
-    wait_until("the event", || rig.ok("events").contains("host_duplicate"));
+    wait_until("the event is recorded", || rig.ok("events").contains("host_duplicate"));
     assert!(rig.ok("fleet -name web").contains("two agents report under this name"));
     drop(second);
     wait_until("one agent is left", || duplicate() == false);

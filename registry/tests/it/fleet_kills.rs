@@ -1,7 +1,7 @@
 //! Kills the registry and agents while they exchange reports. No result is lost, no result counts
 //! twice, and `wait` never says that a state is deployed before every host has confirmed it.
 //!
-//! `DEPLOY_TEST_STEPS` sets the number of kills, and `DEPLOY_TEST_SEED` the seed.
+//! `DEPLOY_TEST_STEPS` sets the number of kills, and `DEPLOY_TEST_SEED` sets the seed.
 
 use std::collections::VecDeque;
 use std::net::TcpListener;
@@ -228,7 +228,7 @@ fn no_result_is_lost_or_counted_twice() {
     }
 }
 
-/// Compares the results that the registry has for an agent with those that the agent recorded.
+/// Compares the results that the registry has for an agent with the agent's own record.
 fn compare(rig: &Rig, fleet: &Fleet, number: usize) {
     wait_until("the agent has no report under way", || {
         fleet.disks[number].lock().unwrap().waiting.is_empty()

@@ -1,5 +1,5 @@
-//! Tests a full disk. Every acknowledged change stays. An upload that does not fit is refused, and
-//! leaves no file. The work continues when there is room again.
+//! Tests a full disk. Every acknowledged change stays. The registry refuses an upload that does not
+//! fit, and keeps no file of it. Changes work again when there is room.
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -196,7 +196,7 @@ fn unreadable_file_stops_the_import_and_is_not_moved() {
     let mut command = Command::new(program);
     command.args(["import-state", "-dir", "reg"]).current_dir(rig.path(""));
     if rustix::process::geteuid().is_root() {
-        // Root can read every file.
+        // Root can read every file, so the test runs the program as another user.
         for path in ["", "reg", "reg/files", "reg/uploads", "reg/state.db"] {
             chown(rig.path(path), Some(NOBODY), Some(NOBODY)).unwrap();
         }
@@ -332,7 +332,7 @@ fn later_changes_of_a_go_registry_are_detected() {
 }
 
 #[test]
-fn killed_import_leaves_no_trace() {
+fn killed_import_is_completed_at_the_next_start() {
     // Whenever the import is killed, the registry has each item exactly once after the next start.
     for moment in 0..12 {
         let mut rig = rig();
@@ -357,7 +357,7 @@ fn killed_import_leaves_no_trace() {
 #[test]
 fn configuration_with_a_missing_version_is_reported_and_kept() {
     let mut rig = rig();
-    // The test removes one version from the Go tool's file.
+    // In the Go tool's file, the test makes a configuration use a version that does not exist.
     let path = rig.path("reg/state.db");
     let mut bytes = fs::read(&path).unwrap();
     let (from, to) = (b"\"Version\": \"m4\"", b"\"Version\": \"m8\"");

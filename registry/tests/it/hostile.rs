@@ -16,7 +16,7 @@ use russh::client::{self, Handle};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
 use russh::{ChannelMsg, Disconnect};
 
-/// Maximum time from the first byte to the login, see `ssh/accept/connection.rs`.
+/// Maximum time from the first byte to the login; see `ssh/accept/connection.rs`.
 const LOGIN_TIME: Duration = Duration::from_secs(20);
 /// Longest time that a quick step may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -54,10 +54,10 @@ async fn channels_and_requests_are_limited() {
     for _ in 0..10 {
         open.push(client.channel_open_session().await.unwrap());
     }
-    assert!(client.channel_open_session().await.is_err(), "an eleventh channel");
+    assert!(client.channel_open_session().await.is_err(), "an eleventh channel was opened");
     let channel = &mut open[0];
     channel.exec(true, "components").await.unwrap();
-    assert!(wait(channel).await, "the first request");
+    assert!(wait(channel).await, "the first request was refused");
     for again in 0..100 {
         if channel.exec(true, "components").await.is_err() || !wait(channel).await {
             break;
@@ -84,7 +84,7 @@ async fn channels_and_requests_are_limited() {
     assert!(rig.ssh("op", "me", &["help"]).status.success());
 }
 
-/// Whether a request was granted. `false` also if the channel has ended.
+/// Whether a request was granted. Also false if the channel has ended.
 async fn wait(channel: &mut russh::Channel<client::Msg>) -> bool {
     loop {
         match channel.wait().await {

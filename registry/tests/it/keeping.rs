@@ -1,5 +1,4 @@
-//! Tests over ssh, from the view of an operator: which blobs are kept, why they are kept, and what
-//! happens after damage.
+//! Tests over ssh which blobs the registry keeps, why it keeps them, and what happens after damage.
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
@@ -43,7 +42,7 @@ fn flip_a_bit(rig: &Rig, digest: &str, at: u64) {
 }
 
 #[test]
-fn rollback_targets_survive_maxver() {
+fn rollback_targets_are_kept_despite_maxver() {
     let (rig, [one, two, three]) = rig(&["-maxver", "1", "-keep-states", "2"]);
     for digest in [&one, &two, &three] {
         age(&rig, digest);
@@ -249,7 +248,7 @@ fn gc_keeps_blobs_that_are_being_downloaded() {
         .args(["-q", "-l", "8000", "-b", "batch-get", "deploy-agent@127.0.0.1"])
         .spawn()
         .unwrap();
-    wait_until("download", || json(&rig, "stat -json")["downloads"] == 1);
+    wait_until("the download begins", || json(&rig, "stat -json")["downloads"] == 1);
     rig.ok("delver -name big -version v1");
     rig.ok("delver -name code -version v3");
     assert!(rig.ok(&format!("refs {big}")).contains("1 downloads in flight"));
@@ -260,7 +259,7 @@ fn gc_keeps_blobs_that_are_being_downloaded() {
     assert_eq!(done["kept"]["transfer"]["files"], 1, "{done}");
     getting.kill().unwrap();
     getting.wait().unwrap();
-    wait_until("end of download", || json(&rig, "stat -json")["downloads"] == 0);
+    wait_until("the download ends", || json(&rig, "stat -json")["downloads"] == 0);
     assert_eq!(json(&rig, "gc -json")["files"][0]["hash"], big.as_str());
 }
 
@@ -299,7 +298,7 @@ fn upload_limits_are_reported() {
 }
 
 #[test]
-fn newer_catalogue_is_refused_and_files_are_kept() {
+fn gc_with_an_empty_catalogue_is_refused_and_files_are_kept() {
     let (mut rig, digests) = rig(&["-grace", "0s"]);
     rig.stop("-TERM");
     for name in ["catalogue.db", "catalogue.db-wal", "catalogue.db-shm"] {

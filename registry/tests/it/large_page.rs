@@ -1,4 +1,4 @@
-//! The size of the page, and its time, with 10,000 hosts and 40 configurations.
+//! Tests the size and the response time of the page with 10,000 hosts and 40 configurations.
 #![allow(clippy::print_stdout, reason = "the test prints what it measures")]
 
 use std::net::IpAddr;
@@ -20,7 +20,7 @@ use crate::bench::{archive, change, fast_dir, upload};
 const HOSTS: usize = 10_000;
 const CONFIGURATIONS: usize = 40;
 const GROUPS: [&str; 4] = ["canary", "eu-1", "eu-2", "us-1"];
-/// The time limit of a build without optimizations, on a busy machine.
+/// The time limit for a build without optimizations, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn name_of(host: usize) -> String {
@@ -28,7 +28,7 @@ fn name_of(host: usize) -> String {
     format!("service-{:02}", if host < 4000 { 0 } else { host % CONFIGURATIONS })
 }
 
-/// A registry with this many hosts, and the connections of those that are connected.
+/// Fills the registry with [`HOSTS`] hosts. Returns the presence of the connected hosts.
 async fn large_fleet(registry: &Registry) -> Vec<Present> {
     for version in ["v1", "v2"] {
         let digest = upload(registry.blobs(), &archive(version));

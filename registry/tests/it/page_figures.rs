@@ -1,4 +1,4 @@
-//! Every figure on the page equals the one that the console prints as JSON at the same moment.
+//! Tests that every figure on the page equals the figure in the console's JSON at the same moment.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -70,7 +70,7 @@ fn report(seq: u64, offer: &Value, phase: &str) -> Value {
     report
 }
 
-/// Hosts of `web` that run the first version.
+/// Connects hosts of `web` that run the first version.
 fn hosts(rig: &Rig, count: usize) -> Vec<Watch> {
     let watch = |n: usize| {
         let mut watch = Watch::begin(rig, "srv", "web", &format!("web-{n}"), &format!("a{n}"));
@@ -108,7 +108,7 @@ fn fleet(rig: &Rig) -> Vec<Watch> {
 fn first_screen_has_the_figures_of_fleet_json() {
     let rig = start(&["-http", "127.0.0.1:0"]);
     let _watches = fleet(&rig);
-    wait_until("the lost host", || {
+    wait_until("a host is absent", || {
         document(&rig, "fleet -json")["configurations"][1]["absent"] == 1
     });
     let fleet = document(&rig, "fleet -json");
@@ -139,7 +139,7 @@ fn first_screen_has_the_figures_of_fleet_json() {
     assert!(needs.contains("no such table") && needs.contains("web-3 is silent"), "{needs}");
 }
 
-/// The row of a configuration has its counts.
+/// Checks that the row of a configuration has its counts.
 fn has_row(html: &str, of: &Value) {
     let name = of["configuration"].as_str().unwrap();
     let row =
@@ -170,7 +170,7 @@ fn has_row(html: &str, of: &Value) {
 fn lists_have_as_many_hosts_as_the_counts_say() {
     let rig = start(&["-http", "127.0.0.1:0"]);
     let _watches = fleet(&rig);
-    wait_until("the lost host", || {
+    wait_until("a host is absent", || {
         document(&rig, "fleet -json")["configurations"][1]["absent"] == 1
     });
     let fleet = document(&rig, "fleet -json");
@@ -197,7 +197,7 @@ fn lists_have_as_many_hosts_as_the_counts_say() {
     );
 }
 
-/// The rollout screen and the first screen have the figures of `status`.
+/// Checks that the rollout screen and the first screen have the figures of `status`.
 fn has_rollout(rig: &Rig, status: &Value) {
     let html = page(rig, "/rollouts/web/1");
     let fact = |term: &str| text(part(&html, &format!("<dt>{term}</dt><dd>"), "</dd>"));
@@ -248,10 +248,10 @@ fn rollout_screen_has_the_figures_of_rollout_status_json() {
     watches[0].healthy(2, &offers[0]);
     watches[1].report(&report(2, &offers[1], "failed"));
     watches[2].report(&report(2, &offers[2], "checking"));
-    wait_until("a failure", || status()["failed"] == 1);
+    wait_until("a host has failed", || status()["failed"] == 1);
     has_rollout(&rig, &status());
     watches[2].report(&report(3, &offers[2], "failed"));
-    wait_until("a halt", || status()["status"] == "halted");
+    wait_until("the rollout halts", || status()["status"] == "halted");
     let halted = status();
     has_rollout(&rig, &halted);
     let html = page(&rig, "/rollouts/web/1");

@@ -275,7 +275,7 @@ fn line_is_redrawn_after_a_resize() {
                 eighty columns wide\"";
     terminal.type_in(long);
     let line = format!("> {long}");
-    // The first rows may have left the screen at the top.
+    // The first rows may have scrolled off the top of the screen.
     let rows = |line: &str, width: usize| -> String {
         let rows = line.as_bytes().chunks(width).map(String::from_utf8_lossy);
         let rows: Vec<String> = rows.map(|row| row.trim_end().to_owned()).collect();

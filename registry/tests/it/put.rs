@@ -50,7 +50,7 @@ fn tar_piped_into_put_is_bound() {
     assert!(rig.ok("audit").contains(&format!("addver -name=config -version=v3 -hash={digest}")));
     rig.ok("addconf -name p -layer config:v3");
 
-    // Another upload of the same bytes is not stored a second time.
+    // The registry does not store the same bytes a second time.
     let sent = fs::read(rig.path("sent")).unwrap();
     let again = piped(&rig, "put -name config -version v4 -json", &sent);
     assert!(both(&again).contains(&format!("\"hash\": \"{digest}\"")), "{}", both(&again));

@@ -1,4 +1,4 @@
-//! Rollouts over real connections. Stock ssh plays the agents.
+//! Tests rollouts over real connections. Stock ssh plays the role of the agents.
 
 use std::time::Duration;
 
@@ -115,9 +115,9 @@ fn failures_halt_a_rollout_and_an_abort_brings_its_hosts_back() {
     }
     rig.ok("wait -name web -timeout 5s");
     fails(&rig, "rollout abort -name web", 6);
-    // A wait for the target knows that its rollout was aborted.
+    // A wait for the target fails, because its rollout was aborted.
     fails(&rig, "wait -name web -state 2 -timeout 5s", 1);
-    // No rollback goes to a state that was never current.
+    // A rollback skips states that were never current.
     change(&rig, "v3");
     rig.ok("rollback -name web");
     assert!(rig.ok("showconf -name web").contains("v1"));
@@ -143,7 +143,7 @@ fn host_that_failed_in_the_last_rollout_counts_again_in_the_next() {
     has_status(&rig, "halted");
     for host in &hosts[1..] {
         while let Ok(line) = host.lines.recv_timeout(Duration::from_millis(300)) {
-            assert!(!line.to_string().contains("v3"), "the bad version goes on: {line}");
+            assert!(!line.to_string().contains("v3"), "the bad version is offered: {line}");
         }
     }
 }
@@ -156,7 +156,7 @@ fn retry_gives_a_failed_host_another_try_in_the_rollout() {
     let offer = hosts[0].offer();
     failed(&mut hosts[0], 2, &offer);
     has_status(&rig, "halted");
-    // The version that the rollout brings out is in use.
+    // The rollout uses this version, so nobody can delete it.
     fails(&rig, "delver -name code -version v2 -force", 6);
     rig.ok("retry -host web-00");
     let again = hosts[0].offer();

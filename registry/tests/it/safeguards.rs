@@ -178,7 +178,7 @@ fn import(rig: &Rig) -> Child {
 #[test]
 fn idle_imports_do_not_block_other_imports() {
     let rig = Rig::start();
-    // There are four hanging imports: two have begun, and two have not.
+    // Two of the four hanging imports have sent bytes, and two have not.
     let hanging: Vec<Child> = (0..4)
         .map(|n| {
             let mut child = import(&rig);

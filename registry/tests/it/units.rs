@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// Copies the units to a directory. In the copies, the path of the program is replaced by an
-/// existing path.
+/// Copies the units to a directory. In the copies, an existing path replaces the path of the
+/// program.
 fn units() -> (TempDir, [String; 2]) {
     let temp = TempDir::new().unwrap();
     let from = deploy_testing::package().join("../packaging");

@@ -1,4 +1,4 @@
-//! The rules, each as a short story.
+//! Each test shows one rule of a rollout with a short sequence of events.
 
 use crate::limit::Limit;
 use crate::policy::Policy;
@@ -49,7 +49,7 @@ fn absent_hosts_are_left_for_later_waves() {
     assert_eq!(it.healthy(&[2, 4]), "2 good; 4 good; soak");
     assert_eq!(it.after(120), "wave 2: 1 5 (budget 1)");
     assert_eq!(it.healthy(&[1, 5]), "1 good; 5 good; soak");
-    // Host 3 is a straggler.
+    // Host 3 is still away, and gets the target later.
     assert_eq!(it.after(120), "success");
 }
 
@@ -91,7 +91,7 @@ fn opening_waits_for_hosts_that_have_just_disconnected() {
 }
 
 #[test]
-fn deadlines_that_passed_without_the_registry_wait_for_the_hosts() {
+fn deadlines_that_passed_while_the_registry_was_down_wait_for_the_hosts() {
     let mut it = Sample::new(policy("1"), 2);
     it.after(0);
     it.now += std::time::Duration::from_secs(4 * 3600);
@@ -180,7 +180,7 @@ fn failures_over_the_budget_halt_in_the_same_step() {
     assert_eq!(it.fail(&[1]), "1 failed: exit 1");
     let text = "2 failed: exit 1; halt: 2 hosts failed, and at most 1 may: h1, h2";
     assert_eq!(it.fail(&[2]), text);
-    // What hosts report is still noted.
+    // The rollout still records the reports of hosts.
     assert_eq!(it.healthy(&[3]), "3 good");
     assert_eq!(it.after(86_400), "");
 }
@@ -244,7 +244,7 @@ fn held_and_retired_members_leave_the_count() {
     assert_eq!(it.after(10), "2 leaves; soak");
     it.now += std::time::Duration::from_secs(3600);
     it.host(2).held = false;
-    // Its deadlines start again, and the soak, too.
+    // The deadlines of host 2 start again, and so does the soak.
     assert_eq!(it.after(0), "2 returns");
     assert_eq!(it.next(), Some(1800));
     it.hosts.retain(|host| host.id != 2);
@@ -273,7 +273,7 @@ fn duplicate_in_the_open_wave_pauses() {
 }
 
 #[test]
-fn paused_rollout_opens_no_wave_but_notes_failures() {
+fn paused_rollout_opens_no_wave_but_records_failures() {
     let mut it = Sample::new(policy("3"), 4);
     it.after(0);
     it.command(&crate::Command::Pause { why: "lunch".into() }).unwrap();
@@ -354,7 +354,7 @@ fn members_see_the_target_until_the_end_and_others_never() {
 #[test]
 fn deadlines_stand_still_while_the_maintenance_windows_are_closed() {
     let mut it = Sample::new(policy("2"), 9);
-    // It is 12:00.
+    // The rollout starts at 12:00 UTC.
     it.host(1).windows = Some(std::sync::Arc::new("14:00-14:20 UTC".parse().unwrap()));
     it.after(0);
     assert_eq!(it.healthy(&[2]), "2 good");

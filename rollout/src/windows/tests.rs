@@ -56,7 +56,7 @@ fn next_opening_is_now_or_later() {
 }
 
 #[test]
-fn windows_that_meet_are_one() {
+fn windows_that_touch_or_overlap_count_as_one() {
     assert_eq!(closes("02:00-05:00 UTC", "2026-11-29T03:00").unwrap(), "2026-11-29T05:00");
     assert_eq!(closes("02:00-05:00 UTC", "2026-11-29T05:00").unwrap(), "2026-11-29T05:00");
     let meeting = "05:00-07:00 UTC; 02:00-05:00 UTC; 06:30-08:00 UTC";
@@ -80,7 +80,7 @@ fn repeated_hour_opens_a_window_once() {
     let text = "02:15-02:45 Europe/Berlin";
     assert_eq!(opens(text, "2027-10-30T12:00"), "2027-10-31T00:15");
     assert!(is_open(&windows(text), time("2027-10-31T00:30")));
-    // The clocks show 02:30 once more.
+    // At 01:30 UTC, the clocks show 02:30 for the second time.
     assert!(!is_open(&windows(text), time("2027-10-31T01:30")));
     assert_eq!(opens(text, "2027-10-31T00:45"), "2027-11-01T01:15");
     // A window that contains the repeated hour does not close in between.
@@ -107,7 +107,7 @@ fn time_adds_up_over_openings() {
 }
 
 #[test]
-fn last_timestamp_is_no_problem() {
+fn functions_accept_the_first_and_the_last_timestamp() {
     let night = windows("Sun 22:00-06:00 America/New_York");
     for now in [Timestamp::MAX, Timestamp::MIN] {
         is_open(&night, now);
@@ -117,14 +117,14 @@ fn last_timestamp_is_no_problem() {
     }
 }
 
-/// Around the changes of the clocks, the functions agree with each other minute by minute.
+/// The functions agree with each other at each minute around the changes of the clocks.
 #[test]
 fn functions_agree_around_all_changes_of_the_clocks() {
     for zone in ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Beirut"] {
         for hours in ["02:15-02:45", "00:30-02:10", "23:50-00:20", "01:30-03:30"] {
             let text = format!("Sat,Sun {hours} {zone}");
             let windows = windows(&text);
-            // Fridays before changes in one of the zones.
+            // Each Friday is just before a change of the clocks in one of the zones.
             for friday in
                 ["2026-03-06", "2026-03-27", "2026-04-03", "2026-10-02", "2026-10-23", "2026-10-30"]
             {
@@ -151,6 +151,6 @@ fn check(windows: &Windows, start: Timestamp) {
             assert!(!is_open(windows, opens - minute), "{windows} {now}");
         }
     }
-    // Saturday and Sunday.
+    // The window opens on Saturday and on Sunday.
     assert_eq!(openings, 2, "{windows} {start}");
 }

@@ -1,4 +1,4 @@
-//! The simulated agents: what they do once they are offered the target. All times are milliseconds.
+//! The simulated agents: what they do after the offer of the target. All times are milliseconds.
 
 use deploy_rollout::Standing;
 
@@ -11,42 +11,46 @@ pub const MINUTE: u64 = 60 * SECOND;
 /// How an agent behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Healthy after this time.
+    /// Becomes healthy after this time.
     Fine(u64),
     /// Fails after this time.
     Failing(u64),
-    /// Healthy after the first time, fails after the second one.
+    /// Becomes healthy after `.0`. Fails `.1` later.
     FailsLater(u64, u64),
-    /// Healthy, then deploys again for a time, and is healthy again.
+    /// Becomes healthy after `.0`. Begins another deploy `.1` later, and is healthy again after
+    /// `.2`.
     Interrupted(u64, u64, u64),
     /// Never has a result.
     Silent,
-    /// Disconnects for ever after this time.
+    /// Disconnects after this time, and never connects again.
     Dies(u64),
-    /// Healthy after the first time, disconnects for ever after the second one.
+    /// Becomes healthy after `.0`. Disconnects `.1` later, and never connects again.
     Vanishes(u64, u64),
     /// Is never connected.
     Dead,
-    /// Is connected and disconnected for these times, all the time; healthy after the third one.
+    /// Is connected for `.0` and disconnected for `.1`, again and again. Becomes healthy after
+    /// `.2`.
     Flapping(u64, u64, u64),
     /// An agent of the Go tool: fetches the target after this time and reports nothing.
     Unknown(u64),
-    /// An agent of the Go tool whose script reports health after the second time.
+    /// An agent of the Go tool: fetches the target after `.0`. Its script reports health `.1`
+    /// later.
     Reports(u64, u64),
 }
 
-/// An agent. The registry knows only what the agent has told it on a connection.
+/// An agent. The registry knows only what the agent has reported over a connection.
 #[derive(Debug)]
 pub struct Agent {
     pub kind: Kind,
     pub standing: Standing,
-    /// Whether the agent has a connection, or would have one if the registry ran.
+    /// Whether the agent has a connection, or would have one if the registry were running.
     pub online: bool,
     /// Whether the agent has a connection.
     pub connected: bool,
     /// Whether the last offer was the target.
     pub shown: bool,
-    /// Counts offers. Deeds of an earlier offer are not done any more.
+    /// The number of offers so far. After a new offer, the agent does no more deeds of earlier
+    /// offers.
     pub offer: u32,
 }
 
@@ -55,7 +59,7 @@ impl Kind {
         matches!(self, Self::Unknown(_) | Self::Reports(..))
     }
 
-    /// A random behaviour; in a calm fleet, only good ones that need less than `most`.
+    /// A random behaviour. In a calm fleet, each agent becomes healthy within `most`.
     pub fn random(dice: &mut Dice, is_calm: bool, most: u64) -> Self {
         let quick = dice.between(10, most.min(2 * MINUTE));
         if is_calm {
@@ -81,7 +85,7 @@ impl Kind {
         }
     }
 
-    /// What the agent does after an offer of the target, and how long after the offer.
+    /// What the agent does after an offer of the target, each with the time since the offer.
     pub fn deeds(self) -> Vec<(u64, Deed)> {
         let working = (1, Deed::Report(Standing::Working));
         let healthy = Deed::Report(Standing::Healthy);

@@ -1,4 +1,4 @@
-//! A daily maintenance window in UTC, with an arithmetic of its own.
+//! A daily maintenance window in UTC, computed without the code under test.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::world::START;
 
 const DAY: u64 = 24 * 60 * MINUTE;
 
-/// A window that opens every day at the first minute of the day, and closes at the second one.
+/// A window that opens every day, `from` after midnight, and stays open for `length`.
 #[derive(Debug, Clone, Copy)]
 pub struct DailyWindow {
     from: u64,
@@ -18,7 +18,7 @@ pub struct DailyWindow {
 }
 
 impl DailyWindow {
-    /// A window of at least an hour: longer than each deadline.
+    /// A window of at least an hour, which is longer than each deadline.
     pub fn random(dice: &mut Dice) -> Self {
         let (from, length) = (dice.below(24 * 60), dice.between(60, 10 * 60));
         Self { from: from * MINUTE, length: length * MINUTE }
@@ -33,13 +33,13 @@ impl DailyWindow {
         Arc::new(format!("{from}-{to} UTC").parse().unwrap())
     }
 
-    /// The beginnings of the window around the time of the simulation.
+    /// The times at which the window opens yesterday, today and tomorrow.
     fn openings(self, clock: u64) -> impl Iterator<Item = u64> {
         let today = (START + clock) / DAY * DAY + self.from;
         (0..3).map(move |day| today + day * DAY - DAY)
     }
 
-    /// The time, from `clock` on, at which the window is open.
+    /// The earliest time, from `clock` on, at which the window is open.
     pub fn open_at(self, clock: u64) -> u64 {
         let now = START + clock;
         let mut openings = self.openings(clock);

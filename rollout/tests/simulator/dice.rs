@@ -1,6 +1,6 @@
 //! Random numbers from a seed.
 
-/// A small generator (splitmix64), whose neighbouring seeds are independent.
+/// A small random number generator (splitmix64). Neighbouring seeds give independent numbers.
 pub struct Dice(pub u64);
 
 impl Dice {
@@ -12,7 +12,7 @@ impl Dice {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number below `limit`, which is not 0.
+    /// A number below `limit`. The limit must not be 0.
     pub fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
@@ -22,7 +22,7 @@ impl Dice {
         from + self.below(to - from + 1)
     }
 
-    /// True in so many of 100 cases.
+    /// True in `chance` of 100 cases.
     pub fn per_cent(&mut self, chance: u64) -> bool {
         self.below(100) < chance
     }

@@ -5,19 +5,20 @@ use std::collections::BinaryHeap;
 
 use deploy_rollout::Standing;
 
-/// What happens.
+/// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// An agent does something that follows from its offer with this number.
+    /// An agent does a deed that follows from the offer with this number.
     Deed(i64, u32, Deed),
-    /// A connection is made or lost, whatever the agent was offered.
+    /// An agent connects or disconnects, independent of offers.
     Connect(i64),
     Disconnect(i64),
     /// An agent connects again after a restart of the registry.
     Reconnect(i64),
-    /// The driver looks at the rollout. It ignores the event if a later look has been ordered.
+    /// The driver looks at the rollout. The driver ignores this event if it has scheduled a later
+    /// look.
     Look(u64),
-    /// The driver that was killed starts again.
+    /// A killed driver starts again.
     Revive,
     /// The registry stops for this time.
     Restart(u64),
@@ -27,7 +28,7 @@ pub enum Event {
     Operator,
     /// A host joins.
     Join,
-    /// A host is not held, or not duplicate, any more.
+    /// The hold of a host ends (`Release`), or a host is not duplicate any more (`Single`).
     Release(i64),
     Single(i64),
 }
@@ -39,7 +40,7 @@ pub enum Deed {
     Disconnect,
 }
 
-/// The events to come.
+/// The future events.
 #[derive(Default)]
 pub struct Queue {
     heap: BinaryHeap<Reverse<(u64, u64)>>,

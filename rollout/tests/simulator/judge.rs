@@ -1,4 +1,4 @@
-//! Judges each change and each state of a rollout by properties that do not use the code under test.
+//! Judges each change and each state of a rollout, without the code under test.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,23 +11,23 @@ use crate::justice;
 use crate::sizes;
 use crate::world::{Fault, World, timestamp};
 
-/// What the judge remembers.
+/// The judge, with everything that it remembers.
 pub struct Judge {
-    /// The time after which no operator, no restart and no kill has interfered.
+    /// The time of the last disturbance, such as an operator's command, a restart or a kill.
     pub disturbed: u64,
     /// The hosts that waves have taken.
     taken: BTreeSet<i64>,
     /// The hosts that were shown the target after the last change.
     shown: BTreeSet<i64>,
-    /// Since when each host has been healthy in the eyes of the driver.
+    /// Since when each host has been healthy, as the driver sees it.
     healthy: BTreeMap<i64, u64>,
-    /// When the soak of the open wave began, or began again.
+    /// When the soak of the open wave last began.
     pub soak_began: Option<u64>,
     /// When the rollout was last resumed.
     pub resumed: u64,
     /// Whether an operator ended the soak of the open wave.
     pub is_skipped: bool,
-    /// The largest number of failures for which the rollout may run.
+    /// The largest number of failures with which the rollout may still run.
     budget: u64,
     was_running: bool,
     /// The maintenance window of the group `web`.
@@ -174,7 +174,8 @@ impl Judge {
         }
     }
 
-    /// Whether the rollout is decided. It has to be, some time after the last disturbance.
+    /// Whether the rollout is decided. A rollout that is undecided for too long after the last
+    /// disturbance is a fault.
     pub fn is_over(&self, world: &World) -> Result<bool, Fault> {
         let is_halted = matches!(world.rollout.status, Status::Halted { .. });
         if world.rollout.status.is_final() || is_halted {
@@ -189,7 +190,7 @@ impl Judge {
         Ok(false)
     }
 
-    /// Judges the end.
+    /// Judges the state after the end.
     pub fn verdict(world: &World) -> Result<(), Fault> {
         let status = &world.rollout.status;
         let after = step(&world.rollout, &world.hosts, world.now());

@@ -1,4 +1,4 @@
-//! Judges one change by the state before it: who may do what, and when.
+//! Judges one change by the state before it: whether the rules allow this change now.
 
 use deploy_rollout::{
     Change, Failure, Host, Member, Outcome, Policy, Rollout, Standing, Status, Taken,
@@ -10,7 +10,7 @@ use crate::judge::{Judge, is_healthy};
 use crate::sizes;
 use crate::world::timestamp;
 
-/// The verdict on a change: what is wrong with it.
+/// The verdict on a change. An error says what is wrong with the change.
 type Verdict = Result<(), String>;
 
 fn require(is_right: bool, wrong: &str) -> Verdict {
@@ -21,10 +21,10 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap()
 }
 
-/// The longest time until a rollout is decided, if nothing but its own hosts interferes: each wave
-/// may wait for hosts, for results and for its soak. A minute for each wave is the driver's
-/// lateness and the time after which flapping hosts are back. With a daily maintenance window, a
-/// host may get the rest of its time a day later.
+/// The longest time until a rollout is decided, if only its own hosts cause events. Each wave may
+/// wait for hosts, for results and for its soak. Two minutes for each wave cover the driver's
+/// delay, and the time until flapping hosts are back. With a daily maintenance window, a host may
+/// have to wait a day for the rest of its time.
 pub fn bound(policy: &Policy, has_window: bool) -> u64 {
     let closed = if has_window { 24 * 60 * MINUTE } else { 0 };
     let soak = policy.soak + policy.soak.max(policy.lost_after);
@@ -93,7 +93,7 @@ fn is_away(host: &Host) -> bool {
     host.away_since.is_some()
 }
 
-/// The host's part, if it counts.
+/// The host's part in the rollout, if the host counts.
 fn member(host: &Host) -> Option<&Member> {
     host.member.as_ref().filter(|_| !host.held)
 }
@@ -126,7 +126,8 @@ impl Case<'_> {
         self.good(|member| member.wave == wave) == 0 && self.wave().any(|(_, it)| !it.repaired)
     }
 
-    /// The open wave has ended: each host has a result, one is good, and all good ones soaked.
+    /// Requires that the open wave has ended: each host has a result, one host is good, and all
+    /// good hosts have soaked.
     fn wave_ended(&self) -> Verdict {
         require(!self.is_pending(), "a host has no result yet")?;
         require(!self.lacks_good(), "no host of the wave is good")?;
@@ -172,7 +173,7 @@ impl Case<'_> {
             let host = self.host(it.host).ok_or("a host does not exist")?;
             require(is_free(host), "a host cannot be taken")?;
             let is_repair = host.standing == Standing::BaseUnhealthy;
-            require(it.repair == is_repair, "a repair is not noted")?;
+            require(it.repair == is_repair, "a repair is not recorded")?;
             require(was_repair || !is_repair, "a repair does not come first")?;
             was_repair = is_repair;
         }

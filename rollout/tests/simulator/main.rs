@@ -1,14 +1,14 @@
-//! Simulates random fleets and random operators against the rules of rollouts, with a virtual
-//! clock, and checks the decisions against properties of its own.
+//! Simulates rollouts over random fleets, with random operators and a virtual clock. A judge checks
+//! each decision without the code under test.
 //!
-//! The driver in this test is a registry without tables: the changes of a step are applied one by
-//! one, and the driver may be killed between any two of them. It then loses everything else. Hosts
-//! die, disconnect, fail, become healthy late or never, join, leave, and are held or duplicate. The
-//! registry restarts, so that all hosts are disconnected.
+//! The driver in this test stands for the registry, but has no database. The driver applies the
+//! changes of a step one by one, and may be killed between any two of them. A killed driver loses
+//! the remaining changes. Hosts die, disconnect, fail, become healthy late or never, join, leave,
+//! and are held or duplicate. A restart of the registry disconnects all hosts.
 //!
 //! | variable | meaning |
 //! |---|---|
-//! | `DEPLOY_TEST_STEPS` | the number of fleets (2,000) |
+//! | `DEPLOY_TEST_STEPS` | the number of fleets (default: 2,000) |
 //! | `DEPLOY_TEST_SEED` | the seed of the first fleet; each further fleet has the next number |
 //! | `DEPLOY_TEST_LOG=1` | prints the log of each fleet |
 
@@ -35,7 +35,7 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
-/// Runs one fleet. Returns the word of its decision and its log.
+/// Simulates one fleet. Returns the final status as one word, and the log.
 fn run(seed: u64) -> (String, Vec<String>) {
     let mut world = World::random(seed);
     let fault = world.run().err();
@@ -62,7 +62,7 @@ fn every_fleet_ends_in_a_decision_and_no_step_breaks_a_rule() {
     }
     let seconds = began.elapsed().as_secs_f32();
     println!("{fleets} fleets from DEPLOY_TEST_SEED={first} in {seconds:.1} s: {ends:?}");
-    // A simulation in which nothing succeeds, or nothing fails, shows nothing.
+    // If no rollout succeeds, or none fails, the simulation tests nothing.
     if fleets >= 1_000 {
         for end in ["aborted", "halted", "succeeded", "superseded"] {
             assert!(ends.get(end).is_some_and(|count| count * 50 > fleets), "{end}: {ends:?}");
@@ -71,7 +71,7 @@ fn every_fleet_ends_in_a_decision_and_no_step_breaks_a_rule() {
 }
 
 #[test]
-fn seed_makes_the_same_run_again() {
+fn same_seed_gives_the_same_run() {
     for seed in 1..=40 {
         assert_eq!(run(seed), run(seed));
     }

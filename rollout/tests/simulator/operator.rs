@@ -7,7 +7,7 @@ use crate::events::Event;
 use crate::world::{Fault, World};
 
 impl World {
-    /// Does something random, unless the registry is down.
+    /// Gives a random command or changes a random host, unless the registry is down.
     pub fn operate(&mut self) -> Result<(), Fault> {
         self.operations -= 1;
         self.disturb();
@@ -66,7 +66,7 @@ impl World {
         Ok(())
     }
 
-    /// Executes a command if it is not refused.
+    /// Executes a command, unless the rollout refuses it.
     fn order(&mut self, order: &Command) -> Result<(), Fault> {
         let status = self.rollout.status.clone();
         match command(&self.rollout, &self.hosts, order, self.now()) {
@@ -94,7 +94,7 @@ impl World {
         Ok(())
     }
 
-    /// The agent gets the offer once more, and may do better now.
+    /// Offers the target to the agent once more. The agent may succeed this time.
     fn try_again(&mut self, id: i64) {
         let is_fine = self.dice.per_cent(50);
         let agent = self.agents.get_mut(&id).unwrap();

@@ -1,4 +1,4 @@
-//! The driver of the rollout, as the registry will have it: it makes steps and writes their changes.
+//! The driver of the rollout. Like the registry, it makes steps and writes their changes.
 
 use deploy_rollout::{Change, Status, apply, step};
 
@@ -17,8 +17,8 @@ impl World {
             return Err("two registries decide differently".to_owned());
         }
         if !made.changes.is_empty() && self.dice.per_cent(10) {
-            // Another registry makes the step a little later and is the first to write. The changes
-            // of this one are refused.
+            // Another registry makes the step a little later, but writes first. So the changes of
+            // this registry are refused.
             self.clock += self.dice.below(20);
             made = step(&self.rollout, &self.hosts, self.now());
         }
@@ -55,7 +55,7 @@ impl World {
         self.judge.full_step(&self.rollout, &self.hosts, self.clock)
     }
 
-    /// Writes changes one by one, each one judged before and after.
+    /// Writes changes one by one. The judge judges the state before and after each change.
     pub fn write(&mut self, changes: &[Change]) -> Result<(), Fault> {
         let now = self.now();
         for change in changes {

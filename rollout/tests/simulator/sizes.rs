@@ -1,4 +1,4 @@
-//! The numbers of the rules, computed without the code under test.
+//! Computes the numbers that the rules mention, without the code under test.
 
 use deploy_rollout::{Host, Limit, Outcome, Policy, Selector};
 
@@ -44,7 +44,7 @@ pub fn number(hosts: &[Host], is_counted: impl Fn(&Host) -> bool) -> u64 {
     hosts.iter().filter(|host| is_counted(host)).count() as u64
 }
 
-/// The hosts that spend the budget.
+/// The number of hosts that spend the budget.
 pub fn failures(hosts: &[Host]) -> u64 {
     number(hosts, |host| {
         host.member.as_ref().is_some_and(|member| {
@@ -53,7 +53,7 @@ pub fn failures(hosts: &[Host]) -> u64 {
     })
 }
 
-/// The hosts of this kind that are absent.
+/// The number of absent hosts for which `is_counted` returns true.
 pub fn absent(hosts: &[Host], policy: &Policy, is_counted: impl Fn(&Host) -> bool) -> u64 {
     number(hosts, |host| {
         let result = host.member.as_ref().and_then(|member| member.result.as_ref());

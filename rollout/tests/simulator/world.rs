@@ -1,4 +1,4 @@
-//! The simulated world: time, hosts, the stored rollout, and what happens to them.
+//! The simulated world: the time, the hosts, the stored rollout, and the events that change them.
 
 use std::collections::BTreeMap;
 
@@ -12,30 +12,30 @@ use crate::events::{Deed, Event, Queue};
 use crate::judge::Judge;
 use crate::random_fleet;
 
-/// Why a run is not as it should be.
+/// What is wrong with a run.
 pub type Fault = String;
 
 pub struct World {
     pub dice: Dice,
     /// Milliseconds since the beginning.
     pub clock: u64,
-    /// What the registry has stored, and what it knows of the hosts.
+    /// The rollout and the hosts, as the registry has stored them.
     pub rollout: Rollout,
     pub hosts: Vec<Host>,
     pub agents: BTreeMap<i64, Agent>,
     pub queue: Queue,
     pub judge: Judge,
     pub log: Vec<String>,
-    /// Whether every agent is fine and no operator interferes. Then the rollout has to succeed.
+    /// Whether every agent is fine and no operator interferes. If so, the rollout has to succeed.
     pub is_calm: bool,
     /// The maintenance window of the group `web`.
     pub window: Option<DailyWindow>,
-    /// Whether the registry runs, and whether its driver does.
+    /// Whether the registry runs (`is_up`), and whether its driver runs (`is_driven`).
     pub is_up: bool,
     pub is_driven: bool,
-    /// The number of the last look that was ordered.
+    /// The number of the last look that the driver scheduled.
     pub look: u64,
-    /// How many more times the driver is killed, and an operator does something.
+    /// How many more times the driver may be killed, and an operator does something.
     pub kills: u64,
     pub operations: u64,
     last_id: i64,
@@ -76,7 +76,7 @@ impl World {
             last_id: 0,
         };
         let size = random_fleet::size(&mut world.dice);
-        // A fleet with windows takes days, which is too many events for a large one.
+        // A simulation with windows takes days, which would be too many events for a large fleet.
         for _ in 0..(if window.is_some() { size.min(30) } else { size }) {
             world.add_host();
         }
@@ -86,7 +86,7 @@ impl World {
             world.queue.push(at, Event::Operator);
         }
         if world.dice.per_cent(30) {
-            // The restarts are far apart, so that all hosts are back before the next one.
+            // The restarts are far apart, so that all hosts are back before the next restart.
             for n in 1..=world.dice.between(1, 2) {
                 let at = n * 150 * MINUTE - world.dice.between(0, 149 * MINUTE);
                 let lasts = world.dice.one_of(&[SECOND, 20 * SECOND, 50 * MINUTE]);
@@ -113,7 +113,7 @@ impl World {
     }
 
     pub fn host(&mut self, id: i64) -> Option<&mut Host> {
-        // The list is in the order of ids, because ids grow.
+        // The list is sorted by id, because each new host gets a higher id.
         let place = self.hosts.binary_search_by_key(&id, |host| host.id).ok()?;
         Some(&mut self.hosts[place])
     }
@@ -130,7 +130,8 @@ impl World {
         let id = self.last_id;
         let most = u64::try_from(self.rollout.policy.wave_timeout.as_millis()).unwrap() - SECOND;
         let kind = match (Kind::random(&mut self.dice, self.is_calm, most), self.window) {
-            // For the same reason, hosts do not flap for days.
+            // With windows, a simulation takes days. A host that flaps for days would cause too
+            // many events.
             (Kind::Flapping(..), Some(_)) => Kind::Silent,
             (kind, _) => kind,
         };
@@ -150,7 +151,7 @@ impl World {
         self.agents.insert(id, Agent { kind, standing, online, connected, shown, offer });
     }
 
-    /// Runs until the rollout is decided and nobody will change that.
+    /// Runs until the rollout is decided, and no operator will change this decision.
     pub fn run(&mut self) -> Result<(), Fault> {
         while let Some((at, event)) = self.queue.pop() {
             self.clock = self.clock.max(at);
@@ -165,7 +166,7 @@ impl World {
         Err("no more events, and no decision".to_owned())
     }
 
-    /// Lets an event happen. Returns whether the driver has to look.
+    /// Processes an event. Returns whether the driver has to look at the rollout.
     fn happen(&mut self, event: Event) -> Result<bool, Fault> {
         match event {
             Event::Look(number) => return Ok(number == self.look),
@@ -205,7 +206,7 @@ impl World {
         Ok(true)
     }
 
-    /// Records that something happened after which the deadlines may start again.
+    /// Records a disturbance, after which deadlines may start again.
     pub fn disturb(&mut self) {
         self.judge.disturbed = self.clock;
     }
@@ -216,7 +217,7 @@ impl World {
         };
         let (standing, kind) = (agent.standing.clone(), agent.kind);
         let Some(host) = self.host(id) else { return false };
-        // A report makes a unit known. What the registry sees an agent fetch is not a report.
+        // A report makes a host known. A fetch that the registry observes is not a report.
         host.unknown = host.unknown && !(matches!(kind, Kind::Reports(..)) && is_result(&standing));
         host.standing = standing;
         true
@@ -263,7 +264,8 @@ impl World {
         self.queue.push(self.clock + lasts, Event::Started);
     }
 
-    /// After a start, the registry knows of no connection. The agents connect within 50 s.
+    /// Starts the registry again. At first, the registry has no connections. The agents connect
+    /// within 50 s.
     fn started(&mut self) {
         self.note("the registry runs again");
         (self.is_up, self.is_driven) = (true, true);
@@ -278,7 +280,7 @@ impl World {
         self.disturb();
     }
 
-    /// Offers the connected agents what the rollout shows them.
+    /// Offers to each connected agent the state that the rollout shows to its host.
     fn offer(&mut self) {
         if self.rollout.status == Status::Succeeded {
             return;

@@ -1,5 +1,5 @@
 //! A blob that is being written. The bytes may arrive in any order. Bytes that arrive in order are
-//! hashed at once.
+//! hashed when they arrive.
 
 use std::fs::File;
 use std::io;
@@ -18,15 +18,15 @@ pub struct BlobWriter {
     dir: Arc<Dir>,
     max_bytes: u64,
     temp: TempFile,
-    /// `None` after a write out of order. The file must then be read again to hash it.
+    /// `None` after a write out of order. The whole file must then be read to hash the blob.
     hasher: Option<Hasher>,
     hashed: u64,
     end: u64,
 }
 
 impl BlobWriter {
-    /// Continues the file `temp` in `dir`, whose first `end` bytes are already written and hashed
-    /// in `hasher`.
+    /// Continues the file `temp` in `dir`. The first `end` bytes of the file are already written,
+    /// and `hasher` has hashed them.
     pub(super) fn new(
         dir: Arc<Dir>,
         max_bytes: u64,

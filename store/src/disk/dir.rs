@@ -17,8 +17,8 @@ use super::fault;
 use super::mounts::same_mount;
 use crate::error::{Error, Result};
 
-/// An open directory. The methods take names that are single path components. No method follows a
-/// symlink at such a name.
+/// An open directory. The methods take names that are single path components. No method except
+/// [`Dir::connect`] follows a symlink at such a name.
 #[derive(Debug)]
 pub struct Dir {
     fd: OwnedFd,
@@ -75,8 +75,8 @@ impl Dir {
         self.child(name)
     }
 
-    /// Like [`Dir::child_or_create`], but without the sync: a later barrier syncs the new
-    /// directory.
+    /// Like [`Dir::child_or_create`], but without the sync. A later barrier (a sync of the whole
+    /// filesystem) syncs the new directory.
     pub fn child_or_make(&self, name: &CStr, mode: u32) -> Result<Self> {
         match self.make_dir(name, mode) {
             Err(err) if !err.exists() => Err(err),
@@ -84,7 +84,7 @@ impl Dir {
         }
     }
 
-    /// The directory `name`.
+    /// Opens the directory `name`.
     pub fn child(&self, name: &CStr) -> Result<Self> {
         let path = self.path_of(name);
         let fd = fs::openat(&self.fd, name, DIRECTORY, Mode::empty())

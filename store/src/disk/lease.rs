@@ -97,8 +97,8 @@ mod tests {
                     drop(OpenOptions::new().write(true).open(&path).unwrap());
                 }
             });
-            // On a busy machine, every check so far may have found a writer, or no check may have
-            // found one.
+            // On a busy machine, all checks in the first 500 ms may have the same result. The loop
+            // then continues until the other result appears, for at most 30 seconds.
             let is_long = |time: Duration| time > Duration::from_secs(30);
             while begun.elapsed() < Duration::from_millis(500)
                 || (seen.contains(&0) && !is_long(begun.elapsed()))

@@ -59,8 +59,8 @@ fn holder(path: &Path) -> Option<u32> {
     let meta = fs::metadata(path).ok()?;
     let (major, minor) = (rustix::fs::major(meta.st_dev()), rustix::fs::minor(meta.st_dev()));
     let inode = format!("{major:02x}:{minor:02x}:{}", meta.st_ino());
-    // The kernel gives out the list in parts, and may leave out a lock while other locks come and
-    // go. So the list is read several times.
+    // The kernel gives out the list in parts, and may leave out a lock while other locks are taken
+    // and released. So the list is read several times.
     (0..5).find_map(|_| {
         let locks = fs::read_to_string("/proc/locks").ok()?;
         let line = locks.lines().find(|line| line.contains("FLOCK") && line.contains(&inode))?;

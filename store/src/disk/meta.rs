@@ -1,5 +1,5 @@
-//! Sets the owner, permissions, attributes and times of new files. The functions use descriptors,
-//! so no other file can be put in place of the new file meanwhile.
+//! Sets the owner, permissions, attributes and times of new files. For files and directories, the
+//! functions use descriptors, so no other file can be put in place of the new file meanwhile.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;

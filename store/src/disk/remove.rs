@@ -60,7 +60,7 @@ impl Dir {
         attributes & (StatxAttributes::IMMUTABLE | StatxAttributes::APPEND)
     }
 
-    /// Explains `err` in more detail, if the system refuses to remove `name`.
+    /// Explains `err` in more detail, if the system refuses to remove or rename `name`.
     pub(super) fn why(&self, name: &CStr, err: Errno) -> io::Error {
         let reason = match err {
             Errno::BUSY => "something is mounted on it, or it is in use",
@@ -105,8 +105,8 @@ impl Dir {
 /// The state of a removal.
 struct Removal<'a> {
     top: &'a Dir,
-    /// The temporary names in `top` of directories that were deeper than [`OPEN`]. They were moved
-    /// to `top` and are removed from there.
+    /// The temporary names in `top` of directories that were deeper than [`OPEN`]. These
+    /// directories were moved to `top` and are removed from there.
     moved: Vec<CString>,
     /// The first error.
     first: Option<Error>,

@@ -1,4 +1,4 @@
-//! Entries of a layer. Their paths never lead out of the root.
+//! Entries of a layer. The paths of entries never lead out of the root.
 
 use std::cmp::Ordering;
 use std::fmt;

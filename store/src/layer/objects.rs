@@ -86,7 +86,7 @@ impl Objects {
         self.naming.name(content, meta, twin)
     }
 
-    /// The seals of the objects. Only an object that is a file of its own has a seal.
+    /// The seals of the objects. Objects have seals only with hardlinks (see [`Naming::Inode`]).
     pub fn seals(&self) -> &Seals {
         &self.seals
     }
@@ -248,8 +248,8 @@ impl Objects {
         self.find(name, |dir| dir.open_file(name.as_c_str()))
     }
 
-    /// The number of bytes that a copy of the file takes on disk, according to its object. A file
-    /// with holes takes fewer bytes than its length.
+    /// The number of bytes that a copy of the file takes on disk, according to the file's object. A
+    /// file with holes takes fewer bytes than its length.
     pub fn room_of(&self, content: Content, meta: &Meta, size: u64) -> u64 {
         /// Shorter files are not checked for holes.
         const LARGE: u64 = 16 << 20;

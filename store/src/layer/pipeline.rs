@@ -16,9 +16,9 @@ use crate::limits::Limits;
 
 /// Decompresses `source` and passes the result to `read`. The flag for `read` states whether the
 /// compressed form is framed ([`Decoder::is_framed`]). `seen` gets every byte that is read from
-/// `source`. The first result is the result of reading `source`, which may have stopped early
-/// because `read` stopped. The second result is the result of everything else. Success means that
-/// the compressed form was checked to its end.
+/// `source`. The first result is the result of reading `source`. The reading stops early if `read`
+/// stops. The second result is the result of everything else. If `read` succeeds and has read to
+/// the end, the compressed form was checked to its end.
 pub fn run<R: Read, T: Send>(
     source: &mut R,
     limits: Limits,

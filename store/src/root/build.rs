@@ -16,7 +16,7 @@ use crate::layer::objects::object_name::ObjectName;
 
 /// The maximum number of threads. More threads would only wait for the filesystem's locks.
 const MOST: usize = 4;
-/// The number of bytes of stack for each thread, because a tree may be as deep as the limits allow.
+/// The number of bytes of stack for each thread. A tree may be as deep as the limits allow.
 const STACK: usize = 64 << 20;
 
 /// The objects that a tree needs, each with a file that needs it and the path of that file.

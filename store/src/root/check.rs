@@ -100,9 +100,9 @@ struct Checker<'a, 't> {
 /// The hardlinks between the files that match the tree.
 #[derive(Default)]
 struct Links {
-    /// For each file with several names, by its address in memory: the first name.
+    /// The first name of each file with several names, by the address of the file in memory.
     first: HashMap<usize, FirstName>,
-    /// For each inode with several names, by device and inode: the address of the file.
+    /// The address of the file for each inode with several names, by device and inode number.
     files: HashMap<(u64, u64), usize>,
 }
 
@@ -196,7 +196,7 @@ impl<'t> Checker<'_, 't> {
         let stat = match dir.stat(name) {
             Ok(stat) => stat,
             Err(err) if err.is_not_found() => {
-                // The device was left out, because only root can make devices.
+                // A device may have been left out, because only root can make devices.
                 let left_out = is_device(node) && (!self.owner || self.is_kept());
                 return if left_out { Ok(None) } else { Err(Drift::Missing) };
             }
@@ -260,8 +260,8 @@ impl<'a> Written<'a> {
         Self { writable, linked }
     }
 
-    /// Whether a service writes to the entry of `tree` at `path`, or would write to it if it
-    /// existed.
+    /// Whether a service writes to the entry of `tree` at `path`. If there is no entry, whether a
+    /// service would write to an entry at `path`.
     pub fn has_at(&self, tree: &Tree, path: &EntryPath) -> bool {
         tree.get(path).map_or_else(|| self.writable.has(path), |node| self.has(path, node))
     }

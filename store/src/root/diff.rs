@@ -1,5 +1,5 @@
 //! The difference of two trees: the steps that change a directory from one tree to the other. The
-//! comparison skips shared directories, and does not use the disk.
+//! comparison skips directories that both trees share in memory, and does not use the disk.
 
 use std::sync::Arc;
 

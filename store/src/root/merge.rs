@@ -92,8 +92,8 @@ fn apply(
     owners: &Owners,
 ) -> Result<()> {
     // The entries of one directory usually come together, so the resolved paths of directories are
-    // kept. All kept paths are discarded when a directory or a symlink changes, because they may
-    // then lead elsewhere.
+    // kept. All kept paths are discarded when a directory or a symlink changes, because the paths
+    // may then lead elsewhere.
     let mut parents: HashMap<EntryPath, EntryPath> = HashMap::new();
     let mut looked_up = LookedUp(0);
     for entry in layer {

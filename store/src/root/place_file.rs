@@ -97,8 +97,9 @@ impl Placer<'_> {
                     Ok(())
                 }
                 Ok(false) => Err(damaged(self.objects, &own)),
-                // A user may have made a file of a root immutable, and thereby its object. Such an
-                // object cannot be linked, so the file is copied, even if the link mode is forced.
+                // If a user has made a file of a root immutable, the object is immutable, too. Such
+                // an object cannot be linked, so the file is copied, even if the link mode is
+                // forced.
                 Err(err)
                     if !cannot_link(&err)
                         || (self.placement.strict && !self.objects.is_fixed(&own)?) =>

@@ -124,7 +124,7 @@ impl Uses {
         self.0.get(&key(object)).copied().unwrap_or(0)
     }
 
-    /// Counts one file fewer that uses the object.
+    /// Records that one file no longer uses the object.
     pub fn remove(&mut self, object: &ObjectName) {
         if let Some(count) = self.0.get_mut(&key(object)) {
             *count -= 1;

@@ -148,8 +148,8 @@ pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted
         limits,
         |_| {},
         |plain, framed| {
-            // The contents of files are not hashed here. The checksums of the compressed form cover
-            // them.
+            // The contents of files are not hashed here, because the checksums of the compressed
+            // form cover the contents.
             read_entries(plain, framed, limits, |_, _, _| Ok(Content::empty()), each)
         },
     );

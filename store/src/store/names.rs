@@ -13,7 +13,7 @@ pub(super) const RETIRED: &str = ".old";
 /// Prefix of a replaced root. The id of the new root follows the prefix. A service may still run in
 /// the replaced root, so this root stays until a script has succeeded.
 pub(super) const REPLACED: &str = ".replaced";
-/// Prefix of the files that probe how files can be placed.
+/// Prefix of the files with which the store finds out how files can be placed.
 pub(super) const PROBE: &str = ".probe";
 /// Prefix of spares.
 pub(super) const SPARE: &str = ".spare";

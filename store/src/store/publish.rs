@@ -241,8 +241,8 @@ pub(super) fn describe(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     root.set_mode(meta.mode)
 }
 
-/// The metadata of the root directory. An agent that is not root always keeps access to its own
-/// roots.
+/// The metadata of the root directory. An agent that does not run as root always keeps access to
+/// its own roots.
 pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
     let mut meta = tree.root().meta.clone();
     if !owner {

@@ -11,7 +11,7 @@ use crate::layer::objects::object_name::Naming;
 
 /// Name of the file in the agent's directory that holds the seals of the objects.
 const SEALS: &CStr = c"seals";
-/// The maximum number of bytes that are read from the file. This is enough for 16 million objects.
+/// The maximum number of bytes that are read from the file, enough for 16 million objects.
 const MOST: u64 = 256 << 20;
 /// The file that holds the id of the current boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";

@@ -113,7 +113,7 @@ impl Store {
         match self.freshen_and_change(spare, tree) {
             Ok((Spare { name, watch, .. }, built)) => Some(Made { name, built, watch }),
             Err(err) => {
-                // This error means that a shared file was changed through a root. The change is
+                // `Corrupt` means that a shared file was changed through a root. The change is
                 // reported later, when the file is placed in the new root.
                 match &err {
                     Error::Corrupt { .. } => tracing::debug!("the spare root is not used: {err}"),
@@ -240,8 +240,8 @@ impl Store {
         }
     }
 
-    /// Forgets the events that this program's own changes caused in a spare. This is done before
-    /// any other process can enter the spare.
+    /// Forgets the events that this program's own changes caused in a spare. The method is called
+    /// before any other process can enter the spare.
     fn forget_our_own(&self, place: Place, root: &Dir, made: &[EntryPath]) {
         let evidence = self.take_evidence(place);
         let again = evidence.opened.iter().filter(|path| !made.contains(path));

@@ -44,8 +44,8 @@ pub use removals::{Kept, Removal, Sweep, What};
 /// away and has no record any more.
 type Release<'a> = dyn Fn(&CStr, Digest) + 'a;
 
-/// Plans a sweep of the directory `dir`, on which no agent runs, and executes it unless this is a
-/// `rehearsal`. `link` states how the agent places files in the directory. `keep` gets the
+/// Plans a sweep of the directory `dir`, on which no agent runs. Executes the plan, unless
+/// `rehearsal` is set. `link` states how the agent places files in the directory. `keep` gets the
 /// published roots, oldest first.
 pub fn sweep_alone(
     dir: &Path,
@@ -179,7 +179,7 @@ impl Store {
         published(&self.roots, &self.unpacked)
     }
 
-    /// The configuration that a root was built from, by its record.
+    /// The configuration that a root was built from, according to the record of the root.
     pub fn marked(&self, id: Digest) -> Result<Configuration> {
         use std::io::Read as _;
         let name = name_of(id);

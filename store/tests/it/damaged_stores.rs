@@ -60,7 +60,8 @@ impl Bench {
         self.store.root(&configuration(&layers)).map(|root| root.path)
     }
 
-    /// Builds the root with configuration layer number `n`, and checks every byte of it.
+    /// Builds the root with configuration layer number `n`, and checks every byte and the mode of
+    /// the files from the code layer.
     fn is_right(&self, n: usize, what: &str) {
         let root = self.root(n).unwrap();
         for (path, contents) in FILES {

@@ -245,8 +245,8 @@ fn newer_index_format_is_refused_and_kept() {
     }
 }
 
-/// 10,000 rounds of the race in the agent's tests found this defect: blobs were written through a
-/// symlink that had replaced the cache directory.
+/// 10,000 rounds of the agent's race test found this defect: blobs were written through a symlink
+/// that had replaced the cache directory.
 #[test]
 fn symlinks_inside_a_store_are_refused() {
     let work = tempfile::tempdir().unwrap();

@@ -67,8 +67,8 @@ fn own(path: &Path, uid: u32, gid: u32) {
     }
 }
 
-/// Makes the tree of the second layer. It replaces and adds files, and turns a directory into a
-/// file and a file into a directory.
+/// Makes the tree of the second layer. This layer replaces and adds files, and turns a directory
+/// into a file and a file into a directory.
 fn upper(dir: &Path) {
     fs::create_dir_all(dir.join("a/deep")).unwrap();
     fs::create_dir_all(dir.join("a/empty/now-a-directory")).unwrap();

@@ -85,7 +85,7 @@ fn lists(root: &Path) -> Vec<String> {
 fn changed_spare_inherits_no_directory_defaults() {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
-        println!("NOT TESTED: groups and access lists; that takes root");
+        println!("NOT TESTED: groups and access lists; the test must run as root");
         return;
     }
     let base = archive(&[
@@ -146,7 +146,7 @@ fn pending_layers_keep_few_files_open() {
         most = most.max(open().saturating_sub(before));
         layers.push(named(&format!("c{n}"), digest));
     }
-    // These are the open files of the layer that was just extracted and of the pending layers.
+    // The count has the open files of the layer that was just extracted and of the pending layers.
     // Other tests may also have open files.
     assert!(most < 600, "{most} files are open");
     let root = store.root(&configuration(&layers)).unwrap();

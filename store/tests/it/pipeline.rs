@@ -197,8 +197,8 @@ fn equal_files_are_written_once() {
     }
 }
 
-/// Fuzzing against the `tar` crate found this defect: the header of a label was applied to the next
-/// member.
+/// Fuzzing against the `tar` crate found this defect: the extended header of a volume label was
+/// applied to the next member.
 #[test]
 fn extended_header_before_a_volume_label_is_refused() {
     let archive = |kinds: &[u8]| {

@@ -31,7 +31,7 @@ impl Bench {
             fs::write(tree.join(name), format!("of {name}")).unwrap();
         }
         symlink("conf", tree.join("link")).unwrap();
-        // These are a file with three names, an equal file, and a file with two names that a
+        // Next come a file with three names, an equal file, and a file with two names that a
         // service writes to.
         for name in ["bin", "equal"] {
             fs::write(tree.join(name), "program").unwrap();

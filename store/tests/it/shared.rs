@@ -1,5 +1,5 @@
 //! Tests with hardlinked files. Services and scripts may change a file of a root in any way. No
-//! later root shows the change, and from then on the change has no further cost.
+//! later root shows the change. If the change is repeated, no further download is needed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -199,7 +199,7 @@ fn each_touch(mut test: impl FnMut(&Path, &str, fn(&Path) -> Held)) {
 #[test]
 fn changes_to_a_root_do_not_reach_the_next() {
     each_touch(|dir, what, touch| {
-        // The touch happens before or after the spare is made.
+        // The file is changed before or after the spare is made.
         for early in [true, false] {
             let bench = Bench::new(dir, true);
             let root = bench.store.root(&bench.wanted[0]).unwrap().path;
@@ -224,7 +224,7 @@ fn writes_through_an_open_file_of_a_removed_root_reach_no_root() {
         bench.store.sweep_roots(&[bench.wanted[1].id()]).unwrap();
         held.write();
         bench.is_right(2, what);
-        // After a restart, there are no watches and no seals.
+        // After a restart, there are no watches, and the saved seals may be outdated.
         let Bench { work, store, wanted, code } = bench;
         drop(store);
         let store = Store::open(&work.path().join("agent"), options(LinkMode::Hardlink)).unwrap();
@@ -421,8 +421,8 @@ fn every_file_is_checked_without_inotify_watches() {
         }
         return;
     }
-    // Each test runs in its own user namespace with a limit: no inotify instance, or fewer watches
-    // than directories.
+    // The test runs twice, each time in its own user namespace with a limit: no inotify instance,
+    // or fewer watches than directories.
     for (limit, most) in [("instances", 0), ("watches", 3)] {
         let script =
             format!("echo {most} >/proc/sys/user/max_inotify_{limit} || exit 77; exec \"$@\"");

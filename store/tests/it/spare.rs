@@ -185,7 +185,7 @@ fn modified_spare_is_rejected() {
         for damage in [
             (|spare: &Path| fs::write(spare.join("a/two"), "x").unwrap()) as fn(&Path),
             |spare| {
-                // This replaces a file in the way that an editor does.
+                // An editor replaces a file in this way.
                 fs::write(spare.join("a/.two"), "x").unwrap();
                 fs::rename(spare.join("a/.two"), spare.join("a/two")).unwrap();
             },
@@ -203,7 +203,7 @@ fn modified_spare_is_rejected() {
                     .unwrap();
             },
             |spare| {
-                // This makes another directory with the same name and with files that look right.
+                // Another directory gets the name of the spare, and files that look right.
                 let aside = spare.with_file_name("aside");
                 fs::rename(spare, &aside).unwrap();
                 fs::create_dir_all(spare.join("a")).unwrap();
@@ -217,7 +217,7 @@ fn modified_spare_is_rejected() {
                 damage(&bench.spare());
                 let what = format!("{link:?} in {}", dir.display());
                 if prepare {
-                    // The existing spare must not count as the spare of another configuration.
+                    // The damaged spare must not count as a finished spare.
                     let made = bench.store.prepare_spare(&bench.configurations[0]).unwrap();
                     assert_eq!(made, SpareOutcome::Ready, "{what}");
                 }

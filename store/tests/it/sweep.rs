@@ -236,7 +236,7 @@ fn reflinked_files_count_once_and_private_writes_count() {
         let planned = bench.store().plan_sweep(&keep).unwrap();
         let root = planned.removals.iter().find(|it| it.what == What::Root).unwrap();
         let record = fs::metadata(bench.path("roots").join(all[0].id().to_string())).unwrap().len();
-        // These are the bytes of "of a service" and of "in place". The file with "in place" is no
+        // The bytes of "of a service" and of "in place" count. The file with "in place" is no
         // longer an object.
         assert_eq!(root.bytes, 12 + 8 + record, "{what}");
     });

@@ -49,7 +49,7 @@ fn carries(path: &Path) -> (u32, u32, i64) {
     (meta.mode() & 0o7777, if is_root() { meta.uid() } else { 0 }, meta.mtime())
 }
 
-/// The expected metadata. For an agent that is not root, they are adapted.
+/// The expected metadata. If the test does not run as root, the function adapts the metadata.
 fn wanted(mode: u32, owner: u32, time: i64) -> (u32, u32, i64) {
     if is_root() { (mode, owner, time) } else { (mode & 0o1777 | 0o700, 0, time) }
 }
@@ -173,7 +173,7 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     let work = tempfile::tempdir().unwrap();
     let (file, into) = (work.path().join("a.tar"), work.path().join("into"));
     fs::write(&file, archive(&[("d/f", 0o644, 0, 5), ("g", 0o644, 0, 5)])).unwrap();
-    // These are the leftovers of a program that died after it had moved half of its names.
+    // The directory has the leftovers of a program that died after it had moved half of its names.
     fs::create_dir_all(into.join(".unpack-99-0/root/d")).unwrap();
     fs::write(into.join(".unpack-99-0/names"), b"d\0g\0../outside").unwrap();
     fs::write(into.join("g"), "half").unwrap();

@@ -1,5 +1,5 @@
-//! Checks that imports run one way. No crate names a crate above it. The files of a crate do not
-//! name each other in a circle, except for a module and its own children.
+//! Checks that imports run one way. No crate imports a crate above it. The files of a crate do not
+//! import each other in a circle. Only a module and its own children may do so.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,13 +47,13 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(circles.is_empty(), "{}", circles.join("\n"));
 }
 
-/// Files that belong together: an error and its subject, a directory and its mounts.
+/// Pairs of files that may import each other: an error and its subject, a directory and its mounts.
 const PAIRS: [(&str, &str, &str); 2] =
     [("store", "digest", "error"), ("store", "disk::dir", "disk::mounts")];
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// The modules that each module names, except for its own children and parents.
+/// For each module, the modules that it imports, without its own children and parents.
 fn graph(files: &[&Source]) -> Graph {
     let modules: BTreeSet<&str> = files.iter().map(|file| file.module.as_str()).collect();
     let mut graph = Graph::new();
@@ -78,8 +78,8 @@ fn is_family(a: &str, b: &str) -> bool {
     a == b || a.starts_with(&format!("{b}::")) || b.starts_with(&format!("{a}::"))
 }
 
-/// The paths within its own crate that a file names, as paths from the crate's top. Groups in
-/// braces are split into single paths.
+/// The paths that a file imports from its own crate, written from the top of the crate. The
+/// function splits groups in braces into single paths.
 fn paths(code: &str, module: &str) -> Vec<String> {
     let mut found = Vec::new();
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
@@ -108,7 +108,7 @@ fn paths(code: &str, module: &str) -> Vec<String> {
     found
 }
 
-/// The paths that begin in `text`: `a::{b, c::d}` is `a::b` and `a::c::d`.
+/// The paths at the beginning of `text`. For example, `a::{b, c::d}` gives `a::b` and `a::c::d`.
 fn leaves(text: &str) -> Vec<String> {
     let end = text.find(|sign: char| !(sign.is_alphanumeric() || sign == '_' || sign == ':'));
     let (head, rest) = text.split_at(end.unwrap_or(text.len()));
@@ -135,7 +135,7 @@ fn leaves(text: &str) -> Vec<String> {
     inner.flat_map(leaves).map(|leaf| format!("{head}{leaf}")).collect()
 }
 
-/// The shortest path of imports from a module back to the same module.
+/// The shortest chain of imports that leads from a module back to the same module.
 fn way_back(graph: &Graph, from: &str) -> Option<Vec<String>> {
     let mut ways = vec![vec![from.to_owned()]];
     let mut seen = BTreeSet::new();

@@ -1,5 +1,5 @@
-//! Checks that documents, comments and messages have no words and phrases that docs/STYLE.md
-//! forbids.
+//! Checks that documents, comments and messages contain no forbidden phrase. docs/STYLE.md explains
+//! the style.
 
 use std::fs;
 
@@ -33,8 +33,7 @@ const FORBIDDEN: [(&str, &str); 24] = [
     ("who waits", "name the subject that waits"),
 ];
 
-/// The documents at the top and in `docs`. docs/STYLE.md is left out, because it shows the
-/// forbidden phrases.
+/// The documents at the top and in `docs`, without docs/STYLE.md, which quotes forbidden phrases.
 fn documents() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for folder in [top(), top().join("docs")] {

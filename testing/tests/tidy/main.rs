@@ -1,7 +1,7 @@
-//! Checks the order of the source code: sizes of files, directions of imports, folders for
-//! libraries, names, and language.
+//! Checks rules for the source code: the sizes of files, the directions of imports, the folders
+//! that may use a library, the names of files, and the language.
 //!
-//! Each test lists every place that breaks its rule, with advice.
+//! Each test lists every place that breaks its rule.
 
 mod imports;
 mod language;

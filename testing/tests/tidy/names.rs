@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use crate::source::{sources, top};
 
-/// File names that have the same meaning in every folder.
+/// File names that several folders may use, because each has the same meaning everywhere.
 const COMMON: [&str; 14] = [
     "lib",
     "main",
@@ -45,7 +45,7 @@ fn no_two_files_share_a_name() {
         .collect();
     assert!(
         shared.is_empty(),
-        "rename, or add to COMMON if the meaning is one:\n{}",
+        "rename the files, or add the name to COMMON if it has one meaning:\n{}",
         shared.join("\n")
     );
 }

@@ -4,16 +4,16 @@ use crate::source::sources;
 
 /// A word, the folders that may use it, and the reason.
 const ROOMS: [(&str, &[&str], &str); 6] = [
-    ("sqlx::", &["registry/src/catalog"], "the catalogue is the only room with a database"),
+    ("sqlx::", &["registry/src/catalog"], "only the catalogue may use the database"),
     (
         "russh::",
         &["registry/src/ssh", "wire/src/client"],
-        "ssh is spoken by the registry's server and by the client",
+        "only the registry's ssh server and the client may speak ssh",
     ),
     (
         "StatusCode::",
         &["registry/src/http", "registry/src/ssh/sftp", "wire/src/client"],
-        "http and sftp make their own statuses",
+        "only the code for HTTP and sftp may make their status codes",
     ),
     (
         " exit::",
@@ -32,9 +32,9 @@ const ROOMS: [(&str, &[&str], &str); 6] = [
             "wire/src/client",
             "wire/src/command",
         ],
-        "exit codes are made where an answer leaves the program",
+        "only code that answers a command or ends a program may make exit codes",
     ),
-    ("axum::", &["registry/src/http"], "http is the only room with HTTP"),
+    ("axum::", &["registry/src/http"], "only this folder may serve HTTP"),
     (
         "std::process::exit",
         &[
@@ -44,12 +44,12 @@ const ROOMS: [(&str, &[&str], &str); 6] = [
             "docker/src/program/main.rs",
             "cli/src",
         ],
-        "a program ends in its main file",
+        "only a main file or the cli crate may end the program",
     ),
 ];
 
 #[test]
-fn libraries_stay_in_their_rooms() {
+fn libraries_are_used_only_in_certain_folders() {
     let mut strays = Vec::new();
     for source in sources() {
         for (word, rooms, why) in ROOMS {

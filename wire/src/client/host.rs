@@ -80,7 +80,7 @@ impl HostCheck {
         let Known { keys, without_port, revoked, .. } = &self.known;
         let has = |keys: &[PublicKey]| keys.iter().any(|known| known.key_data() == key.key_data());
         if let (true, HostKey::KnownHosts(file)) = (has(revoked), &self.how) {
-            let expected = format!("any but this, which is revoked in {}", file.display());
+            let expected = format!("another key: this key is revoked in {}", file.display());
             return Err(ClientError::HostKeyMismatch { found, expected });
         }
         let expected = match &self.how {
@@ -108,7 +108,7 @@ impl HostCheck {
         self.check(&key).map_err(|err| match (err, &self.how) {
             (ClientError::HostUnknown { found, .. }, HostKey::KnownHosts(file)) => {
                 let file = file.display();
-                let expected = format!("a certificate of an authority in {file}, and {why}");
+                let expected = format!("a certificate from an authority in {file}, but {why}");
                 ClientError::HostKeyMismatch { found, expected }
             }
             (err, _) => err,
@@ -121,7 +121,7 @@ fn split(addr: &str) -> Result<(&str, u16), ClientError> {
     let bare = addr.matches(':').count() > 1 && !addr.starts_with('[');
     let Some((host, port)) = addr.rsplit_once(':').filter(|_| !bare && !addr.ends_with(']')) else {
         let host = if bare { format!("[{addr}]") } else { addr.to_owned() };
-        let text = format!("address {addr:?} has no port: give it as host:port, as {host}:2022");
+        let text = format!("address {addr:?} has no port: give host:port, like {host}:2022");
         return Err(ClientError::Setup(text));
     };
     let port = port.parse().map_err(|_| {

@@ -31,8 +31,8 @@ const MAX_LOOKED_AT: usize = 64;
 /// The usual key files, in the order in which ssh tries them.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
-/// Reads the key file, if one was given. This happens before the connection, so that an unusable
-/// key fails early.
+/// Reads the key file, if one was given. The client does this before it connects, so that an
+/// unusable key fails early.
 pub(super) fn load(keys: &Keys) -> Result<Option<PrivateKey>, ClientError> {
     match keys {
         Keys::File(path) => read(path).map(Some),
@@ -254,7 +254,7 @@ fn read(path: &Path) -> Result<PrivateKey, ClientError> {
         path: path.to_owned(),
         why: match err {
             russh::keys::Error::KeyIsEncrypted => {
-                "it is encrypted: give one without a passphrase, or, with deployctl, add it to ssh-agent with ssh-add and leave -key out".to_owned()
+                "it is encrypted: give a key without a passphrase, or, with deployctl, add this key to ssh-agent with ssh-add and leave out -key".to_owned()
             }
             err => what_it_is(path).unwrap_or_else(|| err.to_string()),
         },
@@ -273,7 +273,7 @@ fn what_it_is(path: &Path) -> Option<String> {
             return Some(format!("there is no directory {}", dir.display()));
         }
         return Some(
-            "there is no such file: name another with -key, or make one, as with ssh-keygen; deploy-agent init makes an agent's".to_owned(),
+            "there is no such file: name another file with -key, or make a key, for example with ssh-keygen; deploy-agent init makes a key for an agent".to_owned(),
         );
     }
     if path.is_dir() {
@@ -287,5 +287,5 @@ fn what_it_is(path: &Path) -> Option<String> {
     }
     let private = path.display().to_string();
     let private = private.strip_suffix(".pub").unwrap_or("the file without .pub");
-    Some(format!("it is a public key: give the private one, {private}"))
+    Some(format!("it is a public key: give the private key, {private}"))
 }

@@ -26,7 +26,7 @@ pub fn operator(
 ) -> Result<Connect, Refusal> {
     let user = if user.is_empty() { login_name() } else { user.to_owned() };
     if user.is_empty() || user == AGENT {
-        let text = format!("user name {user:?} is no operator's: give one with -user");
+        let text = format!("user name {user:?} is not an operator's: give another name with -user");
         return Err(Refusal::usage(text));
     }
     let host = if fingerprint.is_empty() {

@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use super::sftp::{Sftp, is_status};
 use super::{Client, ClientError};
 
-/// Maximum number of bytes of one transfer that are requested or sent, and not answered yet.
+/// Maximum number of bytes of one transfer that are requested or sent, but not answered yet.
 const UNDER_WAY: usize = 4 << 20;
 
 impl Client {
@@ -96,7 +96,7 @@ impl Client {
         };
         drop(under_way);
         if sftp.is_alive() {
-            // All bytes have arrived, so an error of the close does not matter.
+            // The result is known already, so an error of the close does not matter.
             let _ = sftp.close(&handle).await;
         }
         result

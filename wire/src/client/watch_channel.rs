@@ -84,8 +84,9 @@ impl WatchChannel {
         }
     }
 
-    /// Waits for the next line, and returns it without its line break. The future may be dropped at
-    /// any time. An error of the command is [`ClientError::Refused`] with the server's message.
+    /// Waits for the next line, and returns it without its line break. The caller may drop the
+    /// future at any time, and loses no bytes. An error of the command is [`ClientError::Refused`]
+    /// with the server's message.
     pub async fn next_line(&mut self) -> Result<Vec<u8>, ClientError> {
         loop {
             if let Some(line) = self.received.next_line()? {

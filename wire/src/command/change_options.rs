@@ -1,5 +1,5 @@
 //! The flags which the verbs that change a configuration share: `-override`, `-wait`, `-timeout`,
-//! and those that say how the change reaches the hosts.
+//! and the flags that say how the change reaches the hosts.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ pub struct ChangeOptions {
 pub struct Rolling {
     /// Whether all hosts get the change at once, whatever policy the configuration has.
     pub at_once: bool,
-    /// Whether the change ends a rollout of the configuration that is under way.
+    /// Whether the change ends the configuration's unfinished rollout.
     pub supersedes: bool,
     /// The rules of the rollout.
     pub rules: RolloutRules,

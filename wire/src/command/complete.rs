@@ -213,7 +213,7 @@ impl Typed {
                 // to all names.
                 let same = first.chars().zip(last.chars()).take_while(|(a, b)| a == b);
                 let common: String = same.map(|(c, _)| c).collect();
-                // The dashes of flags alone do not count as progress.
+                // If flags have only their dashes in common, the function shows the flags instead.
                 let is_more = common.len() > self.tail.len();
                 if is_more && !(self.tail.is_empty() && common.chars().all(|c| c == '-')) {
                     return Completion::Text(unfinished(&format!("{}{common}", self.head)));
@@ -224,7 +224,7 @@ impl Typed {
     }
 }
 
-/// `word` in the form of the beginning of a longer word.
+/// Quotes `word` as the beginning of a longer word, without a closing quotation mark.
 fn unfinished(word: &str) -> String {
     let quoted = quote(word);
     match quoted.strip_suffix('"') {
@@ -338,7 +338,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(line in any::<String>(), names in prop::collection::vec(any::<String>(), 0..4)) {
+        fn no_input_panics(line in any::<String>(), names in prop::collection::vec(any::<String>(), 0..4)) {
             if let Some(typed) = typed(&line) {
                 prop_assert!(line.is_char_boundary(typed.start));
                 let _ = typed.complete(&names);

@@ -66,11 +66,11 @@ impl Given {
         let invalid =
             |why: String| format!("invalid value {value:?} for flag -{}: {why}", flag.name);
         let Some((component, version)) = value.split_once(':') else {
-            return Err(invalid("invalid value; give component:version, as code:v1".to_owned()));
+            return Err(invalid("invalid value; give component:version, like code:v1".to_owned()));
         };
         let lacking = [("component", component), ("version", version)];
         if let Some((what, _)) = lacking.iter().find(|(_, part)| part.is_empty()) {
-            return Err(invalid(format!("it has no {what}; give component:version, as code:v1")));
+            return Err(invalid(format!("it has no {what}; give component:version, like code:v1")));
         }
         let twice = self.all(flag.name).any(|other| other.split(':').next() == Some(component));
         if twice { Err(invalid(format!("duplicate component {component:?}"))) } else { Ok(()) }
@@ -136,7 +136,7 @@ impl Given {
     }
 
     pub(super) fn number(&self, name: &str) -> Result<Option<u64>, Refusal> {
-        self.value(name, |value| value.parse().map_err(|_| "no number".to_owned()))
+        self.value(name, |value| value.parse().map_err(|_| "not a number".to_owned()))
     }
 
     /// The converted value of a flag, if the flag was given.

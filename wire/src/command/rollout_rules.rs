@@ -1,5 +1,4 @@
-//! The flags that say how a change reaches the hosts, which all verbs that change a configuration
-//! share.
+//! The flags that say how a change reaches the hosts. Several verbs share these flags.
 
 use std::time::Duration;
 
@@ -17,10 +16,10 @@ pub(super) const POLICY: Flag = text("policy", "roll out by this policy; see rol
 pub(super) const SOAK: Flag =
     text("soak", "roll out: how long each wave must stay healthy, as in 5m (default: 2m)");
 pub(super) const MAX_FAILED: Flag =
-    text("max-failed", "roll out: stop when more hosts fail, as in 2 or 2%");
+    text("max-failed", "roll out: stop when more than this many hosts fail, as in 2 or 2%");
 pub(super) const MAX_ABSENT: Flag = text(
     "max-absent",
-    "roll out: stop when more hosts are not connected, as in 3 or 10%, the default",
+    "roll out: stop when more than this many hosts are not connected, as in 3 (default: 10%)",
 );
 pub(super) const LOST_AFTER: Flag =
     text("lost-after", "roll out: a host that vanishes for this long has failed (default: 10m)");
@@ -35,7 +34,7 @@ pub(super) const AT_ONCE: Flag =
 pub(super) const SUPERSEDE: Flag =
     switch("supersede", "end the rollout of the configuration, and make this change instead");
 
-/// The rules of a rollout, as far as the flags give them. The texts are checked by the registry.
+/// The rules of a rollout that the flags give. The registry checks the texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RolloutRules {
     /// The policy whose rules apply where no flag gives another rule.
@@ -76,7 +75,7 @@ impl RolloutRules {
         })
     }
 
-    /// Whether a flag gives any rule.
+    /// Whether no flag gives a rule.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }

@@ -29,7 +29,7 @@ const REPORT: Verb = Verb {
         text("id", "hash of the configuration, as in NEWID"),
         text("m", "what happened"),
         NAME,
-        text("phase", "phase of the deploy, instead of the one that the exit code means"),
+        text("phase", "phase of the deploy (default: the phase that the exit code stands for)"),
     ],
     examples: &["report -name web -host web-01 -id $NEWID -code $?"],
     changes: true,
@@ -132,10 +132,10 @@ fn watch(given: &Given) -> Result<ServiceCommand, Refusal> {
 
 fn report(given: &Given) -> Result<ServiceCommand, Refusal> {
     given.need(&["name", "id", "code"], "name, id and code should all be set")?;
-    let number = |text: &str| text.parse().map_err(|_| "no exit code".to_owned());
+    let number = |text: &str| text.parse().map_err(|_| "not an exit code".to_owned());
     let phase = |text: &str| {
         let phase = Phase::of(text).filter(|phase| *phase != Phase::Unknown);
-        phase.ok_or_else(|| "no phase; healthy and failed are usual".to_owned())
+        phase.ok_or_else(|| "not a phase; the usual phases are healthy and failed".to_owned())
     };
     Ok(ServiceCommand::Report {
         name: given.configuration_name()?,
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn commands_survive_the_line() {
+    fn commands_are_written_to_a_line_and_read_back() {
         let id = Digest::of(b"1");
         for command in [
             ServiceCommand::Watch {
@@ -187,8 +187,8 @@ mod tests {
             ("watch -name web -host 'a b' -instance x", "host name"),
             ("watch -name web -host h -instance ../x", "letters and digits"),
             ("watch -h", "Usage of watch"),
-            (&format!("report -name web -id {id} -code x"), "no exit code"),
-            (&format!("report -name web -id {id} -code 0 -phase dance"), "no phase"),
+            (&format!("report -name web -id {id} -code x"), "not an exit code"),
+            (&format!("report -name web -id {id} -code 0 -phase dance"), "not a phase"),
             ("report -name web -id beef -code 0", "digest"),
         ] {
             let refusal = ServiceCommand::parse(line).unwrap_err();

@@ -34,7 +34,7 @@ pub struct Flag {
 
 /// The kind of value of a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names say it")]
+#[expect(missing_docs, reason = "the names are enough")]
 pub enum Takes {
     Nothing,
     Text,
@@ -109,7 +109,7 @@ pub(super) const OVERRIDE: &str = "override";
 pub(super) const OVERRIDE_FLAG: Flag =
     switch(OVERRIDE, "change the configuration even if it is frozen");
 pub(super) const TIMEOUT: Flag =
-    text("timeout", "with -wait: maximum time to wait, as in 10m, the default");
+    text("timeout", "with -wait: maximum time to wait, as in 5m (default: 10m)");
 pub(super) const WAIT: Flag = switch("wait", "wait until the hosts have deployed the change");
 pub(super) const HOST: Flag = text("host", "name of the host");
 pub(super) const GROUP: Flag = text("group", "only hosts of this group");
@@ -174,8 +174,8 @@ pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&
     (near.0 <= 2 && near.0 < word.len()).then_some(near.1)
 }
 
-/// The distance of two words by Damerau and Levenshtein: the number of insertions, deletions,
-/// replacements and swaps of neighbours. Each place changes at most once.
+/// The Damerau-Levenshtein distance of two words: the number of insertions, deletions, replacements
+/// and swaps of neighbouring characters. Each place in the word changes at most once.
 fn distance(one: &str, other: &str) -> usize {
     // A word that is far longer than every verb is not a misspelt verb.
     let one: Vec<char> = one.chars().take(64).collect();
@@ -203,7 +203,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn usage_is_in_the_form_of_go() {
+    fn usage_text_has_the_form_of_the_go_flag_package() {
         assert_eq!(
             find("addver").unwrap().usage(),
             "Usage of addver:\n  -hash string\n    \tsha256 content hash in hex representation \

@@ -91,13 +91,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_word_survives_quoting(words in prop::collection::vec(any::<String>(), 0..5)) {
+        fn quoted_words_are_split_unchanged(words in prop::collection::vec(any::<String>(), 0..5)) {
             let line: Vec<String> = words.iter().map(|word| quote(word)).collect();
             prop_assert_eq!(split(&line.join(" ")).unwrap(), words);
         }
 
         #[test]
-        fn no_line_panics(line in any::<String>()) {
+        fn splitting_any_line_does_not_panic(line in any::<String>()) {
             let _ = split(&line);
         }
     }

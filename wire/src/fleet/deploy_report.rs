@@ -154,12 +154,12 @@ impl Phase {
         Self::Unknown,
     ];
 
-    /// Whether the deploy has ended, well or badly.
+    /// Whether the deploy has ended, with or without success.
     pub fn is_final(self) -> bool {
         matches!(self, Self::Healthy | Self::Failed | Self::RolledBack | Self::Held)
     }
 
-    /// Whether the deploy has ended badly.
+    /// Whether the deploy has ended without success.
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Failed | Self::RolledBack)
     }
@@ -231,7 +231,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_of_phases_and_reasons_are_those_of_json() {
+    fn phases_and_reasons_have_the_same_words_as_in_json() {
         for phase in Phase::ALL {
             assert_eq!(serde_json::to_string(&phase).unwrap(), format!("\"{}\"", phase.word()));
             assert_eq!(Phase::of(phase.word()), Some(phase));

@@ -122,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_have_no_blanks_no_terminal_codes_and_an_end() {
+    fn names_have_no_blanks_no_terminal_codes_and_a_maximum_length() {
         for good in ["web-01", "web-01.example.org", "käse", "10.0.0.1", "a_b"] {
             assert_eq!(good.parse::<HostName>().unwrap().as_str(), good);
         }

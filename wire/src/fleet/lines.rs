@@ -24,8 +24,9 @@ pub struct Offer {
     /// not all download at the same time.
     #[serde(skip_serializing_if = "is_zero")]
     pub start_after_ms: u64,
-    /// Whether the agent only prepares the configuration, and waits for another offer before it runs
-    /// the script. The maintenance windows of the host's group are closed.
+    /// Whether the agent only prepares the configuration, and waits for another offer before it
+    /// runs the script. The registry sets this field while the maintenance windows of the host's
+    /// group are closed.
     #[serde(skip_serializing_if = "is_false")]
     pub staged_only: bool,
     /// Why the agent deploys nothing new, if an operator holds the host.
@@ -97,7 +98,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Offer {
-    /// The offer of `configuration`, whose document is `json`.
+    /// The offer of the configuration with this id, whose document is `json`.
     pub fn of(revision: u64, id: Digest, json: &[u8]) -> Self {
         let document = std::str::from_utf8(json).ok().filter(|text| text.len() <= MAX_DOCUMENT);
         let document = document.map(str::to_owned);
@@ -139,7 +140,7 @@ mod tests {
     use crate::fleet::{MAX_OUTPUT, Phase};
 
     #[test]
-    fn lines_survive_and_unknown_fields_are_ignored() {
+    fn lines_are_written_and_read_back_and_unknown_fields_are_ignored() {
         let report = Report { seq: 7, phase: Phase::Healthy, ..Report::default() };
         let line = to_line(&ToRegistry { report: Some(report.clone()) });
         let end = line.iter().position(|byte| *byte == b'\n');

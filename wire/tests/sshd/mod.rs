@@ -30,7 +30,7 @@ impl Sshd {
     pub fn start(subsystem: &str) -> Option<Self> {
         if !Path::new(SSHD).exists() {
             assert!(std::env::var_os("CI").is_none(), "{SSHD} is missing: install openssh-server");
-            // This bypasses the test harness, which hides the output of passing tests.
+            // A direct write bypasses the test harness, which hides the output of passing tests.
             let text = format!("SKIPPED: {SSHD} is missing: install openssh-server\n");
             std::io::stderr().write_all(text.as_bytes()).unwrap();
             return None;
@@ -47,7 +47,7 @@ impl Sshd {
         let authorized = format!("{keys}cert-authority {}", read(dir.path(), "ca.pub"));
         fs::write(dir.path().join("authorized"), authorized).unwrap();
         if user() == "root" {
-            // sshd needs this directory, and only a service manager makes it.
+            // sshd needs this directory, which normally a service manager makes.
             fs::create_dir_all("/run/sshd").unwrap();
         }
         let (child, port) = (0..STARTS).find_map(|_| listen(dir.path(), subsystem)).unwrap();
@@ -99,7 +99,7 @@ impl Sshd {
     pub async fn refusal(&self, change: impl FnOnce(&mut Connect)) -> ClientError {
         let mut connect = self.connect();
         change(&mut connect);
-        Client::connect(&connect).await.expect_err("it was let in")
+        Client::connect(&connect).await.expect_err("the client could connect")
     }
 }
 

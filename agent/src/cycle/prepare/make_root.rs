@@ -1,5 +1,5 @@
-//! Makes a root: downloads and extracts layers, and builds the root. If the agent finds the cache
-//! damaged, it starts again.
+//! Makes a root: downloads and extracts layers, and builds the root. If the agent finds damage in
+//! the cache, it repeats these steps.
 
 use std::sync::Arc;
 use std::time::Instant;

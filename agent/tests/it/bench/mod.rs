@@ -31,8 +31,8 @@ impl Drop for Registry {
     }
 }
 
-/// The registry's program, which is beside the agent's program. It must be built first, because
-/// cargo does not build another package's program for these tests.
+/// The registry's program, which is beside the agent's program. This program must be built first,
+/// because cargo does not build another package's program for these tests.
 pub fn registry_program() -> PathBuf {
     deploy_testing::program("deploy-registry")
 }
@@ -227,7 +227,7 @@ impl<'a> Agent<'a> {
         let started = bench.agent_log().matches(" tracking ").count();
         let mut agent = bench.agent(&["-poll", "1h"]);
         let process = agent.args(arguments).args(more).stderr(log).spawn().unwrap();
-        eventually("it listens", || {
+        eventually("the agent listens", || {
             bench.agent_log().matches(" tracking ").count() > started
                 && UnixStream::connect(bench.path("a1/control")).is_ok()
         });

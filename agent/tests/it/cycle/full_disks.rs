@@ -1,4 +1,4 @@
-//! Cycles on full disks, and with `-min-free`.
+//! Tests cycles on full disks, and with `-min-free`.
 
 use std::fs;
 
@@ -75,7 +75,7 @@ fn noise(seed: u32, bytes: usize) -> String {
 }
 
 #[tokio::test]
-async fn min_free_removes_oldest_roots_and_never_the_current_one() {
+async fn min_free_removes_oldest_roots_and_never_the_current_root() {
     const MIB: usize = 1 << 20;
     let Some(source) = Source::start() else { return };
     let Some(small) = crate::source::small_disk() else { return };

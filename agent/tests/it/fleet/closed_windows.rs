@@ -1,10 +1,11 @@
-//! Maintenance windows: outside of them, an agent prepares a deploy and does not switch.
+//! Tests maintenance windows. While they are closed, an agent prepares a deploy, but does not
+//! switch.
 
 use super::{change, host, reports, reports_done};
 use crate::bench::{Agent, Bench, deployed, says};
 
 #[test]
-fn script_waits_for_the_window_and_everything_else_comes_before() {
+fn agent_prepares_the_deploy_and_runs_the_script_in_the_window() {
     let bench = Bench::new();
     bench.first_configuration();
     let set = |times: &str| {

@@ -1,4 +1,4 @@
-//! The health gate and the fleet: the registry learns the result of the gate, and a newer
+//! Tests the health gate in a fleet. The registry learns the result of the gate. A newer
 //! configuration or an operator's request interrupts or repeats the gate.
 
 use std::fs;

@@ -1,4 +1,4 @@
-//! Connections that neither end has closed, and over which nothing arrives any more.
+//! Tests half-open connections: neither end has closed them, but nothing arrives any more.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::host;
 use crate::bench::{Agent, Bench, says};
 
-/// Each side takes a connection for dead after 90 seconds of silence.
+/// Each side treats a connection as dead after 90 seconds of silence.
 const NOTICED: Duration = Duration::from_secs(90 + 20);
 
 fn signal(process: &Child, signal: &str) {
@@ -29,7 +29,8 @@ fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A stopped program keeps its connections, and its kernel still acknowledges what arrives.
+/// A stopped program keeps its connections, and the kernel still acknowledges the packets that
+/// arrive.
 #[test]
 fn silent_connection_is_noticed_on_both_sides() {
     let benches = [Bench::new(), Bench::new()];
@@ -43,14 +44,14 @@ fn silent_connection_is_noticed_on_both_sides() {
     let watching =
         |bench: &Bench| says(bench, &["status", "-json"], 0, "").json()["watching"] == true;
     let [silent_registry, silent_agent] = &benches;
-    within(NOTICED, "it watches", || watching(silent_registry));
+    within(NOTICED, "the agent watches", || watching(silent_registry));
     signal(&silent_registry.registry.process, "stop");
     signal(&agents[1].process, "stop");
     within(NOTICED, "the agent notices", || !watching(silent_registry));
     let log = silent_registry.agent_log();
     assert!(log.contains("the registry is silent for 90 seconds"), "{log}");
     within(NOTICED, "the registry notices", || host(silent_agent)["connected"] == false);
-    // Both come back by themselves.
+    // Both sides recover on their own.
     signal(&silent_registry.registry.process, "continue");
     signal(&agents[1].process, "continue");
     for bench in &benches {

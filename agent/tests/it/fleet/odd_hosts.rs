@@ -1,4 +1,5 @@
-//! Hosts whose clock is wrong, that were renamed, or that were restored from a snapshot.
+//! Tests hosts with a wrong clock, hosts that were renamed, and hosts that were restored from a
+//! snapshot.
 
 use std::fs::File;
 use std::path::PathBuf;
@@ -10,8 +11,9 @@ use serde_json::json;
 use super::{change, document, host, kill, reports_done};
 use crate::bench::{Agent, Bench};
 
-/// The library that shows a program another time, from Debian's package faketime. The program of
-/// this name would start the agent as its child, and the child would survive it.
+/// The library of Debian's package faketime, which shows a program another time. The test does not
+/// use the program `faketime`, because that program would start the agent as its child, and the
+/// agent would outlive it.
 fn faketime() -> Option<PathBuf> {
     let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let found = libraries
@@ -49,7 +51,7 @@ fn clock_that_is_a_day_off_changes_nothing() {
 }
 
 #[test]
-fn renamed_host_is_a_new_host_and_the_old_one_is_retired_by_hand() {
+fn renamed_host_is_a_new_host_and_an_operator_retires_the_old_name() {
     let bench = Bench::new();
     bench.first_configuration();
     let agent = Agent::watching(&bench, &[]);
@@ -76,7 +78,7 @@ fn renamed_host_is_a_new_host_and_the_old_one_is_retired_by_hand() {
     });
     change(&bench, "v02", "two\n");
     bench.deployed("v02");
-    // The old name would hold up every wait.
+    // Until an operator retires the old name, every wait times out.
     let wait = |code: i32| {
         let output = bench.operator_output("ssh", &["wait -name project1 -timeout 1s"], "");
         assert_eq!(output.status.code(), Some(code), "{output:?}");

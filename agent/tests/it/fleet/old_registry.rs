@@ -1,5 +1,5 @@
-//! Imitates a registry that is older than watches. It serves files over sftp to agents, and refuses
-//! commands.
+//! Imitates a registry of a version without watches. The registry serves files over sftp to agents,
+//! and refuses commands.
 
 use std::fs;
 use std::io::Write as _;
@@ -70,7 +70,8 @@ impl OldRegistry {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Makes `project1` a configuration of one layer with the file `conf`. Returns its id.
+    /// Makes `project1` a configuration of one layer with the file `conf`. Returns the
+    /// configuration's id.
     pub fn configure(&self, contents: &str) -> String {
         let tree = tempfile::tempdir().unwrap();
         fs::write(tree.path().join("conf"), contents).unwrap();

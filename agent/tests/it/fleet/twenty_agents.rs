@@ -1,4 +1,4 @@
-//! Twenty agents, and a deploy script that fails on one of them.
+//! Tests twenty agents with a deploy script that fails on one of them.
 
 #![allow(clippy::print_stdout, reason = "the test prints the time")]
 
@@ -30,7 +30,7 @@ fn start(bench: &Bench) -> Fleet {
         fs::create_dir(bench.path(&dir)).unwrap();
         let state = format!("{dir}/state.json");
         let log = File::create(bench.path(&format!("{dir}.log"))).unwrap();
-        // The last flag of a kind counts.
+        // If a flag is given twice, the last value counts.
         let mut agent = bench.agent(&["-poll", "1h", "-host", &host]);
         agent.args(["-dir", &dir, "-state", &state]).stderr(log).spawn().unwrap()
     });
@@ -38,7 +38,7 @@ fn start(bench: &Bench) -> Fleet {
 }
 
 #[test]
-fn failure_on_one_of_twenty_hosts_is_told_at_once() {
+fn failure_on_one_of_twenty_hosts_is_reported_at_once() {
     let bench = Bench::new();
     let script = "#!/bin/sh\ngrep -q good \"$NEWROOT/conf\" && exit 0\n\
         case $NEWROOT in *agent-07/*) echo 'no such table: users'; exit 3;; esac\n";
@@ -67,6 +67,6 @@ fn failure_on_one_of_twenty_hosts_is_told_at_once() {
     assert_eq!(failed["hosts"].as_array().unwrap().len(), 1, "{failed:#}");
     // On a machine with other work, the deploys themselves may take seconds.
     assert!(took < Duration::from_secs(20), "{took:?}");
-    println!("told after {took:?}");
+    println!("reported after {took:?}");
     drop(fleet);
 }

@@ -130,7 +130,7 @@ fn failed_rollback_is_not_repeated() {
     bench.script(NO_WAY_BACK);
     check(&bench, ONE_IS_HEALTHY);
     let agent = Gated::polling(&bench, "20ms", "cmd:./check", &QUICK);
-    eventually("the first is healthy", || !named(&events(&bench), "healthy").is_empty());
+    eventually("the first version is healthy", || !named(&events(&bench), "healthy").is_empty());
     bench.bump("v02", "two\n");
     agent.logs(1, "rollback_failed");
     agent.logs(1, "held");
@@ -222,7 +222,7 @@ fn redeployed_configuration_is_checked_and_kept() {
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str(), bench.runs()), (Some(1), "v02", 3), "{log:#?}");
     assert_eq!(named(&log, "health_failed")[0]["action"], "kept");
-    // Without checks, nothing is rejected.
+    // Without checks, the agent rejects nothing.
     let (code, log) = bench.once(&[]);
     assert_eq!(code, Some(0), "{log}");
     let status = says(&bench, &["status", "-json"], 0, "").json();

@@ -1,4 +1,4 @@
-//! An agent with a health gate, its log, and a web server that it checks.
+//! An agent with a health gate, its log, and a web server that the agent checks.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -42,7 +42,7 @@ pub fn usual_script(bench: &Bench) {
     bench.script("#!/bin/sh\necho \"$OLDID $NEWID\" >>runs\ncp -f \"$NEWROOT/conf\" active\n");
 }
 
-/// Writes a program for `cmd:./check`.
+/// Writes the program of the health check `cmd:./check`.
 pub fn check(bench: &Bench, body: &str) {
     // The system cannot start a program while it is being written, so the test renames a finished
     // file.
@@ -115,7 +115,7 @@ impl<'a> Gated<'a> {
         let mut agent = bench.agent(&["-poll", poll, "-log-format", "json", "-health", check]);
         agent.arg("-no-watch");
         let process = agent.args(more).stderr(log).spawn().unwrap();
-        eventually("it listens", || {
+        eventually("the agent listens", || {
             named(&events(bench), "started").len() > started
                 && UnixStream::connect(bench.path("a1/control")).is_ok()
         });
@@ -150,7 +150,7 @@ pub struct Web {
 }
 
 impl Web {
-    /// A server that gives this answer. Without an answer, the server only reads.
+    /// Starts a server that gives this answer. If the answer is empty, the server only reads.
     pub fn start(answer: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let web = Self {
@@ -172,7 +172,7 @@ impl Web {
                 if answer.is_empty() {
                     silent.push(stream);
                 } else {
-                    // The client may not read the whole answer.
+                    // The client may disconnect before it has read the whole answer.
                     let _ = stream.write_all(answer.as_bytes());
                 }
             }
@@ -208,7 +208,7 @@ pub fn answer(status: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: 3\r\n\r\nok\n")
 }
 
-/// Whether the process with the number in this file is gone.
+/// Whether the process whose id is in this file no longer runs.
 pub fn is_gone(pid_file: &Path) -> bool {
     let pid = fs::read_to_string(pid_file).unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();

@@ -111,7 +111,7 @@ fn signal_ends_the_gate_promptly_and_status_works_meanwhile() {
     assert_eq!(status["health"]["id"], status["configuration"]["id"]);
     // A program that runs for a check ends, too.
     check(&bench, "sleep 600 &\necho $! >pid\nwait");
-    eventually("it hangs", || {
+    eventually("the check hangs", || {
         fs::read_to_string(bench.path("pid")).is_ok_and(|pid| pid.ends_with('\n'))
     });
     let began = Instant::now();

@@ -38,7 +38,7 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(Case { name, verdict, tree: Vec::new() });
     }
     let files = fs::read_dir(corpus()).unwrap().count();
-    assert_eq!(cases.len() + 1, files, "an archive without a verdict, or the other way round");
+    assert_eq!(cases.len() + 1, files, "an archive has no verdict, or a verdict no archive");
     cases
 }
 
@@ -182,7 +182,7 @@ fn around(dir: &Path, without: &Path) -> BTreeMap<PathBuf, String> {
         let meta = fs::symlink_metadata(&path).unwrap();
         let owner = (meta.uid(), meta.gid(), meta.mode());
         let fixed = (meta.mtime(), meta.mtime_nsec(), meta.nlink(), meta.ino());
-        // The creation and removal of files in a directory changes its time.
+        // The time of a directory changes when files in it are created or removed.
         let fixed = if meta.is_dir() { (0, 0, 0, meta.ino()) } else { fixed };
         let contents = meta.is_file().then(|| Digest::of(&fs::read(&path).unwrap()));
         all.insert(path.clone(), format!("{owner:?} {fixed:?} {contents:?}"));
@@ -264,7 +264,8 @@ pub(super) fn tree(root: &Path) -> BTreeMap<String, Vec<String>> {
     nodes.iter().map(words).collect()
 }
 
-/// The hash of contents as in `EXPECT`. It covers the length and the blocks that are not empty.
+/// The hash of contents as in `EXPECT`. The hash covers the length and the blocks that are not
+/// empty.
 fn hash(bytes: &[u8]) -> String {
     let mut hashed = format!("{};", bytes.len()).into_bytes();
     for (n, block) in bytes.chunks(4096).enumerate() {

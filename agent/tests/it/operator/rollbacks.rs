@@ -1,4 +1,4 @@
-//! Tests `rollback`: with a running agent, without an agent, and interrupted.
+//! Tests `rollback`: with a running agent, without an agent, and after an interruption.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -22,11 +22,11 @@ fn hold_of_a_rollback_lasts_until_the_registry_changes_even_after_a_restart() {
     assert_eq!((&back["id"], &back["from"]), (&v1.clone().into(), &v2.clone().into()));
     assert_eq!(deployed(&bench), "v01");
     let runs = fs::read_to_string(bench.path("runs")).unwrap();
-    assert!(runs.ends_with(&format!("{v2} {v1}\n")), "the script ran for it: {runs}");
+    assert!(runs.ends_with(&format!("{v2} {v1}\n")), "no run for the rollback: {runs}");
     let held = says(&bench, &["sync", "--json"], 1, "").json();
     assert_eq!((&held["outcome"], &held["id"]), (&"rolled_back".into(), &v2.clone().into()));
     assert_eq!(deployed(&bench), "v01");
-    says(&bench, &["rollback"], 5, &format!("{v2} was already rolled back from"));
+    says(&bench, &["rollback"], 5, &format!("the last rollback was from {v2}"));
     says(&bench, &["status"], 0, &format!("held           {v2}"));
     for want in [" rolled back to ", "configuration is held after a rollback"] {
         assert!(bench.agent_log().contains(want), "{}", bench.agent_log());
@@ -155,9 +155,9 @@ fn killed_rollback_is_completed_by_the_next_start() {
     assert_eq!(deployed(&bench), "v02");
     assert!(bench.path("a1/control").exists(), "a killed agent cannot remove its socket");
     let agent = Agent::start(&bench, &[]);
-    eventually("it waits for the script", || bench.agent_log().contains("waiting for its end"));
+    eventually("the agent waits", || bench.agent_log().contains("waiting for its end"));
     fs::write(bench.path("go"), "done\n").unwrap();
-    eventually("the rollback is ended", || deployed(&bench) == "v01");
+    eventually("the rollback is complete", || deployed(&bench) == "v01");
     says(&bench, &["sync"], 1, "held since a rollback to ");
     assert!(fs::read_to_string(bench.path("runs")).unwrap().ends_with("again\n"));
     agent.stop();

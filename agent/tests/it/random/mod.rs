@@ -1,6 +1,7 @@
 //! Random numbers from a seed that a failure prints, and numbers from the environment.
 
-/// A small generator (xorshift64). Tests need a seed that they can print, but no high quality.
+/// A small generator (xorshift64). Tests need a seed that they can print, but no numbers of high
+/// quality.
 pub struct Random(u64);
 
 impl Random {

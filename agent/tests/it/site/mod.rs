@@ -1,5 +1,5 @@
 //! A registry, an agent and an operator as real programs, in one directory.
-#![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part, and prints why")]
+#![allow(dead_code, clippy::print_stderr, reason = "each test file uses a part, and prints notes")]
 
 use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,13 +17,13 @@ pub struct Site {
     agent: Option<Child>,
 }
 
-/// The repository's top.
+/// The top directory of the repository.
 pub fn top() -> PathBuf {
     deploy_testing::package().parent().unwrap().to_owned()
 }
 
 impl Site {
-    /// A site with keys only.
+    /// Makes a site that has only keys.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["operator", "server"] {
@@ -46,7 +46,7 @@ impl Site {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Starts the registry on the directory `dir`, on its previous port.
+    /// Starts the registry with the directory `dir`, on its previous port.
     pub fn start_registry(&mut self, dir: &str) {
         let child = Command::new(binary("deploy-registry"))
             .args(["-addr", &format!("127.0.0.1:{}", self.port), "-dir", dir])

@@ -112,7 +112,7 @@ impl Source {
         fs::remove_file(self.path(&format!("files/{digest}"))).unwrap();
     }
 
-    /// Makes the configuration `project1` of these components, versions and blobs.
+    /// Makes the configuration `project1` from these components, versions and blobs.
     pub fn configure(&self, layers: &[(&str, &str, Digest)]) -> Configuration {
         let now = "2026-11-23T03:49:00.123456789Z".parse().unwrap();
         let layer = |&(component, version, digest): &(&str, &str, Digest)| Layer {
@@ -158,8 +158,8 @@ impl SmallDisk {
 pub fn small_disk() -> Option<SmallDisk> {
     let small = std::env::var_os("DEPLOY_TEST_SMALL");
     if small.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: scripts/test");
-        let _ = writeln!(io::stderr(), "NOT TESTED: a full disk; scripts/test as root makes one");
+        assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: see scripts/test");
+        let _ = writeln!(io::stderr(), "NOT TESTED: a full disk; run scripts/test as root");
     }
     let small = PathBuf::from(small?);
     loop {

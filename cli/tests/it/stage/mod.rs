@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub use deploy_testing::program;
 use tempfile::TempDir;
 
-/// Time for a program to start, or for a command of a transcript.
+/// Maximum time for the start of a program, or for a command of a transcript.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The archives in the directory, and the contents of each.
 const ARCHIVES: [(&str, &str); 5] = [
@@ -201,7 +201,7 @@ impl Stage {
     }
 
     /// Makes `name` a symlink to the file `target` of the project.
-    #[allow(dead_code, reason = "not every test has use for it")]
+    #[allow(dead_code, reason = "not every test uses this method")]
     pub fn link(&self, target: &Path, name: &str) {
         symlink(target, self.path(name)).unwrap();
     }

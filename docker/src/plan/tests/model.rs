@@ -77,7 +77,7 @@ impl Model {
 /// A member: its path, sort and link.
 type Made = (String, Sort, String);
 
-/// Makes sensible layers from the operations. Also returns the tree of their image.
+/// Makes valid layers from the operations. Also returns the filesystem of their image.
 fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<Made>>, Model) {
     let mut model = Model::default();
     let mut all = Vec::new();

@@ -75,7 +75,8 @@ fn build(gnu: bool, entries: &[(&str, &str, &str)]) -> Vec<u8> {
 fn unchanged_layer_stays_as_it_is() {
     let layer = build(true, &[("a", "x", ""), ("b", &"y".repeat(700), ""), ("c", "", "a")]);
     assert!(repacked(std::slice::from_ref(&layer)) == [layer.clone()]);
-    // The new archive ends with two blocks of zeros, regardless of the end of the layer.
+    // The new archive ends with two blocks of zeros, regardless of the zeros at the end of the
+    // layer.
     for ending in [0, 512, 9 * 512] {
         let mut other = layer[..layer.len() - 1024].to_vec();
         other.resize(other.len() + ending, 0);

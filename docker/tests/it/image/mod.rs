@@ -1,4 +1,4 @@
-//! Images for tests. They are composed byte by byte, so that a test can make any defect.
+//! Images for tests. The images are composed byte by byte, so that a test can make any defect.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::Write as _;
@@ -176,8 +176,8 @@ impl Layout {
         self.listed.push(descriptor);
     }
 
-    /// Replaces the contents `from` of the last blob that has them by `to`. The blob keeps its
-    /// name.
+    /// Finds the last blob with the contents `from`, and replaces the contents by `to`. The blob
+    /// keeps its name.
     pub fn replace(&mut self, from: &[u8], to: &[u8]) {
         let digest = digest(from);
         self.blobs.iter_mut().rfind(|(name, _)| *name == digest).unwrap().1 = to.to_vec();

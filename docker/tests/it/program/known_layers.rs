@@ -148,9 +148,9 @@ fn known_compressed_layer_is_only_hashed() {
     let (_, said) = import(&layout(&layers), &[]);
     assert!(said.contains("3 layers, 3 reused, 0 bytes sent"), "{said}");
     let old: Vec<bool> = known.iter().map(|path| is_old(path)).collect();
-    assert_eq!(old, [false; 3], "not looked at");
-    // If a later layer removes a file of a known layer, the known layer must be packed again. So it
-    // is read again.
+    assert_eq!(old, [false; 3], "the cached listings were not used");
+    // If a later layer removes a file of a known layer, the known layer must be packed again. So
+    // the program reads this layer again.
     layers.push(Tar::new().file("last", noise(9)).file(".wh.old", "").end());
     let (good, said) = import(&layout(&layers), &[]);
     assert!(good && said.contains("4 layers, 0 reused"), "{said}");
@@ -188,8 +188,8 @@ fn known_compressed_layer_is_only_hashed() {
     let (good, said) = import(&astray, &["-n"]);
     assert!(good && said.contains("1 layers"), "{said}");
 
-    // A cache that cannot be used causes an error of one line if the user named it. Otherwise it is
-    // ignored.
+    // A cache that cannot be used causes an error of one line if the user named the cache.
+    // Otherwise the program ignores the cache.
     let (good, said) = import(&layout(&layers), &["-cache-dir", "image.tar"]);
     assert!(
         !good && said.contains("cache directory image.tar") && said.contains("-no-cache"),

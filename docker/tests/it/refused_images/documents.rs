@@ -45,7 +45,7 @@ fn oversized_manifests_are_refused() {
 fn endlessly_nested_indexes_are_refused() {
     let before = Before::new();
     // A valid blob cannot refer to itself, because it would have to contain its own digest. But a
-    // damaged file can have such a name.
+    // damaged file can contain the digest in its own name.
     let mut layout = Layout::default();
     let honest = layout.index(&[]);
     let lie = json!({"schemaVersion": 2, "mediaType": INDEX, "manifests": [honest]});

@@ -3,11 +3,11 @@
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{HostName, Phase, Reason, Report, Step};
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
 
 use super::running;
 use crate::catalog::audit::Change;
+use crate::catalog::tx::{Tx, from_row, query, query_as, query_scalar};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
@@ -48,59 +48,57 @@ pub(super) fn steps(text: &str) -> Vec<Step> {
     serde_json::from_str(text).unwrap_or_default()
 }
 
-impl FromRow<'_, SqliteRow> for AgentRow {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        let number = |name: &str| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
-        let text = |name: &str| row.try_get::<String, _>(name);
-        let reason: Option<String> = row.try_get("reason")?;
-        let exit_code: Option<i64> = row.try_get("exit_code")?;
-        let report = Report {
-            seq: number("seq")?,
-            revision: number("revision")?,
-            attempt: number("attempt")?,
-            phase: Phase::of(&text("phase")?).unwrap_or_default(),
-            runs: digest(row.try_get("runs")?),
-            wants: digest(row.try_get("wants")?),
-            reason: reason.and_then(|word| Reason::of(&word)),
-            message: text("message")?,
-            exit_code: exit_code.and_then(|code| i32::try_from(code).ok()),
-            output: String::new(),
-            steps: steps(&text("steps")?),
-            boot: text("boot")?,
-            version: text("version")?,
-            link: text("link")?,
-        };
-        Ok(Self {
-            configuration: text("configuration")?,
-            host: row.try_get("host")?,
-            instance: text("instance")?,
-            report,
-            output: row.try_get("output")?,
-            since: timestamp(row.try_get("since")?),
-            reported: timestamp(row.try_get("reported")?),
-            retries: number("retries")?,
-            tried: row.try_get("tried")?,
-            state: row.try_get("state")?,
-            held_state: row.try_get("held_state")?,
-        })
-    }
-}
+from_row!(AgentRow, |row| {
+    let number = |name: &str| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
+    let text = |name: &str| row.try_get::<String, _>(name);
+    let reason: Option<String> = row.try_get("reason")?;
+    let exit_code: Option<i64> = row.try_get("exit_code")?;
+    let report = Report {
+        seq: number("seq")?,
+        revision: number("revision")?,
+        attempt: number("attempt")?,
+        phase: Phase::of(&text("phase")?).unwrap_or_default(),
+        runs: digest(row.try_get("runs")?),
+        wants: digest(row.try_get("wants")?),
+        reason: reason.and_then(|word| Reason::of(&word)),
+        message: text("message")?,
+        exit_code: exit_code.and_then(|code| i32::try_from(code).ok()),
+        output: String::new(),
+        steps: steps(&text("steps")?),
+        boot: text("boot")?,
+        version: text("version")?,
+        link: text("link")?,
+    };
+    Ok(Self {
+        configuration: text("configuration")?,
+        host: row.try_get("host")?,
+        instance: text("instance")?,
+        report,
+        output: row.try_get("output")?,
+        since: timestamp(row.try_get("since")?),
+        reported: timestamp(row.try_get("reported")?),
+        retries: number("retries")?,
+        tried: row.try_get("tried")?,
+        state: row.try_get("state")?,
+        held_state: row.try_get("held_state")?,
+    })
+});
 
 /// The agent of a configuration on a host.
 pub async fn find(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: &ConfigurationName,
     host: i64,
 ) -> Result<Option<AgentRow>> {
     let query = "SELECT * FROM agents WHERE configuration = $1 AND host = $2";
-    let row = sqlx::query_as(query).bind(name.as_str()).bind(host);
-    Ok(row.fetch_optional(&mut **transaction).await?)
+    let row = query_as(query).bind(name.as_str()).bind(host);
+    Ok(row.fetch_optional(&mut *transaction).await?)
 }
 
 /// The names of the configurations that a host's agents deploy.
-pub async fn names(transaction: &mut Transaction<'_, Sqlite>, host: i64) -> Result<Vec<String>> {
+pub async fn names(transaction: &mut Tx, host: i64) -> Result<Vec<String>> {
     let query = "SELECT configuration FROM agents WHERE host = $1 ORDER BY configuration";
-    Ok(sqlx::query_scalar(query).bind(host).fetch_all(&mut **transaction).await?)
+    Ok(query_scalar(query).bind(host).fetch_all(&mut *transaction).await?)
 }
 
 /// Adds the agent of a host that only polls and has reported nothing, unless it is there.
@@ -110,7 +108,7 @@ pub async fn add_unknown(
     host: i64,
     now: Timestamp,
 ) -> Result<()> {
-    sqlx::query(
+    query(
         "INSERT INTO agents (configuration, host, instance, seq, revision, attempt, tried, phase, \
          message, steps, boot, version, link, since, reported) \
          VALUES ($1, $2, '', 0, 0, 0, 0, $3, '', '[]', '', '', '', $4, $4) ON CONFLICT DO NOTHING",
@@ -119,7 +117,7 @@ pub async fn add_unknown(
     .bind(host)
     .bind(Phase::Unknown.word())
     .bind(nanoseconds(now))
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
     Ok(())
 }
@@ -131,10 +129,10 @@ pub async fn forget_state(transaction: &mut WriteTx, host: i64, configuration: &
     let Some(current) = running::current(transaction, &name).await? else { return Ok(()) };
     let Some(agent) = find(transaction, &name, host).await? else { return Ok(()) };
     running::change(transaction, &current, agent.state, None).await?;
-    sqlx::query("UPDATE agents SET state = NULL WHERE configuration = $1 AND host = $2")
+    query("UPDATE agents SET state = NULL WHERE configuration = $1 AND host = $2")
         .bind(configuration)
         .bind(host)
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
     Ok(())
 }
@@ -143,7 +141,7 @@ impl Catalog {
     /// The agents of a host.
     pub async fn agents_of(&self, host: i64) -> Result<Vec<AgentRow>> {
         let query = "SELECT * FROM agents WHERE host = $1 ORDER BY configuration";
-        Ok(sqlx::query_as(query).bind(host).fetch_all(&self.readers).await?)
+        Ok(query_as(query).bind(host).fetch_all(&mut self.read_tx().await?).await?)
     }
 
     /// The agent of a configuration on a host.
@@ -170,10 +168,10 @@ impl Catalog {
                   OR ($2 = '' AND phase IN ({failed}))) \
              RETURNING (SELECT h.name FROM hosts h WHERE h.host = agents.host), configuration"
         );
-        let mut asked: Vec<(String, String)> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+        let mut asked: Vec<(String, String)> = query_as(sqlx::AssertSqlSafe(query))
             .bind(name.map_or("", ConfigurationName::as_str))
             .bind(host.map_or("", HostName::as_str))
-            .fetch_all(&mut **transaction)
+            .fetch_all(&mut transaction)
             .await?;
         if asked.is_empty() {
             let text = match host {
@@ -183,6 +181,9 @@ impl Catalog {
             return Err(Error::NotFound(text));
         }
         asked.sort();
+        for (host, _) in &asked {
+            transaction.changes_host(host);
+        }
         transaction.commit().await?;
         Ok(asked)
     }

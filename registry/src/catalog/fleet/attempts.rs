@@ -3,10 +3,10 @@
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{Phase, Reason, Report, Step};
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
 
 use super::agents::{digest, steps};
+use crate::catalog::tx::{Tx, from_row, query, query_as};
 use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
 /// Number of deploys that the registry keeps for each agent.
@@ -37,35 +37,33 @@ pub struct Attempt {
     pub reported: Timestamp,
 }
 
-impl FromRow<'_, SqliteRow> for Attempt {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        let text = |name: &str| row.try_get::<String, _>(name);
-        let reason: Option<String> = row.try_get("reason")?;
-        let exit_code: Option<i64> = row.try_get("exit_code")?;
-        Ok(Self {
-            number: row.try_get::<i64, _>("number")?.cast_unsigned(),
-            phase: Phase::of(&text("phase")?).unwrap_or_default(),
-            wants: digest(row.try_get("wants")?),
-            reason: reason.and_then(|word| Reason::of(&word)),
-            message: text("message")?,
-            exit_code: exit_code.and_then(|code| i32::try_from(code).ok()),
-            output: row.try_get("output")?,
-            steps: steps(&text("steps")?),
-            began: timestamp(row.try_get("began")?),
-            reported: timestamp(row.try_get("reported")?),
-        })
-    }
-}
+from_row!(Attempt, |row| {
+    let text = |name: &str| row.try_get::<String, _>(name);
+    let reason: Option<String> = row.try_get("reason")?;
+    let exit_code: Option<i64> = row.try_get("exit_code")?;
+    Ok(Self {
+        number: row.try_get::<i64, _>("number")?.cast_unsigned(),
+        phase: Phase::of(&text("phase")?).unwrap_or_default(),
+        wants: digest(row.try_get("wants")?),
+        reason: reason.and_then(|word| Reason::of(&word)),
+        message: text("message")?,
+        exit_code: exit_code.and_then(|code| i32::try_from(code).ok()),
+        output: row.try_get("output")?,
+        steps: steps(&text("steps")?),
+        began: timestamp(row.try_get("began")?),
+        reported: timestamp(row.try_get("reported")?),
+    })
+});
 
 /// Writes `report` to the row of the agent's deploy number `number`.
 pub async fn put(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     (name, host, number): (&ConfigurationName, i64, i64),
     report: &Report,
     output: Option<&str>,
     now: Timestamp,
 ) -> Result<()> {
-    sqlx::query(
+    query(
         "INSERT INTO attempts (configuration, host, number, phase, wants, reason, message, \
          exit_code, output, steps, began, reported) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $11) \
@@ -83,13 +81,13 @@ pub async fn put(
     .bind(output)
     .bind(serde_json::to_string(&report.steps).unwrap_or_default())
     .bind(nanoseconds(now))
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
-    sqlx::query("DELETE FROM attempts WHERE configuration = $1 AND host = $2 AND number <= $3")
+    query("DELETE FROM attempts WHERE configuration = $1 AND host = $2 AND number <= $3")
         .bind(name.as_str())
         .bind(host)
         .bind(number - MOST)
-        .execute(&mut **transaction)
+        .execute(&mut *transaction)
         .await?;
     Ok(())
 }
@@ -97,13 +95,13 @@ pub async fn put(
 impl Catalog {
     /// The last deploys of an agent, newest first.
     pub async fn attempts(&self, name: &ConfigurationName, host: i64) -> Result<Vec<Attempt>> {
-        Ok(sqlx::query_as(
+        Ok(query_as(
             "SELECT number, phase, wants, reason, message, exit_code, output, steps, began, \
              reported FROM attempts WHERE configuration = $1 AND host = $2 ORDER BY number DESC",
         )
         .bind(name.as_str())
         .bind(host)
-        .fetch_all(&self.readers)
+        .fetch_all(&mut self.read_tx().await?)
         .await?)
     }
 }

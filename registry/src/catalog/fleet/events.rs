@@ -5,9 +5,9 @@ use std::fmt;
 
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use crate::catalog::counters::count;
+use crate::catalog::tx::{Tx, query, query_as, query_scalar};
 use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
 /// Number of events that the registry keeps.
@@ -150,7 +150,7 @@ fn event((number, time, kind, configuration, host, message): Row) -> Event {
 
 /// Adds an event.
 pub async fn add(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     now: Timestamp,
     kind: Kind,
     configuration: &str,
@@ -158,7 +158,7 @@ pub async fn add(
     message: &str,
 ) -> Result<()> {
     let number = count(transaction, "event", 1).await?;
-    sqlx::query(
+    query(
         "INSERT INTO events (number, time, kind, configuration, host, message) \
          VALUES ($1, $2, $3, $4, $5, $6)",
     )
@@ -168,12 +168,12 @@ pub async fn add(
     .bind(configuration)
     .bind(host)
     .bind(message)
-    .execute(&mut **transaction)
+    .execute(&mut *transaction)
     .await?;
     if number % SLACK == 0 {
-        sqlx::query("DELETE FROM events WHERE number <= $1")
+        query("DELETE FROM events WHERE number <= $1")
             .bind(number - MOST)
-            .execute(&mut **transaction)
+            .execute(&mut *transaction)
             .await?;
     }
     Ok(())
@@ -182,8 +182,8 @@ pub async fn add(
 impl Catalog {
     /// The number of the newest event; 0 if there was none yet.
     pub async fn last_event(&self) -> Result<u64> {
-        let number: i64 = sqlx::query_scalar("SELECT value FROM counters WHERE name = 'event'")
-            .fetch_one(&self.readers)
+        let number: i64 = query_scalar("SELECT value FROM counters WHERE name = 'event'")
+            .fetch_one(&mut self.read_tx().await?)
             .await?;
         Ok(number.cast_unsigned())
     }
@@ -227,7 +227,7 @@ impl Catalog {
         limit: u64,
     ) -> Result<Vec<Event>> {
         // No event before the start is about the rollout, so the rows before it are not read.
-        let rows: Vec<Row> = sqlx::query_as(
+        let rows: Vec<Row> = query_as(
             "SELECT number, time, kind, configuration, host, message FROM events \
              WHERE number > COALESCE((SELECT number FROM events WHERE time < $3 \
                                       ORDER BY number DESC LIMIT 1), 0) \
@@ -239,7 +239,7 @@ impl Catalog {
         .bind(format!("rollout {rollout}"))
         .bind(nanoseconds(started))
         .bind(limit.cast_signed())
-        .fetch_all(&self.scanners)
+        .fetch_all(&mut self.scan_tx().await?)
         .await?;
         Ok(rows.into_iter().map(event).collect())
     }
@@ -251,11 +251,11 @@ impl Catalog {
         after: u64,
         limit: u64,
     ) -> Result<Vec<Event>> {
-        let rows: Vec<Row> = sqlx::query_as(query)
+        let rows: Vec<Row> = query_as(query)
             .bind(i64::try_from(after).unwrap_or(i64::MAX))
             .bind(name.map_or("", ConfigurationName::as_str))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-            .fetch_all(&self.scanners)
+            .fetch_all(&mut self.scan_tx().await?)
             .await?;
         Ok(rows.into_iter().map(event).collect())
     }

@@ -2,10 +2,10 @@
 
 use deploy_store::{ConfigurationName, escape};
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use super::running;
 use crate::catalog::audit::Change;
+use crate::catalog::tx::{Tx, query, query_as};
 use crate::catalog::{Catalog, Error, Result, nanoseconds, timestamp};
 
 /// The freeze of a configuration.
@@ -37,7 +37,7 @@ impl Catalog {
         if running::current(&mut transaction, name).await?.is_none() {
             return Err(Error::NotFound(format!("configuration \"{name}\" not found")));
         }
-        sqlx::query(
+        query(
             "INSERT INTO freezes (configuration, message, who, since, until) \
              VALUES ($1, $2, $3, $4, $5) ON CONFLICT (configuration) \
              DO UPDATE SET message = $2, who = $3, since = $4, until = $5",
@@ -47,7 +47,7 @@ impl Catalog {
         .bind(&change.key)
         .bind(nanoseconds(change.now))
         .bind(nanoseconds(until))
-        .execute(&mut **transaction)
+        .execute(&mut transaction)
         .await?;
         transaction.commit().await
     }
@@ -58,9 +58,9 @@ impl Catalog {
         if find(&mut transaction, name, change.now).await?.is_none() {
             return Err(Error::NotFound(format!("configuration \"{name}\" is not frozen")));
         }
-        sqlx::query("DELETE FROM freezes WHERE configuration = $1")
+        query("DELETE FROM freezes WHERE configuration = $1")
             .bind(name.as_str())
-            .execute(&mut **transaction)
+            .execute(&mut transaction)
             .await?;
         transaction.commit().await
     }
@@ -74,16 +74,16 @@ impl Catalog {
 
 /// The freeze of a configuration that is in force at `now`, if there is one.
 async fn find(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: &ConfigurationName,
     now: Timestamp,
 ) -> Result<Option<Freeze>> {
-    let row: Option<Row> = sqlx::query_as(
+    let row: Option<Row> = query_as(
         "SELECT message, who, since, until FROM freezes WHERE configuration = $1 AND until > $2",
     )
     .bind(name.as_str())
     .bind(nanoseconds(now))
-    .fetch_optional(&mut **transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
     Ok(row.map(|(message, who, since, until)| Freeze {
         message,
@@ -94,11 +94,7 @@ async fn find(
 }
 
 /// Fails if the configuration is frozen at `now`.
-pub async fn check(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &ConfigurationName,
-    now: Timestamp,
-) -> Result<()> {
+pub async fn check(transaction: &mut Tx, name: &ConfigurationName, now: Timestamp) -> Result<()> {
     let Some(Freeze { message, who, until, .. }) = find(transaction, name, now).await? else {
         return Ok(());
     };

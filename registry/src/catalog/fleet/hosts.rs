@@ -1,15 +1,15 @@
 //! Hosts: their names, keys and labels, and the changes that operators make to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use deploy_store::escape;
 use deploy_wire::fleet::{HostName, Label};
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use super::events::{self, Kind};
 use super::{agents, running};
 use crate::catalog::audit::Change;
+use crate::catalog::tx::{Tx, query, query_as, query_scalar};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
@@ -59,7 +59,7 @@ type Row =
 /// The columns of a [`Row`]. A blank separates the labels in their text, because names and values
 /// contain no blanks.
 const COLUMNS: &str = "SELECT h.host, h.name, h.key, h.since, h.retired, h.held, h.held_by, \
-     h.held_since, COALESCE((SELECT GROUP_CONCAT(l.name || '=' || l.value, ' ') \
+     h.held_since, COALESCE((SELECT STRING_AGG(l.name || '=' || l.value, ' ') \
      FROM host_labels l WHERE l.host = h.host), '') FROM hosts h";
 
 fn host(row: Row) -> HostRow {
@@ -71,31 +71,57 @@ fn host(row: Row) -> HostRow {
         key,
         since: timestamp(since),
         retired: retired.map(timestamp),
-        hold: held.map(|message| HostHold {
-            message,
-            who: held_by.unwrap_or_default(),
-            since: timestamp(held_since.unwrap_or_default()),
-        }),
+        hold: held.map(|message| hold(message, held_by, held_since)),
         labels: labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
     }
 }
 
 /// The host called `name` that is not retired.
-pub async fn find(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &str,
-) -> Result<Option<HostRow>> {
+pub async fn find(transaction: &mut Tx, name: &str) -> Result<Option<HostRow>> {
     let query = format!("{COLUMNS} WHERE h.name = $1 AND h.retired IS NULL");
-    let row: Option<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
-        .bind(name)
-        .fetch_optional(&mut **transaction)
-        .await?;
+    let row: Option<Row> =
+        query_as(sqlx::AssertSqlSafe(query)).bind(name).fetch_optional(&mut *transaction).await?;
     Ok(row.map(host))
+}
+
+/// All hosts that are not retired. Holds and labels are read apart: few hosts have a hold, and a
+/// query for each host takes longer than one for all labels.
+pub async fn active(transaction: &mut Tx) -> Result<HashMap<i64, HostRow>> {
+    let query = "SELECT host, name, key, since FROM hosts WHERE retired IS NULL";
+    let rows: Vec<(i64, String, String, i64)> =
+        query_as(query).fetch_all(&mut *transaction).await?;
+    let host = |(number, name, key, since)| {
+        let (retired, hold, labels) = (None, None, BTreeMap::new());
+        (number, HostRow { number, name, key, since: timestamp(since), retired, hold, labels })
+    };
+    let mut hosts: HashMap<i64, HostRow> = rows.into_iter().map(host).collect();
+    let query = "SELECT host, held, held_by, held_since FROM hosts \
+                 WHERE retired IS NULL AND held IS NOT NULL";
+    let held: Vec<(i64, String, Option<String>, Option<i64>)> =
+        query_as(query).fetch_all(&mut *transaction).await?;
+    for (number, message, who, since) in held {
+        if let Some(host) = hosts.get_mut(&number) {
+            host.hold = Some(hold(message, who, since));
+        }
+    }
+    let query = "SELECT host, name, value FROM host_labels";
+    let labels: Vec<(i64, String, String)> = query_as(query).fetch_all(&mut *transaction).await?;
+    for (number, name, value) in labels {
+        if let Some(host) = hosts.get_mut(&number) {
+            host.labels.insert(name, value);
+        }
+    }
+    Ok(hosts)
+}
+
+fn hold(message: String, who: Option<String>, since: Option<i64>) -> HostHold {
+    let since = timestamp(since.unwrap_or_default());
+    HostHold { message, who: who.unwrap_or_default(), since }
 }
 
 /// At most `limit` hosts with names after `name`, in byte order.
 pub async fn after(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: Option<&HostName>,
     limit: u64,
     with_retired: bool,
@@ -103,35 +129,35 @@ pub async fn after(
     let query = format!(
         "{COLUMNS} WHERE h.name > $1 AND ($2 OR h.retired IS NULL) ORDER BY h.name, h.host LIMIT $3"
     );
-    let rows: Vec<Row> = sqlx::query_as(sqlx::AssertSqlSafe(query))
+    let rows: Vec<Row> = query_as(sqlx::AssertSqlSafe(query))
         .bind(name.map_or("", HostName::as_str))
         .bind(with_retired)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .fetch_all(&mut **transaction)
+        .fetch_all(&mut *transaction)
         .await?;
     Ok(rows.into_iter().map(host).collect())
 }
 
-async fn require(transaction: &mut Transaction<'_, Sqlite>, name: &HostName) -> Result<HostRow> {
+async fn require(transaction: &mut Tx, name: &HostName) -> Result<HostRow> {
     let none = || Error::NotFound(format!("host \"{name}\" not found; host list shows all"));
     find(transaction, name.as_str()).await?.ok_or_else(none)
 }
 
 /// Adds a host. Returns the number of the host.
 pub async fn add(transaction: &mut WriteTx, name: &str, key: &str, now: Timestamp) -> Result<i64> {
-    let hosts: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM hosts WHERE retired IS NULL")
-        .fetch_one(&mut ***transaction)
+    let hosts: i64 = query_scalar("SELECT COUNT(*) FROM hosts WHERE retired IS NULL")
+        .fetch_one(&mut *transaction)
         .await?;
     if hosts >= MAX_HOSTS {
         return Err(Error::OverLimit(format!("there are {hosts} hosts already; retire some")));
     }
     let number = crate::catalog::counters::count(transaction, "host", 1).await?;
-    sqlx::query("INSERT INTO hosts (host, name, key, since) VALUES ($1, $2, $3, $4)")
+    query("INSERT INTO hosts (host, name, key, since) VALUES ($1, $2, $3, $4)")
         .bind(number)
         .bind(name)
         .bind(key)
         .bind(nanoseconds(now))
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
     events::add(transaction, now, Kind::HostAdded, "", name, key).await?;
     Ok(number)
@@ -167,12 +193,12 @@ impl Catalog {
 
     /// The names of at most `limit` groups that have hosts, in byte order.
     pub async fn groups(&self, limit: u64) -> Result<Vec<String>> {
-        Ok(sqlx::query_scalar(
+        Ok(query_scalar(
             "SELECT DISTINCT l.value FROM host_labels l JOIN hosts h ON h.host = l.host \
              WHERE l.name = 'group' AND h.retired IS NULL ORDER BY l.value LIMIT $1",
         )
         .bind(limit.cast_signed())
-        .fetch_all(&self.scanners)
+        .fetch_all(&mut self.scan_tx().await?)
         .await?)
     }
 
@@ -185,18 +211,19 @@ impl Catalog {
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
+        transaction.changes_host(name.as_str());
         for (label, value) in labels {
-            sqlx::query("DELETE FROM host_labels WHERE host = $1 AND name = $2")
+            query("DELETE FROM host_labels WHERE host = $1 AND name = $2")
                 .bind(host.number)
                 .bind(label.as_str())
-                .execute(&mut **transaction)
+                .execute(&mut transaction)
                 .await?;
             let Some(value) = value else { continue };
-            sqlx::query("INSERT INTO host_labels (host, name, value) VALUES ($1, $2, $3)")
+            query("INSERT INTO host_labels (host, name, value) VALUES ($1, $2, $3)")
                 .bind(host.number)
                 .bind(label.as_str())
                 .bind(value.as_str())
-                .execute(&mut **transaction)
+                .execute(&mut transaction)
                 .await?;
         }
         transaction.commit().await
@@ -211,12 +238,13 @@ impl Catalog {
     ) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
-        sqlx::query("UPDATE hosts SET held = $1, held_by = $2, held_since = $3 WHERE host = $4")
+        transaction.changes_host(name.as_str());
+        query("UPDATE hosts SET held = $1, held_by = $2, held_since = $3 WHERE host = $4")
             .bind(message)
             .bind(&change.key)
             .bind(nanoseconds(change.now))
             .bind(host.number)
-            .execute(&mut **transaction)
+            .execute(&mut transaction)
             .await?;
         let names = agents::names(&mut transaction, host.number).await?;
         for configuration in &names {
@@ -232,6 +260,7 @@ impl Catalog {
     pub async fn release_host(&self, name: &HostName, change: &Change) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
+        transaction.changes_host(name.as_str());
         if host.hold.is_none() {
             return Err(Error::NotFound(format!("host \"{name}\" is not held")));
         }
@@ -255,22 +284,19 @@ impl Catalog {
     /// The names of the hosts that have not reported since `before`. Some of these hosts may be
     /// connected, because an agent reports only when something changes.
     pub async fn silent_hosts(&self, before: Timestamp) -> Result<Vec<String>> {
-        Ok(sqlx::query_scalar(
+        Ok(query_scalar(
             "SELECT h.name FROM hosts h WHERE h.retired IS NULL AND h.since < $1 AND h.seen < $1 \
              AND NOT EXISTS (SELECT 1 FROM agents a WHERE a.host = h.host AND a.reported >= $1)",
         )
         .bind(nanoseconds(before))
-        .fetch_all(&self.scanners)
+        .fetch_all(&mut self.scan_tx().await?)
         .await?)
     }
 
     /// Records that a host was connected at `now`.
     pub async fn see_host(&self, name: &str, now: Timestamp) -> Result<()> {
-        sqlx::query("UPDATE hosts SET seen = $1 WHERE name = $2 AND retired IS NULL")
-            .bind(nanoseconds(now))
-            .bind(name)
-            .execute(&self.writer)
-            .await?;
+        let seen = query("UPDATE hosts SET seen = $1 WHERE name = $2 AND retired IS NULL");
+        self.write_one(seen.bind(nanoseconds(now)).bind(name)).await?;
         Ok(())
     }
 
@@ -287,9 +313,9 @@ impl Catalog {
 
 /// Ends the hold of a host. Returns the names of the host's configurations.
 async fn release(transaction: &mut WriteTx, host: i64) -> Result<Vec<String>> {
-    sqlx::query("UPDATE hosts SET held = NULL, held_by = NULL, held_since = NULL WHERE host = $1")
+    query("UPDATE hosts SET held = NULL, held_by = NULL, held_since = NULL WHERE host = $1")
         .bind(host)
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
     let names = agents::names(transaction, host).await?;
     for configuration in &names {
@@ -308,13 +334,15 @@ async fn retire(
     for name in &names {
         agents::forget_state(transaction, host.number, name).await?;
     }
-    sqlx::query("UPDATE hosts SET retired = $1 WHERE host = $2")
+    transaction.changes_host(&host.name);
+    query("UPDATE hosts SET retired = $1 WHERE host = $2")
         .bind(nanoseconds(now))
         .bind(host.number)
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
-    for query in ["DELETE FROM agents WHERE host = $1", "DELETE FROM attempts WHERE host = $1"] {
-        sqlx::query(query).bind(host.number).execute(&mut ***transaction).await?;
+    for statement in ["DELETE FROM agents WHERE host = $1", "DELETE FROM attempts WHERE host = $1"]
+    {
+        query(statement).bind(host.number).execute(&mut *transaction).await?;
     }
     events::add(transaction, now, Kind::HostRetired, "", &host.name, why).await?;
     Ok(names)
@@ -330,20 +358,19 @@ async fn show_state(
 ) -> Result<()> {
     let name = column(configuration)?;
     let Some(current) = running::current(transaction, &name).await? else { return Ok(()) };
-    let (state, old): (Option<i64>, Option<i64>) = sqlx::query_as(
-        "SELECT state, held_state FROM agents WHERE configuration = $1 AND host = $2",
-    )
-    .bind(configuration)
-    .bind(host)
-    .fetch_one(&mut ***transaction)
-    .await?;
+    let (state, old): (Option<i64>, Option<i64>) =
+        query_as("SELECT state, held_state FROM agents WHERE configuration = $1 AND host = $2")
+            .bind(configuration)
+            .bind(host)
+            .fetch_one(&mut *transaction)
+            .await?;
     let new = held.then(|| old.or(state).unwrap_or(current.number));
     running::change(transaction, &current, old, new).await?;
-    sqlx::query("UPDATE agents SET held_state = $1 WHERE configuration = $2 AND host = $3")
+    query("UPDATE agents SET held_state = $1 WHERE configuration = $2 AND host = $3")
         .bind(new)
         .bind(configuration)
         .bind(host)
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
     Ok(())
 }

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::events::{self, Kind};
 use super::running;
 use crate::catalog::configuration_rows::load;
+use crate::catalog::tx::query_as;
 use crate::catalog::{Catalog, Result, column};
 
 impl Catalog {
@@ -40,13 +41,13 @@ impl Catalog {
     /// The number of the state to show to agents that only poll, by key and configuration. Such an
     /// agent does not name its host. So there is an entry only if all hosts with the key are held.
     pub async fn held_by_key(&self) -> Result<HashMap<(String, ConfigurationName), u64>> {
-        let rows: Vec<(String, String, i64)> = sqlx::query_as(
+        let rows: Vec<(String, String, i64)> = query_as(
             "SELECT h.key, a.configuration, MAX(a.held_state) FROM hosts h \
              JOIN agents a ON a.host = h.host WHERE h.retired IS NULL AND h.key IN \
                (SELECT key FROM hosts WHERE held IS NOT NULL AND retired IS NULL) \
              GROUP BY h.key, a.configuration HAVING COUNT(a.held_state) = COUNT(*)",
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&mut self.read_tx().await?)
         .await?;
         let held = |(key, name, number): (String, String, i64)| {
             Ok(((key, column(&name)?), number.cast_unsigned()))

@@ -12,6 +12,7 @@ use super::hosts::{self, HostRow};
 use super::running::{self, Current};
 use super::{attempts, outputs};
 use crate::catalog::rollouts;
+use crate::catalog::tx::{query, query_scalar};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Result, nanoseconds};
 use crate::error::Error;
@@ -125,9 +126,9 @@ async fn apply(transaction: &mut WriteTx, sent: &Sent, now: Timestamp) -> Result
 }
 
 async fn check_room(transaction: &mut WriteTx, host: i64) -> Result<()> {
-    let agents: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM agents WHERE host = $1")
+    let agents: i64 = query_scalar("SELECT COUNT(*) FROM agents WHERE host = $1")
         .bind(host)
-        .fetch_one(&mut ***transaction)
+        .fetch_one(&mut *transaction)
         .await?;
     if agents >= MAX_AGENTS_OF_HOST {
         let text = format!("the host has {agents} configurations already");
@@ -167,7 +168,7 @@ impl Row<'_> {
         let state = self.change_state(transaction, current, before, report).await?;
         let same_phase = |before: &&AgentRow| !is_next && before.report.phase == report.phase;
         let since = before.filter(same_phase).map_or(now, |before| before.since);
-        sqlx::query(
+        query(
             "INSERT INTO agents (configuration, host, instance, seq, revision, attempt, tried, \
              phase, runs, wants, reason, message, exit_code, output, steps, boot, version, link, \
              since, reported, state) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, \
@@ -190,7 +191,7 @@ impl Row<'_> {
         .bind(report.reason.map(Reason::word))
         .bind(&report.message)
         .bind(report.exit_code)
-        .bind(&output)
+        .bind(output.as_deref())
         .bind(serde_json::to_string(&report.steps).unwrap_or_default())
         .bind(&report.boot)
         .bind(&report.version)
@@ -198,7 +199,7 @@ impl Row<'_> {
         .bind(nanoseconds(since))
         .bind(nanoseconds(now))
         .bind(state)
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
         self.tell(transaction, before, report, is_next).await
     }

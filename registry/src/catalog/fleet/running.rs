@@ -3,8 +3,8 @@
 //! the layers to repair its root.
 
 use deploy_store::{ConfigurationName, Digest};
-use sqlx::{Sqlite, Transaction};
 
+use crate::catalog::tx::{Tx, query, query_as, query_scalar};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Result, uses};
 
@@ -22,16 +22,13 @@ pub struct Current {
 }
 
 /// The history and the current state of a configuration, if there is such a configuration.
-pub async fn current(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &ConfigurationName,
-) -> Result<Option<Current>> {
-    let row: Option<(i64, i64, i64, String)> = sqlx::query_as(
+pub async fn current(transaction: &mut Tx, name: &ConfigurationName) -> Result<Option<Current>> {
+    let row: Option<(i64, i64, i64, String)> = query_as(
         "SELECT c.history, c.current, c.revision, s.hash FROM configurations c \
          JOIN states s ON s.history = c.history AND s.number = c.current WHERE c.name = $1",
     )
     .bind(name.as_str())
-    .fetch_optional(&mut **transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
     Ok(row.map(|(history, number, revision, hash)| Current {
         history,
@@ -42,22 +39,18 @@ pub async fn current(
 }
 
 /// The number of the newest kept state with the id `id`.
-pub async fn find(
-    transaction: &mut Transaction<'_, Sqlite>,
-    current: &Current,
-    id: Digest,
-) -> Result<Option<i64>> {
+pub async fn find(transaction: &mut Tx, current: &Current, id: Digest) -> Result<Option<i64>> {
     let id = id.to_string();
     if current.hash == id {
         return Ok(Some(current.number));
     }
-    Ok(sqlx::query_scalar(
+    Ok(query_scalar(
         "SELECT MAX(n.number) FROM (SELECT DISTINCT number FROM uses WHERE history = $1) n \
          JOIN states s ON s.history = $1 AND s.number = n.number WHERE s.hash = $2",
     )
     .bind(current.history)
     .bind(id)
-    .fetch_one(&mut **transaction)
+    .fetch_one(&mut *transaction)
     .await?)
 }
 
@@ -74,31 +67,31 @@ pub async fn change(
         return Ok(());
     }
     if let Some(number) = new {
-        let hosts: i64 = sqlx::query_scalar(
+        let hosts: i64 = query_scalar(
             "INSERT INTO running (history, number, hosts) VALUES ($1, $2, 1) \
-             ON CONFLICT (history, number) DO UPDATE SET hosts = hosts + 1 RETURNING hosts",
+             ON CONFLICT (history, number) DO UPDATE SET hosts = running.hosts + 1 RETURNING hosts",
         )
         .bind(current.history)
         .bind(number)
-        .fetch_one(&mut ***transaction)
+        .fetch_one(&mut *transaction)
         .await?;
         if hosts == 1 {
             uses::protect(transaction, current.history, number).await?;
         }
     }
     let Some(number) = old else { return Ok(()) };
-    let hosts: Option<i64> = sqlx::query_scalar(
+    let hosts: Option<i64> = query_scalar(
         "UPDATE running SET hosts = hosts - 1 WHERE history = $1 AND number = $2 RETURNING hosts",
     )
     .bind(current.history)
     .bind(number)
-    .fetch_optional(&mut ***transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
     if hosts.is_some_and(|hosts| hosts <= 0) {
-        sqlx::query("DELETE FROM running WHERE history = $1 AND number = $2")
+        query("DELETE FROM running WHERE history = $1 AND number = $2")
             .bind(current.history)
             .bind(number)
-            .execute(&mut ***transaction)
+            .execute(&mut *transaction)
             .await?;
         uses::renew(transaction, current.history, current.number).await?;
     }
@@ -112,15 +105,15 @@ pub async fn forget(
     name: &ConfigurationName,
     history: i64,
 ) -> Result<()> {
-    sqlx::query(
+    query(
         "UPDATE agents SET state = NULL, held_state = NULL, revision = 0 WHERE configuration = $1",
     )
     .bind(name.as_str())
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
-    sqlx::query("DELETE FROM running WHERE history = $1")
+    query("DELETE FROM running WHERE history = $1")
         .bind(history)
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
     Ok(())
 }

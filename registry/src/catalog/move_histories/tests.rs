@@ -7,7 +7,9 @@ use deploy_store::Meter;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePool};
 use sqlx::{AssertSqlSafe, Connection as _, SqliteConnection};
 
-use crate::catalog::{Catalog, Change, migrations, pool};
+use crate::catalog::database::{Database, file_pool};
+use crate::catalog::tx::query_as;
+use crate::catalog::{Catalog, Change, migrations};
 
 const FIRST: i64 = 1_600_000_000_000_000_000;
 
@@ -74,8 +76,8 @@ async fn is_as_it_was(catalog: &Catalog) {
     assert!(catalog.history(&q, None, 9).await.unwrap()[1].lost);
     // For `p`, the table has the current state and the two different states before it. For `q`, it
     // has only the current state.
-    let mut uses: Vec<(i64, String)> = sqlx::query_as("SELECT number, version FROM uses")
-        .fetch_all(&catalog.readers)
+    let mut uses: Vec<(i64, String)> = query_as("SELECT number, version FROM uses")
+        .fetch_all(&mut catalog.read_tx().await.unwrap())
         .await
         .unwrap();
     uses.sort();
@@ -112,13 +114,12 @@ async fn interrupted_move_continues() {
     let dir = tempfile::tempdir().unwrap();
     earlier(dir.path()).await;
     let url = format!("sqlite://{}", dir.path().join("catalogue.db").display());
-    let writer = pool(1).connect(&url).await.unwrap();
+    let writer = file_pool(1).connect(&url).await.unwrap();
     migrations::migrator().run(&writer).await.unwrap();
     let (readers, scanners) = (writer.clone(), writer.clone());
     let catalog = Catalog {
-        writer,
-        readers,
-        scanners,
+        database: Database::Sqlite { writer, readers, scanners },
+        own: String::new(),
         documents: Arc::default(),
         changes: Arc::default(),
         keep_states: 3,

@@ -7,6 +7,7 @@ use deploy_wire::fleet::Label;
 use jiff::Timestamp;
 
 use crate::catalog::audit::Change;
+use crate::catalog::tx::{query, query_as, query_scalar};
 use crate::catalog::{Catalog, Error, Result, bad_row, nanoseconds, timestamp};
 
 /// Maximum number of groups with windows.
@@ -31,7 +32,7 @@ impl Catalog {
         let windows: Windows =
             times.parse().map_err(|err| Error::Invalid(format!("-times: {err}")))?;
         let mut transaction = self.change_tx(change).await?;
-        sqlx::query(
+        query(
             "INSERT INTO group_windows (name, times, who, since) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (name) DO UPDATE SET times = $2, who = $3, since = $4",
         )
@@ -39,11 +40,10 @@ impl Catalog {
         .bind(windows.to_string())
         .bind(&change.key)
         .bind(nanoseconds(change.now))
-        .execute(&mut **transaction)
+        .execute(&mut transaction)
         .await?;
-        let groups: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM group_windows")
-            .fetch_one(&mut **transaction)
-            .await?;
+        let groups: i64 =
+            query_scalar("SELECT COUNT(*) FROM group_windows").fetch_one(&mut transaction).await?;
         if groups > MOST {
             return Err(Error::OverLimit(format!("at most {MOST} groups may have windows")));
         }
@@ -53,11 +53,11 @@ impl Catalog {
     /// Deletes the windows of a group.
     pub async fn delete_windows(&self, group: &Label, change: &Change) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
-        let deleted = sqlx::query("DELETE FROM group_windows WHERE name = $1")
+        let deleted = query("DELETE FROM group_windows WHERE name = $1")
             .bind(group.as_str())
-            .execute(&mut **transaction)
+            .execute(&mut transaction)
             .await?;
-        if deleted.rows_affected() == 0 {
+        if deleted == 0 {
             return Err(Error::NotFound(format!("group \"{group}\" has no windows")));
         }
         transaction.commit().await
@@ -66,8 +66,8 @@ impl Catalog {
     /// The windows of all groups, by name.
     pub async fn windows(&self) -> Result<Vec<GroupWindows>> {
         let rows: Vec<(String, String, String, i64)> =
-            sqlx::query_as("SELECT name, times, who, since FROM group_windows ORDER BY name")
-                .fetch_all(&self.readers)
+            query_as("SELECT name, times, who, since FROM group_windows ORDER BY name")
+                .fetch_all(&mut self.read_tx().await?)
                 .await?;
         let windows = |(group, times, who, since): (String, String, String, i64)| {
             let windows = times.parse().map_err(|err: deploy_rollout::BadWindows| bad_row(&err))?;

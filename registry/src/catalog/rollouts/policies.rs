@@ -7,10 +7,10 @@ use deploy_store::ConfigurationName;
 use deploy_wire::command::{Rolling, RolloutRules};
 use deploy_wire::fleet::Label;
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use crate::catalog::audit::Change;
 use crate::catalog::fleet::running;
+use crate::catalog::tx::{Tx, query, query_as, query_scalar};
 use crate::catalog::{Catalog, Error, Result, bad_row, nanoseconds, timestamp};
 
 /// A policy with its name.
@@ -31,19 +31,19 @@ pub struct NamedPolicy {
 /// The policy of a change: that of its flags, or that of the configuration. `None` if all hosts get
 /// the change at once.
 pub async fn choose(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: &ConfigurationName,
     rolling: &Rolling,
 ) -> Result<Option<Policy>> {
     if rolling.at_once {
         return Ok(None);
     }
-    let default: Option<String> = sqlx::query_scalar(
+    let default: Option<String> = query_scalar(
         "SELECT p.policy FROM policy_uses u JOIN rollout_policies p ON p.name = u.policy \
          WHERE u.configuration = $1",
     )
     .bind(name.as_str())
-    .fetch_optional(&mut **transaction)
+    .fetch_optional(&mut *transaction)
     .await?;
     if rolling.rules.is_empty() && default.is_none() {
         return Ok(None);
@@ -56,12 +56,11 @@ pub async fn choose(
     with_rules(base.transpose()?.unwrap_or_default(), &rolling.rules).map(Some)
 }
 
-async fn require(transaction: &mut Transaction<'_, Sqlite>, name: &Label) -> Result<String> {
-    let found: Option<String> =
-        sqlx::query_scalar("SELECT policy FROM rollout_policies WHERE name = $1")
-            .bind(name.as_str())
-            .fetch_optional(&mut **transaction)
-            .await?;
+async fn require(transaction: &mut Tx, name: &Label) -> Result<String> {
+    let found: Option<String> = query_scalar("SELECT policy FROM rollout_policies WHERE name = $1")
+        .bind(name.as_str())
+        .fetch_optional(&mut *transaction)
+        .await?;
     let none = || Error::NotFound(format!("policy \"{name}\" not found; see rollout policy list"));
     found.ok_or_else(none)
 }
@@ -112,7 +111,7 @@ impl Catalog {
     ) -> Result<Policy> {
         let policy = with_rules(Policy::default(), rules)?;
         let mut transaction = self.change_tx(change).await?;
-        sqlx::query(
+        query(
             "INSERT INTO rollout_policies (name, policy, who, since) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (name) DO UPDATE SET policy = $2, who = $3, since = $4",
         )
@@ -120,7 +119,7 @@ impl Catalog {
         .bind(serde_json::to_string(&policy).map_err(|err| bad_row(&err))?)
         .bind(&change.key)
         .bind(nanoseconds(change.now))
-        .execute(&mut **transaction)
+        .execute(&mut transaction)
         .await?;
         transaction.commit().await?;
         Ok(policy)
@@ -138,16 +137,16 @@ impl Catalog {
         if running::current(&mut transaction, name).await?.is_none() {
             return Err(Error::NotFound(format!("configuration \"{name}\" not found")));
         }
-        sqlx::query("DELETE FROM policy_uses WHERE configuration = $1")
+        query("DELETE FROM policy_uses WHERE configuration = $1")
             .bind(name.as_str())
-            .execute(&mut **transaction)
+            .execute(&mut transaction)
             .await?;
         if let Some(policy) = policy {
             require(&mut transaction, policy).await?;
-            sqlx::query("INSERT INTO policy_uses (configuration, policy) VALUES ($1, $2)")
+            query("INSERT INTO policy_uses (configuration, policy) VALUES ($1, $2)")
                 .bind(name.as_str())
                 .bind(policy.as_str())
-                .execute(&mut **transaction)
+                .execute(&mut transaction)
                 .await?;
         }
         transaction.commit().await
@@ -158,29 +157,29 @@ impl Catalog {
         let mut transaction = self.change_tx(change).await?;
         require(&mut transaction, name).await?;
         let user: Option<String> =
-            sqlx::query_scalar("SELECT configuration FROM policy_uses WHERE policy = $1")
+            query_scalar("SELECT configuration FROM policy_uses WHERE policy = $1")
                 .bind(name.as_str())
-                .fetch_optional(&mut **transaction)
+                .fetch_optional(&mut transaction)
                 .await?;
         if let Some(user) = user {
             let text = format!("configuration \"{user}\" uses policy \"{name}\"");
             return Err(Error::Conflict(text));
         }
-        sqlx::query("DELETE FROM rollout_policies WHERE name = $1")
+        query("DELETE FROM rollout_policies WHERE name = $1")
             .bind(name.as_str())
-            .execute(&mut **transaction)
+            .execute(&mut transaction)
             .await?;
         transaction.commit().await
     }
 
     /// All policies, by name.
     pub async fn policies(&self) -> Result<Vec<NamedPolicy>> {
-        let rows: Vec<(String, String, String, i64, String)> = sqlx::query_as(
-            "SELECT p.name, p.policy, p.who, p.since, COALESCE((SELECT GROUP_CONCAT(u.configuration, \
-             CHAR(10)) FROM policy_uses u WHERE u.policy = p.name), '') FROM rollout_policies p \
+        let rows: Vec<(String, String, String, i64, String)> = query_as(
+            "SELECT p.name, p.policy, p.who, p.since, COALESCE((SELECT STRING_AGG(u.configuration, \
+             '/') FROM policy_uses u WHERE u.policy = p.name), '') FROM rollout_policies p \
              ORDER BY p.name",
         )
-        .fetch_all(&self.readers)
+        .fetch_all(&mut self.read_tx().await?)
         .await?;
         let policy =
             |(name, policy, who, since, used_by): (String, String, String, i64, String)| {
@@ -189,7 +188,11 @@ impl Catalog {
                     policy: serde_json::from_str(&policy).map_err(|err| bad_row(&err))?,
                     who,
                     since: timestamp(since),
-                    used_by: used_by.lines().map(str::to_owned).collect(),
+                    used_by: used_by
+                        .split('/')
+                        .filter(|name| !name.is_empty())
+                        .map(str::to_owned)
+                        .collect(),
                 })
             };
         rows.into_iter().map(policy).collect()

@@ -7,6 +7,7 @@ use crate::catalog::Result;
 use crate::catalog::counters::count;
 use crate::catalog::fleet::events::{self, Kind};
 use crate::catalog::fleet::running;
+use crate::catalog::tx::{query, query_scalar};
 use crate::catalog::uses;
 use crate::catalog::write_tx::WriteTx;
 
@@ -18,10 +19,10 @@ pub async fn make_current(
     now: Timestamp,
 ) -> Result<()> {
     let (history, target) = (row.history, row.target.cast_signed());
-    sqlx::query("UPDATE states SET proposed = FALSE WHERE history = $1 AND number = $2")
+    query("UPDATE states SET proposed = FALSE WHERE history = $1 AND number = $2")
         .bind(history)
         .bind(target)
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
     offer(transaction, row, target, row.revision.cast_signed()).await?;
     release(transaction, row).await?;
@@ -33,14 +34,14 @@ pub async fn make_current(
 /// Offers the base to all hosts again. A host of a wave has to confirm it again, because it may be
 /// deploying the target.
 pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result<()> {
-    let before: i64 = sqlx::query_scalar("SELECT revision FROM configurations WHERE name = $1")
+    let before: i64 = query_scalar("SELECT revision FROM configurations WHERE name = $1")
         .bind(row.configuration.as_str())
-        .fetch_one(&mut ***transaction)
+        .fetch_one(&mut *transaction)
         .await?;
     let revision = count(transaction, "revision", 1).await?;
     offer(transaction, row, row.base.cast_signed(), revision).await?;
     // An agent of a script never confirms by itself what it has confirmed before.
-    sqlx::query(
+    query(
         "UPDATE agents SET revision = $2 WHERE configuration = $1 AND instance = '' \
          AND revision >= $3 AND host NOT IN (SELECT host FROM rollout_hosts WHERE rollout = $4)",
     )
@@ -48,7 +49,7 @@ pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result
     .bind(revision)
     .bind(before)
     .bind(row.number.cast_signed())
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
     release(transaction, row).await
 }
@@ -61,12 +62,12 @@ async fn offer(
     revision: i64,
 ) -> Result<()> {
     transaction.changes(&row.configuration);
-    transaction.moves_rollout(&row.configuration);
-    sqlx::query("UPDATE configurations SET current = $2, revision = $3 WHERE name = $1")
+    transaction.moves_rollout();
+    query("UPDATE configurations SET current = $2, revision = $3 WHERE name = $1")
         .bind(row.configuration.as_str())
         .bind(current)
         .bind(revision)
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
     Ok(())
 }

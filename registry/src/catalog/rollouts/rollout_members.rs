@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use deploy_rollout::{Member, Outcome};
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
+use crate::catalog::tx::{Tx, query, query_as};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Result, bad_row, nanoseconds, timestamp};
 
@@ -25,16 +25,13 @@ pub struct OpenedWave {
 type Row = (i64, i64, i64, Option<i64>, Option<String>, bool, bool, bool);
 
 /// The members of a rollout, by the number of the host.
-pub async fn members(
-    transaction: &mut Transaction<'_, Sqlite>,
-    rollout: u64,
-) -> Result<HashMap<i64, Member>> {
-    let rows: Vec<Row> = sqlx::query_as(
+pub async fn members(transaction: &mut Tx, rollout: u64) -> Result<HashMap<i64, Member>> {
+    let rows: Vec<Row> = query_as(
         "SELECT host, wave, offered, healthy, result, repaired, marked, has_left \
          FROM rollout_hosts WHERE rollout = $1",
     )
     .bind(rollout.cast_signed())
-    .fetch_all(&mut **transaction)
+    .fetch_all(&mut *transaction)
     .await?;
     rows.into_iter().map(member).collect()
 }
@@ -62,7 +59,7 @@ pub async fn put(
     member: &Member,
 ) -> Result<()> {
     let result = member.result.as_ref().map(serde_json::to_string).transpose();
-    sqlx::query(
+    query(
         "INSERT INTO rollout_hosts \
          (rollout, host, wave, offered, healthy, result, repaired, marked, has_left) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (rollout, host) DO UPDATE SET \
@@ -78,21 +75,18 @@ pub async fn put(
     .bind(member.repaired)
     .bind(member.marked)
     .bind(member.left)
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
     Ok(())
 }
 
 /// The waves of a rollout that were opened, in order.
-pub async fn waves(
-    transaction: &mut Transaction<'_, Sqlite>,
-    rollout: u64,
-) -> Result<Vec<OpenedWave>> {
-    let rows: Vec<(i64, String, i64, i64)> = sqlx::query_as(
+pub async fn waves(transaction: &mut Tx, rollout: u64) -> Result<Vec<OpenedWave>> {
+    let rows: Vec<(i64, String, i64, i64)> = query_as(
         "SELECT wave, selector, hosts, opened FROM rollout_waves WHERE rollout = $1 ORDER BY wave",
     )
     .bind(rollout.cast_signed())
-    .fetch_all(&mut **transaction)
+    .fetch_all(&mut *transaction)
     .await?;
     let wave = |(wave, selector, hosts, opened): (i64, String, i64, i64)| OpenedWave {
         wave: u32::try_from(wave).unwrap_or(u32::MAX),
@@ -112,7 +106,7 @@ pub async fn put_wave(
     hosts: usize,
     now: Timestamp,
 ) -> Result<()> {
-    sqlx::query(
+    query(
         "INSERT INTO rollout_waves (rollout, wave, selector, hosts, opened) \
          VALUES ($1, $2, $3, $4, $5)",
     )
@@ -121,7 +115,7 @@ pub async fn put_wave(
     .bind(selector)
     .bind(i64::try_from(hosts).unwrap_or(i64::MAX))
     .bind(nanoseconds(now))
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
     Ok(())
 }

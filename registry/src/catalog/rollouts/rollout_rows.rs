@@ -3,9 +3,9 @@
 use deploy_rollout::{Rollout, Status};
 use deploy_store::{ConfigurationName, Digest};
 use jiff::Timestamp;
-use sqlx::sqlite::SqliteRow;
-use sqlx::{FromRow, Row as _, Sqlite, Transaction};
+use sqlx::Row as _;
 
+use crate::catalog::tx::{Tx, from_row, query, query_as, query_scalar};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, bad_row, column, nanoseconds, timestamp};
 
@@ -44,45 +44,40 @@ const MOST: i64 = 100;
 const COLUMNS: &str = "SELECT r.*, s.hash AS target_id FROM rollouts r \
      JOIN states s ON s.history = r.history AND s.number = r.target";
 
-impl FromRow<'_, SqliteRow> for RolloutRow {
-    fn from_row(row: &SqliteRow) -> sqlx::Result<Self> {
-        let text = |name: &str| row.try_get::<String, _>(name);
-        let number = |name: &str| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
-        let time = |name: &str| row.try_get::<i64, _>(name).map(timestamp);
-        let maybe = |name: &str| row.try_get::<Option<i64>, _>(name).map(|it| it.map(timestamp));
-        let decode = |err: String| sqlx::Error::Decode(err.into());
-        let policy =
-            serde_json::from_str(&text("policy")?).map_err(|err| decode(err.to_string()))?;
-        let status = status(&text("status")?, text("why")?)
-            .ok_or_else(|| decode("the status of a rollout is unknown".to_owned()))?;
-        Ok(Self {
-            number: number("number")?,
-            configuration: text("configuration")?
-                .parse()
-                .map_err(|err| decode(format!("{err}")))?,
-            history: row.try_get("history")?,
-            base: number("base")?,
-            target: number("target")?,
-            target_id: text("target_id")?.parse().map_err(|err| decode(format!("{err}")))?,
-            revision: number("revision")?,
-            rollout: Rollout {
-                policy,
-                status,
-                status_since: time("status_since")?,
-                wave: u32::try_from(number("wave")?).unwrap_or(u32::MAX),
-                opened: maybe("opened")?,
-                soaking_since: maybe("soaking")?,
-                soak_skipped: row.try_get("soak_skipped")?,
-                waiting_since: maybe("waiting")?,
-                budget: number("budget")?,
-            },
-            step: row.try_get("step")?,
-            who: text("who")?,
-            started: time("started")?,
-            ended: maybe("ended")?,
-        })
-    }
-}
+from_row!(RolloutRow, |row| {
+    let text = |name: &str| row.try_get::<String, _>(name);
+    let number = |name: &str| row.try_get::<i64, _>(name).map(i64::cast_unsigned);
+    let time = |name: &str| row.try_get::<i64, _>(name).map(timestamp);
+    let maybe = |name: &str| row.try_get::<Option<i64>, _>(name).map(|it| it.map(timestamp));
+    let decode = |err: String| sqlx::Error::Decode(err.into());
+    let policy = serde_json::from_str(&text("policy")?).map_err(|err| decode(err.to_string()))?;
+    let status = status(&text("status")?, text("why")?)
+        .ok_or_else(|| decode("the status of a rollout is unknown".to_owned()))?;
+    Ok(Self {
+        number: number("number")?,
+        configuration: text("configuration")?.parse().map_err(|err| decode(format!("{err}")))?,
+        history: row.try_get("history")?,
+        base: number("base")?,
+        target: number("target")?,
+        target_id: text("target_id")?.parse().map_err(|err| decode(format!("{err}")))?,
+        revision: number("revision")?,
+        rollout: Rollout {
+            policy,
+            status,
+            status_since: time("status_since")?,
+            wave: u32::try_from(number("wave")?).unwrap_or(u32::MAX),
+            opened: maybe("opened")?,
+            soaking_since: maybe("soaking")?,
+            soak_skipped: row.try_get("soak_skipped")?,
+            waiting_since: maybe("waiting")?,
+            budget: number("budget")?,
+        },
+        step: row.try_get("step")?,
+        who: text("who")?,
+        started: time("started")?,
+        ended: maybe("ended")?,
+    })
+});
 
 fn status(word: &str, why: String) -> Option<Status> {
     Some(match word {
@@ -97,29 +92,25 @@ fn status(word: &str, why: String) -> Option<Status> {
 }
 
 /// The active rollout of a configuration.
-pub async fn active(
-    transaction: &mut Transaction<'_, Sqlite>,
-    name: &ConfigurationName,
-) -> Result<Option<RolloutRow>> {
+pub async fn active(transaction: &mut Tx, name: &ConfigurationName) -> Result<Option<RolloutRow>> {
     let query = format!("{COLUMNS} WHERE r.configuration = $1 AND r.ended IS NULL");
-    let row = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str());
-    Ok(row.fetch_optional(&mut **transaction).await?)
+    let row = query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str());
+    Ok(row.fetch_optional(&mut *transaction).await?)
 }
 
 /// The active rollouts; with `name`, only that of this configuration.
 pub async fn all_active(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: Option<&ConfigurationName>,
 ) -> Result<Vec<RolloutRow>> {
     let query = format!("{COLUMNS} WHERE r.ended IS NULL AND ($1 = '' OR r.configuration = $1)");
-    let rows =
-        sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name.map_or("", |name| name.as_str()));
-    Ok(rows.fetch_all(&mut **transaction).await?)
+    let rows = query_as(sqlx::AssertSqlSafe(query)).bind(name.map_or("", |name| name.as_str()));
+    Ok(rows.fetch_all(&mut *transaction).await?)
 }
 
 /// The rollout `number` of a configuration; without `number`, its last one.
 pub async fn find(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: &ConfigurationName,
     number: Option<u64>,
 ) -> Result<Option<RolloutRow>> {
@@ -128,27 +119,27 @@ pub async fn find(
          ORDER BY r.number DESC LIMIT 1"
     );
     let number = i64::try_from(number.unwrap_or(0)).unwrap_or(i64::MAX);
-    let row = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str()).bind(number);
-    Ok(row.fetch_optional(&mut **transaction).await?)
+    let row = query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str()).bind(number);
+    Ok(row.fetch_optional(&mut *transaction).await?)
 }
 
 /// Deletes the oldest rollouts of a configuration, so that the newest [`MOST`] remain.
 pub async fn prune(transaction: &mut WriteTx, name: &ConfigurationName) -> Result<()> {
-    let oldest: Vec<i64> = sqlx::query_scalar(
+    let oldest: Vec<i64> = query_scalar(
         "SELECT number FROM rollouts WHERE configuration = $1 AND ended IS NOT NULL \
-         ORDER BY number DESC LIMIT -1 OFFSET $2",
+         ORDER BY number DESC LIMIT 9223372036854775807 OFFSET $2",
     )
     .bind(name.as_str())
     .bind(MOST)
-    .fetch_all(&mut ***transaction)
+    .fetch_all(&mut *transaction)
     .await?;
     for number in oldest {
-        for query in [
+        for statement in [
             "DELETE FROM rollout_hosts WHERE rollout = $1",
             "DELETE FROM rollout_waves WHERE rollout = $1",
             "DELETE FROM rollouts WHERE number = $1",
         ] {
-            sqlx::query(query).bind(number).execute(&mut ***transaction).await?;
+            query(statement).bind(number).execute(&mut *transaction).await?;
         }
     }
     Ok(())
@@ -163,7 +154,7 @@ pub async fn write(
 ) -> Result<()> {
     let policy = serde_json::to_string(&rollout.policy).map_err(|err| bad_row(&err))?;
     let ended = rollout.status.is_final().then(|| nanoseconds(now));
-    let written = sqlx::query(
+    let written = query(
         "UPDATE rollouts SET policy = $3, status = $4, why = $5, status_since = $6, wave = $7, \
          opened = $8, soaking = $9, soak_skipped = $10, waiting = $11, budget = $12, ended = $13, \
          step = step + 1 WHERE number = $1 AND step = $2 AND ended IS NULL",
@@ -181,9 +172,9 @@ pub async fn write(
     .bind(rollout.waiting_since.map(nanoseconds))
     .bind(rollout.budget.cast_signed())
     .bind(ended)
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
-    if written.rows_affected() == 0 {
+    if written == 0 {
         let text = format!("rollout {} has just changed; look at it again", row.number);
         return Err(Error::Conflict(text));
     }
@@ -194,8 +185,8 @@ impl Catalog {
     /// The names of the configurations with an active rollout.
     pub async fn rolling(&self) -> Result<Vec<ConfigurationName>> {
         let names: Vec<String> =
-            sqlx::query_scalar("SELECT configuration FROM rollouts WHERE ended IS NULL")
-                .fetch_all(&self.readers)
+            query_scalar("SELECT configuration FROM rollouts WHERE ended IS NULL")
+                .fetch_all(&mut self.read_tx().await?)
                 .await?;
         names.iter().map(|name| column(name)).collect()
     }
@@ -207,8 +198,8 @@ impl Catalog {
             "{COLUMNS} JOIN configurations c ON c.history = r.history \
              WHERE r.configuration = $1 ORDER BY r.number DESC LIMIT 1"
         );
-        let row = sqlx::query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str());
-        Ok(row.fetch_optional(&self.readers).await?)
+        let row = query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str());
+        Ok(row.fetch_optional(&mut self.read_tx().await?).await?)
     }
 
     /// The active rollouts, newest first. With `name`, only that of this configuration.
@@ -230,9 +221,9 @@ impl Catalog {
         let query = format!(
             "{COLUMNS} WHERE $1 = '' OR r.configuration = $1 ORDER BY r.number DESC LIMIT $2"
         );
-        let rows = sqlx::query_as(sqlx::AssertSqlSafe(query))
+        let rows = query_as(sqlx::AssertSqlSafe(query))
             .bind(name.map_or("", |name| name.as_str()))
             .bind(i64::try_from(limit).unwrap_or(i64::MAX));
-        Ok(rows.fetch_all(&self.scanners).await?)
+        Ok(rows.fetch_all(&mut self.scan_tx().await?).await?)
     }
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use deploy_rollout::{Change as Step, Host, Member, Outcome, Rollout, Taken, apply_all};
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
-use sqlx::{Sqlite, Transaction};
 
 use super::rollout_members::OpenedWave;
 use super::rollout_rows::{self, RolloutRow};
@@ -14,6 +13,7 @@ use crate::catalog::audit::{Change, record};
 use crate::catalog::fleet::events::{self, Kind};
 use crate::catalog::fleet::fleet_snapshot::{self, FleetSnapshot, Scope};
 use crate::catalog::fleet::{agents, hosts};
+use crate::catalog::tx::{Tx, query};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Result, nanoseconds};
 
@@ -118,7 +118,7 @@ impl Catalog {
         for step in &changes {
             finish_step(&mut transaction, row, &rollout, step, &hosts, change.now).await?;
         }
-        transaction.moves_rollout(&row.configuration);
+        transaction.moves_rollout();
         transaction.commit().await?;
         Ok(rollout)
     }
@@ -207,7 +207,7 @@ async fn finish_step(
 /// The active rollouts, by the name of the configuration. With `name`, only the rollout of this
 /// configuration.
 pub async fn active(
-    transaction: &mut Transaction<'_, Sqlite>,
+    transaction: &mut Tx,
     name: Option<&ConfigurationName>,
 ) -> Result<HashMap<String, ActiveRollout>> {
     let mut rollouts = HashMap::new();
@@ -226,18 +226,18 @@ pub async fn forget(
     name: &ConfigurationName,
     change: &Change,
 ) -> Result<()> {
-    transaction.moves_rollout(name);
-    sqlx::query(
+    transaction.moves_rollout();
+    query(
         "UPDATE rollouts SET status = 'superseded', status_since = $2, ended = $2, \
          step = step + 1 WHERE configuration = $1 AND ended IS NULL",
     )
     .bind(name.as_str())
     .bind(nanoseconds(change.now))
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
-    sqlx::query("DELETE FROM policy_uses WHERE configuration = $1")
+    query("DELETE FROM policy_uses WHERE configuration = $1")
         .bind(name.as_str())
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
     Ok(())
 }

@@ -10,6 +10,7 @@ use crate::catalog::audit::Change;
 use crate::catalog::counters::count;
 use crate::catalog::fleet::events::{self, Kind};
 use crate::catalog::fleet::running::{self, Current};
+use crate::catalog::tx::query;
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Error, Result, bad_row, nanoseconds};
 
@@ -80,7 +81,7 @@ pub async fn start(
     let Some(current) = running::current(transaction, name).await? else { return Ok(false) };
     let number = count(transaction, "rollout", 1).await?;
     let rollout = Rollout::new(policy, change.now);
-    sqlx::query(
+    query(
         "INSERT INTO rollouts (number, configuration, history, base, target, revision, policy, \
          status, why, status_since, who, started) \
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, '', $9, $10, $9)",
@@ -95,16 +96,16 @@ pub async fn start(
     .bind(rollout.status.word())
     .bind(nanoseconds(change.now))
     .bind(&change.key)
-    .execute(&mut ***transaction)
+    .execute(&mut *transaction)
     .await?;
-    sqlx::query("UPDATE states SET proposed = TRUE WHERE history = $1 AND number = $2")
+    query("UPDATE states SET proposed = TRUE WHERE history = $1 AND number = $2")
         .bind(history)
         .bind(target)
-        .execute(&mut ***transaction)
+        .execute(&mut *transaction)
         .await?;
     // The rollout counts as one host that runs the target, so that gc keeps the target's layers.
     running::change(transaction, &Current { history, ..current }, None, Some(target)).await?;
-    transaction.moves_rollout(name);
+    transaction.moves_rollout();
     rollout_rows::prune(transaction, name).await?;
     let text = format!("rollout {number}: state {target}, {id}");
     events::add(transaction, change.now, Kind::RolloutStarted, name.as_str(), "", &text).await?;

@@ -9,6 +9,7 @@ use deploy_store::{Digest, Meter};
 use jiff::Timestamp;
 use proptest::prelude::*;
 
+use crate::catalog::tx::{query, query_as, query_scalar};
 use crate::catalog::{Catalog, Change, Need};
 
 const KEEP_STATES: usize = 2;
@@ -154,16 +155,16 @@ impl World {
     async fn lose(&self, name: &str, number: u64) {
         let mut transaction = self.catalog.write_tx().await.unwrap();
         let row: Option<(i64, i64)> =
-            sqlx::query_as("SELECT history, current FROM configurations WHERE name = $1")
+            query_as("SELECT history, current FROM configurations WHERE name = $1")
                 .bind(name)
-                .fetch_optional(&mut **transaction)
+                .fetch_optional(&mut *transaction)
                 .await
                 .unwrap();
         let Some((history, current)) = row else { return };
-        sqlx::query("UPDATE states SET lost = TRUE WHERE history = $1 AND number = $2")
+        query("UPDATE states SET lost = TRUE WHERE history = $1 AND number = $2")
             .bind(history)
             .bind(number.cast_signed())
-            .execute(&mut **transaction)
+            .execute(&mut *transaction)
             .await
             .unwrap();
         super::renew(&mut transaction, history, current).await.unwrap();
@@ -218,12 +219,12 @@ impl World {
     /// state's number, whether the state is current, the component, the version and the digest.
     async fn oracle(&self) -> BTreeSet<(String, i64, bool, String, String, String)> {
         let mut transaction = self.catalog.read_tx().await.unwrap();
-        let rows: Vec<(String, i64, String, i64, bool)> = sqlx::query_as(
+        let rows: Vec<(String, i64, String, i64, bool)> = query_as(
             "SELECT c.name, s.number, s.hash, c.current, s.lost FROM states s \
              JOIN configurations c ON c.history = s.history \
              ORDER BY c.name, s.number DESC",
         )
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await
         .unwrap();
         let mut kept = BTreeMap::new();
@@ -238,11 +239,11 @@ impl World {
                 kept.insert((configuration, number), number == current);
             }
         }
-        let rows: Vec<(String, i64, String, String, String)> = sqlx::query_as(
+        let rows: Vec<(String, i64, String, String, String)> = query_as(
             "SELECT c.name, l.number, l.component, l.version, l.digest FROM state_layers l \
              JOIN configurations c ON c.history = l.history",
         )
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await
         .unwrap();
         let uses = rows.into_iter().filter_map(|(name, number, component, version, digest)| {
@@ -255,17 +256,15 @@ impl World {
     async fn is_right(&self) {
         let uses = self.oracle().await;
         let mut transaction = self.catalog.read_tx().await.unwrap();
-        let table: Vec<(String, i64, bool, String, String, String)> = sqlx::query_as(
+        let table: Vec<(String, i64, bool, String, String, String)> = query_as(
             "SELECT c.name, u.number, u.number = c.current, u.component, u.version, u.digest \
              FROM uses u JOIN configurations c ON c.history = u.history",
         )
-        .fetch_all(&mut *transaction)
+        .fetch_all(&mut transaction)
         .await
         .unwrap();
-        let count: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM uses")
-            .fetch_one(&mut *transaction)
-            .await
-            .unwrap();
+        let count: i64 =
+            query_scalar("SELECT COUNT(*) FROM uses").fetch_one(&mut transaction).await.unwrap();
         assert_eq!(table.len(), usize::try_from(count).unwrap(), "uses of what is deleted");
         assert_eq!(table.into_iter().collect::<BTreeSet<_>>(), uses);
         drop(transaction);

@@ -26,7 +26,7 @@ fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     bytes
 }
 
-/// Applies `change` to each meta page, and then corrects its checksum.
+/// Applies `change` to each meta page, and then corrects the page's checksum.
 fn with_metas(change: impl Fn(&mut [u8])) -> Vec<u8> {
     changed(|bytes| {
         for at in [PAGE_HEADER, PAGE + PAGE_HEADER] {

@@ -60,7 +60,7 @@ mod tests {
     }
 
     #[test]
-    fn layers_that_keep_their_version_are_dropped() {
+    fn layers_that_keep_their_version_are_left_out() {
         let hash = "0".repeat(64);
         let fields = [
             ("verb", "changeconf"),

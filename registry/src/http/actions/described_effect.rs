@@ -1,6 +1,6 @@
 //! The description of what a command would do.
 
-/// Sentences about the effect of a command, each as its subject and the rest.
+/// Sentences about the effect of a command, each split into its subject and the rest.
 pub type Effects = Vec<(String, String)>;
 
 /// What a command would do.
@@ -14,6 +14,6 @@ pub struct Effect {
     pub button: String,
     /// Whether the change is hard to undo.
     pub is_danger: bool,
-    /// The label of the message, and whether the command needs one.
+    /// The label of the message, and whether the command needs a message.
     pub message: Option<(&'static str, bool)>,
 }

@@ -289,7 +289,7 @@ async fn host(registry: &Registry, action: &HostAction) -> Result<Effect, Proble
         }
         HostAction::Retire(host) => {
             registry.catalog.host(host).await?;
-            let rest = "no longer counts anywhere. If the host reports again, it counts again.";
+            let rest = "no longer counts as a host. If it reports again, it counts again.";
             Effect { is_danger: true, ..say(host, "Retire", rest, format!("Retire {host}")) }
         }
     })
@@ -318,7 +318,7 @@ fn freeze(name: &ConfigurationName, seconds: Option<u64>) -> Effect {
     }
 }
 
-/// The screen of the thing that the command changes.
+/// The address of the screen that shows what the command changes.
 pub fn back(command: &Command) -> String {
     match command {
         Command::ChangeConfiguration { name, .. }

@@ -75,8 +75,8 @@ fn abort(status: &RolloutStatus) -> Effect {
             (
                 taken.clone(),
                 format!(
-                    "will return to state {base} at once. Its root is still there, so there is \
-                         no download."
+                    "will return to state {base} at once. They still have its root, so they \
+                         download nothing."
                 ),
             ),
             (count(status.waiting, "host"), format!("already at state {base} will not change.")),

@@ -26,12 +26,12 @@ pub async fn document(handle: &Handle, command: &Command) -> Result<Response, Pr
     text(handle, command).await.map(answer)
 }
 
-/// An answer with a document.
+/// An answer that consists of a document.
 pub fn answer(text: String) -> Response {
     ([(CONTENT_TYPE, JSON)], text).into_response()
 }
 
-/// How a list continues.
+/// How to find the next page of a list.
 #[derive(Debug, Clone, Copy)]
 pub struct Paging {
     /// The field of the query that says where the next page begins.

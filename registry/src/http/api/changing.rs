@@ -20,7 +20,7 @@ use crate::registry::Registry;
 /// The header with the form token of a browser.
 const CSRF: &str = "x-csrf-token";
 
-/// What a change did.
+/// The answer to a change.
 #[derive(Debug, Serialize)]
 pub struct Changed<T> {
     /// The text of the verb for people; empty for verbs that print nothing.
@@ -30,7 +30,7 @@ pub struct Changed<T> {
     pub thing: T,
 }
 
-/// The body of a change that needs nothing but a reason.
+/// The body of a change whose only field is the reason.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Reason {
@@ -70,7 +70,8 @@ pub fn body<T: DeserializeOwned + Default>(
         let text = "the body of a change is JSON: send it with Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).for_program());
     }
-    // From a list, the library would read the fields of a body in order.
+    // Without this step, the library would also accept a list with the values of the fields in
+    // order.
     let object: Map<String, Value> =
         serde_json::from_slice(bytes).map_err(|err| malformed(&err))?;
     T::deserialize(Value::Object(object)).map_err(|err| malformed(&err))
@@ -85,7 +86,8 @@ pub fn bad(text: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, text).for_program()
 }
 
-/// Runs the command, and returns its text. It runs to its end even if the client disconnects.
+/// Runs the command, and returns its text. The command runs to its end even if the client
+/// disconnects.
 pub async fn run(
     registry: &Arc<Registry>,
     actor: &Actor,
@@ -115,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn body_is_json_of_the_known_fields() {
+    fn body_is_a_json_object_with_known_fields_only() {
         assert_eq!(status_of(None, ""), None);
         assert_eq!(status_of(Some("application/json"), "{}"), None);
         assert_eq!(status_of(Some("Application/JSON; charset=utf-8"), "{\"message\":\"x\"}"), None);

@@ -91,7 +91,7 @@ struct Earlier {
     to: Option<u64>,
 }
 
-/// The configuration after a change. While a rollout runs, its base is the current state.
+/// The configuration after a change. While a rollout runs, the current state is the rollout's base.
 #[derive(Debug, Serialize)]
 struct Current {
     configuration: String,
@@ -147,7 +147,7 @@ pub async fn change(
     let change: Change = changing::body(&headers, &bytes)?;
     let shared = handle.shared().map_err(Problem::for_program)?;
     let (registry, name) = (&shared.registry, name::<ConfigurationName>(&of)?);
-    // A malformed change is malformed in any state.
+    // A malformed change is an error in any state, so this check comes before that of If-Match.
     change.command(name.clone(), None)?;
     let wanted = tags(&headers, &IF_MATCH);
     let id = current(registry, &name).await?.hash;
@@ -259,7 +259,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conditions_name_states() {
+    fn entity_tags_match_states() {
         let (one, other) = (Digest::of(b"one"), Digest::of(b"other"));
         let strong = Tags::of(&format!("\"x\", \"{one}\""));
         assert!(strong.is_exactly(one) && strong.names(one) && !strong.names(other));

@@ -44,7 +44,7 @@ impl Parameters {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The value of a field that `read` reads.
+    /// The value of a field, as `read` parses it.
     pub fn value<T, E: Display>(
         &self,
         name: &str,
@@ -102,7 +102,7 @@ fn malformed(name: &str, text: &str, why: &dyn Display) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, format!("{name} is \"{text}\": {why}")).for_program()
 }
 
-/// A name in a path. A malformed name is not found, because nothing can have it.
+/// A name in a path. A malformed name is not found, because nothing can have such a name.
 pub fn name<T: FromStr<Err: Display>>(text: &str) -> Result<T, Problem> {
     let none = |err: T::Err| Problem::new(StatusCode::NOT_FOUND, err.to_string()).for_program();
     text.parse().map_err(none)

@@ -32,8 +32,9 @@ fn since(text: &str) -> Result<Since, &'static str> {
     since.ok_or("give a time such as 2026-01-02T15:04:05Z, or a duration such as 36h")
 }
 
-/// `GET events`. The document has the lines of the verb as one list. Without `after`, it has the
-/// newest events. With `after`, it has the events that follow, so that a program misses none.
+/// `GET events`. The document has the lines of the verb as one list. Without `after`, the document
+/// has the newest events. With `after`, it has the events that follow, so that a program misses no
+/// event.
 pub async fn events(
     State(handle): State<Handle>,
     parameters: Parameters,

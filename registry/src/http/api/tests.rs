@@ -27,7 +27,7 @@ async fn ask(method: Method, path: &str) -> Response {
 }
 
 #[tokio::test]
-async fn description_has_exactly_the_addresses_that_there_are() {
+async fn description_has_exactly_the_routed_addresses() {
     let mut routed = Addresses::new();
     for (path, _) in table() {
         let filled = format!("{TOP}{}", path.replace(['{', '}'], ""));
@@ -42,7 +42,7 @@ async fn description_has_exactly_the_addresses_that_there_are() {
 }
 
 #[test]
-fn description_refers_only_to_what_it_has() {
+fn description_has_all_components_that_it_uses_and_no_others() {
     fn check(value: &Value, document: &Value, seen: &mut BTreeSet<String>) {
         match value {
             Value::Object(fields) => {

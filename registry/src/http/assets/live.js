@@ -29,7 +29,8 @@
 			row.hidden = !row.textContent.toLowerCase().includes(box.value.trim().toLowerCase());
 	};
 
-	// Replaces a section, and keeps what the reader has done there.
+	// Replaces a section, and keeps the reader's focus and scroll positions. If the reader has filled in a
+	// form or selected text there, the section stays as it is.
 	const replace = (id, html) => {
 		const old = doc.getElementById(id);
 		const fresh = new DOMParser().parseFromString(html, "text/html").getElementById(id);
@@ -75,10 +76,10 @@
 		source.addEventListener("gone", () => {
 			stop();
 			delete live.live;
-			say("not live: what this page shows no longer exists", true);
+			say("not live: the object of this page no longer exists", true);
 		});
 	};
-	// A browser opens only six connections to a server, so hidden tabs close theirs.
+	// A browser opens only six connections to a server, so a hidden tab closes its connection.
 	const look = () => { if (live.live) doc.hidden ? stop() : start(); };
 
 	doc.addEventListener("input", ({ target }) => target.dataset.filter ? sift() : target.form && touched.add(target.form));

@@ -64,7 +64,7 @@ fn only_a_browser_with_the_cookie_passes_through_ssh() {
 }
 
 #[test]
-fn other_hosts_are_refused_so_that_dns_rebinding_is_useless() {
+fn foreign_host_names_are_refused_against_dns_rebinding() {
     let (access, cookie, _) = through_ssh();
     for host in ["evil.example", "evil.example:8080", "localhost.evil.example", "10.0.0.1", ""] {
         let pairs = [("host", host), (COOKIE.as_str(), &cookie)];
@@ -84,7 +84,7 @@ fn other_hosts_are_refused_so_that_dns_rebinding_is_useless() {
     ] {
         assert_eq!(decided(&port, &Method::GET, "/", &[("host", host)]), want, "{host}");
     }
-    // Monitoring systems use whatever name the registry has.
+    // Monitoring systems may use any name for the registry.
     for path in ["/metrics", "/healthz", "/readyz"] {
         assert_eq!(decided(&port, &Method::GET, path, &[("host", "evil.example")]), Ok(false));
         assert_eq!(
@@ -110,7 +110,7 @@ fn changes_need_the_origin_of_the_page() {
     let site = |site| [host, cookie, ("origin", "http://localhost:8080"), ("sec-fetch-site", site)];
     assert_eq!(post(&site("same-origin")), Ok(true));
     assert_eq!(post(&site("same-site")), Err(Denied::Origin));
-    // A program has no origin, and no other page can send its token.
+    // A program sends no origin, and no page of another origin can send the program's token.
     let bearer = format!("Bearer {bearer}");
     assert_eq!(post(&[host, (AUTHORIZATION.as_str(), &bearer)]), Ok(true));
     for method in [Method::PUT, Method::DELETE, Method::PATCH, Method::OPTIONS] {
@@ -132,7 +132,7 @@ fn only_a_known_proxy_names_the_user_who_acts() {
     assert_eq!(post(&proxy, &[host, user]), Err(Denied::Origin));
     assert_eq!(post(&proxy, &[host, user, user, origin]), Err(Denied::ReadOnly));
     assert_eq!(post(&proxy, &[host, ("x-forwarded-user", ""), origin]), Err(Denied::ReadOnly));
-    // The bearer token of an ssh connection is worth nothing here.
+    // The port accepts no bearer tokens.
     let bearer = (AUTHORIZATION.as_str(), "Bearer x");
     assert_eq!(post(&proxy, &[host, bearer]), Err(Denied::ReadOnly));
 }

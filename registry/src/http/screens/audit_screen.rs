@@ -12,11 +12,12 @@ use crate::catalog::{AuditPage, AuditQuery, Audited};
 use crate::http::problem::Problem;
 use crate::registry::Registry;
 
-/// Number of entries of one page.
+/// Number of entries on one page.
 const ENTRIES: usize = 100;
 /// A browser may break the text of a flag with this many bytes or more.
 const LONG: usize = 32;
-/// The choices of the field `Since`: a duration as the verb `audit` reads it, and its name.
+/// The choices of the field `Since`: a duration in the format of the verb `audit`, and the text of
+/// the choice.
 const SINCE: [(&str, &str); 4] =
     [("1h", "1 hour"), ("24h", "24 hours"), ("168h", "7 days"), ("720h", "30 days")];
 
@@ -38,7 +39,7 @@ pub async fn page(registry: &Registry, filter: &AuditFilter) -> Result<Page, Pro
     Ok(Page::new("Audit", Nav::Audit, parts))
 }
 
-/// The time that the text means, as the verb `audit` reads it.
+/// The time that the text stands for. The format is that of the verb `audit`.
 fn since(text: &str) -> Result<Option<Timestamp>, Problem> {
     if text.is_empty() {
         return Ok(None);
@@ -136,11 +137,11 @@ fn no_entries(page: &AuditPage, filter: &AuditFilter) -> Markup {
     html! {
         div class="card empty" {
             @if page.older.is_some() {
-                p { "None of these entries fulfils the conditions. Older entries may." }
+                p { "No entry fulfils the conditions so far. Older entries may fulfil them." }
             } @else if is_filtered || filter.before.is_some() {
                 p { "No entry fulfils the conditions. " a href="/audit" { "Show all entries" } }
             } @else {
-                p { "Nothing has changed yet. Each change gets an entry here. To make the first, type:" }
+                p { "Nothing has changed yet. Each change gets an entry here. To make the first change, type:" }
                 code class="shell" { "ssh registry put -name code -version v1 < code.tgz" }
             }
             @if page.older.is_some() { div class="actions" { (ways(page, filter)) } }
@@ -171,7 +172,7 @@ fn rows(entries: &[Audited]) -> Markup {
                 }
                 td { (verb.trim_end_matches(':')) }
                 td class="why" {
-                    // Entries of the registry itself are sentences.
+                    // Entries that the registry itself makes are sentences.
                     @if what.starts_with('-') { (flags(what)) } @else { (what) }
                 }
                 td {
@@ -272,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_short_and_long_flags_break() {
+    fn keys_are_shortened_and_long_flags_may_wrap() {
         let key = format!("SHA256:abcd{}wxyz anna@laptop", "0".repeat(35));
         assert_eq!(short_key(&key), "SHA256:abcd…wxyz anna@laptop");
         assert_eq!(short_key("rollout 7"), "rollout 7");
@@ -281,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn time_is_read_as_by_the_verb() {
+    fn times_have_the_format_of_the_verb_audit() {
         assert_eq!(since("").unwrap(), None);
         let time = since("1970-01-02T00:00:00Z").unwrap();
         assert_eq!(time, Some(Timestamp::from_second(86_400).unwrap()));

@@ -228,7 +228,7 @@ mod tests {
             "name=\"if-hash\" value=\"",
             "<option value=\"v93\">v93</option>",
             "<option value=\"&lt;v92&gt;\" selected>&lt;v92&gt;</option>",
-            // The current version of a component without versions.
+            // This component has no versions, so the form offers only the current version.
             "<option value=\"c41\" selected>c41</option>",
             "change all hosts (41 hosts) at once",
         ] {

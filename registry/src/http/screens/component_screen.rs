@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_lead_to_older_versions() {
+    fn page_links_to_older_versions() {
         let total = VersionsTotal { versions: 93, bytes: 1 << 30 };
         let rows = [version_row("v 93", Vec::new())];
         let name = "code".parse().unwrap();

@@ -71,7 +71,7 @@ fn list(components: &[ComponentSummary], total: &str, is_later: bool, has_more: 
 fn first_steps() -> Markup {
     html! {
         div class="card empty" {
-            p { "There is no component yet. Upload an archive as the first version of one:" }
+            p { "There is no component yet. Upload an archive as the first version of a component:" }
             code class="shell" { "deployctl addver -name code -version v1 -dir build" }
         }
     }

@@ -39,7 +39,7 @@ pub async fn page(
     let policy = policies.iter().find(|one| one.used_by.iter().any(|user| user == name.as_str()));
     let windows = catalog.windows().await?;
     let groups = running_groups::of(&fleet.hosts);
-    // During a freeze or an active rollout, the registry refuses all changes of the configuration.
+    // During a freeze or an active rollout, the registry refuses a rollback without further flags.
     let is_open = frozen.is_none() && status.rollout.is_none();
     let back_to = back_to.filter(|_| is_open);
     let head = Head { name, status, frozen: frozen.as_ref(), back_to, may_act };

@@ -34,7 +34,8 @@ pub async fn page(registry: &Registry, after: Option<&ConfigurationName>) -> Res
     let all = fleet.configurations.len() as u64;
     let mut status = fleet.configurations.into_iter().peekable();
     let mut rows: Vec<Row> = Vec::new();
-    // Both lists are in byte order. A configuration that is just deleted or made is in only one.
+    // Both lists are in byte order. A configuration that was just deleted or made may be in only
+    // one of them.
     for summary in page {
         let is_before =
             |one: &ConfigurationStatus| one.configuration.as_str() < summary.name.as_str();
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_have_the_figures_of_the_fleet() {
+    fn rows_show_the_counts_of_the_fleet() {
         let html = list(&[(summary("web"), status("web"))], 1, false, false).html.into_string();
         for wanted in [
             "14 is the base",

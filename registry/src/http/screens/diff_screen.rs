@@ -1,4 +1,4 @@
-//! `/configurations/NAME/diff`: what differs between two states. The page is not live, because two
+//! `/configurations/NAME/diff`: what differs between two states. The page is not live, because
 //! states never change, and a comparison of their files reads all archives.
 
 use std::collections::{BTreeSet, HashMap};
@@ -20,13 +20,13 @@ use crate::verbs::state_diff::{LayerChange, layers};
 
 /// How many files the page lists.
 const FILES: usize = 500;
-/// How many states each list of the form has.
+/// How many of the newest states each list of the form has.
 const STATES: u64 = 50;
-/// How long a request waits for the comparison of another request.
+/// How long a request waits until the comparison of another request has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The page compares the files of one pair of states at a time. So readers of the page do not take
-/// the threads that check uploads.
+/// The registry compares the files of one pair of states at a time. So requests for this page leave
+/// enough threads for the checks of uploads.
 static COMPARING: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
 
 /// A file that differs: its escaped path, and the kind of difference.
@@ -181,7 +181,7 @@ fn layer_table(difference: &Difference<'_>) -> Markup {
     section("layers", "Layers", &nothing(), &table("layers", &head, &rows, &below)).html
 }
 
-/// By how much the layer's file is larger; empty if the registry does not know the length of a
+/// By how much the layer's file has grown; empty if the registry does not know the length of a
 /// file.
 fn growth(layer: &LayerChange, sizes: &HashMap<Digest, u64>) -> String {
     let bytes = |side: &Option<(VersionName, Digest)>| match side {

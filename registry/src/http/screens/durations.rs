@@ -1,6 +1,7 @@
 //! Durations for people.
 
-/// Milliseconds in groups of three digits, such as `1 152 ms`. The blanks are narrow.
+/// Milliseconds in groups of three digits, such as `1 152 ms`. The spaces between the groups are
+/// narrow.
 pub fn milliseconds(ms: u64) -> String {
     let digits = ms.to_string();
     let mut text = String::new();

@@ -34,7 +34,8 @@ const SQUARES: Squares = Squares { of_wave: 60, left: 120 };
 struct FleetDoc {
     fleet: FleetOverview,
     attention: Attention,
-    /// The active rollouts to show, those that wait for an operator first, and what they change.
+    /// The active rollouts to show, each with the layers that it changes. Rollouts that wait for an
+    /// operator come first.
     rollouts: Vec<(RolloutStatus, String)>,
     heads: Vec<ConfigurationHead>,
     filter: Markup,
@@ -172,12 +173,12 @@ fn empty() -> Markup {
 /// How to start the first agent.
 fn start_an_agent() -> Markup {
     html! {
-        p { "Start an agent on each server. The registry's log shows the fingerprint of its host \
-             key when it starts:" }
+        p { "Start an agent on each server. When the registry starts, it logs the fingerprint of \
+             its host key:" }
         code class="shell" {
             "deploy-agent -addr HOST:PORT -fp FINGERPRINT -key agent.key -name web"
         }
-        p { "This page shows each host as soon as it reports. You need not reload it." }
+        p { "This page shows each host as soon as it reports. You need not reload the page." }
     }
 }
 

@@ -21,7 +21,7 @@ use crate::verbs::why::WhyOne;
 /// What the screen shows.
 struct Doc {
     host: HostRow,
-    /// The configurations of the host, as the verb `why` answers.
+    /// The configurations of the host, with the data that the verb `why` shows.
     configurations: Vec<WhyOne>,
     /// The layers that the host runs, for each configuration.
     running: Vec<Running>,
@@ -29,8 +29,8 @@ struct Doc {
 }
 
 impl Doc {
-    /// `part` of each configuration, one below the other. If there are several, each has its name
-    /// as the heading.
+    /// The `part` of each configuration, one below the other. If the host has several
+    /// configurations, the name of the configuration is the heading of its part.
     fn each(&self, part: impl Fn(usize, &WhyOne) -> Markup) -> Markup {
         let all = &self.configurations;
         html! {

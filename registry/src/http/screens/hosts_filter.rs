@@ -1,4 +1,4 @@
-//! The form and the links that choose which hosts a list has.
+//! The form and the links that choose which hosts a list shows.
 
 use deploy_wire::fleet::Phase;
 use maud::{Markup, html};
@@ -68,7 +68,7 @@ fn options(values: &[String], chosen: &str) -> Markup {
     }
 }
 
-/// Links to the hosts of each kind, such as failed hosts, with their numbers. `filter` has the
+/// Links to the hosts of each kind, such as failed hosts, with their counts. `filter` has the
 /// configuration and the group that restrict the links.
 pub fn chips(filter: &HostsFilter, counts: &[ConfigurationStatus]) -> Markup {
     let sum = |count: fn(&ConfigurationStatus) -> u64| counts.iter().map(count).sum::<u64>();
@@ -97,7 +97,7 @@ pub fn chips(filter: &HostsFilter, counts: &[ConfigurationStatus]) -> Markup {
     }
 }
 
-/// Hosts that are connected, and whose deploys have no result yet.
+/// The number of connected hosts whose deploys have no result yet.
 fn working(of: &ConfigurationStatus) -> u64 {
     of.behind - of.failed - of.absent
 }

@@ -14,7 +14,7 @@ use crate::registry::Registry;
 use crate::verbs::fleet_document::{ConfigurationStatus, FleetStatus, HostStatus};
 use crate::verbs::fleet_status::FleetQuery;
 
-/// Number of hosts of one page.
+/// Number of hosts on one page.
 const PAGE: u64 = 200;
 
 /// The screen.
@@ -55,7 +55,7 @@ fn heading(filter: &HostsFilter, counts: &[ConfigurationStatus]) -> Section {
     Section { id: "hosts", html }
 }
 
-/// The counts by phase; of one configuration, also how many hosts have confirmed its state.
+/// The counts by phase. For one configuration, also how many hosts have confirmed its state.
 fn summary(filter: &HostsFilter, counts: &[ConfigurationStatus]) -> String {
     let mut phases = std::collections::BTreeMap::<&str, u64>::new();
     for (phase, number) in counts.iter().flat_map(|of| &of.phases) {

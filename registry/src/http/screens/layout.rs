@@ -8,7 +8,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use crate::http::access::Viewer;
 use crate::http::assets::{ICON_ADDRESS, SCRIPT_ADDRESS, STYLESHEET_ADDRESS};
 
-/// The icons of all pages. A page shows one with `<use href="#i-good"/>`.
+/// The icons of all pages. A page shows an icon with an element such as `<use href="#i-good"/>`.
 const SPRITE: &str = include_str!("../assets/sprite.svg");
 const BRAND: &str = include_str!("../assets/brand.svg");
 
@@ -36,8 +36,8 @@ const NAVIGATION: [(Nav, &str, &str); 5] = [
     (Nav::Audit, "Audit", "/audit"),
 ];
 
-/// A section of a page, which browsers replace when it changes. Its HTML is one element with the
-/// id.
+/// A section of a page. Browsers replace a section when it changes. Its HTML is one element with
+/// the section's id.
 #[derive(Debug)]
 pub struct Section {
     /// The id of the element.
@@ -57,8 +57,8 @@ pub enum Part {
     Columns(Vec<Section>),
 }
 
-/// The contents of a screen. Sections may depend only on whether the viewer may change things,
-/// because browsers share them. The form may depend on the viewer.
+/// The contents of a screen. All viewers with the same right to change things share the sections,
+/// so a section may depend on nothing else of the viewer. The form may depend on the viewer.
 #[derive(Debug)]
 pub struct Page {
     /// The title, without the name of the program.
@@ -76,15 +76,15 @@ pub struct Page {
 pub struct ConfirmForm {
     /// The command line.
     pub line: String,
-    /// The sentences about the effect: the subject and the rest.
+    /// The sentences about the effect, each split into its subject and the rest.
     pub effects: Vec<(String, String)>,
     /// The text on the button, such as `Abort: 12 hosts back to 14`.
     pub button: String,
     /// Whether the change is hard to undo.
     pub is_danger: bool,
-    /// Where `Cancel` leads.
+    /// The address to which `Cancel` leads.
     pub back: String,
-    /// The label of the message, and whether the command needs one.
+    /// The label of the message, and whether the command needs a message.
     pub message: Option<(&'static str, bool)>,
 }
 
@@ -103,12 +103,12 @@ impl Page {
         })
     }
 
-    /// Whether browsers show changes of the page. They do if it has sections and no form.
+    /// Whether browsers show changes of the page. A page is live if it has sections and no form.
     pub fn is_live(&self) -> bool {
         self.form.is_none() && self.sections().next().is_some()
     }
 
-    /// The document for a viewer. With an address, a live page shows its changes.
+    /// The document for a viewer. With an address, browsers show the changes of a live page.
     pub fn to_html(&self, viewer: &Viewer, address: Option<&Uri>) -> Markup {
         let live = address.filter(|_| self.is_live()).map(|address| {
             let mut query = form_urlencoded::Serializer::new(String::new());
@@ -132,7 +132,8 @@ impl Page {
     }
 }
 
-/// A digest of the sections of a page. If it is equal, a browser has nothing to replace.
+/// A digest of the sections of a page. If the digest stays the same, a browser has nothing to
+/// replace.
 pub fn digest_of(page: &Page) -> String {
     let all: String = page.sections().map(|section| &*section.html.0).collect();
     Digest::of(all.as_bytes()).to_string()[..16].to_owned()
@@ -171,7 +172,7 @@ fn confirm_form(form: &ConfirmForm, viewer: &Viewer) -> Markup {
     }
 }
 
-/// A whole document. `head` is the screen of the navigation and the viewer; without it, the
+/// A whole document. `head` is the screen of the navigation and the viewer. Without `head`, the
 /// document has no navigation.
 pub fn document(
     title: &str,

@@ -1,4 +1,4 @@
-//! Pieces that the screens of the fleet and of rollouts share: what needs attention, and texts.
+//! Pieces of HTML and of text that the screens of the fleet and of rollouts share.
 
 use maud::{Markup, html};
 
@@ -23,7 +23,7 @@ pub fn need(class: &str, body: &Markup, link: &Markup, output: &str) -> Markup {
     }
 }
 
-/// Links to the `first` hosts. If `all` is more, a link to the list of the others follows.
+/// Links to the `first` hosts. If there are more hosts in `all`, a link to `others` follows.
 pub fn some_hosts(first: &[String], all: u64, others: &str) -> Markup {
     let more = all.saturating_sub(first.len() as u64);
     html! {
@@ -42,7 +42,7 @@ pub fn last_lines(output: &str) -> String {
     last.iter().map(|line| shown_line(line)).collect::<Vec<_>>().join("\n")
 }
 
-/// The first line of a text, if it is not too long; otherwise the beginning of this line.
+/// The first line of a text. A line longer than `LONGEST_LINE` is cut.
 pub fn first_line(text: &str) -> String {
     shown_line(text.lines().next().unwrap_or_default())
 }
@@ -56,7 +56,7 @@ fn shown_line(line: &str) -> String {
     shown
 }
 
-/// A phase or a reason as words.
+/// A phase or a reason with spaces instead of underscores.
 pub fn spaced(word: &str) -> String {
     word.replace('_', " ")
 }
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn output_ends_with_its_last_lines_without_control_characters() {
+    fn only_the_last_lines_of_an_output_are_shown() {
         let output = "one\ntwo\n\nthree\n\u{1b}[31mfour <b>\u{0}\n\n";
         assert_eq!(last_lines(output), "two\nthree\n[31mfour <b>");
         assert_eq!(last_lines(""), "");

@@ -29,11 +29,11 @@ pub fn login() -> Markup {
                 p { "This browser is not logged in. Your ssh key is the login; there is no password. "
                     "Type this on your machine:" }
                 code class="shell" { "deployctl web" }
-                p { "It opens the page in your browser. Without deployctl, forward a port, and ask "
+                p { "This command opens the page. Without deployctl, forward a port, and ask "
                     "the registry for an address with a token:" }
                 code class="shell" { "ssh -L 8080:web:80 registry web" }
-                p { "Then open the address that the command prints. It works once. You stay logged "
-                    "in as long as the ssh connection lasts." }
+                p { "Then open the address that the command prints. The address works once. You stay "
+                    "logged in as long as the ssh connection lasts." }
             }
             div class="card pad stack" {
                 p { "If this browser is logged in, and you followed a link from elsewhere, continue." }

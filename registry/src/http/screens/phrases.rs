@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn verb_has_its_action() {
+    fn verb_includes_its_action() {
         assert_eq!(verb_of("bumpconf -name=\"a\" -component=\"b\""), "bumpconf");
         assert_eq!(verb_of("rollout -action=\"start\" -name=\"a\""), "rollout start");
         assert_eq!(verb_of(""), "");

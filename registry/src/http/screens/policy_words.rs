@@ -11,7 +11,7 @@ pub fn in_words(policy: &Policy) -> String {
     format!("waves {waves}, soak {}, max-failed {max_failed}", duration(*soak))
 }
 
-/// A duration as the flags have it, such as `10m`.
+/// A duration in the format of the flags, such as `10m`.
 fn duration(time: Duration) -> String {
     let time = SignedDuration::try_from(time).unwrap_or(SignedDuration::MAX);
     format!("{time:#}")
@@ -22,7 +22,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policy_is_said_in_words() {
+    fn policy_is_described_in_words() {
         let policy = Policy { soak: Duration::from_secs(90), ..Policy::default() };
         assert_eq!(in_words(&policy), "waves 100%, soak 1m 30s, max-failed 1 or 2%");
     }

@@ -45,7 +45,7 @@ pub fn status_pill(status: &str) -> Markup {
     pill(class, status)
 }
 
-/// How many hosts have failed, and how many may.
+/// How many hosts have failed, and how many may fail.
 pub fn failed_of(status: &RolloutStatus) -> Markup {
     let RolloutStatus { failed, budget, .. } = *status;
     let class = if failed > budget { "bad" } else { "warn" };
@@ -154,7 +154,7 @@ pub mod tests {
     }
 
     #[test]
-    fn actions_fit_the_status_and_need_a_right() {
+    fn actions_fit_the_status_and_need_permission() {
         let running = rollout("running", vec![host("a", 1, "good")]);
         let html = actions(&running, true).into_string();
         assert!(html.contains("verb=rollout+pause&amp;name=web"), "{html}");
@@ -172,13 +172,13 @@ pub mod tests {
     }
 
     #[test]
-    fn texts_of_others_are_escaped() {
+    fn reason_of_a_halt_is_escaped() {
         let html = stopped(&rollout("halted", Vec::new())).into_string();
         assert!(html.contains("halted in wave 1 of 2: &lt;script&gt;"), "{html}");
     }
 
     #[test]
-    fn budget_is_drawn_against_what_may_fail() {
+    fn bar_shows_failed_hosts_against_the_budget() {
         let hosts = |failed| (0..failed).map(|n| host(&format!("h{n}"), 1, "failed")).collect();
         let within = failed_of(&rollout("running", hosts(1))).into_string();
         assert!(

@@ -256,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn rollout_without_trouble_says_so() {
+    fn rollout_without_problems_says_so() {
         let html = html_of(rollout("running", vec![host("a", 1, "good")]), true);
         assert!(html.contains("All hosts are good.") && !html.contains("class=\"needs\""));
     }

@@ -6,7 +6,7 @@ use super::need::first_line;
 use super::widgets::{address, ago, bar, host_address, icon, until};
 use crate::verbs::rollout_status::{RolloutHost, RolloutStatus, WaveStatus};
 
-/// The results, in the order of their texts: word, icon, and class in a bar.
+/// The results, in the order in which the screen lists them: word, icon, and class in a bar.
 const RESULTS: [(&str, &str, &str); 5] = [
     ("good", "good", "good"),
     ("working", "working", "work"),

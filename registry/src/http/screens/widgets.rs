@@ -22,8 +22,8 @@ pub fn section(id: &'static str, heading: &str, beside: &Markup, body: &Markup) 
     Section { id, html }
 }
 
-/// A table in a card. `label` is the id of the heading of its section, without `-h`. `below` stands
-/// below the table, such as a link to the next page.
+/// A table in a card. `label` is the id of the heading of its section, without `-h`. `below`, such
+/// as a link to the next page, stands below the table.
 pub fn table(label: &str, head: &Markup, rows: &Markup, below: &Markup) -> Markup {
     let label = format!("{label}-h");
     html! {
@@ -36,13 +36,13 @@ pub fn table(label: &str, head: &Markup, rows: &Markup, below: &Markup) -> Marku
     }
 }
 
-/// No HTML.
+/// Empty HTML.
 pub fn nothing() -> Markup {
     html! {}
 }
 
-/// A time. The text is the absolute time, so that a section does not change while time passes. The
-/// page's script shows how long ago it was.
+/// A time. The text in the HTML is the absolute time, so that a section does not change while time
+/// passes. The page's script shows how long ago the time was.
 pub fn ago(time: Timestamp) -> Markup {
     let time = format!("{time:.0}");
     html! { time class="ago" datetime=(time) { (time) } }
@@ -64,8 +64,8 @@ pub fn size(bytes: u64) -> String {
     Size(bytes).to_string()
 }
 
-/// An icon, as the shape of a result: `good`, `failed`, `working`, `offered`, `held`, `none` or
-/// `warn`. Screen readers skip it, because a text says the same.
+/// The icon of a result: `good`, `failed`, `working`, `offered`, `held`, `none` or `warn`. Screen
+/// readers skip the icon, because a text says the same.
 pub fn icon(name: &str) -> Markup {
     html! { svg aria-hidden="true" { use href={ "#i-" (name) } {} } }
 }
@@ -75,8 +75,8 @@ pub fn pill(class: &str, text: &str) -> Markup {
     html! { span class={ "pill " (class) } { (text) } }
 }
 
-/// A bar of parts, each a class (`good`, `work`, `bad`, `warn`, `idle`) and a number. `total` is the
-/// length of the bar. Screen readers skip it, because a text beside it says the same.
+/// A bar of parts, each a class (`good`, `work`, `bad`, `warn`, `idle`) and a number. `total` is
+/// the length of the bar. Screen readers skip the bar, because a text beside it says the same.
 pub fn bar(class: &str, parts: &[(&str, u64)], total: u64) -> Markup {
     // Hundredths of a percent fit into 64 bits for any fleet.
     let share = |number: u64| number.saturating_mul(10_000) / total.max(1);
@@ -97,7 +97,7 @@ pub fn bar(class: &str, parts: &[(&str, u64)], total: u64) -> Markup {
     }
 }
 
-/// A part of an address, encoded.
+/// A part of an address, percent-encoded.
 pub fn encoded(text: &str) -> String {
     form_urlencoded::byte_serialize(text.as_bytes()).collect::<String>().replace('+', "%20")
 }
@@ -130,7 +130,7 @@ pub fn address(path: &str, fields: &[(&str, &str)]) -> String {
     if query.is_empty() { path.to_owned() } else { format!("{path}?{query}") }
 }
 
-/// The address of the page that confirms a command: its verb with its action, and its flags.
+/// The address of the page that confirms a command. `verb` has the verb and its action.
 pub fn confirm(verb: &str, flags: &[(&str, &str)]) -> String {
     let fields: Vec<(&str, &str)> =
         std::iter::once(("verb", verb)).chain(flags.iter().copied()).collect();
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_have_the_right_noun() {
+    fn counts_have_singular_or_plural_nouns() {
         assert_eq!((&*count(1, "host"), &*count(0, "host")), ("1 host", "0 hosts"));
     }
 

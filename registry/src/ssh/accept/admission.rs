@@ -13,7 +13,7 @@ pub const MAX_UNAUTHENTICATED: usize = 200;
 pub const MAX_UNAUTHENTICATED_PER_SOURCE: usize = 50;
 /// Maximum number of connections in all.
 pub const MAX_CONNECTIONS: usize = 12_000;
-/// Maximum number of connections of agents. The others are left for operators.
+/// Maximum number of connections of agents. The remaining connections are for operators.
 pub const MAX_AGENTS: usize = 11_000;
 /// Maximum number of connections from one source. A whole fleet behind one address must fit.
 pub const MAX_CONNECTIONS_PER_SOURCE: usize = MAX_AGENTS;
@@ -160,8 +160,8 @@ impl AdmissionGuard {
         self.refused = true;
     }
 
-    /// Records that the client has logged in as an agent. Returns a text that says which limit is
-    /// reached, if one is.
+    /// Records that the client has logged in as an agent. If a limit is reached, returns a text
+    /// that says which limit.
     pub fn logged_in_as_agent(&mut self) -> Result<(), &'static str> {
         self.logged_in();
         let mut counts = self.control.counts();

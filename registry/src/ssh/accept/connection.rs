@@ -26,7 +26,8 @@ use crate::ssh::ssh_session::Session;
 
 /// Maximum time from the first byte to the end of the login.
 pub const LOGIN_TIME: Duration = Duration::from_secs(20);
-/// After its deadline, a connection is closed as soon as no data has moved for this long.
+/// After the deadline of a connection, the server closes the connection as soon as no data has
+/// moved for this long.
 const QUIET: Duration = Duration::from_secs(60);
 /// How often the server checks deadlines.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
@@ -106,7 +107,7 @@ async fn serve(
 }
 
 /// Waits for the end of the session. If the server has a reason to end the session, the function
-/// ends it.
+/// ends the session.
 async fn watch_over(
     server: &Server,
     mut session: RunningSession<Session>,

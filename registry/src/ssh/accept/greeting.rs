@@ -1,6 +1,7 @@
 //! Reads the first bytes of a connection before the ssh library gets the connection. In ssh, the
-//! client's order of ciphers decides, and most clients list a slow cipher first. This module finds
-//! the client's ciphers. If the client has a fast cipher, the server then offers only fast ciphers.
+//! client's order of ciphers decides which cipher is used, and most clients list a slow cipher
+//! first. This module finds the client's ciphers. If the client has a fast cipher, the server then
+//! offers only fast ciphers.
 
 use std::io;
 use std::pin::Pin;
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn ciphers_are_in_both_directions() {
+    fn only_ciphers_of_both_directions_count() {
         let packet = kexinit(&["kex", "key", "a,b,c", "c,b", "mac"]);
         assert_eq!(ciphers_of(&packet), Some(vec!["b".to_owned(), "c".to_owned()]));
         for end in 0..40 {

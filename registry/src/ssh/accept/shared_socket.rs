@@ -1,5 +1,5 @@
-//! A socket that its owner can shut down while the ssh library uses it. Both share one file
-//! descriptor, so that each connection takes only one.
+//! A socket that its owner can shut down while the ssh library uses it. The owner and the library
+//! share one file descriptor, so that each connection takes only one.
 
 use std::io;
 use std::pin::Pin;
@@ -10,7 +10,8 @@ use rustix::net::{Shutdown, shutdown};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// A connected socket. Clones share it. At most one task may read at a time, and one may write.
+/// A connected socket. Its clones share the socket. At any time, at most one task may read, and at
+/// most one task may write.
 #[derive(Debug, Clone)]
 pub struct Socket(Arc<TcpStream>);
 

@@ -23,9 +23,9 @@ pub const MAX_FILE: u64 = 16 << 20;
 /// The rights of a logged-in client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// The client may run commands and upload.
+    /// The client may run commands, upload and download.
     Operator,
-    /// The client may download.
+    /// The client may download, and run the commands `watch` and `report`.
     Service,
 }
 

@@ -1,6 +1,6 @@
-//! Directories inside a component's directory. A client that uploads a directory into an existing
-//! directory first creates a directory inside the existing directory. The registry only remembers
-//! the path of the new directory. Files in the new directory belong to the component.
+//! Directories inside a component's directory. A client that uploads the directory `DIRECTORY` to
+//! `/put/NAME` first creates `/put/NAME/DIRECTORY`. The registry only remembers the path of the new
+//! directory. Files in the new directory belong to the component.
 
 use std::collections::HashSet;
 

@@ -127,9 +127,9 @@ impl View {
         parse(path).ok_or_else(SftpError::not_found)
     }
 
-    /// The place that the client sees at `place`. For an agent's poll of a configuration, the
-    /// function also records the poll. If the agent's host is held, the agent sees the state that
-    /// it runs. If a wave of a rollout has taken the host, the agent sees the target.
+    /// The place whose contents the client gets at `place`. For an agent's poll of a configuration,
+    /// the function also records the poll. If the agent's host is held, the agent sees the state
+    /// that it runs. If a wave of a rollout has taken the host, the agent sees the target.
     fn shown(&self, place: Place) -> Shown {
         let Place::Configuration(name) = &place else { return Shown::from(place) };
         if self.operator {
@@ -146,7 +146,8 @@ impl View {
         match (view(held.is_some(), rollout.is_some()), held, rollout) {
             (HostView::Held, Some(number), _) => Shown::from(Place::State(name, number)),
             (HostView::Target, _, Some(rollout)) => {
-                // An agent that names its host reports by itself.
+                // An agent that has declared its host also reports, so the registry need not record
+                // the read.
                 let fetches = self.declared.get().is_none().then_some((poller, rollout.number));
                 Shown { place: Place::State(name, rollout.target), fetches }
             }

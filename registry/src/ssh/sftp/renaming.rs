@@ -1,6 +1,6 @@
-//! Serves renames, new directories and removals by operators over sftp. Clients upload a file under
-//! a temporary name, and rename the complete file. Clients also create the file's directory, and
-//! remove abandoned files.
+//! Serves renames, new directories and removals by operators over sftp. Some clients upload a file
+//! under a temporary name, and rename the complete file. Some clients also create the file's
+//! directory, and remove abandoned files.
 
 use deploy_store::{ComponentName, escape};
 use deploy_wire::command::Command;

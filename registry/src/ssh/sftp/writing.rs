@@ -1,8 +1,9 @@
 //! Serves uploads of operators over sftp. In general, the name of an upload is only a label: the
 //! digest of the bytes identifies a closed upload. Names in `/put` have a meaning. When the client
 //! closes an upload to `/put/NAME/VERSION`, the registry binds the upload to this version, or the
-//! close fails. An upload with a temporary name waits until the client renames it. Clients can look
-//! at their uploads, and set the times of uploads.
+//! close fails. An upload with a temporary name waits until the client renames it. Clients can read
+//! the attributes of their uploads. If a client sets times or modes, the registry accepts the
+//! request and ignores the values.
 
 use std::sync::Arc;
 
@@ -212,8 +213,8 @@ impl Uploads {
         }
         let Uploaded { digest, bytes, time, bound } =
             self.registry.recent.find(&self.caller, &path)?;
-        // A bound upload is not shown here, because the catalogue knows whether its version still
-        // exists.
+        // The function returns nothing for a bound upload, because the catalogue knows whether its
+        // version still exists.
         let blobs = self.registry.blobs();
         let is_there = !bound
             && (blobs.is_staged(digest).unwrap_or(false)

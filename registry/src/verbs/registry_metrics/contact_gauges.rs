@@ -12,15 +12,16 @@ use crate::verbs::fleet_status::agent_id;
 /// The connections to the hosts of a configuration.
 #[derive(Debug, Clone, Copy, Default)]
 struct Contacts {
-    /// Of the hosts that are not connected: how long ago the registry last saw the host that it has
-    /// not seen for the longest time, in seconds.
+    /// Seconds since the registry last saw the host that has been silent for the longest time; 0 if
+    /// all hosts are connected.
     oldest: f64,
     /// Hosts under whose name several agents are connected.
     duplicate: u64,
 }
 
 impl Registry {
-    /// The age of the oldest sign of life, and the number of duplicate hosts.
+    /// The gauges of each configuration: the longest silence of a host, and the number of duplicate
+    /// hosts.
     pub(super) fn contact_samples(&self, fleet: &FleetSnapshot, now: Timestamp) -> Vec<Sample> {
         let empty = fleet.currents.keys().map(|name| (name.as_str(), Contacts::default()));
         let mut all: BTreeMap<&str, Contacts> = empty.collect();

@@ -12,7 +12,7 @@ use crate::rig::{Rig, both, wait_until};
 /// Time limit for one answer.
 const SOON: Duration = Duration::from_secs(60);
 
-/// An answer.
+/// An HTTP answer.
 #[derive(Debug)]
 pub struct Answer {
     pub status: u16,
@@ -43,7 +43,7 @@ impl Answer {
         Some(link.strip_suffix(">; rel=\"next\"").unwrap().to_owned())
     }
 
-    /// Checks the status. A refusal is a problem document with the same status.
+    /// Checks the status. A refusal must be a problem document with the same status.
     #[track_caller]
     pub fn is(self, status: u16) -> Self {
         assert_eq!(self.status, status, "{self:?}");
@@ -83,7 +83,7 @@ pub fn send(port: u16, method: &str, path: &str, lines: &[&str], body: &str) -> 
     Answer::read(&exchange(port, (head + "\r\n" + body).as_bytes()))
 }
 
-/// The API through stock ssh.
+/// The API, through a forward of stock ssh.
 pub struct Forward {
     pub port: u16,
     pub bearer: String,
@@ -101,7 +101,7 @@ impl Forward {
         let forward = format!("{port}:web:80");
         master.args(["-M", "-S", "master", "-N", "-L", &forward, "me@127.0.0.1"]);
         let master = master.spawn().unwrap();
-        wait_until("forward", || {
+        wait_until("the forward is open", || {
             rig.path("master").exists() && TcpStream::connect(("127.0.0.1", port)).is_ok()
         });
         let mut web = rig.client("ssh", "op");
@@ -129,7 +129,7 @@ impl Forward {
         self.send("GET", path, &[], "").is(200)
     }
 
-    /// The cookie of a browser that opens the address.
+    /// Opens the address as a browser does. Returns the header line with the cookie.
     pub fn cookie(&self) -> String {
         let path = self.address.split_once("localhost").unwrap().1.split_once('/').unwrap().1;
         let answer = send(self.port, "GET", &format!("/{path}"), &[], "").is(303);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deploy_registry::catalog::Change;
-use deploy_registry::registry::{Registry, Settings};
+use deploy_registry::registry::{Place, Registry, Settings};
 use deploy_store::{Blobs, Digest};
 use deploy_wire::command::{Refusal, Rolling};
 use jiff::Timestamp;
@@ -48,6 +48,11 @@ pub fn upload(blobs: &Blobs, bytes: &[u8]) -> Digest {
     staging.finish().unwrap()
 }
 
+/// The place of a registry in `dir`. `DEPLOY_TEST_POSTGRES` decides where its catalogue is.
+pub fn place(dir: &Path) -> Place {
+    Place { catalogue: deploy_testing::catalogue(dir), ..Place::from(dir) }
+}
+
 pub struct Bench {
     dir: tempfile::TempDir,
     settings: Settings,
@@ -57,7 +62,7 @@ pub struct Bench {
 impl Bench {
     pub async fn new(settings: Settings) -> Self {
         let dir = fast_dir();
-        let registry = Some(Registry::open(dir.path(), settings).await.unwrap());
+        let registry = Some(Registry::open(place(dir.path()), settings).await.unwrap());
         Self { dir, settings, registry }
     }
 
@@ -86,7 +91,7 @@ impl Bench {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         }
-        let opened = Registry::open(self.dir.path(), self.settings).await;
+        let opened = Registry::open(place(self.dir.path()), self.settings).await;
         let opened = opened.map_err(|err| Refusal::new(1, err.to_string()));
         self.registry = Some(opened?);
         Ok(())
@@ -102,7 +107,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Uploads `text` and binds it.
+    /// Uploads an archive with `text`, and binds it to a version.
     pub async fn put(&self, component: &str, version: &str, text: &str) -> Digest {
         let digest = self.upload(text);
         self.add(component, version, digest).await.unwrap();

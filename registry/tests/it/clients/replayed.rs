@@ -83,8 +83,8 @@ fn filezilla_packets_are_served() {
     assert_eq!(sftp.path(SETSTAT, "/put/code/v9", &attributes(0o100_600, 7)), NOT_FOUND);
 }
 
-/// Cyberduck with temporary names uploads to NAME-RANDOM, which does not look temporary, and then
-/// renames the file.
+/// If Cyberduck uses temporary names, it uploads to NAME-RANDOM, which does not look like a
+/// temporary name. Then it renames the file.
 #[test]
 fn cyberduck_packets_are_served() {
     let rig = site();
@@ -94,7 +94,7 @@ fn cyberduck_packets_are_served() {
     assert_eq!(sftp.path(SETSTAT, "/put/code/v1-Ab3dE5gH", &attributes(0o100_644, 7)), DONE);
     assert_eq!(sftp.rename("/put/code/v1-Ab3dE5gH", "/put/code/v1"), DONE);
     assert_eq!(versions(&rig, "code"), ["v1"]);
-    // A version stays if a configuration already uses it.
+    // A rename keeps the old version if a configuration already uses it.
     assert_eq!(sftp.upload("/put/code/v2-Ab3dE5gH", NEW, &bytes), DONE);
     rig.ok("addconf -name p -layer code:v2-Ab3dE5gH");
     assert_eq!(sftp.rename("/put/code/v2-Ab3dE5gH", "/put/code/v2"), DONE);

@@ -19,7 +19,7 @@ fn has_lines(text: &str, lines: &[&str]) {
     }
 }
 
-/// The value of a metric without labels or with these labels.
+/// The value of a metric. `metric` is the name, with the labels if there are any.
 #[track_caller]
 fn value<T: FromStr<Err: Debug>>(text: &str, metric: &str) -> T {
     let values = text.lines().filter_map(|line| line.strip_prefix(metric)?.strip_prefix(' '));
@@ -106,7 +106,7 @@ fn metrics_show_the_budget_and_the_results_of_a_rollout() {
     let offer = hosts[1].offer();
     hosts[1].healthy(2, &offer);
     let shows = |line: &str| rig.ok("metrics").lines().any(|one| one == line);
-    wait_until("the result", || {
+    wait_until("a host has a good result", || {
         shows("deploy_registry_rollout_hosts{configuration=\"web\",result=\"good\"} 1")
     });
     let text = rig.ok("metrics");
@@ -134,7 +134,7 @@ fn metrics_show_the_budget_and_the_results_of_a_rollout() {
     rig.ok("rollout abort -name web");
     let text = rig.ok("metrics");
     has_lines(&text, &["deploy_registry_rollout_halted{configuration=\"web\"} 0"]);
-    assert!(!text.contains("deploy_registry_rollout_hosts"), "no rollout is active: {text}");
+    assert!(!text.contains("deploy_registry_rollout_hosts"), "a metric is left over: {text}");
 }
 
 #[test]
@@ -150,11 +150,11 @@ fn metrics_show_silent_and_duplicate_hosts() {
         value::<f64>(&rig.ok("metrics"), metric) > 1.0
     };
     std::thread::sleep(Duration::from_millis(1100));
-    assert!(!is_silent(), "both hosts are connected");
+    assert!(!is_silent(), "a connected host counts as silent");
     drop(hosts.pop());
     wait_until("the host is silent", is_silent);
     rig.ok("host hold web-01 -m repair");
-    assert!(!is_silent(), "a host that is held does not count");
+    assert!(!is_silent(), "a held host counts as silent");
     let duplicates = || {
         let metric = "deploy_registry_hosts_duplicate{configuration=\"web\"}";
         value::<u64>(&rig.ok("metrics"), metric)
@@ -174,7 +174,7 @@ fn metrics_show_when_gc_and_verify_succeeded() {
     let begun = now();
     rig.ok("verify");
     rig.ok("gc");
-    // A verify of a sample does not count.
+    // Only a verify of all files sets this time.
     let whole = "deploy_registry_verify_last_success_timestamp_seconds";
     let first: i64 = value(&rig.ok("metrics"), whole);
     assert!(first >= begun, "{first} {begun}");

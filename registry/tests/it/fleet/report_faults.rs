@@ -1,5 +1,5 @@
-//! Makes each of the database's own writes and syncs fail while agents report, or kills the registry
-//! at it. An acknowledged report is never lost, and `wait` never succeeds too early.
+//! Lets agents report while one write or sync of the database fails, or while the registry is
+//! killed at one write. No acknowledged report may get lost, and `wait` must not succeed too early.
 
 #![allow(clippy::print_stdout, reason = "the test prints the number of faults")]
 
@@ -18,7 +18,7 @@ struct Acknowledged {
     codes: [Option<u8>; 2],
 }
 
-/// Two hosts report the result of a change: the first one succeeds; the second one fails, and
+/// Two hosts report the result of a change. The first host succeeds. The second host fails, and
 /// succeeds at its second try.
 fn walk(rig: &Rig, id: &str) -> Acknowledged {
     let mut done = Acknowledged::default();
@@ -42,7 +42,7 @@ fn walk(rig: &Rig, id: &str) -> Acknowledged {
 fn check(call: &str, fault: &str) {
     if Command::new("strace").arg("-V").output().is_err() {
         assert!(std::env::var_os("CI").is_none(), "there is no strace");
-        println!("NOT TESTED: there is no strace, which makes system calls fail");
+        println!("NOT TESTED: faults of the database; strace is missing");
         return;
     }
     let mut rig = super::start(&[]);
@@ -83,11 +83,11 @@ fn check(call: &str, fault: &str) {
         rig.stop("-KILL");
     }
     println!("{call}, {fault}: {points} faults");
-    assert!(points > 0, "no call was made to fail");
+    assert!(points > 0, "no fault was injected");
 }
 
-/// The numbers of the calls to fail: every call if `DEPLOY_TEST_STEPS` is set, otherwise every
-/// third sync and every eighth write, from a random one on.
+/// Returns the numbers of the calls that fail: every call if `DEPLOY_TEST_STEPS` is set, otherwise
+/// every third sync or every eighth write, from a random number on.
 fn steps(call: &str) -> impl Iterator<Item = usize> {
     let stride = match std::env::var_os("DEPLOY_TEST_STEPS") {
         Some(_) => 1,
@@ -98,11 +98,12 @@ fn steps(call: &str) -> impl Iterator<Item = usize> {
     (first..).step_by(stride)
 }
 
-/// After a fault, everything acknowledged is there, and the hosts can report as usual.
+/// Checks that the registry has everything that it acknowledged before the fault, and that the
+/// hosts can report as usual.
 fn check_kept(rig: &Rig, id: &str, done: &Acknowledged, what: &str) {
     let fleet = document(rig, "fleet -name web -json");
     let is_current = fleet["configurations"][0]["hash"] == id;
-    assert!(is_current || !done.is_changed, "{what}: the change is gone");
+    assert!(is_current || !done.is_changed, "{what}: the change is lost");
     for (host, code) in done.codes.iter().enumerate() {
         let shown = &fleet["hosts"][host];
         let is_kept = match code {
@@ -111,7 +112,7 @@ fn check_kept(rig: &Rig, id: &str, done: &Acknowledged, what: &str) {
             Some(_) => shown["phase"] == "healthy" && shown["runs_hash"] == id,
             None => true,
         };
-        assert!(is_kept, "{what}: the report of code {code:?} is gone: {shown:#}");
+        assert!(is_kept, "{what}: the report of code {code:?} is lost: {shown:#}");
     }
     if !is_current {
         rig.ok("changeconf -name web -component code -version v2");

@@ -1,5 +1,5 @@
-//! Random schedules of changes, reports and commands of operators, against the rule of `wait`: it
-//! never says that the hosts have deployed a state while a host that counts has not.
+//! Tests the rule of `wait` with random schedules of changes, reports and commands of operators.
+//! The rule: `wait` never succeeds while a host that counts has not deployed the state.
 //!
 //! `DEPLOY_TEST_STEPS` sets the number of schedules, and `DEPLOY_TEST_SEED` the first seed.
 
@@ -36,7 +36,7 @@ impl Dice {
     }
 }
 
-/// An agent: what is true of it, and which reports are on their way.
+/// An agent: its true state, and its reports that are on their way to the registry.
 #[derive(Default)]
 struct Agent {
     seq: u64,
@@ -46,11 +46,11 @@ struct Agent {
     /// The offer that the agent deploys at this moment.
     busy: Option<(u64, Digest)>,
     runs: Option<Digest>,
-    /// The last offer that the agent has deployed with success.
+    /// The last offer that the agent has deployed successfully. `None` if a later deploy has begun.
     healthy: Option<(u64, Digest)>,
     /// Reports that the registry has not acknowledged. The network may repeat them.
     waiting: VecDeque<Report>,
-    /// Whether the registry has a report of the agent, so that the host counts.
+    /// Whether the registry has a report of the agent. If not, the host does not count.
     is_known: bool,
     is_held: bool,
 }
@@ -79,7 +79,7 @@ impl Agent {
                 }
             }
             (None, Some(offer)) if self.runs == Some(offer.1) && self.healthy.is_some() => {
-                // A new revision of what runs already is only confirmed.
+                // If the offered state already runs, the agent only confirms the new revision.
                 if self.healthy != Some(offer) {
                     self.healthy = Some(offer);
                     self.report(Phase::Healthy, offer);
@@ -95,7 +95,8 @@ impl Agent {
         }
     }
 
-    /// Whether the agent has deployed the state of this revision, and nothing has happened since.
+    /// Whether the agent has deployed the state of this revision, and has begun no other deploy
+    /// since.
     fn has_deployed(&self, revision: u64, id: Digest) -> bool {
         self.busy.is_none()
             && self.runs == Some(id)
@@ -107,7 +108,7 @@ struct World {
     bench: Bench,
     agents: BTreeMap<&'static str, Agent>,
     dice: Dice,
-    /// How often `wait` has said that the state is deployed on at least one host.
+    /// How often `wait` has succeeded with at least one host that counts.
     converged: u64,
 }
 
@@ -118,7 +119,7 @@ impl World {
             bench.put("code", version, version).await;
         }
         bench.configure("web", &[("code", "v1")]).await.unwrap();
-        // Small seeds differ in few bits, so they are spread first.
+        // Small seeds differ in few bits, so the multiplication spreads them.
         let dice = Dice(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Self { bench, agents: BTreeMap::new(), dice, converged: 0 }
     }
@@ -167,7 +168,7 @@ impl World {
         applied.unwrap().remove(0)
     }
 
-    /// The oldest report arrives. The acknowledgement may get lost.
+    /// Delivers the agent's oldest report. The acknowledgement may get lost.
     async fn deliver(&mut self, host: &str) {
         let Some(agent) = self.agents.get(host) else { return };
         let Some(report) = agent.waiting.front().cloned() else { return };
@@ -189,7 +190,7 @@ impl World {
         assert_eq!(
             self.apply(host, old).await,
             Applied::Old,
-            "a report of the past changes a host"
+            "an old report changes the state of a host"
         );
     }
 
@@ -265,6 +266,6 @@ async fn wait_succeeds_only_if_every_host_that_counts_has_confirmed() {
         }
         converged += world.converged;
     }
-    println!("wait has said {converged} times that a state is deployed");
-    assert!(converged > schedules / 4, "the schedules test nothing");
+    println!("wait has succeeded {converged} times with a host");
+    assert!(converged > schedules / 4, "wait succeeds too rarely to test it");
 }

@@ -39,7 +39,7 @@ impl Watch {
 
     /// The next line that is not empty.
     pub fn next(&self) -> Value {
-        self.lines.recv_timeout(SOON).expect("a line of the registry")
+        self.lines.recv_timeout(SOON).expect("the registry sends a line")
     }
 
     /// The next offer. Skips the lines before the offer, such as acknowledgements.

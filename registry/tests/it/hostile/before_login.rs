@@ -34,11 +34,11 @@ fn slow_handshakes_have_one_deadline() {
                 Err(err) => err.kind() != std::io::ErrorKind::WouldBlock,
             };
             if ended || open.write_all(b"x").is_err() {
-                assert!(begun.elapsed() + Duration::from_secs(2) > LOGIN_TIME, "too early");
+                assert!(begun.elapsed() + Duration::from_secs(2) > LOGIN_TIME, "ended too early");
                 *stream = None;
             }
         }
-        assert!(rig.ssh("op", "me", &["help"]).status.success(), "another client had to wait");
+        assert!(rig.ssh("op", "me", &["help"]).status.success(), "another client is not served");
         std::thread::sleep(Duration::from_secs(1));
     }
 }
@@ -135,13 +135,13 @@ async fn requests_before_login_are_refused() {
     let rig = Rig::start();
     let client = connect(&rig).await;
     let opened = tokio::time::timeout(Duration::from_secs(10), client.channel_open_session()).await;
-    assert!(!matches!(opened, Ok(Ok(_))), "a channel without a login");
-    // A key without a signature gives no rights.
+    assert!(!matches!(opened, Ok(Ok(_))), "a channel opens without a login");
+    // A key that the key files do not name gives no rights.
     let mut client = connect(&rig).await;
     let stranger = load_secret_key(rig.path("other"), None).unwrap();
     let stranger = PrivateKeyWithHashAlg::new(Arc::new(stranger), None);
     assert!(!client.authenticate_publickey("me", stranger).await.unwrap().success());
     let opened = tokio::time::timeout(Duration::from_secs(10), client.channel_open_session()).await;
-    assert!(!matches!(opened, Ok(Ok(_))), "a channel for a stranger");
+    assert!(!matches!(opened, Ok(Ok(_))), "a channel opens for a stranger");
     assert!(rig.ssh("op", "me", &["help"]).status.success());
 }

@@ -98,7 +98,7 @@ impl Raw {
         let (session, to_server, from_server) = exchange(&mut stream, hello.as_bytes());
         let mut raw = Self { stream, to_server, from_server };
         raw.send(&[&[5][..], &string(b"ssh-userauth")].concat()).unwrap();
-        raw.wait_for(6).expect("the service");
+        raw.wait_for(6).expect("the server accepts the service");
         let secret = load_secret_key(rig.path(key), None).unwrap();
         let secret = secret.key_data().ed25519().expect("an Ed25519 key").private.to_bytes();
         let pair = Ed25519KeyPair::from_seed_unchecked(&secret).unwrap();
@@ -114,7 +114,7 @@ impl Raw {
         let signature = [&algorithm[..], &string(signature.as_ref())].concat();
         request.extend(string(&signature));
         raw.send(&request).unwrap();
-        raw.wait_for(52).expect("a login");
+        raw.wait_for(52).expect("the login succeeds");
         raw
     }
 
@@ -182,7 +182,7 @@ impl Raw {
 
     /// Runs a command. Returns the command's exit code and its output on both streams.
     pub fn run(&mut self, line: &str) -> (u8, String) {
-        let channel = self.open(1 << 21).expect("a channel");
+        let channel = self.open(1 << 21).expect("the server opens a channel");
         self.send(&request(channel, "exec", true, &string(line.as_bytes()))).unwrap();
         let (mut code, mut said) = (u8::MAX, Vec::new());
         loop {

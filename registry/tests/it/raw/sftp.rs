@@ -51,12 +51,12 @@ pub struct Sftp {
 impl Sftp {
     pub fn start(rig: &Rig) -> Self {
         let mut raw = Raw::log_in(rig, "op", "me");
-        let channel = raw.open(1 << 21).expect("a channel");
+        let channel = raw.open(1 << 21).expect("the server opens a channel");
         raw.send(&request(channel, "subsystem", true, &string(b"sftp"))).unwrap();
-        raw.wait_for(99).expect("the subsystem");
+        raw.wait_for(99).expect("the server starts the subsystem");
         let mut sftp = Self { raw, channel, heard: Vec::new(), id: 0, told: String::new() };
         sftp.send(&[1, 0, 0, 0, 3]);
-        assert_eq!(sftp.packet()[0], 2, "the version");
+        assert_eq!(sftp.packet()[0], 2, "the answer is not a version");
         sftp
     }
 
@@ -109,8 +109,8 @@ impl Sftp {
         self.ask(kind, &[&string(path.as_bytes()), more])
     }
 
-    /// Writes a file in pieces of 32 KiB. Returns the status of the close. If opening the file
-    /// fails, returns that status.
+    /// Writes a file in pieces of 32 KiB. Returns the status of the close. If the file cannot be
+    /// opened, returns the status of the open.
     pub fn upload(&mut self, path: &str, flags: u32, bytes: &[u8]) -> Answer {
         let more = [flags.to_be_bytes(), [0; 4]].concat();
         let handle = match self.path(OPEN, path, &more) {
@@ -173,7 +173,7 @@ fn names(mut packet: &[u8]) -> Vec<String> {
         names.push(String::from_utf8(take(length)).unwrap());
         let length = number(take(4));
         take(length);
-        // The answer to a request for a clean path has no attributes.
+        // The answer to REALPATH has no attributes.
         let flags = number(take(4));
         let sizes = [(1, 8), (2, 8), (4, 4), (8, 8)];
         take(sizes.iter().filter(|(flag, _)| flags & flag != 0).map(|(_, size)| size).sum());

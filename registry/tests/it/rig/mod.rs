@@ -1,5 +1,5 @@
 //! A registry for one test, and `OpenSSH` clients.
-#![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part, and prints why")]
+#![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part and prints notes")]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -75,8 +75,10 @@ impl Rig {
         words.extend(["-addr", "127.0.0.1:0", "-dir", "reg"].map(str::to_owned));
         words.extend(["-opauth", "op.keys", "-srvauth", "srv.keys"].map(str::to_owned));
         words.extend(self.flags.clone());
+        let catalogue = deploy_testing::catalogue(&self.dir.path().join("reg"));
         let mut child = Command::new(&words[0])
             .args(&words[1..])
+            .envs(catalogue.map(|url| ("DEPLOY_REGISTRY_CATALOGUE", url)))
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
@@ -191,9 +193,9 @@ impl Rig {
     /// a notice and returns `None`, or fails in CI.
     pub fn on_small_disk(&self) -> Option<TempDir> {
         let Some(small) = std::env::var_os("DEPLOY_TEST_SMALL") else {
-            assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: scripts/test");
-            // This bypasses the test harness, which hides the output of passing tests.
-            let text = b"NOT TESTED: a full disk; scripts/test as root makes one\n";
+            assert!(std::env::var_os("CI").is_none(), "run scripts/test, or set DEPLOY_TEST_SMALL");
+            // A direct write bypasses the test harness, which hides the output of passing tests.
+            let text = b"NOT TESTED: a full disk; run scripts/test as root\n";
             std::io::stderr().write_all(text).unwrap();
             return None;
         };
@@ -340,7 +342,7 @@ pub fn both(output: &Output) -> String {
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + PATIENCE;
     while !done() {
-        assert!(Instant::now() < end, "{what} has not happened");
+        assert!(Instant::now() < end, "not within {PATIENCE:?}: {what}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -12,7 +12,7 @@ const MAGIC: u8 = 0x1f;
 /// The decompressed bytes of all members, one after another.
 #[derive(Debug)]
 pub struct Members<R> {
-    /// The state. It is `None` only while it changes.
+    /// The state, which is `None` only while the state changes.
     at: Option<At<R>>,
 }
 

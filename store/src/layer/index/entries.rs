@@ -34,8 +34,8 @@ pub struct Entries<R> {
     current: bool,
 }
 
-/// The first version of the format. It lacks information, because it has no entry for the root
-/// itself. This version is still read, so that the objects of such a layer are kept.
+/// The first version of the format. This version lacks information, because it has no entry for the
+/// root itself. The agent still reads this version, so that the objects of such a layer are kept.
 const FIRST: u8 = 1;
 
 impl<R: Read + Seek> Entries<R> {
@@ -60,7 +60,7 @@ impl<R: Read + Seek> Entries<R> {
         if magic[7] > MAGIC[7] {
             return Err(Error::NewerFormat { path: path.to_owned(), what: "layer index" });
         }
-        let count = u64::from_le_bytes(count.try_into().expect("it has this length"));
+        let count = u64::from_le_bytes(count.try_into().expect("the number has 8 bytes"));
         let mut hasher = blake3::Hasher::new();
         hasher.update(&begin);
         io::copy(&mut file.by_ref().take(body - head as u64), &mut hasher).map_err(io)?;

@@ -92,7 +92,7 @@ impl Batch {
             Naming::Contents => PLAIN_MODE,
         };
         let file = match dir.create_to_write(name.as_c_str(), mode & 0o777) {
-            // Another file of this layer has already made the object.
+            // The object was already made from an equal file of this layer.
             Err(err) if err.exists() => return Ok(()),
             other => other?,
         };
@@ -159,9 +159,9 @@ impl Batch {
         dir.for_each(|name| match ObjectName::from_file_name(name) {
             Some(name) => {
                 dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str())?;
-                // The rename changed the ctime, so the object is sealed again. This is safe even if
-                // the object was already placed: its root is not published yet, so no service could
-                // change the object.
+                // The rename changed the ctime, so the object is sealed again. A new seal is safe
+                // even if the object was already placed: its root is not published yet, so no
+                // service could change the object.
                 let sealed =
                     self.objects.naming != Naming::Contents && !self.objects.seals.is_new(&name);
                 if sealed { self.objects.seal(&name) } else { Ok(()) }

@@ -15,7 +15,7 @@ pub enum Naming {
     Contents,
     /// The name states the contents and the metadata.
     Inode {
-        /// Whether the metadata include the owner, because owners are restored.
+        /// Whether the agent restores owners, so that the metadata include the owner.
         owner: bool,
     },
 }
@@ -96,8 +96,7 @@ impl ObjectName {
     pub fn hash(&self) -> u64 {
         let (words, _) = self.0.as_chunks::<8>();
         let words = words.iter().map(|word| u64::from_ne_bytes(*word));
-        // This is the hash function of FxHash. It is good enough, because the name consists of
-        // digests.
+        // The hash function of FxHash is good enough here, because the name consists of digests.
         words.fold(0, |hash, word| (hash.rotate_left(5) ^ word).wrapping_mul(0x517c_c1b7_2722_0a95))
     }
 

@@ -113,8 +113,8 @@ impl Seals {
         self.lock().remove(&name.hash());
     }
 
-    /// Encodes the seals for the next program (see [`Seals::read`]). `boot` is the id of the
-    /// current boot.
+    /// Encodes the seals for the next run of the program (see [`Seals::read`]). `boot` is the id of
+    /// the current boot.
     pub fn to_bytes(&self, boot: &str) -> Vec<u8> {
         let seals = self.lock();
         let mut bytes = Vec::with_capacity(MAGIC.len() + BOOT + seals.len() * RECORD + CHECKSUM);
@@ -129,9 +129,10 @@ impl Seals {
         bytes
     }
 
-    /// Reads the file of seals that an earlier program wrote. A file that is damaged, or that was
-    /// written before the last boot, is ignored. The time before the boot may have ended in a power
-    /// cut. After a power cut, the bytes of a write may be on the disk without the new ctime.
+    /// Reads the file of seals that an earlier run of the program wrote. A file that is damaged, or
+    /// that was written before the last boot, is ignored. The time before the boot may have ended
+    /// in a power cut. After a power cut, the bytes of a write may be on the disk without the new
+    /// ctime.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;
         let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {
@@ -257,7 +258,7 @@ mod tests {
         };
         let read = again(&bytes, "boot");
         assert_eq!(read.of(&object, &stat), Sealed::Intact);
-        assert!(!read.is_new(&other), "the next program cannot know this");
+        assert!(!read.is_new(&other), "the next run cannot know this");
         assert_eq!(again(&bytes, "another").of(&object, &stat), Sealed::Unknown);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();

@@ -80,7 +80,7 @@ enum Job {
     Large(Receiver<LargePart>),
 }
 
-/// Small files. Their bytes are stored one after another.
+/// Small files, whose bytes are stored one after another.
 #[derive(Default)]
 struct Together {
     bytes: Vec<u8>,
@@ -263,8 +263,8 @@ fn write_all(batch: &Batch, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble
     }
 }
 
-/// Syncs written data while more data arrives. An error of such a sync must be returned: the system
-/// reports each error only once, so the barrier at the end would miss it.
+/// Syncs written data while more data arrives. An error of such a sync must be returned. The system
+/// reports each error only once, so the barrier at the end would miss the error.
 fn sync_ahead(batch: &Batch, asked: &Receiver<()>, trouble: Trouble<'_>) {
     while asked.recv().is_ok() {
         if let Err(err) = batch.sync_ahead() {

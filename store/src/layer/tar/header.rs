@@ -37,7 +37,8 @@ pub fn name_of(header: &Header) -> Vec<u8> {
 }
 
 /// Verifies the checksum of the header, which is the sum of its bytes. The checksum field itself
-/// counts as spaces. Some old writers summed signed bytes, which is accepted, too.
+/// counts as spaces. A sum of signed bytes is accepted, too, because some old writers made such
+/// sums.
 pub fn check_sum(header: &Header) -> Result<()> {
     let bytes = header.as_bytes();
     let counted = || bytes[..148].iter().chain(&[b' '; 8]).chain(&bytes[156..]);

@@ -79,8 +79,8 @@ pub fn old_gnu(header: &Header, mut block: impl FnMut() -> Result<[u8; BLOCK]>) 
     checked(length.ok_or_else(bad)?, extents)
 }
 
-/// Reads the length and extents of a PAX 1.0 file. Its map is in the first blocks of the body. The
-/// length of these blocks is subtracted from `left`.
+/// Reads the length and extents of a PAX 1.0 file. The map of such a file is in the first blocks of
+/// the body. The length of these blocks is subtracted from `left`.
 pub fn pax_1(
     sparse: &Sparse,
     left: &mut u64,
@@ -136,7 +136,7 @@ pub fn pax_0(sparse: &Sparse, body: u64) -> Map {
     checked(length, extents.collect())
 }
 
-/// Checks that the extents follow each other and end within the file.
+/// Checks that the extents are in order, do not overlap, and end within the file.
 fn checked(length: u64, extents: Vec<Extent>) -> Map {
     let mut end = 0;
     for extent in &extents {

@@ -2,9 +2,10 @@
 //! bodies.
 //!
 //! The `tar` crate's `Header` gives the layout of the header block. The crate's entry reader is not
-//! used, for three reasons. It reads long names and PAX headers into memory without a limit. It
-//! splits PAX records at newlines, which binary attributes may contain. It does not support PAX
-//! sparse files. Where two readers of tar could disagree, this reader refuses the archive.
+//! used, for three reasons. The crate reads long names and PAX headers into memory without a limit.
+//! The crate splits PAX records at newlines, which binary attributes may contain. And the crate
+//! does not support PAX sparse files. Where two readers of tar could disagree, this reader refuses
+//! the archive.
 
 mod blocks;
 mod other;
@@ -131,8 +132,8 @@ impl<R: Read> Tarball<R> {
         self.foreign
     }
 
-    /// The range of the last member in the archive. It begins at the member's first header, which
-    /// may be an extended header, and ends at the end of the last block of the body.
+    /// The range of the last member in the archive. The range begins at the member's first header,
+    /// even if this is an extended header, and ends after the last block of the body.
     pub fn span(&self) -> std::ops::Range<u64> {
         self.start..self.end
     }

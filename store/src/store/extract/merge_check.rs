@@ -14,11 +14,11 @@ use crate::root::merge;
 /// Collects the data for [`merge::check`], entry by entry.
 ///
 /// Nearly every archive is plain. In a plain archive, no path is a directory in one entry and
-/// something else in another entry. No hardlink leads to a directory, fifo or device. The merge of
-/// a plain archive resolves and replaces nothing, and cannot fail. The check recognizes a plain
-/// archive by sets of hashes of its paths. If two paths have the same hash, a plain archive may
-/// seem not to be plain. The check keeps all entries, because it merges an archive that is not
-/// plain.
+/// something else in another entry. And no hardlink of such an archive leads to a directory, fifo
+/// or device. The merge of a plain archive resolves and replaces nothing, and cannot fail. The
+/// check recognizes a plain archive by sets of hashes of its paths. If two paths have the same
+/// hash, a plain archive may seem not to be plain. The check keeps all entries, because it merges
+/// an archive that is not plain.
 #[derive(Default)]
 pub struct MergeCheck {
     hasher: RandomState,
@@ -183,7 +183,7 @@ impl Kept {
 
 fn entry_path(path: &[u8]) -> EntryPath {
     let unlimited = Limits { path_len: usize::MAX, depth: usize::MAX, ..Limits::STANDARD };
-    EntryPath::from_archive(path, unlimited).expect("it was one")
+    EntryPath::from_archive(path, unlimited).expect("the path was valid")
 }
 
 fn number(rest: &mut &[u8]) -> usize {

@@ -80,7 +80,7 @@ impl Store {
     /// Makes the pending layers visible. The caller must have synced the layers.
     pub(in crate::store) fn publish_pending(&self) -> Result<()> {
         let all = std::mem::take(&mut *self.pending());
-        // A layer may need objects of any other pending layer.
+        // A layer may need objects of any other pending layer, so all objects are published first.
         let mut layers = Vec::new();
         for Pending { digest, batch, index, .. } in all {
             batch.publish()?;
@@ -102,8 +102,8 @@ impl Store {
         self.publish_pending()
     }
 
-    /// Makes the pending layers visible, or discards them if that fails. Their blobs are still in
-    /// the cache.
+    /// Makes the pending layers visible, or discards the layers if an error occurs. The blobs of
+    /// these layers are still in the cache.
     pub(in crate::store) fn flush_or_drop_pending(&self) {
         if let Err(err) = self.flush_pending() {
             tracing::warn!("pending layers will be extracted again: {err}");

@@ -109,7 +109,8 @@ impl Store {
         Ok(())
     }
 
-    /// The name of a file's object; the first name if the object has twins.
+    /// The name of a file's object. If the object has twins (further objects for equal files), this
+    /// is the name of the first object.
     pub(in crate::store) fn name_of(&self, file: &File) -> ObjectName {
         self.objects.name(file.content, &file.meta, 0)
     }
@@ -308,7 +309,7 @@ impl Doubtful {
                     }
                 }
                 Some(_) => {}
-                // The root itself.
+                // The event concerns the root itself.
                 None if path.is_root() => {}
                 // A file with one name is not an object: a service made it.
                 None => match has_one_name(root, path) {

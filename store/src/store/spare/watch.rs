@@ -168,7 +168,7 @@ impl Watcher {
         self.seen.insert(place, Evidence::default()).unwrap_or_default()
     }
 
-    /// Ends the watches of a place. This takes the system some time.
+    /// Ends the watches of a place. The system needs some time for this.
     pub fn end(&mut self, place: Place) {
         self.end_changes(place);
         for number in of_place(&self.waiting, place) {

@@ -38,8 +38,8 @@ pub(in crate::store) struct Watched {
     ended: Vec<Place>,
 }
 
-/// The evidence from removed roots. It still counts, because a process may have a file of such a
-/// root open.
+/// The evidence from removed roots. This evidence still counts, because a process may have a file
+/// of such a root open.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Gone {
     /// The tree of each removed root, and the evidence from this root.
@@ -119,8 +119,8 @@ impl Store {
         dirs.iter().all(|path| watcher.add(place, root, path, shared).is_ok())
     }
 
-    /// Makes the watcher report the next open in each of these directories, which have reported an
-    /// open.
+    /// Makes the watcher report the next open in each of these directories, in which it has already
+    /// reported an open.
     pub(in crate::store) fn wait_for_opens<'a>(
         &self,
         place: Place,
@@ -290,7 +290,7 @@ impl Store {
             let evidence = self.take_evidence(place);
             self.note_opens(self.unpacked.child(&name_of(id)).ok().as_ref(), &tree, &evidence);
             if !self.wait_again(place, &name_of(id), &evidence) {
-                // Without watches all objects are checked each time.
+                // Without watches, all objects are checked each time.
                 self.note_all_maybe_open();
                 let mut all = self.watched();
                 all.roots.remove(&id);

@@ -46,8 +46,8 @@ pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
         if recorded || item.kind != FileType::Directory {
             continue;
         }
-        // The time of the mark is the age of the root, because a service may have changed the
-        // root's own time.
+        // The age of the root counts from the time of its mark, because a service may have changed
+        // the root's own time.
         let marked = if_exists(unpacked.stat(&ok_name(id)))?;
         let Some(stat) =
             marked.map_or_else(|| if_exists(unpacked.stat(&item.name)), |it| Ok(Some(it)))?
@@ -85,10 +85,10 @@ impl AgentDir {
         Ok(inventory)
     }
 
-    /// The names of the objects of these layers, without twins. If the index of a layer is damaged,
-    /// the inner error names the layer. If an object exists only under the name of another link
-    /// mode, this name counts as needed. The object can then be copied from the file with this
-    /// name.
+    /// The names of the objects of these layers, without twins (further objects for equal files).
+    /// If the index of a layer is damaged, the inner error names the layer. If an object exists
+    /// only under the name of another link mode, this name counts as needed. The object can then be
+    /// copied from the file with this name.
     pub fn objects_of<'a>(
         &self,
         layers: impl Iterator<Item = &'a Digest>,
@@ -297,8 +297,9 @@ impl AgentDir {
         found: &mut Vec<File>,
     ) -> Result<()> {
         let dir = match dir.child_within(name) {
-            // The listing skips a directory that it cannot enter. Its mode may deny access: only
-            // the removal changes modes. Or something is mounted on it: a mount is never removed.
+            // The listing skips a directory that it cannot enter. The directory's mode may deny
+            // access, because only the removal changes modes. Or something is mounted on the
+            // directory, and a mount is never removed.
             Err(Error::Io { cause, .. })
                 if matches!(
                     cause.kind(),

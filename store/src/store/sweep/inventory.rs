@@ -49,7 +49,8 @@ pub(in crate::store) struct FoundRoot {
 #[derive(Debug)]
 pub(in crate::store) struct Aside {
     pub path: PathBuf,
-    /// Whether this is a root that another root replaced. A service may still run in it.
+    /// Whether the directory is a root that another root replaced. A service may still run in such
+    /// a root.
     pub replaced: bool,
     /// If something is mounted in the directory, the reason why the directory cannot be removed.
     pub mounted: Option<String>,

@@ -28,8 +28,8 @@ pub struct Keep {
     pub weigh: bool,
 }
 
-/// A time for each kind of data. The sweep keeps unneeded data of this kind if it changed at or
-/// after the time. With `None`, the sweep removes the data regardless of age.
+/// A time for each kind of data. The sweep keeps unneeded data of a kind if the data changed at or
+/// after this time. With `None`, the sweep removes the data regardless of age.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ages {
     /// Blobs, layers and objects.

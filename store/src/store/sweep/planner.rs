@@ -11,8 +11,8 @@ use super::removals::{Kept, Removal, Sweep, What};
 use crate::config::Configuration;
 use crate::digest::Digest;
 
-/// Length of the part of an object's name that the index of a layer determines. The number of the
-/// twin follows this part.
+/// Length of the part of an object's name that the index of a layer determines. The number of a
+/// twin (a further object for equal files) follows this part.
 const BASE: usize = 64 + 1 + 32;
 
 /// The layers that are kept, each with the reason.
@@ -117,7 +117,7 @@ impl Planner {
             match stays(root, keep) {
                 Some(why) if root.mounted.is_some() => self.stuck(What::Root, path, why),
                 Some(why) => self.keep(What::Root, path, &why, 0),
-                None => self.remove(What::Root, path, "over the roots to keep", &root.files),
+                None => self.remove(What::Root, path, "no rule keeps this root", &root.files),
             }
         }
         for Aside { path, replaced, mounted, files } in &inventory.asides {

@@ -1,4 +1,4 @@
-//! Generates archives with arbitrary members, mostly in sensible combinations.
+//! Generates archives with arbitrary members, mostly in combinations that can be unpacked.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -78,7 +78,7 @@ pub fn contents(text: u8) -> Vec<u8> {
     vec![text; usize::from(text) * if text == 3 { 3000 } else { 5 }]
 }
 
-/// The target of a hardlink after `members`.
+/// The target of a hardlink that comes after `members` in the archive.
 pub fn target(members: &[Member], pick: usize) -> Option<&str> {
     let files = members.iter().filter_map(|member| match member {
         Member::File(name, ..) => Some(&**name),

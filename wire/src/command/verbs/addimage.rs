@@ -26,7 +26,7 @@ pub(in crate::command) const VERB: Verb = Verb {
 pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
     given.need(&["name"], "name should be set")?;
     if !given.is_set(INPUT) {
-        let text = "the image is read from standard input: say so with - at the end";
+        let text = "the image is read from standard input: add - at the end";
         return Err(Refusal::usage(text.to_owned()));
     }
     let (name, layers) = (given.configuration_name()?, given.layers()?);

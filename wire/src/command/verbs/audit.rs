@@ -16,7 +16,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
             number("before", "only changes with lower numbers"),
             JSON,
-            number("limit", "most changes to show"),
+            number("limit", "maximum number of changes to show"),
             text("since", "only changes since then, a time as in 2026-01-02T15:04:05Z or a duration before now as in 36h"),
         ],
     examples: &["audit -since 24h", "audit -limit 20 -json"],
@@ -66,5 +66,5 @@ fn since(text: &str) -> Result<Since, String> {
     }
     crate::flags::duration(text)
         .map(Since::Ago)
-        .map_err(|_| "neither a time as 2026-01-02T15:04:05Z nor a duration as 36h".to_owned())
+        .map_err(|_| "neither a time like 2026-01-02T15:04:05Z nor a duration like 36h".to_owned())
 }

@@ -13,7 +13,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
         component("after", "only components after this one"),
         JSON,
-        number("limit", "most components to show"),
+        number("limit", "maximum number of components to show"),
     ],
     examples: &["components"],
     changes: false,

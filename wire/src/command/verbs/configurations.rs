@@ -13,7 +13,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
         configuration("after", "only configurations after this one"),
         JSON,
-        number("limit", "most configurations to show"),
+        number("limit", "maximum number of configurations to show"),
     ],
     examples: &["configurations -json"],
     changes: false,

@@ -11,7 +11,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
             switch("follow", "show new events as they happen, until interrupted"),
             JSON,
-            number("limit", "most events to show, the newest"),
+            number("limit", "show only this many of the newest events"),
             CONFIGURATION,
             number("since", "only events with greater numbers"),
         ],

@@ -14,9 +14,9 @@ pub(in crate::command) const VERB: Verb = Verb {
             switch("behind", "only hosts that do not run what the registry offers"),
             GROUP,
             JSON,
-            number("limit", "most hosts to show"),
+            number("limit", "maximum number of hosts to show"),
             CONFIGURATION,
-            text("phase", "only hosts in this phase, as failed or healthy"),
+            text("phase", "only hosts in this phase, such as failed or healthy"),
         ],
     examples: &["fleet", "fleet -name web -behind", "fleet -name web -phase failed -json"],
     changes: false,
@@ -49,6 +49,6 @@ pub(in crate::command) fn write(command: &Command, line: &mut Line) {
 fn phase(text: &str) -> Result<Phase, String> {
     Phase::of(text).ok_or_else(|| {
         let words = Phase::ALL.map(Phase::word).join(", ");
-        format!("no phase; phases are {words}")
+        format!("not a phase; the phases are {words}")
     })
 }

@@ -15,7 +15,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     about: "refuse changes of configuration for a while",
     flags: &[
             text("for", "how long, as in 2h (default: 24h)"),
-            text("m", "why"),
+            text("m", "the reason"),
             CONFIGURATION,
             switch("off", "allow changes again"),
         ],

@@ -10,9 +10,9 @@ pub(in crate::command) const VERB: Verb = Verb {
     about: "remove old versions and files that nothing needs",
     flags: &[
             switch("dry-run", "only show what would be removed, and why the rest is kept"),
-            switch("force", "even if no version of any component is known"),
+            switch("force", "run even if the registry knows no version of any component"),
             JSON,
-            switch(DRY_RUN, "as -dry-run"),
+            switch(DRY_RUN, "same as -dry-run"),
             QUIET_FLAG,
         ],
     examples: &["gc -n", "gc"],

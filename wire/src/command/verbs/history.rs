@@ -11,7 +11,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
         number("before", "only states with lower numbers"),
         JSON,
-        number("limit", "most states to show"),
+        number("limit", "maximum number of states to show"),
         CONFIGURATION,
     ],
     examples: &["history -name web -limit 5", "history -name web -limit 5 -before 120"],

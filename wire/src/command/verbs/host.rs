@@ -21,8 +21,8 @@ pub(in crate::command) const VERB: Verb = Verb {
             HOST,
             JSON,
             LABEL,
-            number("limit", "with list: most hosts to show"),
-            text("m", "with hold: why"),
+            number("limit", "with list: maximum number of hosts to show"),
+            text("m", "with hold: the reason"),
             switch("retired", "with list: also hosts that are retired"),
         ],
     examples: &[
@@ -83,7 +83,7 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
         "label" => {
             let labels = given.all("label").map(label).collect::<Result<Vec<_>, _>>()?;
             if labels.is_empty() {
-                return Err(Refusal::usage("give a label, as group=canary".to_owned()));
+                return Err(Refusal::usage("give a label, such as group=canary".to_owned()));
             }
             HostAction::Label(given.host()?, labels)
         }

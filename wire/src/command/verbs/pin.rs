@@ -8,8 +8,8 @@ use crate::command::{Command, Refusal};
 pub(in crate::command) const VERB: Verb = Verb {
     name: "pin",
     about: "keep component version until it is unpinned",
-    flags: &[text("m", "why"), COMPONENT, VERSION],
-    examples: &["pin -name code -version v7 -m \"the last that ran in the old hall\""],
+    flags: &[text("m", "the reason"), COMPONENT, VERSION],
+    examples: &["pin -name code -version v7 -m \"last version that ran in the old hall\""],
     changes: true,
     reads_input: false,
 };

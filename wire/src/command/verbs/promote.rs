@@ -1,4 +1,4 @@
-//! `promote`: makes the layers of one configuration those of another.
+//! `promote`: gives one configuration the layers of another.
 
 use deploy_store::ConfigurationName;
 
@@ -12,7 +12,7 @@ use crate::command::{ChangeOptions, Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
     name: "promote",
-    about: "give configuration the layers of another one, as staging's to production",
+    about: "copy the layers of one configuration to another, as from staging to production",
     flags: &[
             AT_ONCE,
             configuration("from", "configuration that has the layers"),

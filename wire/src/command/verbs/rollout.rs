@@ -1,4 +1,4 @@
-//! `rollout`: starts, shows and steers rollouts, and keeps their policies.
+//! `rollout`: starts, shows and steers rollouts, and stores their policies.
 
 use deploy_store::{ComponentName, ConfigurationName, VersionName};
 
@@ -25,9 +25,9 @@ pub(in crate::command) const VERB: Verb = Verb {
             IF_HASH,
             JSON,
             LAYER,
-            number("limit", "with list: most rollouts to show"),
+            number("limit", "with list: maximum number of rollouts to show"),
             LOST_AFTER,
-            text("m", "with pause or abort: why"),
+            text("m", "with pause or abort: the reason"),
             MAX_ABSENT,
             MAX_FAILED,
             switch(DRY_RUN, "with start: only show the waves"),
@@ -86,7 +86,7 @@ pub enum RolloutAction {
     },
     /// Shows the last rollouts.
     List {
-        /// If given, only rollouts of this configuration.
+        /// If given, show only rollouts of this configuration.
         name: Option<ConfigurationName>,
         /// Maximum number of rollouts to show, newest first; `None` shows all.
         limit: Option<u64>,
@@ -108,9 +108,9 @@ pub enum RolloutAction {
     Abort(ConfigurationName, String),
     /// Ends the soak of the open wave.
     SkipSoak(ConfigurationName),
-    /// Says of a host, which reports nothing, whether it is good.
+    /// Sets whether a host is good. For example, an operator marks a host that reports nothing.
     Mark(ConfigurationName, HostName, bool),
-    /// Keeps rules under a name.
+    /// Stores rules under a name.
     SetPolicy(Label, RolloutRules),
     /// Shows the policies.
     Policies {
@@ -131,8 +131,8 @@ impl RolloutAction {
     }
 }
 
-/// Turns the leading words, the action and its objects, into flags: `start web` becomes
-/// `-action=start -name=web`.
+/// Turns the leading words into flags. The words are the action and its objects. For example,
+/// `start web` becomes `-action=start -name=web`.
 pub(in crate::command) fn with_flags(words: &[String]) -> Vec<String> {
     let bare = words.iter().take_while(|word| !word.starts_with('-')).count();
     let (objects, rest) = words.split_at(bare);
@@ -148,7 +148,7 @@ pub(in crate::command) fn with_flags(words: &[String]) -> Vec<String> {
     };
     let mut flags = vec![format!("-action={action}")];
     for (place, object) in objects.iter().enumerate() {
-        // A word too many is left as it is, so that the parser refuses it.
+        // An extra word stays as it is, so that the parser refuses it.
         flags.push(names.get(place).map_or_else(|| object.clone(), |name| format!("-{name}={object}")));
     }
     flags.extend(rest.iter().cloned());

@@ -13,7 +13,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
         version("before", "only versions that were added before this one"),
         JSON,
-        number("limit", "most versions to show, the newest"),
+        number("limit", "show only this many of the newest versions"),
         COMPONENT,
     ],
     examples: &["showcomp -name config"],

@@ -25,7 +25,7 @@ pub(in crate::command) const VERB: Verb = Verb {
             CONFIGURATION,
             QUIET_FLAG,
             number("state", "number of the state that should be current"),
-            text("timeout", "most time to wait, as in 10m (the default)"),
+            text("timeout", "maximum time to wait, as in 10m (the default)"),
         ],
     examples: &["wait -name web", "wait -name web -state 15 -timeout 5m -min 98%"],
     changes: false,

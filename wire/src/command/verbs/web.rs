@@ -16,7 +16,7 @@ pub(in crate::command) const VERB: Verb = Verb {
 
 pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
     let port = given.value("port", |text| match text.parse() {
-        Ok(0) | Err(_) => Err("no port".to_owned()),
+        Ok(0) | Err(_) => Err("not a port".to_owned()),
         Ok(port) => Ok(port),
     })?;
     Ok(Command::Web { port, json: given.is_set("json") })

@@ -14,7 +14,7 @@ use crate::verbs::fleet_document::ConfigurationStatus;
 pub struct Head<'a> {
     /// The configuration.
     pub name: &'a ConfigurationName,
-    /// The counts of its hosts.
+    /// The counts of the configuration's hosts.
     pub status: &'a ConfigurationStatus,
     /// The freeze that is in force.
     pub frozen: Option<&'a Freeze>,

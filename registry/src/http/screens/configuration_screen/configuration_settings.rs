@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_windows_of_its_groups_are_shown() {
+    fn only_windows_of_groups_with_hosts_are_shown() {
         let windows = |group: &str| GroupWindows {
             group: group.into(),
             windows: "Mon-Fri 22:00-06:00 UTC".parse().unwrap(),

@@ -24,7 +24,8 @@ pub struct Group {
     done: u64,
     working: u64,
     failed: u64,
-    /// Numbers of hosts by the number of the state that they run; 0 stands for an unknown state.
+    /// The number of hosts for each state. The key is the number of the state, or 0 for an unknown
+    /// state.
     runs: BTreeMap<u64, u64>,
 }
 

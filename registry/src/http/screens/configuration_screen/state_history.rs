@@ -15,7 +15,7 @@ use crate::verbs::state_diff::layers;
 /// How many states a page shows.
 pub const PAGE: u64 = 20;
 
-/// The section. `may_roll_back` adds links to rollbacks.
+/// The section. With `may_roll_back`, it has links that confirm rollbacks.
 pub fn section(
     name: &ConfigurationName,
     page: &StatePage,
@@ -102,7 +102,7 @@ fn now(listed: &ListedState) -> Markup {
     }
 }
 
-/// The link to a rollback to the state, if the registry can make one.
+/// The link that confirms a rollback to the state, if the registry can restore the state.
 fn rollback(name: &ConfigurationName, listed: &ListedState) -> Markup {
     let state = &listed.state;
     let number = state.number.to_string();
@@ -202,7 +202,7 @@ mod tests {
             assert!(html.contains(wanted), "{wanted} in {html}");
         }
         assert!(!html.contains("<script"), "{html}");
-        // Neither the current state nor a target that was never current is a target of a rollback.
+        // Neither the current state nor a state that was never current has a link to a rollback.
         assert_eq!(html.matches("verb=rollback").count(), 1, "{html}");
     }
 

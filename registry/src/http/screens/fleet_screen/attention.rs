@@ -30,13 +30,13 @@ pub(super) struct Attention {
     pub(super) stopped: Vec<RolloutStatus>,
     /// The most frequent failures.
     pub(super) failures: Vec<Failure>,
-    /// Failures of other kinds.
+    /// The number of failures of other kinds.
     pub(super) other_failures: u64,
     /// Hosts that are not connected and have not confirmed their target state.
     pub(super) silent: Silent,
     /// Hosts under whose names several agents report, sorted.
     pub(super) duplicates: Vec<String>,
-    /// Damaged files.
+    /// The number of damaged files.
     pub(super) damaged: u64,
     /// Some versions of damaged files: component and version.
     pub(super) damaged_versions: Vec<(String, String)>,
@@ -55,9 +55,9 @@ pub struct Failure {
     pub reason: Option<&'static str>,
     /// The exit code of the script or of the health check.
     pub exit_code: Option<i32>,
-    /// When the last of them failed.
+    /// When the last of these deploys failed.
     pub since: Option<Timestamp>,
-    /// The first of the hosts, by name.
+    /// The first hosts, sorted by name.
     pub hosts: Vec<String>,
     /// The number of hosts.
     pub count: u64,
@@ -71,7 +71,7 @@ pub struct Failure {
 /// The silent hosts.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Silent {
-    /// The hosts that are silent for the longest time, the longest first.
+    /// The hosts that have been silent for the longest time, the longest first.
     pub(super) hosts: Vec<SilentHost>,
     /// The number of silent hosts.
     pub(super) count: u64,
@@ -93,7 +93,7 @@ pub(super) struct FullDisk {
     pub(super) free: u64,
     /// The size of the filesystem, in bytes.
     pub(super) all: u64,
-    /// Whether uploads are refused.
+    /// Whether the registry refuses uploads.
     pub(super) is_full: bool,
 }
 
@@ -135,8 +135,8 @@ pub async fn failures(registry: &Registry, agents: &[Seen]) -> Result<(Vec<Failu
     Ok((failures, rest.iter().map(|failure| failure.count).sum()))
 }
 
-/// The key of equal failures: the configuration, the state and the output. Without an output, the
-/// message takes its place.
+/// The key of equal failures: the configuration, the state and the output. If there is no output,
+/// the message stands in for it.
 type Kind<'a> = (&'a str, Option<Digest>, Option<&'a str>, &'a str);
 
 /// The failures of these agents by their kinds, the most frequent first.
@@ -199,7 +199,7 @@ fn duplicates(agents: &[Seen]) -> Vec<String> {
     names
 }
 
-/// The disk, if less than 5 % of it is free, or less than `min_free`.
+/// The disk, if less than 5 % of it is free, or at most `min_free` bytes.
 fn full_disk(free: u64, all: u64, min_free: u64) -> Option<FullDisk> {
     let is_full = free <= min_free;
     (is_full || free < all / 20).then_some(FullDisk { free, all, is_full })
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn silent_hosts_are_named_once_the_longest_first() {
+    fn each_silent_host_is_named_once_and_the_longest_silent_is_first() {
         let mut early = seen("z", "", Part::Absent);
         let mut late = seen("a", "", Part::Absent);
         late.host.last_seen = Timestamp::from_second(100).unwrap();

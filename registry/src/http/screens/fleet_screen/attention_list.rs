@@ -93,7 +93,7 @@ impl Attention {
                 b { (self.duplicates.len()) " names have two agents each" } ": "
                 (some_hosts(named, self.duplicates.len() as u64, "/hosts"))
             }
-            small { "give one of them another name with -host; no wave of a rollout takes them" }
+            small { "give one agent another name with -host; no wave of a rollout takes a duplicate host" }
         };
         need("warn", &text, &html! { a href=(host_address(first)) { (first) } }, "")
     }
@@ -166,13 +166,13 @@ mod tests {
     use jiff::Timestamp;
 
     #[test]
-    fn calm_fleet_has_one_line() {
+    fn fleet_without_problems_has_one_line() {
         let html = Attention::default().list().into_string();
         assert!(html.contains("Nothing needs attention.") && html.matches("<li").count() == 1);
     }
 
     #[test]
-    fn each_kind_of_trouble_has_a_line() {
+    fn each_kind_of_problem_has_a_line() {
         let mut failed = seen("web-1", "", Part::Failed);
         failed.host.message = "<script>alert(1)</script>".to_owned();
         failed.exit_code = Some(7);

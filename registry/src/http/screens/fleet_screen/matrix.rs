@@ -11,10 +11,10 @@ use crate::http::screens::widgets::{
 };
 use crate::verbs::fleet_document::{ConfigurationStatus, GroupStatus};
 
-/// Number of groups that have a column. They are those with the most hosts.
+/// Number of groups that have a column. The table shows the groups with the most hosts.
 const GROUPS: usize = 4;
 
-/// The rows of the configurations that have a head.
+/// The table. It has a row for each configuration that has a head.
 pub(super) fn table(all: &[ConfigurationStatus], heads: &[ConfigurationHead]) -> Markup {
     let groups = columns(all);
     let head = html! {
@@ -46,8 +46,8 @@ pub(super) fn table(all: &[ConfigurationStatus], heads: &[ConfigurationHead]) ->
     widgets::table("configurations", &head, &rows, &below)
 }
 
-/// The groups that have a column, in order; the hosts without a group last. Without groups, there
-/// is no column.
+/// The groups that have a column, sorted by name. The column of the hosts without a group comes
+/// last. If no host has a group, there is no column.
 fn columns(all: &[ConfigurationStatus]) -> Vec<&str> {
     let mut sizes: BTreeMap<&str, u64> = BTreeMap::new();
     for (group, counts) in all.iter().flat_map(|one| &one.groups) {
@@ -96,7 +96,7 @@ fn layers(head: &ConfigurationHead) -> String {
     parts.join(" · ")
 }
 
-/// The state; during a rollout, its target and its base.
+/// The current state. During a rollout, the target and the base of the rollout.
 fn state(status: &ConfigurationStatus) -> Markup {
     let Some(rollout) = &status.rollout else { return html! { (status.state) } };
     html! {

@@ -17,7 +17,7 @@ pub fn duration(tried: &Tried) -> u64 {
     tried.steps.iter().fold(0, |sum, step| sum.saturating_add(step.ms))
 }
 
-/// The phases of the last deploy of each configuration, each with a bar on a common time axis.
+/// The phases of the last deploy of each configuration. Each phase has a bar on a common time axis.
 pub fn phases(doc: &Doc) -> Section {
     let beside = html! {
         @if let [one] = doc.configurations.as_slice() && let Some(last) = one.attempts.first() {
@@ -64,7 +64,7 @@ fn course(tried: &Tried) -> Markup {
     table("phases", &head, &rows, &nothing())
 }
 
-/// The colour of a step. A step that ended in a failure is red; every other step went well.
+/// The colour of a step. Only a step that ended in a failure is red.
 fn step_class(step: &Step) -> &'static str {
     match class_of(step.phase.word()) {
         "off" => "idle",
@@ -87,7 +87,7 @@ fn piece(class: &str, begin: u64, length: u64, total: u64) -> Markup {
     }
 }
 
-/// The kept deploys of each configuration, newest first.
+/// The deploys of each configuration that the registry has kept, newest first.
 pub fn before(doc: &Doc) -> Section {
     let body = doc.each(|_, one| {
         if one.attempts.is_empty() {

@@ -1,4 +1,4 @@
-//! The head of the screen: the problems of the host, its states, and the changes to it.
+//! The head of the screen: the problems of the host, its states, and the links to changes.
 
 use deploy_store::Digest;
 use maud::{Markup, html};

@@ -20,7 +20,7 @@ use crate::verbs::state_diff;
 pub struct Running {
     /// The number of the state that the host runs, if the registry still has the state.
     pub runs: Option<u64>,
-    /// The number of the state that the host has to deploy, if it differs.
+    /// The number of the state that the host has to deploy, if the host runs another state.
     pub wants: Option<u64>,
     /// The layers, in their order.
     pub layers: Vec<LayerOnHost>,

@@ -127,7 +127,7 @@ fn failed_host_has_its_reason_output_and_phases() {
 }
 
 #[test]
-fn reader_sees_no_action_and_healthy_host_no_need() {
+fn reader_sees_no_actions_and_healthy_host_shows_no_problem() {
     assert!(!all(&doc("failed", false)).contains("/confirm"));
     let html = all(&doc("healthy", true));
     assert!(!html.contains("class=\"need") && !html.contains("retry"), "{html}");
@@ -173,7 +173,7 @@ fn host_without_configurations_says_what_to_type() {
 }
 
 #[test]
-fn only_polling_agent_has_a_head() {
+fn agent_that_only_polls_has_a_head() {
     let html = host_head::polling_head(&[status("unknown")]).html.into_string();
     has(&html, &["only polls", "Last poll", "&lt;script&gt;"]);
 }

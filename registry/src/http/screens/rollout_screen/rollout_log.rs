@@ -68,7 +68,7 @@ fn title(kind: Option<Kind>) -> (&'static str, &'static str) {
     }
 }
 
-/// The time of the day; after the day of the start, also the date.
+/// The time of day. If the rollout started on another day, also the date.
 fn time(time: Timestamp, started: Timestamp) -> Markup {
     let whole = format!("{time:.0}");
     let [at, began] = [time, started].map(|time| time.to_zoned(TimeZone::UTC));
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn line_has_the_time_the_host_and_why() {
+    fn event_line_has_the_time_the_host_and_the_reason() {
         let event = Event {
             number: 1,
             time: Timestamp::from_second(86_399).unwrap(),

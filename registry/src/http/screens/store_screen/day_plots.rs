@@ -1,5 +1,5 @@
-//! Drawings of the last day: the free space, and the deploys. The time axis ends at the next full
-//! five minutes, so a drawing without new data stays the same until then.
+//! Drawings of the last day: the free space, and the deploys. The time axis ends at the next
+//! multiple of five minutes, so a drawing without new data stays the same until then.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -14,24 +14,25 @@ use crate::http::screens::widgets::{count, size};
 
 /// Seconds of a day, which is the width of a drawing.
 const DAY: i64 = 24 * 60 * 60;
-/// The exponents of the shortest and of the longest duration on the axis: 10 ms, and about 3 hours.
+/// The axis reaches from 10^`SHORTEST` ms, which is 10 ms, to 10^`LONGEST` ms, which is about 3
+/// hours.
 const SHORTEST: i32 = 1;
 const LONGEST: i32 = 7;
 
-/// The end of the five minutes that `now` is in.
+/// The end of the five-minute interval that contains `now`.
 pub fn right_edge(now: Timestamp) -> Timestamp {
     let every = EVERY.as_secs().cast_signed();
     let second = (now.as_second().div_euclid(every) + 1) * every;
     Timestamp::from_second(second).unwrap_or(now)
 }
 
-/// The place of a time from 0 to 1000; `None` if the time is before the left edge.
+/// The horizontal position of a time, from 0 to 1000; `None` if the time is before the left edge.
 fn x(time: Timestamp, edge: Timestamp) -> Option<i64> {
     let before = edge.as_second() - time.as_second();
     (before <= DAY).then(|| 1000 - before.max(0) * 1000 / DAY)
 }
 
-/// The free space as a line. The lower edge is 0.
+/// The free space as a line. The lower edge stands for 0 bytes.
 pub fn free_space(samples: &[Sample], edge: Timestamp) -> Markup {
     let most = samples.iter().map(|(_, bytes)| *bytes).max().unwrap_or(0);
     let place = |(time, bytes): &Sample| {
@@ -93,7 +94,7 @@ fn ms_of(power: i32) -> u64 {
     10_u64.pow(power.unsigned_abs())
 }
 
-/// The distance of a duration from the upper edge. A duration of 10 to the power of `top` is at 8.
+/// The distance of a duration from the upper edge. A duration of 10^`top` ms has the distance 8.
 #[expect(clippy::cast_possible_truncation, reason = "the result is from 8 to 92")]
 fn height(ms: u64, top: i32) -> i32 {
     let power = f64::from(u32::try_from(ms.max(1)).unwrap_or(u32::MAX)).log10();
@@ -142,7 +143,7 @@ mod tests {
     }
 
     #[test]
-    fn edge_stays_for_five_minutes() {
+    fn right_edge_moves_every_five_minutes() {
         assert_eq!(right_edge(at(0)), at(300));
         assert_eq!(right_edge(at(299)), at(300));
         assert_eq!(right_edge(at(300)), at(600));

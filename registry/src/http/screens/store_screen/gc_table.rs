@@ -1,4 +1,4 @@
-//! What gc would remove and keep, as `gc -n` answers.
+//! What gc would remove and keep, with the data that `gc -n` shows.
 
 use maud::{Markup, html};
 
@@ -12,7 +12,7 @@ pub fn gc_section(plan: Option<&GcPlan>) -> Section {
     let Some(plan) = plan else {
         let body = html! {
             div class="card pad stack" {
-                p { "There are too many files to plan a collection for this page. Type:" }
+                p { "The store has too many files for this page to show what gc would do. To see it, type:" }
                 code class="shell" { "ssh registry gc -n" }
             }
         };

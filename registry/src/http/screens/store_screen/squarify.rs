@@ -37,7 +37,7 @@ pub fn squarify(weights: &[f64], whole: Rect) -> Vec<Rect> {
     parts
 }
 
-/// The largest ratio of the sides of the parts, if these areas are one row along `side`.
+/// The largest ratio of the sides of a part, if these areas form one row along `side`.
 fn worst(areas: &[f64], side: f64) -> f64 {
     let sum: f64 = areas.iter().sum();
     let ratio = |area: &f64| {
@@ -47,7 +47,8 @@ fn worst(areas: &[f64], side: f64) -> f64 {
     areas.iter().map(ratio).fold(0.0, f64::max)
 }
 
-/// Adds a row of parts along the shorter side of `rest`. Returns what is left of `rest`.
+/// Adds a row of parts along the shorter side of `rest`. Returns the part of `rest` that the row
+/// leaves free.
 fn lay_row(areas: &[f64], rest: Rect, parts: &mut Vec<Rect>) -> Rect {
     let sum: f64 = areas.iter().sum();
     let is_column = rest.width >= rest.height;
@@ -85,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn areas_are_proportional_and_parts_are_inside_and_apart() {
+    fn areas_are_proportional_and_parts_are_inside_and_do_not_overlap() {
         for count in 1..60_u32 {
             let weights: Vec<f64> = (1..=count).map(|n| 1e9 / f64::from(n * n)).collect();
             let parts = squarify(&weights, WHOLE);
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_weights_give_squares_and_nothing_gives_nothing() {
+    fn equal_weights_give_squares_and_no_weights_give_no_parts() {
         let parts = squarify(&[1.0; 4], WHOLE);
         assert!(parts.iter().all(|part| (part.width - part.height).abs() < 1e-6), "{parts:?}");
         assert_eq!(squarify(&[], WHOLE), []);

@@ -19,7 +19,8 @@ struct Tile {
     class: &'static str,
 }
 
-/// The tiles of one component. The tiles without a component stand for all other files.
+/// The tiles of one component. The tiles of the group without a component stand for all other
+/// files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Group {
     component: Option<String>,
@@ -137,7 +138,7 @@ fn tenths(number: f64) -> String {
     format!("{number:.1}")
 }
 
-#[expect(clippy::cast_precision_loss, reason = "it is drawn with a thousandth of the width")]
+#[expect(clippy::cast_precision_loss, reason = "the drawing needs only a thousandth of the width")]
 fn real(bytes: u64) -> f64 {
     bytes as f64
 }
@@ -170,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn tiles_sum_up_to_all_bytes() {
+    fn tile_sizes_add_up_to_all_bytes() {
         let groups = groups(&space());
         let tiles: Vec<_> = groups.iter().flat_map(|group| &group.tiles).collect();
         let short: Vec<_> =

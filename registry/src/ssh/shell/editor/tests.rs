@@ -193,7 +193,7 @@ fn search_finds_old_lines() {
         (b"\x12web\x05 -v\r", "showconf -name web -v"),
         (b"\x12webx\x7f\r", "showconf -name web"),
         (b"\x12zzz\r", ""),
-        // Here, the user ends the search.
+        // Here, the user cancels the search.
         (b"part\x12web\x07ial\r", "partial"),
         (b"part\x12web\x03ial\r", "partial"),
         (b"part\x12web\x7f\x7f\x7f\x07ial\r", "partial"),

@@ -1,0 +1,197 @@
+//! The database of a catalogue: a file of `SQLite` in the registry's directory, or a `PostgreSQL`
+//! server that several registries share.
+
+use std::path::Path;
+use std::str::FromStr as _;
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::Connection as _;
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+
+use super::changes::Changes;
+use super::database_error::{damaged, no_server, not_opened, unusable};
+use super::tx::Tx;
+use super::{Result, integrity, migrations, notifications};
+
+/// How many connections there are for short reads (`READERS`) and for long reads (`SCANNERS`).
+pub(super) const READERS: u32 = 4;
+pub(super) const SCANNERS: u32 = 2;
+/// How many connections of a registry to a server may wait for the lock of the writers.
+const WRITERS: u32 = 4;
+/// How long a verb waits for a connection. Other verbs hold a connection for milliseconds, but
+/// longer if the disk is full or slow.
+const LONGEST_WAIT: Duration = Duration::from_secs(300);
+/// How long a verb waits for a connection to a server.
+const SERVER_WAIT: Duration = Duration::from_secs(10);
+/// How many rows the thread of a connection reads ahead. With fewer, the threads of a query that
+/// reads a large fleet wait for each other most of the time.
+const ROWS_AHEAD: usize = 1000;
+/// Largest size of the journal file, in bytes, after its whole contents are in the database.
+const LARGEST_JOURNAL: &str = "67108864";
+/// The lock that each transaction takes before it changes something. Catalogues in other schemas of
+/// the same database have locks of their own.
+const WRITE_LOCK: &str =
+    "SELECT pg_advisory_xact_lock(hashtext('deploy-registry ' || current_schema()))";
+/// Begins a transaction that sees what was committed before it got the lock. With REPEATABLE READ,
+/// the transaction would see the state from before it waited.
+const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+/// Settings of a connection to a server. A registry that stops in a transaction must not keep the
+/// others waiting, so the server ends a transaction in which nothing happens.
+const SETTINGS: [(&str, &str); 6] = [
+    ("lock_timeout", "30s"),
+    ("statement_timeout", "300s"),
+    ("idle_in_transaction_session_timeout", "10s"),
+    ("tcp_keepalives_idle", "5"),
+    ("tcp_keepalives_interval", "2"),
+    ("tcp_keepalives_count", "3"),
+];
+
+/// The connections of a catalogue to its database.
+#[derive(Debug, Clone)]
+pub(super) enum Database {
+    /// A file. One connection writes. The other connections only read, and they never wait for the
+    /// writer. Long reads use separate connections, so that short reads never wait for long reads.
+    Sqlite { writer: SqlitePool, readers: SqlitePool, scanners: SqlitePool },
+    /// A server. An advisory lock orders the transactions that write, over all registries.
+    Postgres { writers: PgPool, readers: PgPool, scanners: PgPool, listening: PgPool },
+}
+
+impl Database {
+    /// Opens the file `catalogue.db` in `dir`, or creates the file. A damaged file is not changed.
+    pub(super) async fn open_file(dir: &Path) -> Result<Self> {
+        let path = dir.join("catalogue.db");
+        let options = SqliteConnectOptions::new()
+            .filename(&path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10))
+            .row_buffer_size(ROWS_AHEAD)
+            .pragma("journal_size_limit", LARGEST_JOURNAL);
+        let writer = file_pool(1).connect_with(options.clone()).await;
+        let writer = writer.map_err(|err| not_opened(&path, &err))?;
+        // The check must come before the first write.
+        if let Some(problem) =
+            integrity::at_start(&writer).await.map_err(|err| not_opened(&path, &err))?
+        {
+            return Err(damaged(&path, &problem));
+        }
+        let migrated = migrations::migrator().run(&writer).await;
+        migrated.map_err(|err| unusable(&path, &err.to_string()))?;
+        let options = options.create_if_missing(false).read_only(true);
+        let readers = file_pool(READERS).connect_lazy_with(options.clone());
+        let scanners = file_pool(SCANNERS).connect_lazy_with(options);
+        Ok(Self::Sqlite { writer, readers, scanners })
+    }
+
+    /// Opens the database at `url`, and creates its tables if it has none. `url` has the form
+    /// `postgres://USER@HOST/DATABASE`.
+    pub(super) async fn open_server(url: &str) -> Result<Self> {
+        let options = PgConnectOptions::from_str(url).map_err(|err| no_server(&err))?;
+        let options = options.application_name("deploy-registry").options(SETTINGS);
+        let writers = server_pool(WRITERS).connect_with(options.clone()).await;
+        let writers = writers.map_err(|err| no_server(&err))?;
+        migrations::server_migrator().run(&writers).await.map_err(|err| no_server(&err))?;
+        let readers = server_pool(READERS).connect_lazy_with(options.clone());
+        let scanners = server_pool(SCANNERS).connect_lazy_with(options.clone());
+        let listening = server_pool(1).connect_lazy_with(options);
+        Ok(Self::Postgres { writers, readers, scanners, listening })
+    }
+
+    /// Whether other registries may change the database at the same time.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Postgres { .. })
+    }
+
+    /// Waits for running transactions, and closes the connections.
+    pub(super) async fn close(&self) {
+        match self {
+            // The writer closes last, so that it leaves all data in one file.
+            Self::Sqlite { writer, readers, scanners } => {
+                readers.close().await;
+                scanners.close().await;
+                writer.close().await;
+            }
+            Self::Postgres { writers, readers, scanners, listening } => {
+                listening.close().await;
+                readers.close().await;
+                scanners.close().await;
+                writers.close().await;
+            }
+        }
+    }
+
+    /// Passes the notifications of other registries on to `changes`, until the database is closed.
+    /// `own` is the id in the notifications of this registry. A file has no other registry.
+    pub(super) async fn pass_on(&self, own: &str, changes: &Arc<Changes>) -> Result<()> {
+        let Self::Postgres { listening, .. } = self else { return Ok(()) };
+        let listener = notifications::connect(listening).await.map_err(|err| no_server(&err))?;
+        let mut closed = listening.close_event();
+        let pass_on = notifications::pass_on(listener, own.to_owned(), Arc::clone(changes));
+        tokio::spawn(async move { closed.do_until(pass_on).await });
+        Ok(())
+    }
+
+    /// Begins a transaction that may change something. No other transaction changes anything
+    /// before it ends.
+    pub(super) async fn begin_write(&self) -> Result<Tx> {
+        Ok(match self {
+            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Postgres { writers, .. } => {
+                let mut transaction = writers.begin_with(BEGIN_WRITE).await?;
+                sqlx::query(WRITE_LOCK).execute(&mut *transaction).await?;
+                Tx::Postgres(transaction)
+            }
+        })
+    }
+
+    /// Begins a short transaction that only reads.
+    pub(super) async fn begin_read(&self) -> Result<Tx> {
+        Ok(match self {
+            Self::Sqlite { readers, .. } => Tx::Sqlite(readers.begin().await?),
+            Self::Postgres { readers, .. } => Tx::Postgres(readers.begin_with(BEGIN_READ).await?),
+        })
+    }
+
+    /// Begins a transaction that only reads, and may take a long time.
+    pub(super) async fn begin_scan(&self) -> Result<Tx> {
+        Ok(match self {
+            Self::Sqlite { scanners, .. } => Tx::Sqlite(scanners.begin().await?),
+            Self::Postgres { scanners, .. } => Tx::Postgres(scanners.begin_with(BEGIN_READ).await?),
+        })
+    }
+}
+
+/// The settings of a pool with `connections` connections to a file.
+pub(super) fn file_pool(connections: u32) -> SqlitePoolOptions {
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(LONGEST_WAIT)
+        // Connections to a file do not become stale. The sqlx task that looks for stale connections
+        // may spin forever (sqlx issue 3645). These two settings prevent that task.
+        .idle_timeout(None)
+        .max_lifetime(None)
+        // If SQLite ends a transaction on its own, as on a full disk, sqlx still counts the
+        // transaction as open. The connection would then refuse all further transactions, so the
+        // pool discards the connection.
+        .before_acquire(|connection, _| {
+            Box::pin(async move { Ok(!connection.is_in_transaction()) })
+        })
+}
+
+/// The settings of a pool with `connections` connections to a server. The pool tests a connection
+/// before each use, so a restart of the server fails no verb that begins afterwards.
+fn server_pool(connections: u32) -> PgPoolOptions {
+    PgPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(SERVER_WAIT)
+        .idle_timeout(None)
+        .max_lifetime(None)
+        .test_before_acquire(true)
+}

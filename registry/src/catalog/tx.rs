@@ -1,0 +1,290 @@
+//! Transactions and statements of both engines. A statement is written once, in the SQL that `SQLite`
+//! and `PostgreSQL` share. No other file of the catalogue knows which engine runs it, except those
+//! that open, migrate and check a database.
+
+use std::marker::PhantomData;
+use std::pin::Pin;
+
+use futures_util::Stream;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{
+    Arguments as _, AssertSqlSafe, Decode, FromRow, Postgres, SqlSafeStr, SqlStr, Sqlite,
+    Transaction, Type,
+};
+
+/// A transaction of one of the engines.
+#[derive(Debug)]
+pub(in crate::catalog) enum Tx {
+    /// A transaction of the embedded database.
+    Sqlite(Transaction<'static, Sqlite>),
+    /// A transaction on a server.
+    Postgres(Transaction<'static, Postgres>),
+}
+
+impl Tx {
+    /// Makes the changes of the transaction durable.
+    pub(in crate::catalog) async fn commit(self) -> sqlx::Result<()> {
+        match self {
+            Self::Sqlite(transaction) => transaction.commit().await,
+            Self::Postgres(transaction) => transaction.commit().await,
+        }
+    }
+
+    /// Undoes the transaction.
+    pub(in crate::catalog) async fn rollback(self) -> sqlx::Result<()> {
+        match self {
+            Self::Sqlite(transaction) => transaction.rollback().await,
+            Self::Postgres(transaction) => transaction.rollback().await,
+        }
+    }
+}
+
+/// A row that both engines can return.
+pub(in crate::catalog) trait Typed:
+    Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>
+{
+}
+
+impl<R> Typed for R where
+    R: Send + Unpin + for<'r> FromRow<'r, SqliteRow> + for<'r> FromRow<'r, PgRow>
+{
+}
+
+/// A value of one column that both engines can return.
+pub(in crate::catalog) trait Column:
+    Send
+    + Unpin
+    + Type<Sqlite>
+    + Type<Postgres>
+    + for<'r> Decode<'r, Sqlite>
+    + for<'r> Decode<'r, Postgres>
+{
+}
+
+impl<T> Column for T where
+    T: Send
+        + Unpin
+        + Type<Sqlite>
+        + Type<Postgres>
+        + for<'r> Decode<'r, Sqlite>
+        + for<'r> Decode<'r, Postgres>
+{
+}
+
+/// Implements `FromRow` for both engines. `$row` is the name of the row in `$body`.
+macro_rules! from_row {
+    ($type:ty, |$row:ident| $body:expr) => {
+        from_row!(sqlx::sqlite::SqliteRow, $type, |$row| $body);
+        from_row!(sqlx::postgres::PgRow, $type, |$row| $body);
+    };
+    ($engine:ty, $type:ty, |$row:ident| $body:expr) => {
+        impl sqlx::FromRow<'_, $engine> for $type {
+            fn from_row($row: &$engine) -> sqlx::Result<Self> {
+                $body
+            }
+        }
+    };
+}
+pub(in crate::catalog) use from_row;
+
+/// The value of a parameter.
+#[derive(Debug)]
+pub(in crate::catalog) enum Value {
+    /// A number, or no number.
+    Number(Option<i64>),
+    /// A text, or no text.
+    Text(Option<String>),
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// True or false.
+    Truth(bool),
+}
+
+macro_rules! value_from {
+    ($($type:ty => |$value:ident| $made:expr),* $(,)?) => {
+        $(impl From<$type> for Value {
+            fn from($value: $type) -> Self {
+                $made
+            }
+        })*
+    };
+}
+
+value_from! {
+    i64 => |value| Self::Number(Some(value)),
+    u32 => |value| Self::Number(Some(i64::from(value))),
+    &i64 => |value| Self::Number(Some(*value)),
+    Option<i64> => |value| Self::Number(value),
+    Option<i32> => |value| Self::Number(value.map(i64::from)),
+    bool => |value| Self::Truth(value),
+    &str => |value| Self::Text(Some(value.to_owned())),
+    &String => |value| Self::Text(Some(value.clone())),
+    String => |value| Self::Text(Some(value)),
+    Option<&str> => |value| Self::Text(value.map(str::to_owned)),
+    Option<String> => |value| Self::Text(value),
+    Vec<u8> => |value| Self::Bytes(value),
+    &[u8] => |value| Self::Bytes(value.to_vec()),
+}
+
+/// A statement with its parameters. Its rows become values of `R`.
+#[derive(Debug)]
+pub(in crate::catalog) struct Query<R> {
+    sql: SqlStr,
+    values: Vec<Value>,
+    row: PhantomData<fn() -> R>,
+}
+
+/// A statement whose rows have one column.
+#[derive(Debug)]
+pub(in crate::catalog) struct Scalar<T>(Query<(T,)>);
+
+/// A statement whose rows nobody reads.
+pub(in crate::catalog) fn query(sql: impl SqlSafeStr) -> Query<()> {
+    query_as(sql)
+}
+
+/// A statement whose rows become values of `R`.
+pub(in crate::catalog) fn query_as<R>(sql: impl SqlSafeStr) -> Query<R> {
+    Query { sql: sql.into_sql_str(), values: Vec::new(), row: PhantomData }
+}
+
+/// A statement whose rows have one column.
+pub(in crate::catalog) fn query_scalar<T>(sql: impl SqlSafeStr) -> Scalar<T> {
+    Scalar(query_as(sql))
+}
+
+/// Runs `$call` on the statement, on the connection of the transaction `$tx`.
+macro_rules! run {
+    ($self:ident, $tx:ident, $call:ident) => {
+        match $tx {
+            Tx::Sqlite(transaction) => {
+                let arguments = sqlite_arguments($self.values)?;
+                sqlx::query_as_with($self.sql, arguments).$call(&mut **transaction).await
+            }
+            Tx::Postgres(transaction) => {
+                let arguments = postgres_arguments($self.values)?;
+                sqlx::query_as_with(without_hints($self.sql), arguments)
+                    .$call(&mut **transaction)
+                    .await
+            }
+        }
+    };
+}
+
+impl<R> Query<R> {
+    /// Adds the value of the next parameter.
+    pub(in crate::catalog) fn bind(mut self, value: impl Into<Value>) -> Self {
+        self.values.push(value.into());
+        self
+    }
+
+    /// Runs the statement. Returns the number of rows that the statement changed.
+    pub(in crate::catalog) async fn execute(self, tx: &mut Tx) -> sqlx::Result<u64> {
+        match tx {
+            Tx::Sqlite(transaction) => {
+                let arguments = sqlite_arguments(self.values)?;
+                let query = sqlx::query_with(self.sql, arguments);
+                Ok(query.execute(&mut **transaction).await?.rows_affected())
+            }
+            Tx::Postgres(transaction) => {
+                let arguments = postgres_arguments(self.values)?;
+                let query = sqlx::query_with(without_hints(self.sql), arguments);
+                Ok(query.execute(&mut **transaction).await?.rows_affected())
+            }
+        }
+    }
+}
+
+impl<R: Typed> Query<R> {
+    /// All rows.
+    pub(in crate::catalog) async fn fetch_all(self, tx: &mut Tx) -> sqlx::Result<Vec<R>> {
+        run!(self, tx, fetch_all)
+    }
+
+    /// The only row.
+    pub(in crate::catalog) async fn fetch_one(self, tx: &mut Tx) -> sqlx::Result<R> {
+        run!(self, tx, fetch_one)
+    }
+
+    /// The first row, if there is one.
+    pub(in crate::catalog) async fn fetch_optional(self, tx: &mut Tx) -> sqlx::Result<Option<R>> {
+        run!(self, tx, fetch_optional)
+    }
+
+    /// The rows one by one, so that they are never in memory all at once.
+    pub(in crate::catalog) fn fetch<'tx>(
+        self,
+        tx: &'tx mut Tx,
+    ) -> sqlx::Result<Pin<Box<dyn Stream<Item = sqlx::Result<R>> + Send + 'tx>>>
+    where
+        R: 'tx,
+    {
+        Ok(match tx {
+            Tx::Sqlite(transaction) => {
+                let arguments = sqlite_arguments(self.values)?;
+                sqlx::query_as_with(self.sql, arguments).fetch(&mut **transaction)
+            }
+            Tx::Postgres(transaction) => {
+                let arguments = postgres_arguments(self.values)?;
+                sqlx::query_as_with(without_hints(self.sql), arguments).fetch(&mut **transaction)
+            }
+        })
+    }
+}
+
+impl<T: Column> Scalar<T> {
+    /// Adds the value of the next parameter.
+    pub(in crate::catalog) fn bind(self, value: impl Into<Value>) -> Self {
+        Self(self.0.bind(value))
+    }
+
+    /// The values of all rows.
+    pub(in crate::catalog) async fn fetch_all(self, tx: &mut Tx) -> sqlx::Result<Vec<T>> {
+        Ok(self.0.fetch_all(tx).await?.into_iter().map(|(value,)| value).collect())
+    }
+
+    /// The value of the only row.
+    pub(in crate::catalog) async fn fetch_one(self, tx: &mut Tx) -> sqlx::Result<T> {
+        Ok(self.0.fetch_one(tx).await?.0)
+    }
+
+    /// The value of the first row, if there is one.
+    pub(in crate::catalog) async fn fetch_optional(self, tx: &mut Tx) -> sqlx::Result<Option<T>> {
+        Ok(self.0.fetch_optional(tx).await?.map(|(value,)| value))
+    }
+}
+
+/// Adds each of `$values` to arguments of the type `$arguments`.
+macro_rules! arguments {
+    ($arguments:ty, $values:ident) => {{
+        let mut arguments = <$arguments>::default();
+        for value in $values {
+            match value {
+                Value::Number(number) => arguments.add(number),
+                Value::Text(text) => arguments.add(text),
+                Value::Bytes(bytes) => arguments.add(bytes),
+                Value::Truth(truth) => arguments.add(truth),
+            }
+            .map_err(sqlx::Error::Encode)?;
+        }
+        Ok(arguments)
+    }};
+}
+
+fn sqlite_arguments(values: Vec<Value>) -> sqlx::Result<SqliteArguments> {
+    arguments!(SqliteArguments, values)
+}
+
+fn postgres_arguments(values: Vec<Value>) -> sqlx::Result<PgArguments> {
+    arguments!(PgArguments, values)
+}
+
+/// Without the hint to the planner of `SQLite`, which takes the index of pages otherwise.
+fn without_hints(sql: SqlStr) -> SqlStr {
+    const HINT: &str = " INDEXED BY blobs_counted";
+    if !sql.as_str().contains(HINT) {
+        return sql;
+    }
+    AssertSqlSafe(sql.as_str().replace(HINT, "")).into_sql_str()
+}

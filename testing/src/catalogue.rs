@@ -1,0 +1,25 @@
+//! A catalogue on a database server, for tests that run over both kinds of catalogue.
+
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+use std::path::Path;
+use std::process::Command;
+
+/// The address of a catalogue for the registry in `dir`. A call for the same directory returns the
+/// same catalogue. If `DEPLOY_TEST_POSTGRES` has no server's address, returns `None`: the catalogue
+/// is a file. `DEPLOY_TEST_POSTGRES` has the form `postgres://USER@/NAME?host=DIR`.
+///
+/// # Panics
+/// If `psql` cannot make the catalogue.
+pub fn catalogue(dir: &Path) -> Option<String> {
+    let server = std::env::var("DEPLOY_TEST_POSTGRES").ok().filter(|server| !server.is_empty())?;
+    let mut hasher = DefaultHasher::new();
+    dir.hash(&mut hasher);
+    let schema = format!("t{:016x}", hasher.finish());
+    let made = Command::new("psql")
+        .args(["-q", "-X", "-d", &server, "-c"])
+        .arg(format!("SET client_min_messages = error; CREATE SCHEMA IF NOT EXISTS {schema}"))
+        .output()
+        .expect("psql is on the PATH");
+    assert!(made.status.success(), "psql: {}", String::from_utf8_lossy(&made.stderr));
+    Some(format!("{server}&options=-csearch_path%3D{schema}"))
+}

@@ -134,7 +134,7 @@ mod tests {
     #[test]
     fn agent_user_is_refused() {
         let refused = |line| read(line).unwrap().connect().unwrap_err().text;
-        assert!(refused("-user deploy-agent -addr a:1 x").contains("give one with -user"));
+        assert!(refused("-user deploy-agent -addr a:1 x").contains("give another name with -user"));
         assert!(refused("-addr= x").starts_with("addr should be set"));
         let connect = read("-user me -addr a:1 -fp sha256:x x").unwrap().connect().unwrap();
         assert_eq!((&*connect.addr, &*connect.user), ("a:1", "me"));

@@ -245,7 +245,7 @@ fn login_needs_an_authorized_key() {
     assert!(none.err.contains("cannot connect to ssh-agent, check if SSH_AUTH_SOCK is set: "));
     assert_eq!(none.code, 1);
     let agent = with(&["-key", "op", "-user", "deploy-agent", "components"]);
-    assert!(agent.err.contains("no operator's: give one with -user"), "{agent:?}");
+    assert!(agent.err.contains("is not an operator's: give another name with -user"), "{agent:?}");
     assert_eq!(agent.code, 2);
     let wrong = with(&["-fp", "sha256:AAAA", "-key", "op", "components"]);
     assert!(wrong.err.starts_with("ssh: handshake failed: host key fingerprint mismatch: SHA256:"));
@@ -289,7 +289,7 @@ fn ssh_agent_keys_and_default_key_files_are_used() {
     let revoked = format!("{}@revoked * {}", rig.known_host(), rig.host_key());
     fs::write(rig.path(".ssh/known_hosts"), revoked).unwrap();
     let revoked: Answer = rig.bare(&["-fp=", "-key", "op", "components"]).output().unwrap().into();
-    assert!(revoked.err.contains("which is revoked in "), "{revoked:?}");
+    assert!(revoked.err.contains("this key is revoked in "), "{revoked:?}");
     fs::write(rig.path(".ssh/known_hosts"), "").unwrap();
     let unknown: Answer = rig.bare(&["-fp=", "-key", "op", "components"]).output().unwrap().into();
     let text = format!("ssh: handshake failed: host key of {} is not in ", rig.addr());

@@ -5,6 +5,10 @@ use std::path::PathBuf;
 use clap::Args;
 use deploy_registry::registry::Place;
 
+/// The help text of `-catalogue`.
+const CATALOGUE: &str = "Database server with the catalogue, as postgres://USER@HOST/NAME; without \
+     it, the catalogue is a file in the directory";
+
 /// Where the registry keeps its data.
 #[derive(Debug, Args)]
 pub struct PlaceFlags {
@@ -16,9 +20,9 @@ pub struct PlaceFlags {
         default_value = "/var/lib/deploy-registry"
     )]
     pub dir: PathBuf,
-    /// Database server with the catalogue, as postgres://USER@HOST/NAME; without it, the catalogue
-    /// is a file in the directory
+    /// The address of the database server with the catalogue
     #[arg(long, global = true, env = "DEPLOY_REGISTRY_CATALOGUE", value_name = "URL")]
+    #[arg(help = CATALOGUE)]
     catalogue: Option<String>,
 }
 

@@ -29,7 +29,7 @@ fn filled() -> Rig {
     rig
 }
 
-/// Checks an answer against the OpenAPI description. A field that the description lacks is an
+/// Checks an answer against the `OpenAPI` description. A field that the description lacks is an
 /// error.
 #[track_caller]
 fn is_as_described(description: &Value, method: &str, path: &str, answer: &Answer) {

@@ -157,14 +157,14 @@ impl World {
         let row: Option<(i64, i64)> =
             query_as("SELECT history, current FROM configurations WHERE name = $1")
                 .bind(name)
-                .fetch_optional(&mut *transaction)
+                .fetch_optional(&mut transaction)
                 .await
                 .unwrap();
         let Some((history, current)) = row else { return };
         query("UPDATE states SET lost = TRUE WHERE history = $1 AND number = $2")
             .bind(history)
             .bind(number.cast_signed())
-            .execute(&mut *transaction)
+            .execute(&mut transaction)
             .await
             .unwrap();
         super::renew(&mut transaction, history, current).await.unwrap();

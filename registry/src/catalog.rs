@@ -85,6 +85,9 @@ use self::tx::{Query, Tx};
 use self::write_tx::WriteTx;
 use crate::error::{Error, Result};
 
+/// The note with the id of the registry that uses a catalogue on a server.
+const OWNER: &str = "owner";
+
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]
 pub struct Catalog {
@@ -123,6 +126,11 @@ impl Catalog {
             keep_states,
         };
         catalog.database.pass_on(&catalog.own, &catalog.changes).await?;
+        if catalog.database.is_shared() {
+            let mut transaction = catalog.database.begin_write().await?;
+            notes::put(OWNER, &catalog.own).execute(&mut transaction).await?;
+            transaction.commit().await?;
+        }
         catalog.move_histories(meter).await?;
         catalog.renew_uses(meter).await?;
         Ok(catalog)
@@ -135,13 +143,30 @@ impl Catalog {
 
     /// Begins a transaction that may change something.
     async fn write_tx(&self) -> Result<WriteTx> {
-        Ok(WriteTx::new(self.database.begin_write().await?, self))
+        Ok(WriteTx::new(self.begin_write().await?, self))
+    }
+
+    /// Begins a transaction that may change something. On a server, fails if another registry has
+    /// taken the catalogue over, as it may while this registry has no connection to the server.
+    async fn begin_write(&self) -> Result<Tx> {
+        let mut transaction = self.database.begin_write().await?;
+        if self.database.is_shared() {
+            let owner: Option<String> = tx::query_scalar("SELECT value FROM notes WHERE name = $1")
+                .bind(OWNER)
+                .fetch_optional(&mut transaction)
+                .await?;
+            if owner.is_none_or(|owner| owner.trim_matches('"') != self.own) {
+                let why = "another registry uses this catalogue now; stop this registry";
+                return Err(Error::Conflict(format!("catalogue: {why}; nothing was changed")));
+            }
+        }
+        Ok(transaction)
     }
 
     /// Runs one statement, and returns the number of rows that it changed. The statement must
     /// change nothing that a task waits for.
     async fn write_one(&self, statement: Query<()>) -> Result<u64> {
-        let mut transaction = self.database.begin_write().await?;
+        let mut transaction = self.begin_write().await?;
         let changed = statement.execute(&mut transaction).await?;
         transaction.commit().await?;
         Ok(changed)

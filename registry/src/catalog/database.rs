@@ -6,11 +6,12 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{Connection as _, PgConnection};
+use tokio::sync::Mutex;
 
 use super::changes::Changes;
 use super::database_error::{damaged, no_server, not_opened, unusable};
@@ -36,6 +37,13 @@ const LARGEST_JOURNAL: &str = "67108864";
 /// the same database have locks of their own.
 const WRITE_LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtext('deploy-registry ' || current_schema()))";
+/// The lock that a registry holds while it runs. The blobs are in the directory of one registry, so
+/// a second registry would miss them.
+const OWN_LOCK: &str =
+    "SELECT pg_try_advisory_lock(hashtext('deploy-registry owner ' || current_schema()))";
+/// A server may notice only after a while that a killed registry has gone.
+const OWN_TRIES: u32 = 50;
+const OWN_PAUSE: Duration = Duration::from_millis(200);
 /// Begins a transaction that sees what was committed before it got the lock. With REPEATABLE READ,
 /// the transaction would see the state from before it waited.
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
@@ -58,7 +66,13 @@ pub(super) enum Database {
     /// writer. Long reads use separate connections, so that short reads never wait for long reads.
     Sqlite { writer: SqlitePool, readers: SqlitePool, scanners: SqlitePool },
     /// A server. An advisory lock orders the transactions that write, over all registries.
-    Postgres { writers: PgPool, readers: PgPool, scanners: PgPool, listening: PgPool },
+    Postgres {
+        writers: PgPool,
+        readers: PgPool,
+        scanners: PgPool,
+        listening: PgPool,
+        owner: Arc<Mutex<Option<PgConnection>>>,
+    },
 }
 
 impl Database {
@@ -95,13 +109,16 @@ impl Database {
     pub(super) async fn open_server(url: &str) -> Result<Self> {
         let options = PgConnectOptions::from_str(url).map_err(|err| no_server(&err))?;
         let options = options.application_name("deploy-registry").options(SETTINGS);
+        // A single connection reports its error. A pool would only report that it has waited.
+        let owner = own(&options).await?;
         let writers = server_pool(WRITERS).connect_with(options.clone()).await;
         let writers = writers.map_err(|err| no_server(&err))?;
         migrations::server_migrator().run(&writers).await.map_err(|err| no_server(&err))?;
         let readers = server_pool(READERS).connect_lazy_with(options.clone());
         let scanners = server_pool(SCANNERS).connect_lazy_with(options.clone());
         let listening = server_pool(1).connect_lazy_with(options);
-        Ok(Self::Postgres { writers, readers, scanners, listening })
+        let owner = Arc::new(Mutex::new(Some(owner)));
+        Ok(Self::Postgres { writers, readers, scanners, listening, owner })
     }
 
     /// Whether other registries may change the database at the same time.
@@ -118,11 +135,15 @@ impl Database {
                 scanners.close().await;
                 writer.close().await;
             }
-            Self::Postgres { writers, readers, scanners, listening } => {
+            Self::Postgres { writers, readers, scanners, listening, owner } => {
                 listening.close().await;
                 readers.close().await;
                 scanners.close().await;
                 writers.close().await;
+                if let Some(owner) = owner.lock().await.take() {
+                    // The server notices, at the latest, that the connection is closed.
+                    let _ = owner.close().await;
+                }
             }
         }
     }
@@ -166,6 +187,20 @@ impl Database {
             Self::Postgres { scanners, .. } => Tx::Postgres(scanners.begin_with(BEGIN_READ).await?),
         })
     }
+}
+
+/// Takes the lock of the registry that uses the catalogue, on a connection of its own. The server
+/// releases the lock when the connection ends.
+async fn own(options: &PgConnectOptions) -> Result<PgConnection> {
+    let mut owner = PgConnection::connect_with(options).await.map_err(|err| no_server(&err))?;
+    for _ in 0..OWN_TRIES {
+        let owns = sqlx::query_scalar(OWN_LOCK).fetch_one(&mut owner).await;
+        if owns.map_err(|err| no_server(&err))? {
+            return Ok(owner);
+        }
+        tokio::time::sleep(OWN_PAUSE).await;
+    }
+    Err(no_server(&"another registry uses this catalogue; stop that registry first"))
 }
 
 /// The settings of a pool with `connections` connections to a file.

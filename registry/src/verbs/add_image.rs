@@ -116,7 +116,8 @@ impl Registry {
             }
             if self.blobs().is_staged(*digest)? {
                 staged.insert(*digest);
-            } else {
+            } else if !self.blobs().contains(*digest)? {
+                // Between the first two looks, another command may have published the blob.
                 missing.insert(*digest);
             }
         }

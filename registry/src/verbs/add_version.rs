@@ -48,9 +48,14 @@ impl Registry {
         bound.ok_or_else(not_uploaded)
     }
 
-    /// Fails if the archive is not staged, or if agents cannot unpack it.
+    /// Fails if the archive is neither staged nor stored, or if agents cannot unpack it. A stored
+    /// archive was checked before.
     pub(super) async fn check_staged(&self, digest: Digest) -> Result<()> {
-        let staged = self.require_staged(digest)?;
+        let staged = match self.require_staged(digest) {
+            // Another command has published the blob since the caller looked for it.
+            Err(Error::NotFound(_)) if self.blobs().contains(digest)? => return Ok(()),
+            staged => staged?,
+        };
         let permit = self.checks.acquire().await;
         let limits = self.settings.limits;
         let checked = blocking(move || check_archive(staged, limits)).await;

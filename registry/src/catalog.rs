@@ -41,7 +41,6 @@ mod largest_versions;
 mod migrations;
 mod move_histories;
 mod notes;
-mod notifications;
 mod pins;
 mod references;
 mod replacing;
@@ -92,7 +91,7 @@ const OWNER: &str = "owner";
 #[derive(Debug, Clone)]
 pub struct Catalog {
     database: Database,
-    /// A random id, in the notifications to other registries.
+    /// A random id. Another registry that takes a catalogue on a server over has another id.
     own: String,
     documents: Arc<DocumentCache>,
     /// The channels that announce changes to waiting tasks.
@@ -120,13 +119,12 @@ impl Catalog {
     async fn with(database: Database, keep_states: usize, meter: &Meter) -> Result<Self> {
         let catalog = Self {
             database,
-            own: random_id(),
+            own: random_id()?,
             documents: Arc::default(),
             changes: Arc::default(),
             keep_states,
         };
-        catalog.database.pass_on(&catalog.own, &catalog.changes).await?;
-        if catalog.database.is_shared() {
+        if catalog.database.is_on_server() {
             let mut transaction = catalog.database.begin_write().await?;
             notes::put(OWNER, &catalog.own).execute(&mut transaction).await?;
             transaction.commit().await?;
@@ -134,6 +132,11 @@ impl Catalog {
         catalog.move_histories(meter).await?;
         catalog.renew_uses(meter).await?;
         Ok(catalog)
+    }
+
+    /// The random id of this open catalogue.
+    pub fn session_id(&self) -> &str {
+        &self.own
     }
 
     /// Waits for running transactions, and closes the database.
@@ -150,12 +153,13 @@ impl Catalog {
     /// taken the catalogue over, as it may while this registry has no connection to the server.
     async fn begin_write(&self) -> Result<Tx> {
         let mut transaction = self.database.begin_write().await?;
-        if self.database.is_shared() {
+        if self.database.is_on_server() {
             let owner: Option<String> = tx::query_scalar("SELECT value FROM notes WHERE name = $1")
                 .bind(OWNER)
                 .fetch_optional(&mut transaction)
                 .await?;
-            if owner.is_none_or(|owner| owner.trim_matches('"') != self.own) {
+            let owner = owner.and_then(|text| serde_json::from_str::<String>(&text).ok());
+            if owner.as_ref() != Some(&self.own) {
                 let why = "another registry uses this catalogue now; stop this registry";
                 return Err(Error::Conflict(format!("catalogue: {why}; nothing was changed")));
             }
@@ -184,11 +188,11 @@ impl Catalog {
 }
 
 /// A random text of 16 hex digits.
-fn random_id() -> String {
+fn random_id() -> Result<String> {
     let mut bytes = [0; 8];
-    // Two catalogues with the same id would only ignore each other's notifications.
-    let _ = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
-    bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty())
+        .map_err(|err| Error::Failed(format!("get random bytes: {err}")))?;
+    Ok(bytes.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}")))
 }
 
 /// Parses the text of a column. An invalid text means that the catalogue is damaged.

@@ -8,7 +8,6 @@
 //! maintenance    the windows of groups          host_view      the state to offer to a host
 //! open_rollouts  active rollouts, in memory     rollout_hosts  the hosts as a rollout sees them
 //! recent_deploys the deploys that have just ended
-//! others         follows the changes that other registries make
 //! ```
 //!
 //! These modules do not depend on ssh. The module `ssh` passes the lines of agents to them, and
@@ -21,7 +20,6 @@ mod maintenance;
 pub mod metrics;
 mod offer_cache;
 pub mod open_rollouts;
-pub mod others;
 pub mod polls;
 pub mod presence;
 pub mod recent_deploys;

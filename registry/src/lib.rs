@@ -12,6 +12,7 @@ pub mod free_space;
 pub mod go_import;
 pub mod http;
 pub mod janitor;
+mod own_catalogue;
 #[allow(clippy::module_inception)]
 pub mod registry;
 mod reserve;

@@ -24,7 +24,7 @@ use deploy_registry::error::Error;
 use deploy_registry::http;
 use deploy_registry::registry::{OpenError, Registry, Settings};
 use deploy_registry::ssh::{self, Keyring, Server};
-use deploy_registry::{event_program, fleet, go_import, janitor, rollout_driver};
+use deploy_registry::{event_program, go_import, janitor, rollout_driver};
 use deploy_wire::{exit, flags};
 use http_flags::HttpFlags;
 use place_flags::PlaceFlags;
@@ -310,7 +310,6 @@ async fn serve(flags: &Flags) -> Result<()> {
         tokio::spawn(janitor::run(Arc::clone(&registry))),
         tokio::spawn(janitor::sample_free_space(Arc::clone(&registry))),
         tokio::spawn(rollout_driver::run(Arc::clone(&registry))),
-        tokio::spawn(fleet::others::follow(Arc::clone(&registry.fleet))),
         tokio::spawn(verify(Arc::clone(&registry), flags.verify_rate)),
         tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
         tokio::spawn(keep_watch(registry.catalog.clone())),

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::free_space::FreeSpace;
 use crate::go_import::{self, StateDb};
+use crate::own_catalogue;
 use crate::reserve;
 use crate::store_survey::SurveyCache;
 use crate::uploads::downloads::ActiveDownloads;
@@ -194,10 +195,10 @@ impl Registry {
             Err(err) if !err.is_no_space() => return Err(err.into()),
             _ => {}
         }
-        let catalog = match open_catalog(place, settings.keep_states, meter).await {
+        let catalog = match open_catalog(place, &blobs, settings.keep_states, meter).await {
             Err(err) if reserve::release(&top, &blobs)? => {
                 tracing::warn!("{err}; the disk is full, and the room kept for that is given up");
-                open_catalog(place, settings.keep_states, meter).await?
+                open_catalog(place, &blobs, settings.keep_states, meter).await?
             }
             opened => opened?,
         };
@@ -257,11 +258,19 @@ impl Registry {
     }
 }
 
-async fn open_catalog(place: &Place, keep_states: usize, meter: &Meter) -> Result<Catalog> {
-    match &place.catalogue {
-        Some(url) => Catalog::open_server(url, keep_states, meter).await,
-        None => Catalog::open(&place.dir, keep_states, meter).await,
-    }
+async fn open_catalog(
+    place: &Place,
+    blobs: &Blobs,
+    keep_states: usize,
+    meter: &Meter,
+) -> Result<Catalog> {
+    own_catalogue::check_kind(&place.dir, place.catalogue.is_some())?;
+    let Some(url) = &place.catalogue else {
+        return Catalog::open(&place.dir, keep_states, meter).await;
+    };
+    let catalog = Catalog::open_server(url, keep_states, meter).await?;
+    own_catalogue::check_server(&place.dir, &catalog, blobs).await?;
+    Ok(catalog)
 }
 
 /// Removes condemned blobs, which an interrupted gc still had to remove, and adds rows for blobs

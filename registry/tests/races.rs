@@ -1,8 +1,6 @@
 //! Runs verbs and collections at the same time. Each verb makes its whole change or none, and no
 //! version ever lacks its blob.
 
-#![allow(clippy::print_stdout, reason = "a test prints what it skips")]
-
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -419,20 +417,4 @@ async fn concurrent_changes_of_a_state_have_one_winner() {
     let expected: Vec<u64> = (1..=2 + AT_ONCE as u64).rev().collect();
     assert_eq!(numbers, expected);
     assert_eq!(history.iter().filter(|state| state.current).count(), 1);
-}
-
-/// The blobs are in the directory of one registry, so a second registry would miss them.
-#[tokio::test]
-async fn second_registry_on_one_catalogue_is_refused() {
-    let bench = Bench::new().await;
-    let first = place(&bench.dir.path().join("reg"));
-    let Some(catalogue) = first.catalogue else {
-        println!("NOT TESTED: a second registry on one catalogue; set DEPLOY_TEST_POSTGRES");
-        return;
-    };
-    let dir = bench.dir.path().join("other");
-    let second = Place { dir, catalogue: Some(catalogue) };
-    let refused = Registry::open(second, settings()).await.unwrap_err().to_string();
-    assert!(refused.contains("another registry uses this catalogue"), "{refused}");
-    bench.is_whole().await;
 }

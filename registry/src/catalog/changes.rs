@@ -6,8 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use deploy_store::ConfigurationName;
-use serde::{Deserialize, Serialize};
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
 /// Maximum number of remembered configurations. If there are more, the registry forgets the
 /// configurations for which no task waits.
@@ -22,45 +21,12 @@ pub struct Announced {
     pub at: Option<Instant>,
 }
 
-/// What a transaction changed.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Notice {
-    /// The random id of the open catalogue that made the change.
-    pub from: String,
-    /// The configurations that changed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub names: Vec<String>,
-    /// The names of the hosts that operators changed.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hosts: Vec<String>,
-    /// Whether a rollout changed.
-    #[serde(default)]
-    pub rollouts: bool,
-    /// Whether more changed than fits into a notification.
-    #[serde(default)]
-    pub all: bool,
-}
-
 /// The configurations that tasks wait for, each with the channel that announces its changes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Changes {
     configurations: Mutex<HashMap<ConfigurationName, watch::Sender<Announced>>>,
     rollouts: watch::Sender<u64>,
-    hosts: broadcast::Sender<Option<String>>,
-    others: watch::Sender<u64>,
     commits: AtomicU64,
-}
-
-impl Default for Changes {
-    fn default() -> Self {
-        Self {
-            configurations: Mutex::default(),
-            rollouts: watch::Sender::default(),
-            hosts: broadcast::Sender::new(MOST),
-            others: watch::Sender::default(),
-            commits: AtomicU64::default(),
-        }
-    }
 }
 
 impl Changes {
@@ -103,38 +69,6 @@ impl Changes {
     /// Announces that a change of a rollout is on the disk.
     pub fn announce_rollouts(&self) {
         self.rollouts.send_modify(|count| *count += 1);
-    }
-
-    /// A receiver whose value changes with every change that another registry has made.
-    pub fn others(&self) -> watch::Receiver<u64> {
-        self.others.subscribe()
-    }
-
-    /// A receiver of the names of hosts that operators have changed at another registry. `None`
-    /// means that any host may have changed.
-    pub fn hosts(&self) -> broadcast::Receiver<Option<String>> {
-        self.hosts.subscribe()
-    }
-
-    /// Announces what another registry has changed.
-    pub(super) fn receive(&self, notice: &Notice) {
-        self.count_commit();
-        let known: Vec<ConfigurationName> = self.all().keys().cloned().collect();
-        let is_named = |name: &ConfigurationName| notice.names.iter().any(|it| it == name.as_str());
-        for name in known.iter().filter(|name| notice.all || is_named(name)) {
-            self.announce(name);
-        }
-        if notice.all || notice.rollouts {
-            self.announce_rollouts();
-        }
-        // Nobody receives the names if this registry has no fleet.
-        for host in &notice.hosts {
-            let _ = self.hosts.send(Some(host.clone()));
-        }
-        if notice.all {
-            let _ = self.hosts.send(None);
-        }
-        self.others.send_modify(|count| *count += 1);
     }
 
     fn all(&self) -> MutexGuard<'_, HashMap<ConfigurationName, watch::Sender<Announced>>> {

@@ -42,8 +42,8 @@ impl Catalog {
 
     /// The JSON form of the current state of a configuration, if there is such a configuration.
     pub async fn configuration_json(&self, name: &ConfigurationName) -> Result<Option<Bytes>> {
-        // Another registry may change a shared catalogue at any time.
-        let is_kept = !self.database.is_shared();
+        // If another registry has taken the catalogue over, a document in memory may be old.
+        let is_kept = !self.database.is_on_server();
         if let Some(json) = self.documents.get(name).filter(|_| is_kept) {
             return Ok(Some(json));
         }

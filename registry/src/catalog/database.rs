@@ -1,5 +1,5 @@
 //! The database of a catalogue: a file of `SQLite` in the registry's directory, or a `PostgreSQL`
-//! server that several registries share.
+//! server. One registry uses a catalogue at a time, because the blobs are in its directory.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -13,10 +13,9 @@ use sqlx::sqlite::{
 use sqlx::{Connection as _, PgConnection};
 use tokio::sync::Mutex;
 
-use super::changes::Changes;
 use super::database_error::{damaged, no_server, not_opened, unusable};
 use super::tx::Tx;
-use super::{Result, integrity, migrations, notifications};
+use super::{Result, integrity, migrations};
 
 /// How many connections there are for short reads (`READERS`) and for long reads (`SCANNERS`).
 pub(super) const READERS: u32 = 4;
@@ -48,8 +47,8 @@ const OWN_PAUSE: Duration = Duration::from_millis(200);
 /// the transaction would see the state from before it waited.
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// Settings of a connection to a server. A registry that stops in a transaction must not keep the
-/// others waiting, so the server ends a transaction in which nothing happens.
+/// Settings of a connection to a server. The server ends a transaction in which nothing happens, so
+/// that a stopped registry keeps no lock.
 const SETTINGS: [(&str, &str); 6] = [
     ("lock_timeout", "30s"),
     ("statement_timeout", "300s"),
@@ -65,12 +64,12 @@ pub(super) enum Database {
     /// A file. One connection writes. The other connections only read, and they never wait for the
     /// writer. Long reads use separate connections, so that short reads never wait for long reads.
     Sqlite { writer: SqlitePool, readers: SqlitePool, scanners: SqlitePool },
-    /// A server. An advisory lock orders the transactions that write, over all registries.
+    /// A server. An advisory lock orders the transactions that write. The connection `owner` holds
+    /// the lock of the registry that uses the catalogue.
     Postgres {
         writers: PgPool,
         readers: PgPool,
         scanners: PgPool,
-        listening: PgPool,
         owner: Arc<Mutex<Option<PgConnection>>>,
     },
 }
@@ -115,14 +114,13 @@ impl Database {
         let writers = writers.map_err(|err| no_server(&err))?;
         migrations::server_migrator().run(&writers).await.map_err(|err| no_server(&err))?;
         let readers = server_pool(READERS).connect_lazy_with(options.clone());
-        let scanners = server_pool(SCANNERS).connect_lazy_with(options.clone());
-        let listening = server_pool(1).connect_lazy_with(options);
+        let scanners = server_pool(SCANNERS).connect_lazy_with(options);
         let owner = Arc::new(Mutex::new(Some(owner)));
-        Ok(Self::Postgres { writers, readers, scanners, listening, owner })
+        Ok(Self::Postgres { writers, readers, scanners, owner })
     }
 
-    /// Whether other registries may change the database at the same time.
-    pub(super) fn is_shared(&self) -> bool {
+    /// Whether the database is on a server. Another registry may then take the catalogue over.
+    pub(super) fn is_on_server(&self) -> bool {
         matches!(self, Self::Postgres { .. })
     }
 
@@ -135,28 +133,16 @@ impl Database {
                 scanners.close().await;
                 writer.close().await;
             }
-            Self::Postgres { writers, readers, scanners, listening, owner } => {
-                listening.close().await;
+            Self::Postgres { writers, readers, scanners, owner } => {
                 readers.close().await;
                 scanners.close().await;
                 writers.close().await;
                 if let Some(owner) = owner.lock().await.take() {
-                    // The server notices, at the latest, that the connection is closed.
+                    // If this fails, the server ends the session when the process ends.
                     let _ = owner.close().await;
                 }
             }
         }
-    }
-
-    /// Passes the notifications of other registries on to `changes`, until the database is closed.
-    /// `own` is the id in the notifications of this registry. A file has no other registry.
-    pub(super) async fn pass_on(&self, own: &str, changes: &Arc<Changes>) -> Result<()> {
-        let Self::Postgres { listening, .. } = self else { return Ok(()) };
-        let listener = notifications::connect(listening).await.map_err(|err| no_server(&err))?;
-        let mut closed = listening.close_event();
-        let pass_on = notifications::pass_on(listener, own.to_owned(), Arc::clone(changes));
-        tokio::spawn(async move { closed.do_until(pass_on).await });
-        Ok(())
     }
 
     /// Begins a transaction that may change something. No other transaction changes anything

@@ -82,7 +82,7 @@ impl Catalog {
         let checks: Vec<String> =
             TABLES.iter().map(|table| format!("PRAGMA integrity_check({table})")).collect();
         let mut found = self.check_structure(&checks).await?;
-        let is_file = !self.database.is_shared();
+        let is_file = !self.database.is_on_server();
         for table in ["versions", "pins"].into_iter().filter(|_| is_file) {
             let query = format!("SELECT COUNT(*) FROM pragma_foreign_key_check('{table}')");
             let count: i64 = query_scalar(sqlx::AssertSqlSafe(query))
@@ -97,7 +97,7 @@ impl Catalog {
     }
 
     async fn check_foreign_keys(&self) -> Result<Vec<String>> {
-        if self.database.is_shared() {
+        if self.database.is_on_server() {
             return Ok(Vec::new());
         }
         let foreign: Vec<(String, Option<i64>, String, i64)> =
@@ -112,7 +112,7 @@ impl Catalog {
     async fn check_structure(&self, checks: &[String]) -> Result<Vec<String>> {
         let mut found = Vec::new();
         // A server checks its own pages and its foreign keys.
-        if self.database.is_shared() {
+        if self.database.is_on_server() {
             return Ok(found);
         }
         for check in checks {

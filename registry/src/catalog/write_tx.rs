@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use deploy_store::ConfigurationName;
 
-use super::changes::{Changes, Notice};
+use super::changes::Changes;
 use super::database_error::not_committed;
 use super::document_cache::DocumentCache;
-use super::notifications;
 use super::tx::Tx;
 use super::{Catalog, Result};
 use crate::error::Error;
@@ -32,10 +31,6 @@ struct Changing {
     names: Vec<ConfigurationName>,
     /// Whether the transaction changes a rollout.
     rollouts: bool,
-    /// The names of the hosts that the transaction changes.
-    hosts: Vec<String>,
-    /// The id of the open catalogue, in its notifications to other registries.
-    own: String,
 }
 
 impl Drop for Changing {
@@ -47,18 +42,7 @@ impl Drop for Changing {
 }
 
 impl Changing {
-    /// The notification for other registries.
-    fn notice(&self) -> Notice {
-        Notice {
-            from: self.own.clone(),
-            names: self.names.iter().map(|name| name.as_str().to_owned()).collect(),
-            hosts: self.hosts.clone(),
-            rollouts: self.rollouts,
-            all: false,
-        }
-    }
-
-    /// Announces the committed changes to the tasks of this registry.
+    /// Announces the committed changes to the waiting tasks.
     fn announce(mut self) {
         let (changes, names) = (Arc::clone(&self.changes), std::mem::take(&mut self.names));
         for name in &names {
@@ -82,8 +66,6 @@ impl WriteTx {
             changes: Arc::clone(&catalog.changes),
             names: Vec::new(),
             rollouts: false,
-            hosts: Vec::new(),
-            own: catalog.own.clone(),
         };
         Self { transaction, changing, keep_states: catalog.keep_states }
     }
@@ -99,19 +81,11 @@ impl WriteTx {
         self.changing.rollouts = true;
     }
 
-    /// Announces that the transaction changes what the registries show to the host `name`.
-    pub(super) fn changes_host(&mut self, name: &str) {
-        self.changing.hosts.push(name.to_owned());
-    }
-
     /// Commits, even if the caller stops waiting. After the commit, the cache keeps documents of
     /// the changed configurations again.
     pub(super) async fn commit(self) -> Result<()> {
-        let Self { mut transaction, changing, .. } = self;
+        let Self { transaction, changing, .. } = self;
         let committed = tokio::spawn(async move {
-            if matches!(transaction, Tx::Postgres(_)) {
-                notifications::send(&mut transaction, changing.notice()).await?;
-            }
             transaction.commit().await.map_err(not_committed)?;
             changing.announce();
             Ok(())

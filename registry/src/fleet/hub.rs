@@ -170,15 +170,6 @@ impl Fleet {
         Ok(())
     }
 
-    /// Reads the holds and the windows again, because another registry may have changed them. Wakes
-    /// the tasks that wait for changes.
-    pub(super) async fn reload(&self) -> Result<()> {
-        self.reload_holds().await?;
-        self.reload_windows().await?;
-        self.written.send_modify(|count| *count += 1);
-        Ok(())
-    }
-
     async fn reload_holds(&self) -> Result<()> {
         self.polls.set_held(self.catalog.held_by_key().await?);
         Ok(())

@@ -24,13 +24,7 @@ impl Maintenance {
     /// Replaces the windows of all groups.
     pub fn set(&self, groups: HashMap<String, Windows>) {
         let groups = groups.into_iter().map(|(group, windows)| (group, Arc::new(windows)));
-        let groups: HashMap<String, Arc<Windows>> = groups.collect();
-        let mut now = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
-        if *now == groups {
-            return;
-        }
-        *now = groups;
-        drop(now);
+        *self.groups.lock().unwrap_or_else(PoisonError::into_inner) = groups.collect();
         self.changed.send_modify(|count| *count += 1);
     }
 

@@ -196,18 +196,6 @@ impl Presence {
         }
     }
 
-    /// Wakes the watches of a host's agents, because an operator changed the host. Without `host`,
-    /// wakes all watches.
-    pub fn signal_hosts(&self, host: Option<&str>) {
-        let agents = self.agents();
-        let is_meant = |agent: &AgentId| host.is_none_or(|host| agent.host.as_str() == host);
-        for (_, live) in agents.connected.iter().filter(|(agent, _)| is_meant(agent)) {
-            for watch in live {
-                watch.signals.changed.notify_one();
-            }
-        }
-    }
-
     fn agents(&self) -> MutexGuard<'_, Agents> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -30,6 +30,7 @@ mod raw;
 mod rig;
 mod rollouts;
 mod safeguards;
+mod server_catalogue;
 mod sftp_packets;
 mod slow_readers;
 mod transcript;

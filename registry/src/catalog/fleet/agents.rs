@@ -181,9 +181,6 @@ impl Catalog {
             return Err(Error::NotFound(text));
         }
         asked.sort();
-        for (host, _) in &asked {
-            transaction.changes_host(host);
-        }
         transaction.commit().await?;
         Ok(asked)
     }

@@ -84,8 +84,8 @@ pub async fn find(transaction: &mut Tx, name: &str) -> Result<Option<HostRow>> {
     Ok(row.map(host))
 }
 
-/// All hosts that are not retired. Holds and labels are read apart: few hosts have a hold, and a
-/// query for each host takes longer than one for all labels.
+/// All hosts that are not retired. Holds and labels have queries of their own, because few hosts
+/// have a hold, and a host may have many labels.
 pub async fn active(transaction: &mut Tx) -> Result<HashMap<i64, HostRow>> {
     let query = "SELECT host, name, key, since FROM hosts WHERE retired IS NULL";
     let rows: Vec<(i64, String, String, i64)> =
@@ -211,7 +211,6 @@ impl Catalog {
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
-        transaction.changes_host(name.as_str());
         for (label, value) in labels {
             query("DELETE FROM host_labels WHERE host = $1 AND name = $2")
                 .bind(host.number)
@@ -238,7 +237,6 @@ impl Catalog {
     ) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
-        transaction.changes_host(name.as_str());
         query("UPDATE hosts SET held = $1, held_by = $2, held_since = $3 WHERE host = $4")
             .bind(message)
             .bind(&change.key)
@@ -260,7 +258,6 @@ impl Catalog {
     pub async fn release_host(&self, name: &HostName, change: &Change) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
-        transaction.changes_host(name.as_str());
         if host.hold.is_none() {
             return Err(Error::NotFound(format!("host \"{name}\" is not held")));
         }
@@ -334,7 +331,6 @@ async fn retire(
     for name in &names {
         agents::forget_state(transaction, host.number, name).await?;
     }
-    transaction.changes_host(&host.name);
     query("UPDATE hosts SET retired = $1 WHERE host = $2")
         .bind(nanoseconds(now))
         .bind(host.number)

@@ -79,6 +79,13 @@ impl Bench {
         self.try_reopen().await.unwrap();
     }
 
+    /// Closes the registry.
+    pub async fn close(&mut self) {
+        if let Some(registry) = self.registry.take() {
+            registry.catalog.close().await;
+        }
+    }
+
     /// Like [`Bench::reopen`], but may fail because of the disk.
     pub async fn try_reopen(&mut self) -> Result<(), Refusal> {
         if let Some(registry) = self.registry.take() {

@@ -1,0 +1,128 @@
+//! Makes sure that a directory and a catalogue on a server belong together. With the catalogue of
+//! another directory, the blobs of this one would have no references, and gc would remove them.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::Path;
+
+use deploy_store::{Blobs, replace_file};
+
+use crate::catalog::Catalog;
+use crate::error::{Error, Result};
+
+/// The file with the id of the catalogue on a server. A directory with a catalogue file has no such
+/// file.
+const ID: &str = "catalogue.id";
+/// The note with the id in a catalogue on a server.
+const NOTE: &str = "catalogue";
+
+/// Why a directory cannot be used with a catalogue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mismatch {
+    /// The directory has a catalogue file, but a server is given.
+    HasFile,
+    /// The catalogue of the directory is on a server, but no server is given.
+    NeedsServer,
+    /// The catalogue on the server belongs to another directory.
+    OtherDirectory,
+    /// The catalogue on the server is new, but the directory has blobs.
+    HasBlobs,
+}
+
+impl Mismatch {
+    fn text(self) -> &'static str {
+        match self {
+            Self::HasFile => {
+                "the directory has the catalogue catalogue.db; leave -catalogue out, or give an \
+                 empty -dir"
+            }
+            Self::NeedsServer => "the catalogue is on a database server; give its -catalogue",
+            Self::OtherDirectory => {
+                "the catalogue on the database server belongs to another directory; give that \
+                 -dir, or another database"
+            }
+            Self::HasBlobs => {
+                "the directory has files, but the catalogue on the database server is new; give \
+                 the database of this directory, or an empty -dir"
+            }
+        }
+    }
+
+    fn error(self, dir: &Path) -> Error {
+        let (dir, text) = (dir.display(), self.text());
+        Error::Conflict(format!("open registry {dir}: {text}; nothing was changed"))
+    }
+}
+
+/// Checks a directory before its catalogue is opened.
+fn before(is_on_server: bool, has_file: bool, has_id: bool) -> Option<Mismatch> {
+    match is_on_server {
+        true if has_file => Some(Mismatch::HasFile),
+        false if has_id => Some(Mismatch::NeedsServer),
+        _ => None,
+    }
+}
+
+/// Compares the id in a directory with the id in the catalogue on the server.
+fn compare(dir: Option<&str>, catalogue: Option<&str>, has_blobs: bool) -> Option<Mismatch> {
+    match (dir, catalogue) {
+        (Some(dir), Some(catalogue)) if dir == catalogue => None,
+        (_, Some(_)) => Some(Mismatch::OtherDirectory),
+        (_, None) => has_blobs.then_some(Mismatch::HasBlobs),
+    }
+}
+
+/// Fails if the directory has the other kind of catalogue: a file, or one on a server.
+pub(crate) fn check_kind(dir: &Path, is_on_server: bool) -> Result<()> {
+    let [has_file, has_id] = ["catalogue.db", ID].map(|name| dir.join(name).exists());
+    let mismatch = before(is_on_server, has_file, has_id);
+    mismatch.map_or(Ok(()), |mismatch| Err(mismatch.error(dir)))
+}
+
+/// Fails if the directory does not belong to the open catalogue on the server. A new catalogue and
+/// a directory without blobs belong together from now on.
+pub(crate) async fn check_server(dir: &Path, catalog: &Catalog, blobs: &Blobs) -> Result<()> {
+    let path = dir.join(ID);
+    let own = match fs::read_to_string(&path) {
+        Err(err) if err.kind() == ErrorKind::NotFound => None,
+        read => Some(read.map_err(|err| Error::Failed(format!("read {}: {err}", path.display())))?),
+    };
+    let own = own.as_deref().map(str::trim);
+    let recorded: Option<String> = catalog.note(NOTE).await?;
+    let has_blobs = recorded.is_none() && !blobs.list()?.is_empty();
+    if let Some(mismatch) = compare(own, recorded.as_deref(), has_blobs) {
+        return Err(mismatch.error(dir));
+    }
+    if recorded.is_none() {
+        // A crash between the two writes leaves a new catalogue and a directory without blobs.
+        let id = own.map_or_else(|| catalog.session_id().to_owned(), str::to_owned);
+        replace_file(&path, format!("{id}\n").as_bytes(), 0o600)?;
+        catalog.set_note(NOTE, &id).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn directory_keeps_its_kind_of_catalogue() {
+        assert_eq!(before(false, true, false), None);
+        assert_eq!(before(true, false, true), None);
+        assert_eq!(before(true, false, false), None);
+        assert_eq!(before(true, true, false), Some(Mismatch::HasFile));
+        assert_eq!(before(false, false, true), Some(Mismatch::NeedsServer));
+    }
+
+    #[test]
+    fn blobs_never_get_the_catalogue_of_another_directory() {
+        assert_eq!(compare(Some("a"), Some("a"), true), None);
+        assert_eq!(compare(None, None, false), None);
+        assert_eq!(compare(Some("a"), None, false), None);
+        assert_eq!(compare(Some("a"), None, true), Some(Mismatch::HasBlobs));
+        assert_eq!(compare(None, None, true), Some(Mismatch::HasBlobs));
+        assert_eq!(compare(Some("a"), Some("b"), false), Some(Mismatch::OtherDirectory));
+        assert_eq!(compare(None, Some("b"), false), Some(Mismatch::OtherDirectory));
+    }
+}

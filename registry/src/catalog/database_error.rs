@@ -49,19 +49,19 @@ pub(super) fn unusable(path: &Path, why: &str) -> Error {
     Error::Database(format!("open catalogue {}: {why}; nothing was changed", path.display()))
 }
 
-/// The error message of `SQLite`, without the error code.
+/// The error message of the database, without the error code.
 fn plain(err: &sqlx::Error) -> String {
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }
 
-/// Whether the disk is full (`SQLITE_FULL`, or the class 53 of `PostgreSQL`).
+/// Whether the disk is full (`SQLITE_FULL`, or 53100 of `PostgreSQL`).
 fn is_full(err: &sqlx::Error) -> bool {
     primary_code(err) == Some(13) || state(err) == "53100"
 }
 
 /// Whether the database did not answer in time, or the connection to it is lost. See
 /// <https://www.postgresql.org/docs/15/errcodes-appendix.html>: class 08 is a lost connection, class
-/// 57 a server that stops or cancels, and 55P03 and 25P03 are our own timeouts.
+/// 57 is a server that stops or cancels, and 55P03 and 25P03 are the timeouts that we set.
 fn is_lost(err: &sqlx::Error) -> bool {
     let state = state(err);
     matches!(err, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::Protocol(_))

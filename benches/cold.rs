@@ -19,7 +19,7 @@ fn main() {
         "reflink" => LinkMode::Reflink,
         "hardlink" => LinkMode::Hardlink,
         "copy" => LinkMode::Copy,
-        other => panic!("no link mode: {other}"),
+        other => panic!("{other} is not a link mode"),
     };
     let options = Options { limits: Limits::STANDARD, link, max_blob: 1 << 40, keep_blobs: false };
     let store = Store::open(Path::new(dir), options).unwrap();

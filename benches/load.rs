@@ -248,7 +248,7 @@ async fn measure(registry: Registry, count: usize, rate: u32, time: Duration) {
     let (_, mut errors) = polled.row("poll", began.elapsed());
     println!("\nProcessor time of the registry for a poll: {:.2} ms.", millis(used) / asked as f64);
 
-    head("All at once:");
+    head("All together:");
     let [uploads, verbs, downloads, gc, verify] = [(); 5].map(|()| Arc::new(Seen::default()));
     let (began, cpu) = (Instant::now(), registry.cpu());
     let end = began + time;

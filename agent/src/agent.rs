@@ -56,7 +56,7 @@ pub struct Agent {
     pub superseded: watch::Sender<()>,
     /// Whether to show no progress.
     pub quiet: bool,
-    /// Says when the agent must stop.
+    /// Signals that the agent must stop.
     pub stop: Stop,
 }
 

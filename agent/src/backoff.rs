@@ -16,7 +16,7 @@ pub struct Backoff {
 impl Backoff {
     /// The wait after the `failures`-th failure in a row. The full wait doubles with each failure,
     /// up to `cap`. Depending on `fraction` (0 to 1), the result is between half of the full wait
-    /// and the full wait. So the agents of a fleet do not all retry at once.
+    /// and the full wait. So the agents of a fleet do not all retry at the same time.
     pub fn delay(&self, failures: u32, fraction: f64) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1));
         let whole = doubled.and_then(|factor| self.first.checked_mul(factor));

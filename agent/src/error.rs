@@ -161,15 +161,15 @@ impl Lack {
 }
 
 /// How to free room.
-const FREE_SOME: &str = "to free room: deploy-agent gc removes everything unused, -keep-roots 1 \
+const FREE_SOME: &str = "to free room: deploy-agent gc removes unused data, -keep-roots 1 \
     keeps no older root, -no-spare makes no spare root";
 
 fn still(need: Option<u64>) -> String {
     need.map_or_else(String::new, |need| format!(", and {} remain to be downloaded", Size(need)))
 }
 
-/// A text that warns that the script may have made changes, and says where the script's output is.
-/// The text is empty if the script has not run.
+/// A warning that the script may have made changes, with the place of the script's output. The text
+/// is empty if the script has not run.
 fn after(cause: &script::Error, log: &Path) -> String {
     if !cause.has_run() {
         return String::new();

@@ -138,7 +138,7 @@ pub enum Sub {
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Read everything in the agent's directory and report damage; exit code 8 if there is damage.
+    /// Read the cache and the roots, and report damage; exit code 8 if damage remains.
     Verify {
         /// Quarantine damaged files, and extract or download their layers again.
         #[arg(long, env = "DEPLOY_AGENT_REPAIR")]
@@ -147,7 +147,7 @@ pub enum Sub {
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Remove all unused data now, and report kept data with reasons.
+    /// Remove unused data now, and report kept data with reasons.
     Gc {
         /// Only report what would be removed.
         #[arg(short = 'n', long, env = "DEPLOY_AGENT_DRY_RUN")]
@@ -217,7 +217,7 @@ pub struct Flags {
     /// How to confine the threads that read archives and build roots.
     #[arg(long, env = "DEPLOY_AGENT_CONFINE", default_value = "auto", global = true)]
     pub confine: Confine,
-    /// Symlink to the current root: switched before the script runs, and back if it fails.
+    /// Symlink to the current root: switched before the script runs, and back if the script fails.
     #[arg(long, env = "DEPLOY_AGENT_CURRENT", global = true, value_name = "PATH")]
     pub current: Option<PathBuf>,
     /// Directory for roots and cache; one agent at a time.
@@ -242,7 +242,7 @@ pub struct Flags {
     /// Keep downloaded blobs, so that repairs need no registry.
     #[arg(long, env = "DEPLOY_AGENT_KEEP_BLOBS", global = true)]
     pub keep_blobs: bool,
-    /// Roots to keep, including the current one.
+    /// Roots to keep, including the current root.
     #[arg(
         long,
         env = "DEPLOY_AGENT_KEEP_ROOTS",
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn health_minimum_and_successes_must_fit_in_the_deadline() {
+    fn health_deadline_must_leave_time_for_the_minimum_and_the_successes() {
         let fp = format!("SHA256:{}", "x".repeat(43));
         let check = |more: &str| {
             let line = format!("deploy-agent -name p -fp {fp} {more}");

@@ -22,10 +22,10 @@ use crate::progress_log;
 use crate::space::background_sweep;
 use crate::stop::Signal;
 
-/// Time between two sweeps of the cache if nothing new is deployed.
+/// Time between two sweeps of the cache if no new configuration is deployed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Minimum time between two sweeps if something new is deployed. A sweep looks at every object, but
-/// removes only objects that are older than an hour.
+/// Minimum time between two sweeps if a new configuration is deployed. A sweep lists every object,
+/// but keeps objects that are younger than an hour.
 const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Longest time that the first cycle waits for the registry's first offer.
 const FIRST_OFFER: Duration = Duration::from_secs(5);

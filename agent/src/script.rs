@@ -1,7 +1,8 @@
 //! The deploy script: its inputs, and the reasons why it may fail.
 //!
-//! The agent starts the script at least once for every change. If the agent dies after the script's
-//! end, but before the agent replaces the state file, the next agent starts the script again.
+//! The agent starts the script at least once for every change that it deploys. If the agent dies
+//! after the script's end, but before the agent replaces the state file, the next agent starts the
+//! script again.
 //! Processes that the script leaves in the background continue to run.
 
 pub mod env_file;

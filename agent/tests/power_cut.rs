@@ -251,7 +251,7 @@ impl Day {
         let store = Store::open(&dir, options).unwrap();
         let mut findings = Vec::new();
         deploy_store::verify(&dir, |finding| findings.push(finding)).unwrap();
-        // A truncated record is no fault, because the next deploy writes the record again.
+        // A truncated record is not a fault, because the next deploy writes the record again.
         findings.retain(|finding| !finding.what.contains("cannot be compared"));
         assert!(findings.is_empty(), "{findings:?}");
         let (wanted, files) = &self.states[configured.unwrap_or(0)];

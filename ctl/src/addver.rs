@@ -126,7 +126,7 @@ pub async fn run(flags: &Flags, upload: &Upload) -> Result<(Exec, Digest, u64)> 
     drop(shown);
     if expected.is_some_and(|(expected, _)| expected != digest) {
         let name = archive.name();
-        bail!("{name} changed while it was uploaded: nothing was added, try again");
+        bail!("{name} changed while it was being uploaded; nothing was added, try again");
     }
     let answer = client.exec(&upload.command(digest)).await?;
     client.disconnect().await;

@@ -50,12 +50,13 @@ impl Flags {
         let program = std::iter::once(OsString::from("deployctl"));
         let matches = command.try_get_matches_from_mut(program.chain(own))?;
         let mut flags = Self::from_arg_matches(&matches)?;
-        flags.words =
-            words.into_iter().map(OsString::into_string).collect::<Result<_, _>>().map_err(
-                |word| {
-                    command.error(ErrorKind::InvalidUtf8, format!("{} is not text", word.display()))
-                },
-            )?;
+        flags.words = words
+            .into_iter()
+            .map(OsString::into_string)
+            .collect::<Result<_, _>>()
+            .map_err(|word| {
+                command.error(ErrorKind::InvalidUtf8, format!("{} is not UTF-8", word.display()))
+            })?;
         Ok(flags)
     }
 

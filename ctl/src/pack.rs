@@ -106,7 +106,7 @@ struct Whole {
 impl Read for Whole {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.file.read(buffer)?;
-        let changed = || io::Error::other("it changed while it was packed; try again");
+        let changed = || io::Error::other("it changed while it was being packed; try again");
         if read == 0 && self.left > 0 && !buffer.is_empty() {
             return Err(changed());
         }

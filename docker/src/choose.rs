@@ -57,14 +57,14 @@ enum Source {
 pub fn choose(archive: &Archive, wanted: &Wanted) -> Result<Chosen> {
     let mut candidates = candidates(archive)?;
     if candidates.is_empty() {
-        return Err(Error::archive("has no image in it"));
+        return Err(Error::archive("has no image"));
     }
     let all = listed(&candidates);
     let narrow =
         |candidates: &mut Vec<Candidate>, what: String, fits: &dyn Fn(&Candidate) -> bool| {
             candidates.retain(|candidate| fits(candidate));
             if candidates.is_empty() {
-                let text = format!("no image in the archive is {what}; there is: {all}");
+                let text = format!("the archive has no image {what}; it has: {all}");
                 return Err(Error::Choice(text));
             }
             Ok(())
@@ -154,9 +154,7 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
             add_saved(archive, &mut found, saved)?;
         }
     } else if !has_index {
-        return Err(Error::archive(
-            "is not an image's: it has neither manifest.json nor index.json",
-        ));
+        return Err(Error::archive("has neither manifest.json nor index.json"));
     }
     match skipped {
         Some(err) if found.is_empty() => Err(err),
@@ -174,8 +172,8 @@ fn index_of(archive: &Archive) -> Result<Vec<Descriptor>> {
     }
 }
 
-/// Adds an image of `manifest.json`. If `index.json` has the same image, that image gets the names
-/// of `manifest.json`.
+/// Adds an image of `manifest.json` to `found`. If `index.json` has the same image, that image gets
+/// the names of `manifest.json`.
 fn add_saved(archive: &Archive, found: &mut Vec<Candidate>, saved: Saved) -> Result<()> {
     // The file of a configuration usually has the configuration's digest as its name.
     let stem = saved.config.rsplit('/').next().unwrap_or_default();
@@ -251,7 +249,7 @@ fn check_config(archive: &Archive, digest: Digest, layers: &[(String, usize)]) -
         let (has, says) = (layers.len(), announced.len());
         return Err(Error::item(
             digest.to_string(),
-            format!("says that the image has {says} layers, but its manifest has {has}"),
+            format!("lists {says} layers, but the manifest lists {has}"),
         ));
     }
     for ((item, number), announced) in layers.iter().zip(announced) {

@@ -8,8 +8,8 @@ use deploy_wire::exit;
 /// Result of a step of an import.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The reason why an image was not imported. A failed import leaves nothing except, possibly, blobs
-/// to which nothing refers.
+/// The reason why an image was not imported. A failed import may leave uploaded blobs. On a Go
+/// registry it may also leave versions, and in a directory it may leave layers.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -1,6 +1,6 @@
 //! Runs a complete import: reads the input, chooses an image, and plans its layers. The import then
-//! asks the destination which layers it has, and sends the others. A transaction makes the
-//! configuration.
+//! asks the destination which of the layers exist there, and sends the others. The last step makes
+//! the configuration.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -271,7 +271,7 @@ fn name_of(chosen: &Chosen, options: &Options) -> Result<ConfigurationName> {
         // The Go importer makes the same name.
         (None, Some(name)) => configuration_name(&name.replace([':', '/'], ".")),
         (None, None) => Err(Error::Choice(
-            "the image has no name: give the configuration one with -name".into(),
+            "the image has no name: give the configuration a name with -name".into(),
         )),
     }
 }
@@ -302,7 +302,7 @@ fn parts(
     }
     if parts.is_empty() {
         let name = escape(name.as_str());
-        return Err(Error::Choice(format!("image {name:?} is empty: no layer has anything in it")));
+        return Err(Error::Choice(format!("image {name:?} is empty: all its layers are empty")));
     }
     Ok(parts)
 }

@@ -21,7 +21,8 @@ pub trait Destination {
     fn write(&mut self, bytes: Vec<u8>) -> Result<()>;
     /// Ends the blob.
     fn finish(&mut self, digest: Digest) -> Result<()>;
-    /// Makes the configuration: either all of it, or nothing.
+    /// Makes the configuration, in one transaction if the destination supports it. On a Go
+    /// registry, a failure may leave versions.
     fn commit(
         &mut self,
         name: &ConfigurationName,

@@ -1,19 +1,18 @@
 //! The catalogue: which components, versions and configurations exist. No other code uses the
-//! database. Each verb is one transaction, and a change is on disk when its function returns.
-//!
-//! A read transaction sees the changes that were committed before the transaction began, and never
-//! waits for a transaction that writes. Long reads use connections of their own.
+//! database. Each change that an operator makes is one transaction. gc uses several transactions. A
+//! change is on disk when its function returns. A read transaction sees the changes that were
+//! committed before it began, and never waits for a transaction that writes.
 //!
 //! ```text
-//! database   tx  migrations  integrity  database_error   the engines: SQLite or PostgreSQL
-//! rows       blob_rows  versions  pins  configuration_rows  uses  notes  audit
-//! above      replacing, configurations, earlier_state       what configurations consist of
-//!            image_layers                                   what blobs of images were made from
-//!            references, retention                          references to blobs; deletions
-//!            configuration_heads                            current states, for lists
-//!            state_pages, configuration_pages, component_pages   what a page of a list shows
+//! database   tx  packed  write_tx  migrations  integrity  database_error   SQLite or PostgreSQL
+//! rows       blob_rows  versions  pins  configuration_rows  uses  counters  notes  audit
+//! on top     replacing, configurations, earlier_state       changes of configurations; rollbacks
+//!            image_layers                                   origins of image blobs
+//!            references, retention, thinning                references to blobs; deletions
+//!            configuration_heads, counts, largest_versions  current states and totals
+//!            state_pages, configuration_pages, component_pages   pages of lists
 //!            document_cache                                 configurations as agents read them
-//!            bulk_load                                      the catalogue of a Go registry
+//!            bulk_load, move_histories                      import; move from earlier versions
 //!            changes                                        notifies tasks that wait for a change
 //! fleet/     hosts, reports of agents, events               see fleet.rs
 //! rollouts/  changes that reach the hosts in waves          see rollouts.rs
@@ -41,6 +40,7 @@ mod largest_versions;
 mod migrations;
 mod move_histories;
 mod notes;
+mod packed;
 mod pins;
 mod references;
 mod replacing;
@@ -91,7 +91,8 @@ const OWNER: &str = "owner";
 #[derive(Debug, Clone)]
 pub struct Catalog {
     database: Database,
-    /// A random id. Another registry that takes a catalogue on a server over has another id.
+    /// A random id of this open catalogue. A registry that takes over a catalogue on a server
+    /// writes its own id to the note [`OWNER`].
     own: String,
     documents: Arc<DocumentCache>,
     /// The channels that announce changes to waiting tasks.
@@ -101,9 +102,10 @@ pub struct Catalog {
 }
 
 impl Catalog {
-    /// Opens `catalogue.db` in `dir`, or creates it. A damaged file is not changed. For each
-    /// configuration, the newest `keep_states` states with different trees stay rollback targets.
-    /// `meter` counts the progress of moving the catalogue of an earlier version.
+    /// Opens `catalogue.db` in `dir`, or creates it. If the check of the file finds damage, the
+    /// function fails and does not change the file. For each configuration, the newest
+    /// `keep_states` states with different trees stay rollback targets. `meter` counts the progress
+    /// of moving an earlier version's catalogue, and of rebuilding the table `uses`.
     pub async fn open(dir: &Path, keep_states: usize, meter: &Meter) -> Result<Self> {
         let database = Database::open_file(dir).await?;
         Self::with(database, keep_states, meter).await
@@ -149,8 +151,8 @@ impl Catalog {
         Ok(WriteTx::new(self.begin_write().await?, self))
     }
 
-    /// Begins a transaction that may change something. On a server, fails if another registry has
-    /// taken the catalogue over, as it may while this registry has no connection to the server.
+    /// Begins a transaction that may change something. On a server, the function fails if another
+    /// registry took over the catalogue while this registry had no connection to the server.
     async fn begin_write(&self) -> Result<Tx> {
         let mut transaction = self.database.begin_write().await?;
         if self.database.is_on_server() {
@@ -213,7 +215,7 @@ fn timestamp(nanoseconds: i64) -> Timestamp {
 mod tests {
     use super::*;
 
-    async fn open(dir: &Path) -> Catalog {
+    pub(super) async fn open(dir: &Path) -> Catalog {
         Catalog::open(dir, 2, &Meter::default()).await.unwrap()
     }
 
@@ -256,7 +258,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn page_of_the_trail_ends_and_filters() {
+    async fn audit_page_is_limited_and_filtered() {
         let dir = tempfile::tempdir().unwrap();
         let catalog = open(dir.path()).await;
         let line = |command: &str, user: &str| Change {
@@ -378,7 +380,7 @@ mod tests {
                 let version = 1000 + rest[..3].parse::<u64>().unwrap();
                 assert!(version >= least, "{version} after {least}");
                 seen += 1;
-                // If the document comes from memory, the loop would never yield without this line.
+                // Without this line, the loop would never yield while documents come from memory.
                 tokio::task::yield_now().await;
             }
             seen

@@ -159,7 +159,7 @@ pub async fn audit_refusal(registry: &Registry, change: &Change, err: &Error) {
 
 async fn audit(registry: &Registry, change: &Change, code: u8, why: &str) {
     if let Err(err) = registry.catalog.audit_change(change, code, why).await {
-        tracing::error!("a refusal is not in the audit trail: {err}");
+        tracing::error!("cannot add a refusal to the audit trail: {err}");
     }
 }
 

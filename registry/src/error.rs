@@ -6,7 +6,7 @@ use deploy_store::Digest;
 /// Why an operation of the registry or of its catalogue failed. The text says what failed, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The thing that the caller named does not exist.
+    /// The object that the caller named does not exist.
     #[error("{0}")]
     NotFound(String),
     /// Layers of an image are neither stored nor staged. An importer sends these layers again.
@@ -39,7 +39,7 @@ pub enum Error {
     #[error("{0}")]
     Failed(String),
     /// An upload is complete, but no version could be bound to it.
-    #[error("{cause}; the upload stays for a while as -hash={digest}")]
+    #[error("{cause}; the upload stays staged for a while as -hash={digest}")]
     NotBound {
         /// The staged blob.
         digest: Digest,

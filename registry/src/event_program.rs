@@ -28,9 +28,10 @@ const LONGEST: Duration = Duration::from_secs(60);
 const TRIES: u32 = 3;
 
 /// Runs `program` for each event, one after the other, until this future is dropped. If no program
-/// has run before, the registry begins with the next new event. After a restart, it begins with the
-/// first event for which the program has not run. The program gets the event as a line of JSON on
-/// its standard input. The environment variables `EVENT_…` have the same values, except the time.
+/// has run before, the registry begins with the next new event. After a restart, the registry
+/// begins with the first event for which the program has not run. The program gets the event as a
+/// line of JSON on its standard input. The environment variables `EVENT_…` have the same values,
+/// except the time.
 pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     let mut written = registry.fleet.written();
     let mut after = first(&registry).await;

@@ -72,7 +72,7 @@ pub enum Error {
         time: Timestamp,
     },
     /// There is no `state.db`.
-    #[error("there is no {}: no Go registry kept anything here", path.display())]
+    #[error("there is no {}, so there is nothing to import", path.display())]
     Nothing {
         /// The file.
         path: PathBuf,
@@ -145,7 +145,8 @@ pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<
     if !catalog.is_new().await? {
         let path = state_db.path.display();
         tracing::warn!(
-            "{path} is not imported: the catalogue has something already; move one away"
+            "{path} is not imported, because the catalogue is not empty; start with an empty \
+             catalogue to import it, or move {path} away"
         );
         return Ok(false);
     }
@@ -179,7 +180,12 @@ pub async fn take_over(
     // The import moves damaged files before it writes its note. If the import is interrupted, the
     // next import finds these files missing, which is correct.
     for (digest, (bytes, why)) in &files.damaged {
-        tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
+        tracing::error!(
+            event = "blob_damaged",
+            %digest,
+            bytes,
+            "blob {digest}: {why}; quarantined"
+        );
         blobs.set_aside(*digest, quarantine)?;
     }
     catalog.load(&contents(&state, &files), (NOTE, &note), &change).await?;
@@ -216,7 +222,10 @@ fn unchanged(state_db: &StateDb, imported: &Imported) -> Result<(), Error> {
         Ok(state) if state.contents.to_string() == imported.contents => Ok(()),
         Ok(_) => Err(Error::Changed { path: state_db.path.clone(), time: imported.time }),
         Err(err) => {
-            tracing::warn!("{err}; it was imported on {:.0} and is not needed here", imported.time);
+            tracing::warn!(
+                "{err}; it was imported on {:.0} and is no longer needed",
+                imported.time
+            );
             Ok(())
         }
     }
@@ -231,7 +240,7 @@ fn log(report: &Report) {
         states,
         files,
         bytes,
-        "imported what the Go registry kept; state.db is as it was"
+        "imported the state of the Go registry; state.db is unchanged"
     );
     for (kind, bad) in [("damaged", &report.damaged), ("missing", &report.missing)] {
         for bad in bad {
@@ -240,8 +249,8 @@ fn log(report: &Report) {
         }
     }
     for (what, count) in [
-        ("files that nothing uses", report.orphans.len()),
-        ("earlier states whose files are gone", report.lost.len()),
+        ("unused files", report.orphans.len()),
+        ("earlier states with missing files", report.lost.len()),
     ] {
         if count > 0 {
             tracing::info!(count, "{what}");

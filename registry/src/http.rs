@@ -13,7 +13,8 @@
 //! ```
 //!
 //! The screens and the API read the registry with the verbs' own functions, and each change is a
-//! command of the console. So the page, the API and the console always agree.
+//! command of the console. So the page, the API and the console use the same code for data and for
+//! changes.
 
 mod access;
 mod actions;

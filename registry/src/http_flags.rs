@@ -16,7 +16,7 @@ pub struct HttpFlags {
     /// Name under which browsers may open the page, besides IP addresses and localhost
     #[arg(long, env = "DEPLOY_REGISTRY_HTTP_HOST", value_name = "NAME", value_delimiter = ',')]
     http_host: Vec<String>,
-    /// Header in which a proxy names the logged-in user, who may then change things
+    /// Header in which a proxy names the logged-in user, who may then make changes
     #[arg(long, env = "DEPLOY_REGISTRY_HTTP_USER_HEADER", value_name = "HEADER")]
     http_user_header: Option<String>,
     /// Address of a proxy whose header is trusted; without it, this host's loopback addresses

@@ -48,7 +48,7 @@ pub async fn run(registry: Arc<Registry>) {
             }
             _ = fleet.tick() => {
                 if let Err(err) = tidy_fleet(&registry).await {
-                    failed("upkeep of the fleet", &err);
+                    failed("maintenance of the fleet's records", &err);
                 }
             }
             _ = collect.tick() => match registry.collect_changes().await {
@@ -81,7 +81,7 @@ async fn tidy_fleet(registry: &Registry) -> Result<()> {
         return Ok(());
     };
     // Connected agents report only when something changes. So the registry records from time to
-    // time that their hosts are connected. Otherwise, these hosts would seem to be gone after a
+    // time that their hosts are connected. Otherwise, these hosts would seem to be silent after a
     // restart of the registry.
     for host in registry.catalog.silent_hosts(half).await? {
         if registry.fleet.presence.has_host(&host, half) {
@@ -90,7 +90,11 @@ async fn tidy_fleet(registry: &Registry) -> Result<()> {
     }
     for host in registry.catalog.silent_hosts(before).await? {
         registry.catalog.retire_silent(&host, now).await?;
-        tracing::info!(event = "host_retired", host, "host {host} is retired: it did not report");
+        tracing::info!(
+            event = "host_retired",
+            host,
+            "host {host} is retired: it did not report and was not connected"
+        );
     }
     Ok(())
 }

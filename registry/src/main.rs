@@ -81,7 +81,7 @@ struct Flags {
         value_parser = flags::size
     )]
     max_upload: u64,
-    /// Maximum bytes of uploads, for each key, that are not yet used by a version
+    /// Maximum bytes that each key may have in uploads that no version uses yet
     #[arg(
         long,
         env = "DEPLOY_REGISTRY_MAX_STAGED",
@@ -118,7 +118,7 @@ struct Flags {
     #[arg(value_parser = flags::boolean, num_args = 0..=1, require_equals = true)]
     #[arg(default_value = "false", default_missing_value = "true")]
     addconf_replaces: bool,
-    /// Bytes per second at which all files are verified each week; 0 disables it
+    /// Maximum bytes per second of the weekly verify of all files; 0 disables it
     #[arg(
         long,
         env = "DEPLOY_REGISTRY_VERIFY_RATE",
@@ -129,7 +129,8 @@ struct Flags {
     /// Program to run for each event of the fleet, with the event as JSON on its standard input
     #[arg(long, env = "DEPLOY_REGISTRY_ON_EVENT", value_name = "PROGRAM")]
     on_event: Option<PathBuf>,
-    /// Time without a report after which a host is retired, as 720h; without it, never
+    /// Time without a report or connection after which a host is retired, as 720h; without it,
+    /// never
     #[arg(long, env = "DEPLOY_REGISTRY_RETIRE_AFTER", value_parser = flags::duration)]
     retire_after: Option<Duration>,
     #[command(flatten)]

@@ -1,5 +1,5 @@
 //! Makes sure that a directory and a catalogue on a server belong together. With the catalogue of
-//! another directory, the blobs of this one would have no references, and gc would remove them.
+//! another directory, this directory's blobs would have no references, and gc would remove them.
 
 use std::fs;
 use std::io::ErrorKind;

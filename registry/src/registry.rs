@@ -25,14 +25,14 @@ use crate::uploads::recent::RecentUploads;
 use crate::uploads::slots::{Sharing, SlotPool};
 use crate::uploads::upload_room::{UploadLimits, UploadRoom};
 
-/// Maximum number of archives that the registry checks at once.
+/// Maximum number of archives that the registry checks at the same time.
 const CHECKS: usize = 2;
 /// How image imports share their slots. Each import needs memory for the names in its layers.
 const IMPORTS: Sharing = Sharing { most: 2, share: 1, reserve: 0, silence: Duration::from_secs(5) };
 /// Maximum number of unfinished imports, including imports that wait for their clients.
 const MAX_IMPORTS: usize = 32;
-/// How many directory lists may be open at once. In a registry with 100,000 files, a list takes
-/// about 6 MiB of memory.
+/// How many directory lists may be open at the same time. In a registry with 100,000 files, a list
+/// takes about 6 MiB of memory.
 const LISTS: usize = 64;
 
 /// The settings of a registry: what it keeps, and its limits.
@@ -127,7 +127,7 @@ pub struct Registry {
     pub uploads: Arc<UploadRoom>,
     pub(crate) top: Dir,
     pub(crate) quarantine: Arc<Dir>,
-    /// A task holds this lock while it makes a reference to a blob, or removes blobs without
+    /// A task holds this lock while it binds or restores blobs, or removes blobs without
     /// references.
     pub(crate) binding: Mutex<()>,
     /// The running collection holds this lock.
@@ -197,7 +197,7 @@ impl Registry {
         }
         let catalog = match open_catalog(place, &blobs, settings.keep_states, meter).await {
             Err(err) if reserve::release(&top, &blobs)? => {
-                tracing::warn!("{err}; the disk is full, and the room kept for that is given up");
+                tracing::warn!("{err}; the disk is full, so the emergency reserve is removed");
                 open_catalog(place, &blobs, settings.keep_states, meter).await?
             }
             opened => opened?,
@@ -241,7 +241,7 @@ impl Registry {
             _state_db: state_db,
             _lock: lock,
         };
-        // This call comes before the first agent connects. Otherwise, the registry could show the
+        // This call comes before the first agent connects. Otherwise, the registry could offer the
         // base to a host of an open wave.
         registry.load_rollouts().await?;
         Ok(registry)
@@ -285,7 +285,7 @@ async fn finish_removals(blobs: &Blobs, catalog: &Catalog) -> Result<(), OpenErr
         catalog.register_existing(&blobs.list()?, Timestamp::now()).await
     };
     if let Err(err) = rows.await {
-        tracing::warn!("rows of files are made at the next start: {err}");
+        tracing::warn!("cannot add rows for all blobs; the next start tries again: {err}");
     }
     Ok(())
 }

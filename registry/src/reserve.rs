@@ -23,7 +23,7 @@ pub(crate) fn release(top: &Dir, blobs: &Blobs) -> Result<bool> {
 /// Makes the reserve in the directory `top`, if the disk has enough room.
 pub(crate) fn make(top: &Dir, blobs: &Blobs) {
     if let Err(err) = try_make(top, blobs) {
-        tracing::warn!("no room is kept for a full disk: {err}");
+        tracing::warn!("cannot make the emergency reserve: {err}");
     }
 }
 

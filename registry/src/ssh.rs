@@ -98,7 +98,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: impl Future
         }
     }
     drop(listener);
-    tracing::info!(connections = connections.len(), "stopping, waiting for what runs");
+    tracing::info!(connections = connections.len(), "stopping, waiting for active work");
     stopping.send_replace(true);
     server.registry.fleet.stop();
     let drained = async {
@@ -107,7 +107,7 @@ pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: impl Future
         }
     };
     if tokio::time::timeout(GRACE, drained).await.is_err() {
-        tracing::warn!("stopped with work still running, which is cut off");
+        tracing::warn!("stopped, interrupting work that is still active");
     }
 }
 

@@ -22,7 +22,7 @@ use deploy_wire::image::{Compression, Image, ImageLayer, Origin};
 const COMPONENTS: [&str; 3] = ["code", "config", "data"];
 const IMAGE: [&str; 3] = ["i1", "i2", "i3"];
 const CONFIGURATIONS: [&str; 2] = ["p", "q"];
-/// How many histories run at once.
+/// How many histories run at the same time.
 const LANES: u8 = 3;
 const STEPS: usize = 40;
 

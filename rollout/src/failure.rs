@@ -21,7 +21,8 @@ pub enum Failure {
     Lost(#[serde(with = "milliseconds")] Duration),
     /// The host had no result for this time after the rollout had offered the target to it.
     NoResult(#[serde(with = "milliseconds")] Duration),
-    /// The host was healthy on the target, but it was not healthy and connected for one whole soak.
+    /// The host became healthy on the target, but did not then stay connected and healthy for the
+    /// length of a soak before the deadline.
     Unsteady,
     /// An operator marked the host.
     Marked,
@@ -48,7 +49,10 @@ impl fmt::Display for Failure {
             Self::TurnedUnhealthy(text) => write!(f, "was healthy, then failed: {text}"),
             Self::Lost(time) => write!(f, "away for {} after the offer", in_words(*time)),
             Self::NoResult(time) => write!(f, "no result {} after the offer", in_words(*time)),
-            Self::Unsteady => f.write_str("was healthy, but not during one whole soak"),
+            Self::Unsteady => f.write_str(
+                "became healthy, but did not then stay connected and healthy for one soak before \
+                 the deadline",
+            ),
             Self::Marked => f.write_str("marked as failed by an operator"),
         }
     }

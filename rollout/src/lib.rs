@@ -5,8 +5,10 @@
 //! The registry keeps the [`Rollout`] and each host's [`Member`] in its catalogue. The registry
 //! calls [`step()`] after each change of a host, after each [`command()`], and at the time that the
 //! last step returned. The registry writes the changes of a step in one transaction. [`apply`]
-//! defines what each change does. A step uses only the stored state. So the registry may be killed
-//! at any moment, and two steps at the same time are equal.
+//! defines what each change does. A step keeps nothing in memory. Its result depends only on its
+//! arguments: the rollout, the hosts as the registry sees them, and the time. So the registry may
+//! be killed at any moment. After the changes are applied, another step with the same time has no
+//! changes.
 //!
 //! # Rules
 //!
@@ -14,7 +16,7 @@
 //! counts if the policy allows unknown hosts, or if a wave names it. A percentage refers to the
 //! hosts that count when the wave opens.
 //!
-//! **Opening.** A wave takes hosts that count, are connected, and belong to no wave yet. Unhealthy
+//! **Opening.** A wave takes hosts that count, are connected, and are not in a wave yet. Unhealthy
 //! hosts come first, and then the order is by name. The wave skips absent hosts; later waves may
 //! take them. If too many hosts are absent, the rollout halts. Before it halts, the rollout waits
 //! for hosts that have just disconnected ([`Policy::reconnect`]). So a restart of the registry does
@@ -36,7 +38,8 @@
 //! **Halt.** The rollout halts if more hosts have failed than its budget allows. It halts if no
 //! host of a wave is good, unless all hosts of the wave were unhealthy before. It also halts if no
 //! host at all is good at the end. So if the waves can take no host, the target does not become the
-//! current state, because no host has tried it. Only a rollout without any hosts succeeds at once.
+//! current state, because no host has tried it. Only a rollout without any hosts succeeds
+//! immediately.
 //!
 //! **Maintenance windows.** A wave also takes hosts whose windows are closed. These hosts deploy
 //! when a window opens. While its windows are closed, the deadlines of a host without a result
@@ -44,7 +47,7 @@
 //!
 //! **Pause.** While a rollout is paused or halted, deadlines do not count, but the reports of hosts
 //! do. A resume restarts the deadlines and the soak. The registry refuses a resume if the rollout
-//! would stop again at once.
+//! would stop again immediately.
 
 mod census;
 mod deadlines;

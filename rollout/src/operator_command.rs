@@ -68,8 +68,8 @@ pub enum Refusal {
         /// The number of hosts that may fail.
         budget: u64,
     },
-    /// The rollout would stop again at once.
-    #[error("cannot resume, because the rollout would stop again at once: {why}; {advice}")]
+    /// The rollout would stop again immediately.
+    #[error("cannot resume, because the rollout would stop again immediately: {why}; {advice}")]
     StopsAgain {
         /// Why the rollout would stop.
         why: String,
@@ -121,12 +121,12 @@ fn possible(status: &Status) -> &'static str {
     match status {
         Status::Running => "you can pause or abort it",
         Status::Paused { .. } | Status::Halted { .. } => "you can resume or abort it",
-        _ => "start another one",
+        _ => "start another rollout",
     }
 }
 
 /// The changes that a command makes. The caller writes them in one transaction, and should then
-/// make a step at once.
+/// make a step immediately.
 pub fn command(
     rollout: &Rollout,
     hosts: &[Host],

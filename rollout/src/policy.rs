@@ -43,8 +43,8 @@ pub struct Policy {
     /// of the registry, which disconnects all hosts, does not halt the rollout.
     #[serde(rename = "reconnect_ms", with = "milliseconds")]
     pub reconnect: Duration,
-    /// Whether waves take unknown hosts. Such a host has an agent of the Go tool, which never
-    /// reports.
+    /// Whether waves take unknown hosts. Such a host usually has an agent of the Go tool, which
+    /// never reports.
     pub allow_unknown: bool,
 }
 

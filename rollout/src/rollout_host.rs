@@ -31,8 +31,9 @@ pub struct Host {
     pub duplicate: bool,
     /// Whether an operator holds the host.
     pub held: bool,
-    /// Whether the host has never reported: its agent is that of the Go tool, which only polls.
-    /// Once the host has reported anything (with the command `report`), it is not unknown any more.
+    /// Whether the host has never reported. Usually its agent is that of the Go tool, which only
+    /// polls. Once the host has reported anything (with the command `report`), it is not unknown
+    /// any more.
     pub unknown: bool,
     /// The maintenance windows of the host's group. While the windows are closed, the host does not
     /// deploy the target, and its deadlines stand still. None if the host may always deploy. The
@@ -105,7 +106,7 @@ impl Host {
     }
 
     /// Whether the host is healthy on the target. If the policy allows unknown hosts, an unknown
-    /// host that has fetched the target counts as healthy, because it will never report more.
+    /// host that has fetched the target counts as healthy, because it may never report.
     pub(crate) fn is_healthy(&self, policy: &Policy) -> bool {
         match self.standing {
             Standing::Healthy => true,

@@ -18,7 +18,7 @@ pub struct Plan {
     pub counting: u64,
     /// The number of hosts that may fail.
     pub budget: u64,
-    /// Why the rollout would halt at once.
+    /// Why the rollout would halt immediately.
     pub halt: Option<String>,
     /// The hosts that are away. They get the target after the rollout has succeeded, unless they
     /// are back before the last wave opens.

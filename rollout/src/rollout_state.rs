@@ -96,12 +96,12 @@ impl Status {
     }
 }
 
-/// Whether the rollout shows the target to a host with this part in the rollout.
+/// Whether the rollout offers the target to a host with this part in the rollout.
 ///
-/// The rollout shows the target to a host of a wave until the rollout ends, even if the host has
+/// The rollout offers the target to a host of a wave until the rollout ends, even if the host has
 /// failed or the rollout has halted. The health gate of a failed host already holds the target
-/// back, and another state would make the host deploy once more. After the end, the host sees the
-/// current state of the configuration. After a success, this state is the target.
+/// back, and another state would make the host deploy once more. After the end, the host is offered
+/// the current state of the configuration. After a success, this state is the target.
 ///
 /// A hold of the host has precedence over the rollout, so the caller checks for a hold first.
 pub fn shows_target(rollout: &Rollout, member: Option<&Member>) -> bool {

@@ -1,4 +1,4 @@
-//! A selector says which hosts a wave takes.
+//! A selector determines which hosts a wave takes.
 
 use std::fmt;
 use std::str::FromStr;

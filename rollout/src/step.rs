@@ -24,8 +24,8 @@ pub struct Step {
 
 /// Decides what happens to the rollout now.
 ///
-/// After the changes are applied, another step at the same time has no changes. If the changes are
-/// lost, the next step decides again.
+/// After the changes are applied, another step with the same time has no changes. If the changes
+/// are lost, the next step decides again.
 pub fn step(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Step {
     let first = round(rollout, hosts, now);
     if first.is_empty() {

@@ -57,8 +57,8 @@ pub struct Swept {
 }
 
 impl Blobs {
-    /// Opens the two directories, and creates a missing one. A blob may have at most `max_bytes`
-    /// bytes.
+    /// Opens the two directories, and creates each directory that is missing. A blob may have at
+    /// most `max_bytes` bytes.
     pub fn open(files: &Path, staging: &Path, max_bytes: u64) -> Result<Self> {
         let files = Dir::open_or_create(files, 0o700)?;
         let staging = Dir::open_or_create(staging, 0o700)?;

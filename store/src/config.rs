@@ -33,7 +33,7 @@ impl Layer {
             return Err(bad(format!("is larger than {MAX_JSON} bytes")));
         }
         let document: LayerDocument =
-            serde_json::from_slice(bytes).map_err(|err| bad(format!("is not JSON: {err}")))?;
+            serde_json::from_slice(bytes).map_err(|err| bad(format!("is malformed: {err}")))?;
         document.try_into()
     }
 }
@@ -113,14 +113,14 @@ impl Configuration {
             return Err(bad("", format!("is larger than {MAX_JSON} bytes")));
         }
         let document: Document =
-            serde_json::from_slice(bytes).map_err(|err| bad("", format!("is not JSON: {err}")))?;
+            serde_json::from_slice(bytes).map_err(|err| bad("", format!("is malformed: {err}")))?;
         let layers = document.layers.into_iter().map(Layer::try_from).collect::<Result<_>>()?;
         let configuration = Self::new(document.name.parse()?, layers, document.mtime)?;
         if configuration.id.to_string() != document.hash {
             let (id, hash) = (configuration.id, escape(&document.hash));
             return Err(bad(
                 configuration.name.as_str(),
-                format!("says Hash {hash}, but its layers make {id}"),
+                format!("has Hash {hash}, but its layers make {id}"),
             ));
         }
         Ok(configuration)
@@ -136,8 +136,8 @@ fn id_of(layers: &[Layer]) -> Digest {
     hasher.finish()
 }
 
-/// Adds the escapes that Go's encoder makes and `serde_json` does not. In the JSON form of a
-/// configuration, the escaped characters occur only inside strings.
+/// Returns `json` with the escapes that Go's encoder makes and `serde_json` does not. In the JSON
+/// form of a configuration, the escaped characters occur only inside strings.
 fn go_escapes(json: &[u8]) -> Vec<u8> {
     let text = String::from_utf8_lossy(json);
     let text = text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
@@ -222,7 +222,7 @@ mod tests {
             (good.replace("\"Hash\": \"e8", "\"Hash\": \"e9"), "its layers make"),
             (good.replace("project1", "a/b"), "cannot contain /"),
             (doubled, "twice"),
-            (good[..40].to_owned(), "not JSON"),
+            (good[..40].to_owned(), "is malformed"),
             (" ".repeat(MAX_JSON + 1), "larger than"),
         ] {
             let message = Configuration::from_json(bad.as_bytes()).unwrap_err().to_string();

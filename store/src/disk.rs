@@ -1,8 +1,9 @@
 //! The only module that changes the filesystem: no other module creates, renames, links, unlinks or
 //! syncs files.
 //!
-//! Every operation is relative to an open directory ([`Dir`]) and takes a single name, never a
-//! path, so no symlink can redirect the operation.
+//! Operations on files are relative to an open directory ([`Dir`]) and take a single name. So below
+//! the opened directory, no symlink can redirect such an operation. Paths from the command line,
+//! for example in [`Dir::open`], may lead through symlinks.
 
 mod attributes;
 mod dir;

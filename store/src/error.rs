@@ -87,10 +87,10 @@ pub enum Error {
         /// The reason for the refusal.
         reason: String,
     },
-    /// Something exceeds a limit.
+    /// A size or a count exceeds a limit.
     #[error("{what} is over the limit of {}", counted(what, *limit))]
     OverLimit {
-        /// The counted thing, for example `size of the upload`.
+        /// The measured quantity, for example `size of the upload`.
         what: String,
         /// The limit.
         limit: u64,
@@ -186,7 +186,7 @@ fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
-/// Formats a limit in the unit of the counted thing.
+/// Formats a limit in the unit of the measured quantity.
 fn counted(what: &str, limit: u64) -> String {
     let is_size = ["size of", "bytes of"].iter().any(|start| what.starts_with(start));
     if is_size { Size(limit).to_string() } else { limit.to_string() }

@@ -23,7 +23,7 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// Limits that no legitimate archive reaches.
+    /// The default limits, which an ordinary archive does not reach.
     pub const STANDARD: Self = Self {
         entries: 10_000_000,
         bytes: 1 << 40,

@@ -58,7 +58,7 @@ impl Meter {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner).counts = None;
     }
 
-    /// Adds to the count.
+    /// Adds `more` to the count.
     pub fn add(&self, more: u64) {
         self.done.fetch_add(more, Ordering::Relaxed);
     }

@@ -1,7 +1,8 @@
 //! Names of components, versions and configurations.
 //!
-//! Parsing accepts every name that the Go tool could have stored, so that imported data stays
-//! usable. [`ComponentName::check_new`] and its siblings check the stricter rule for new names.
+//! Parsing accepts the names that the Go tool could have stored, up to [`MAX_NAME`] bytes, so that
+//! imported data stays usable. [`ComponentName::check_new`] and its siblings check the stricter
+//! rule for new names.
 //! `Display` escapes the name, so that it can be printed to a terminal; `as_str` is the name
 //! itself.
 

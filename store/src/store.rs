@@ -132,7 +132,7 @@ impl Store {
         let lock = Lock::take(dir)?;
         let blobs = Blobs::open_in(&top, c"cache", c"partial", options.max_blob)?;
         let unpacked = top.child_or_create(c"unpacked", 0o755)?;
-        let mut left = publish::clean_up(&unpacked)?;
+        let mut left = publish::clean_up(&top, &unpacked)?;
         let placement = publish::probe::placement(&top, &unpacked, options.link)?;
         let naming = match placement.mode {
             LinkMode::Hardlink => Naming::Inode { owner: placement.owner },

@@ -272,7 +272,11 @@ async fn answer_told(
             return Err(ClientError::TooLarge { what, limit: MAX_ANSWER });
         }
     }
-    if ended { Ok(exec) } else { Err(ClientError::Lost("no exit status came".to_owned())) }
+    if ended {
+        Ok(exec)
+    } else {
+        Err(ClientError::Lost("the server sent no exit status".to_owned()))
+    }
 }
 
 fn config(check: &HostCheck) -> Config {

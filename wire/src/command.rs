@@ -186,7 +186,7 @@ pub enum Command {
     History {
         /// The configuration.
         name: ConfigurationName,
-        /// If given, show only states with lower numbers.
+        /// If given, show only states with numbers below this one.
         before: Option<u64>,
         /// Maximum number of states to show, newest first; `None` shows all.
         limit: Option<u64>,
@@ -312,7 +312,7 @@ pub enum Command {
     Events {
         /// If given, show only events of this configuration.
         name: Option<ConfigurationName>,
-        /// If given, show only events with greater numbers.
+        /// If given, show only events with numbers above this one.
         since: Option<u64>,
         /// Maximum number of events to show, newest events only; `None` shows all that the registry
         /// keeps.
@@ -557,22 +557,22 @@ mod tests {
             ("why", "host should be set"),
             ("wait", "name should be set"),
             ("wait -name p -min 0%", "from 0.01% to 100%"),
-            ("host", "say what to do"),
-            ("host dance web-01", "say what to do"),
+            ("host", "missing or unknown action"),
+            ("host dance web-01", "missing or unknown action"),
             ("host label web-01", "give a label"),
             ("host label web-01 =x", "label \"\" is empty"),
-            ("host hold web-01", "say why with -m"),
+            ("host hold web-01", "give the reason with -m"),
             ("host hold -m x", "host should be set"),
             ("retry", "either -host or -failed"),
             ("retry -failed -host web-01", "either -host or -failed"),
-            ("freeze -name p", "say why with -m"),
-            ("rollout", "say what to do"),
+            ("freeze -name p", "give the reason with -m"),
+            ("rollout", "missing or unknown action"),
             ("rollout start -name p", "give the new versions with -layer"),
-            ("rollout mark web-01 great -name p", "say the host and its result"),
+            ("rollout mark web-01 great -name p", "give the host and its result"),
             ("rollout policy set", "give the policy's name"),
             ("bumpconf -name p -component a -at-once -waves 1", "-at-once makes no rollout"),
             ("promote -from a", "-to is missing"),
-            ("window", "say what to do"),
+            ("window", "missing or unknown action"),
             ("window set production", "give the windows with -times"),
             ("window delete", "give the group"),
             ("promote -from a -to a", "different configurations"),

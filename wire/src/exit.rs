@@ -4,13 +4,13 @@
 pub const OK: u8 = 0;
 /// The work failed.
 pub const FAILED: u8 = 1;
-/// The command line cannot be understood.
+/// The command line is invalid.
 pub const USAGE: u8 = 2;
 /// The work is partly done.
 pub const PARTLY: u8 = 3;
 /// The user is not authorised.
 pub const DENIED: u8 = 4;
-/// The named thing does not exist.
+/// The object that the command names does not exist.
 pub const NOT_FOUND: u8 = 5;
 /// The change conflicts with the existing state.
 pub const CONFLICT: u8 = 6;
@@ -25,7 +25,7 @@ pub const UNREACHABLE: u8 = 10;
 pub const HELP: &str = "\
 0     done
 1     failed
-2     the command line cannot be understood
+2     the command line is invalid
 3     done in part
 4     not authorised
 5     not found

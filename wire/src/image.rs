@@ -121,8 +121,7 @@ fn from_json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, BadImage> {
     if bytes.len() > MAX_JSON {
         return Err(BadImage(format!("is larger than {MAX_JSON} bytes")));
     }
-    serde_json::from_slice(bytes)
-        .map_err(|err| BadImage(format!("is not in the expected form: {err}")))
+    serde_json::from_slice(bytes).map_err(|err| BadImage(format!("is malformed: {err}")))
 }
 
 impl fmt::Display for Compression {

@@ -16,5 +16,6 @@ pub mod wildcard;
 /// progress.
 pub const PROGRESS: &str = "DEPLOY_PROGRESS";
 /// A variable in the environment of a channel. An agent uses the variable to name its host before
-/// it reads over sftp. The registry then shows the agent what this host should run.
+/// it reads over sftp. The registry then offers the agent the configuration that this host should
+/// run.
 pub const HOST: &str = "DEPLOY_HOST";

@@ -65,7 +65,7 @@ pub struct Status {
     quarantine: u64,
     /// The name of this host at the registry.
     host: Option<String>,
-    /// Whether the registry sends changes to the agent at once.
+    /// Whether a watch is open, so that changes arrive without waiting for a poll.
     watching: bool,
     /// What the agent reports to the registry.
     reports: Reports,

@@ -16,7 +16,7 @@ use crate::records::agent_report;
 use crate::sandbox::Confinement;
 
 /// Merges `archives`, lowest first, into the directory `into`; `meter` counts the progress. Returns
-/// a line that says what was done.
+/// the line for people with the result.
 pub fn run(
     archives: &[PathBuf],
     into: &Path,

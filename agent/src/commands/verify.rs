@@ -1,4 +1,4 @@
-//! `verify`: reads everything in an agent's directory, and reports damage and repairs.
+//! `verify`: reads the cache and the roots of an agent's directory, and reports damage and repairs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

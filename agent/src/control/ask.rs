@@ -34,7 +34,7 @@ pub enum Error {
     )]
     Gone,
     /// The answer is malformed.
-    #[error("the agent's answer cannot be read: {cause}")]
+    #[error("the agent's answer is malformed: {cause}")]
     BadAnswer {
         /// The cause.
         cause: String,
@@ -75,8 +75,7 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
     };
     stream.set_read_timeout(Some(2 * PATIENCE)).map_err(failed)?;
     stream.set_write_timeout(Some(PATIENCE)).map_err(failed)?;
-    let mut line =
-        serde_json::to_vec(request).map_err(|err| Error::BadAnswer { cause: err.to_string() })?;
+    let mut line = serde_json::to_vec(request).map_err(|err| Error::Io { cause: err.into() })?;
     line.push(b'\n');
     stream.write_all(&line).map_err(failed)?;
     let mut json = Vec::new();
@@ -97,9 +96,7 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
             }
         }
         if json.len() as u64 > MAX_ANSWER {
-            return Err(Error::BadAnswer {
-                cause: format!("the answer is over {MAX_ANSWER} bytes"),
-            });
+            return Err(Error::BadAnswer { cause: format!("it has more than {MAX_ANSWER} bytes") });
         }
     }
     if json.last() != Some(&b'\n') {

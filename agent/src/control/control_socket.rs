@@ -213,7 +213,7 @@ async fn answered(
     }
 }
 
-/// Reads the one line that a client sends. An error says what is wrong with the request.
+/// Reads the one line that a client sends. The error gives the reason why the request is refused.
 async fn request(read: &mut BufReader<OwnedReadHalf>) -> Result<Request, String> {
     let mut line = Vec::new();
     let mut limited = read.take(MAX_REQUEST);

@@ -25,7 +25,7 @@ pub const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Remove all unused data, or only report this data.
+    /// Remove unused data, or only report this data.
     Gc {
         /// Only report, and remove nothing.
         dry_run: bool,

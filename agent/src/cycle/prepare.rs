@@ -47,7 +47,8 @@ async fn reuse_or_build(
     new: &Configuration,
     changed: ChangedRoot,
 ) -> Result<Root> {
-    // A script that still runs may use this root. Two scripts at once would undo each other's work.
+    // A script that still runs may use this root. Two scripts at the same time would undo each
+    // other's work.
     running_script::wait_for_end(&agent.dir).await;
     // The root in use is not checked, because its service may write to it.
     let used = in_use(agent, new.id()).await?;
@@ -139,7 +140,7 @@ async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<S
 }
 
 /// Adopts a root that has no record and cannot be compared, because some of its layers are missing.
-/// `err` says why layers are missing. Returns whether there is such a root.
+/// `err` is the reason why layers are missing. Returns whether there is such a root.
 async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();

@@ -84,7 +84,7 @@ fn announce(id: Digest, is_gone: bool, left: Option<&Unsettled>) {
         tracing::warn!(
             event = "script_again",
             %id,
-            "the previous script's result is unknown; it runs again for the deployed {id}"
+            "the previous script's result is unknown; the script runs again for the deployed {id}"
         );
     }
 }

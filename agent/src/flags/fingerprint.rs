@@ -3,7 +3,7 @@
 /// Number of characters of a SHA-256 fingerprint, without its prefix.
 const DIGITS: usize = 43;
 
-/// Says what is wrong with the fingerprint `print`: returns the Go tool's message with advice.
+/// The message for the bad fingerprint `print`: the Go tool's message with the reason and advice.
 pub fn flaw(print: &str) -> &'static str {
     match print.split_once(':') {
         None if print.is_empty() => {

@@ -44,7 +44,8 @@ pub struct HealthFlags {
 }
 
 impl HealthFlags {
-    /// Checks that minimum and successes fit in the deadline.
+    /// Checks that `-health-deadline` leaves enough time for `-health-min` and for as many probes
+    /// as `-health-successes` requires.
     pub(super) fn check(&self) -> Result<(), Refused> {
         let Self { health, health_deadline: deadline, health_min: min, .. } = self;
         if health.is_empty() {
@@ -62,8 +63,9 @@ impl HealthFlags {
         let successes = pause(*deadline).saturating_mul(self.health_successes.get());
         if min.saturating_add(successes) > *deadline {
             return Err(Refused(
-                "-health-successes do not fit between -health-min and -health-deadline (about one \
-                 probe a second); lower -health-successes or -health-min, or raise -health-deadline",
+                "-health-deadline is too short for -health-min and then -health-successes probes \
+                 (up to 1s apart); lower -health-successes or -health-min, or raise \
+                 -health-deadline",
             ));
         }
         Ok(())

@@ -71,8 +71,8 @@ impl Conversation {
         }
     }
 
-    /// What to do now. `waiting` has the reports after the last one that was sent. `alive` is the
-    /// time at which the connection last carried other data.
+    /// What to do now. `waiting` has the reports after the last sent report. `alive` is the time at
+    /// which the connection last carried other data.
     pub fn turn(&mut self, waiting: Vec<Report>, alive: Option<Instant>, now: Instant) -> Turn {
         let silent_at = alive.map_or(self.heard, |alive| alive.max(self.heard)) + SILENCE;
         if now >= silent_at {
@@ -152,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn result_is_sent_at_once_and_steps_are_held_back() {
+    fn result_is_sent_immediately_and_steps_are_held_back() {
         let (mut talk, now) = greeted();
         let offered = vec![report(5, Phase::Offered)];
         assert_eq!(talk.turn(offered.clone(), None, now), Turn::Wait(now + LINGER));
@@ -164,7 +164,7 @@ mod tests {
         assert_eq!(talk.turn(script, None, now), Turn::Wait(now + LINGER));
         let done = vec![report(7, Phase::Healthy)];
         assert_eq!(talk.turn(done.clone(), None, now), Turn::Send(done));
-        // The agent sends a result at once, together with the next step that waits.
+        // The agent sends a result immediately, together with the next step that waits.
         talk.spoke(Some(7), now);
         let both = vec![report(8, Phase::Failed), report(9, Phase::Offered)];
         assert_eq!(talk.turn(both.clone(), None, now), Turn::Send(both));

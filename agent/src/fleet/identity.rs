@@ -35,7 +35,7 @@ impl Identity {
     }
 }
 
-/// The name of the host: the given one, or the machine's name.
+/// The name of the host: `given`, or the machine's name.
 pub fn host(given: Option<&HostName>) -> HostName {
     let machine = || usable(&rustix::system::uname().nodename().to_string_lossy());
     given.cloned().unwrap_or_else(machine)

@@ -32,7 +32,7 @@ impl Metrics {
     pub fn to_text(&self) -> String {
         let mut text = Text { configuration: self.configuration.clone(), text: String::new() };
         let labels = [("version", &*self.version), ("link", &*self.link)];
-        text.head("info", "gauge", "The agent's version, and how it places files.");
+        text.head("info", "gauge", "The agent's version, and how the agent places files.");
         text.sample("info", &labels, 1);
         let DeployCounts { healthy, failed, rolled_back, steps } = &self.counts;
         text.head("deploys_total", "counter", "Deploys since the agent's start, by result.");
@@ -50,7 +50,11 @@ impl Metrics {
         for phase in Phase::ALL {
             text.sample("phase", &[("phase", phase.word())], u8::from(phase == self.phase));
         }
-        text.head("watch_live", "gauge", "Whether the registry's changes arrive at once.");
+        text.head(
+            "watch_live",
+            "gauge",
+            "Whether a watch is open, so that changes arrive without waiting for a poll.",
+        );
         text.sample("watch_live", &[], u8::from(self.watch_live));
         if !steps.is_empty() {
             let name = "deploy_duration_seconds";

@@ -20,7 +20,7 @@ pub struct Received {
     pub offer: Option<Arc<Offer>>,
     /// Number of offers that differed from the offer before.
     pub count: u64,
-    /// Whether a watch is live, so that changes arrive at once.
+    /// Whether a watch is live, so that changes arrive without waiting for a poll.
     pub is_live: bool,
     /// Whether an offer has arrived, or the agent knows that no offer will arrive soon.
     pub is_settled: bool,
@@ -106,7 +106,8 @@ impl Offers {
         received.offer.as_ref().is_some_and(|offer| offer.staged_only && offer.id == id)
     }
 
-    /// Waits until the agent may act on the offer. Returns whether the offer is still the last one.
+    /// Waits until the agent may act on the offer. Returns whether the offer is still the last
+    /// offer.
     pub async fn wait_to_start(&self) -> bool {
         let mut changed = self.received.subscribe();
         let (count, start) = {

@@ -378,7 +378,7 @@ impl Inner {
         self.last = Some(Report { seq: self.waiting.seq(), ..report });
     }
 
-    /// Adds the facts that all reports have.
+    /// Returns `state` with the facts that all reports have.
     fn complete(&self, state: Report) -> Report {
         let About { boot, version, link, .. } = self.about.clone();
         let (revision, attempt) = (self.revision, self.attempts);

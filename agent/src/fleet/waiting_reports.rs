@@ -14,7 +14,7 @@ pub struct Waiting {
     seq: u64,
     acknowledged: u64,
     /// Number of the last report that the previous agent recorded. That agent may have sent further
-    /// reports, so the numbers above this one may be used already.
+    /// reports, so the numbers above this number may be used already.
     recorded: u64,
     /// Whether the registry has sent the number of its last report.
     is_greeted: bool,

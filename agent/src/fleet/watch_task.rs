@@ -88,8 +88,7 @@ impl Watch {
                         tracing::info!(
                             event = "watch_lost",
                             seconds,
-                            "the registry's changes no longer arrive at once: {why}; \
-                             the agent watches again in {wait:.1?}"
+                            "the watch is closed: {why}; the agent watches again in {wait:.1?}"
                         );
                     } else {
                         tracing::debug!("cannot watch the registry: {why}; next try in {wait:.1?}");
@@ -175,7 +174,10 @@ impl Watch {
     fn greet(&self, last: u64, is_refused: bool, memory: &mut Memory) {
         memory.failures = 0;
         self.reports.greet(last, is_refused);
-        tracing::info!(event = "watching", "the registry's changes arrive at once");
+        tracing::info!(
+            event = "watching",
+            "the watch is open: the registry now sends each change without waiting for a poll"
+        );
     }
 
     fn refuse(&self, refused: Option<String>, memory: &mut Memory) {
@@ -194,7 +196,7 @@ impl Watch {
     }
 }
 
-/// Sends the lines that `turn` requires. The error says why the watch ends.
+/// Sends the lines that `turn` requires. The error is the reason why the watch ends.
 async fn speak(
     channel: &mut WatchChannel,
     talk: &mut Conversation,

@@ -1,4 +1,4 @@
-//! One probe of a check. A failure says what failed, and how.
+//! One probe of a check. If the probe fails, the error names the check and gives the reason.
 
 use std::process::Stdio;
 

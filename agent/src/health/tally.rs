@@ -51,7 +51,8 @@ impl Tally {
         Self { goal, checks: labels.into_iter().map(counts).collect() }
     }
 
-    /// Counts a probe of the check number `check`. A failure says what failed, and how.
+    /// Counts a probe of the check number `check`. If the probe failed, the error names the check
+    /// and gives the reason.
     pub fn count(&mut self, check: usize, probed: Result<(), String>) {
         let Some(counts) = self.checks.get_mut(check) else { return };
         match probed {

@@ -53,7 +53,7 @@ pub struct Report {
     pub health: Option<LastGate>,
     /// The name of this host at the registry.
     pub host: Option<String>,
-    /// Whether the registry sends changes to the agent at once.
+    /// Whether a watch is open, so that changes arrive without waiting for a poll.
     pub watching: bool,
     /// Why the registry keeps no reports of this agent, if it keeps none.
     pub reports_refused: Option<String>,

@@ -65,8 +65,8 @@ impl LastGate {
         Self { result: GateResult::Healthy, since: Timestamp::now(), ..self }
     }
 
-    /// The same gate after its failure for `reason`. `rollback_error` says why the rollback failed;
-    /// `None` if no rollback failed.
+    /// The same gate after its failure for `reason`. `rollback_error` is the reason why the
+    /// rollback failed; `None` if no rollback failed.
     #[must_use]
     pub fn failed(self, reason: &str, action: GateAction, rollback_error: Option<String>) -> Self {
         let (result, since) = (GateResult::Failed, Timestamp::now());

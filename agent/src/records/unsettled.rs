@@ -146,7 +146,7 @@ fn read_json(dir: &Path, name: &CStr) -> Result<Vec<u8>> {
 /// power cut the script counts as started.
 pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
     let boot = running_script::boot();
-    // Without a boot id, the script would count as started at once.
+    // Without a boot id, the script would count as started immediately.
     if boot.is_empty() || read(dir).is_some() {
         return Ok(());
     }

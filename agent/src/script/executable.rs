@@ -1,4 +1,4 @@
-//! Finds the script's program, and says why a program cannot be started.
+//! Finds the script's program, and the reason why a program cannot be started.
 
 use std::ffi::OsStr;
 use std::fs::File;

@@ -1,4 +1,4 @@
-//! `gc`: immediately removes everything that is unused, or reports what it would remove.
+//! `gc`: immediately removes unused data, or reports what it would remove.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -90,7 +90,7 @@ pub async fn beside(
 pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -> Result<Gc> {
     if let Some(Running { id, pid, .. }) = running_script::read(dir) {
         let why = format!("a script whose agent was killed runs for {id}, as pid {pid}");
-        return Err(Error::io("remove anything in", dir, io::Error::other(why)));
+        return Err(Error::io("remove unused data in", dir, io::Error::other(why)));
     }
     let &Settings { keep_roots, keep_blobs, count_taken_over, .. } = settings;
     let planned = deploy_store::sweep_alone(dir, settings.placing, dry_run, |published| {

@@ -16,7 +16,8 @@ pub fn retention(agent: &Agent, pending: Option<&Configuration>) -> Result<Reten
     let current = deployed(&agent.state)?;
     let previous = previous::read(&agent.dir, current.as_ref().map(Configuration::id));
     let pending = pending.cloned().or_else(|| unsettled::pending(&agent.dir));
-    // Until the current configuration has proven healthy, the agent may return to the previous one.
+    // Until the current configuration has proven healthy, the agent may return to the previous
+    // configuration.
     let unproven =
         Unproven::read(&agent.dir).filter(|it| it.is_of(current.as_ref().map(Configuration::id)));
     let way_back = unproven.and_then(|unproven| unproven.back());

@@ -44,7 +44,7 @@ pub enum TakenOver {
 
 impl Retention {
     /// What `gc` keeps. `gc` removes all other data of any age, except for downloads that may be
-    /// resumed. `published` are the roots, oldest first.
+    /// resumed and are younger than an hour. `published` are the roots, oldest first.
     pub fn at_once(&self, published: &[Digest], now: SystemTime) -> Keep {
         let ages =
             Ages { downloads: Some(before(now, CACHE_AGE)), leftovers: true, ..Ages::default() };

@@ -1,5 +1,5 @@
-//! Tests real agents that watch a real registry. Changes arrive at once, and the agents report the
-//! results.
+//! Tests real agents that watch a real registry. Changes arrive without waiting for a poll, and the
+//! agents report the results.
 
 mod closed_windows;
 mod gate;
@@ -28,7 +28,7 @@ fn host(bench: &Bench) -> Value {
     document(bench, "fleet -name project1 -json")["hosts"][0].clone()
 }
 
-/// The attempts on the host, oldest first, and the output of the last one.
+/// The attempts on the host, oldest first, and the output of the last attempt.
 fn attempts(bench: &Bench) -> (Vec<Value>, String) {
     let why = document(bench, "why -host web-01 -name project1 -json");
     let one = &why["configurations"][0];
@@ -57,7 +57,7 @@ fn kill(process: &mut std::process::Child) {
 }
 
 #[test]
-fn change_is_deployed_at_once_and_confirmed() {
+fn change_is_deployed_immediately_and_confirmed() {
     let bench = Bench::new();
     bench.first_configuration();
     let metrics = bench.path("agent.prom");

@@ -1,5 +1,5 @@
-//! Tests mounts that a script or an operator makes below a root. The agent never touches a mount.
-//! The agent starts, deploys and makes spares although the mount exists.
+//! Tests mounts that a script or an operator makes below a root. The agent never changes or removes
+//! a mount. The agent starts, deploys and makes spares although the mount exists.
 
 use std::fs;
 use std::path::{Path, PathBuf};

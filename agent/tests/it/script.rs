@@ -169,8 +169,8 @@ fn script_arguments_and_variables_are_read_at_each_run() {
 
 #[test]
 fn background_processes_can_print_after_the_agent_ends() {
-    // The output is larger than any pipe. The runtime and all readers of the pipe end when the
-    // script ends.
+    // The background process prints more than a pipe's capacity (64 KiB). The runtime and all
+    // readers of the pipe end when the script ends.
     let bench = Bench::new(
         "#!/bin/sh\n{ sleep 0.2; seq 1000000 && echo said >$0.done; } &\necho $! >$0.pid\necho ok\n",
     );

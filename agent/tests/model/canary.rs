@@ -1,4 +1,4 @@
-//! Data outside of all roots, to which mounts and symlinks lead. The agent must not touch this
+//! Data outside of all roots, to which mounts and symlinks lead. The agent must not change this
 //! data.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
 //! Tests that roots match their layers whatever services and scripts do. Also tests that the agent
-//! touches nothing outside of the roots.
+//! changes nothing outside of the roots.
 //!
 //! The real registry and agent deploy one version after another: newer versions, older versions,
 //! and the same tree under another name. The test kills and restarts both programs, while a service
@@ -18,7 +18,7 @@
 //! | `DEPLOY_TEST_SEED` | the seed |
 //! | `DEPLOY_TEST_STEPS` | the number of steps in each place |
 //! | `DEPLOY_TEST_LINKS` | some of the link modes |
-//! | `DEPLOY_TEST_JOBS` | how many places run at once (default: 2) |
+//! | `DEPLOY_TEST_JOBS` | how many places run at the same time (default: 2) |
 //! | `DEPLOY_TEST_WITHOUT=mounts,chattr` | leaves kinds of steps out |
 //! | `DEPLOY_TEST_MORE=kill` | ten times as many steps of a kind |
 //! | `DEPLOY_TEST_SHRINK=1` | looks for the fewest steps that still fail |

@@ -40,7 +40,7 @@ pub struct Plan {
 const LAST_LINES: usize = 12;
 
 impl World {
-    /// Does the work of a script that has begun. Only the agent can have touched the script's root
+    /// Does the work of a script that has begun. Only the agent can have changed the script's root
     /// since that root was published.
     pub fn script(&mut self, asking: &Asking) -> Outcome {
         self.scripts += 1;
@@ -140,7 +140,7 @@ impl World {
             format!("root {id} was changed since its deploy; the agent uses the changed root"),
             format!("root {id} had no record and was changed"),
             // The agent was killed between writing the state file and recording the success.
-            format!("it runs again for the deployed {id}"),
+            format!("runs again for the deployed {id}"),
         ];
         let log = self.agent_log();
         let mut lines = log.lines().rev().take(LAST_LINES);

@@ -167,7 +167,7 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Whether the root is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
-    /// The root is new: only the agent has touched it.
+    /// The root is new: only the agent has changed it.
     New,
     /// The root was deployed before: files that a service added may still be there.
     Reused,

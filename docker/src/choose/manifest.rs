@@ -103,7 +103,7 @@ impl Manifest {
 pub struct Saved {
     /// The name of the configuration's file.
     pub config: String,
-    /// The names of the image.
+    /// The tags of the image.
     #[serde(default, deserialize_with = "few")]
     pub repo_tags: Vec<String>,
     /// The names of the layers' files, lowest layer first.
@@ -164,8 +164,7 @@ pub struct Run {
     pub stop_signal: Option<String>,
 }
 
-/// A document that is an index or a manifest. A document that is both at once is refused
-/// (CVE-2021-41190).
+/// A document that is an index or a manifest. A document that is both is refused (CVE-2021-41190).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Either {
@@ -184,7 +183,7 @@ struct Either {
 /// The reason for which a document that is neither an index nor a manifest is refused.
 pub const NEITHER: &str = "is neither an index nor a manifest of an image";
 /// The reason for which a document that is both an index and a manifest is refused.
-pub const BOTH: &str = "is an index and a manifest at once";
+pub const BOTH: &str = "is both an index and a manifest";
 
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
@@ -265,7 +264,9 @@ pub fn check_layer_type(media_type: &str) -> Result<(), String> {
             | "foreign.diff.tar"
             | "foreign.diff.tar.gzip",
         ) => Ok(()),
-        _ => Err(format!("has the media type {media_type:?}, which is not of a known layer")),
+        _ => Err(format!(
+            "has the media type {media_type:?}, which is not a supported type of layer"
+        )),
     }
 }
 
@@ -335,7 +336,7 @@ impl fmt::Display for Platform {
 }
 
 fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
-    serde_json::from_slice(bytes).map_err(|err| format!("is not in the expected form: {err}"))
+    serde_json::from_slice(bytes).map_err(|err| format!("is malformed: {err}"))
 }
 
 /// Reads a list of at most [`MAX_LAYERS`] items, so that its memory is limited. Null is read as an

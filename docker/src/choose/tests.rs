@@ -187,7 +187,7 @@ fn images_are_found_by_name_and_id() {
     for asked in ["web", "app:2", &id[..11], ""] {
         let refused = chosen(&archive, Some(asked), None).unwrap_err();
         assert!(
-            refused.contains("there is: docker.io/library/app:latest (linux/amd64), "),
+            refused.contains("it has: docker.io/library/app:latest (linux/amd64), "),
             "{refused}"
         );
     }
@@ -230,7 +230,7 @@ fn inconsistent_archives_are_refused_with_the_reason() {
     check(refused(&at(&index), &[&other, &config, &wrong]), "the sha256 of its tar is");
     let two = manifest_of(&config, &[descriptor(LAYER, &one, ""), descriptor(LAYER, &one, "")]);
     let index = index_of(&[descriptor(MANIFEST, &two, "")]);
-    check(refused(&at(&index), &[&one, &config, &two]), "1 layers, but its manifest has 2");
+    check(refused(&at(&index), &[&one, &config, &two]), "1 layers, but the manifest lists 2");
     let zoo = index_of(&[descriptor("application/vnd.zoo", &one, "")]);
     check(refused(&at(&zoo), &[&one]), "not an image's");
     // A correct index cannot lead to itself, but a damaged file can.
@@ -276,7 +276,7 @@ fn non_images_are_skipped() {
         let refused = chosen(&alone, None, None).unwrap_err();
         assert!(
             refused.contains("not an image")
-                || refused.contains("not of a known layer")
+                || refused.contains("not a supported type of layer")
                 || refused.contains("neither"),
             "{refused}"
         );
@@ -308,10 +308,10 @@ fn manifest_json_is_used_without_a_usable_index_json() {
     ] {
         assert_eq!(both(unusable).unwrap().names, ["app:2"], "{}", unusable.escape_ascii());
     }
-    // A document that is an index and a manifest at once is refused.
+    // A document that is both an index and a manifest is refused.
     let one = String::from_utf8(index).unwrap();
     let twofold = one.replacen('{', r#"{"layers":[],"#, 1);
-    assert!(both(twofold.as_bytes()).unwrap_err().contains("at once"));
+    assert!(both(twofold.as_bytes()).unwrap_err().contains("both an index and a manifest"));
     let alone = archive(&[("index.json", br#"{"manifests":null}"#.to_vec())], &[]);
     assert!(chosen(&alone, None, None).unwrap_err().contains("no image"));
 }

@@ -58,7 +58,7 @@ impl<'a> Walk<'a> {
         for descriptor in list {
             self.steps += 1;
             if self.steps > MAX_STEPS || self.read > MAX_READ {
-                return Err(Error::archive("has indexes that lead to each other without end"));
+                return Err(Error::archive("has indexes that lead to too many documents"));
             }
             let mut names = names.to_vec();
             names.extend(names_of(descriptor));

@@ -105,7 +105,7 @@ impl<'a> Tree<'a> {
     /// Counts bytes towards the memory limit.
     pub(super) fn charge(&self, bytes: usize) -> Result<()> {
         let Some(left) = self.memory.get().checked_sub(bytes) else {
-            let reason = format!("has more paths than {MEMORY} bytes of memory have room for");
+            let reason = format!("has paths that need more than {MEMORY} bytes of memory");
             return Err(Error::archive(reason));
         };
         self.memory.set(left);

@@ -70,7 +70,7 @@ impl Tree<'_> {
                     }
                     symlinks += 1;
                     if symlinks > MAX_SYMLINKS {
-                        return Err(bad(layer, path, "leads through symlinks in circles"));
+                        return Err(bad(layer, path, "leads through too many symlinks"));
                     }
                     let (of, member) = self.node(next).inode;
                     let target = self.layers[usize::from(of)].listing.member(member as usize).link;
@@ -81,10 +81,14 @@ impl Tree<'_> {
                 }
                 _ if !matches!(missing, Missing::Made) => return Ok(None),
                 _ if linked => {
-                    return Err(bad(layer, path, "leads through a symlink to no directory"));
+                    return Err(bad(
+                        layer,
+                        path,
+                        "leads through a symlink whose target is missing or is not a directory",
+                    ));
                 }
                 Some((next, _)) if self.node(next).layer > layer => {
-                    return Err(bad(layer, path, "is below something that is not a directory"));
+                    return Err(bad(layer, path, "is below a path that is not a directory"));
                 }
                 other => {
                     here = self.imply(layer, here, &part, other.is_some())?;

@@ -189,7 +189,7 @@ impl Archive {
                     if let Some(cache) = &self.cache {
                         cache.forget(before.digest);
                     }
-                    return Err(Error::item(name, "was changed while it was read"));
+                    return Err(Error::item(name, "was changed while it was being read"));
                 }
             }
         }
@@ -241,7 +241,7 @@ impl Archive {
                 }
             }
         }
-        Err(Error::item(name, "is a link that leads in circles"))
+        Err(Error::item(name, "is a link in a chain that is too long or circular"))
     }
 
     /// Whether there is an item with the name `name`.

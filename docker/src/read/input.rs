@@ -41,7 +41,8 @@ pub fn read_archive(
             Ok(Some(member)) => member,
             Ok(None) => return Ok(()),
             Err(StoreError::BadArchive { .. }) if !tarball.is_tar() => {
-                let other = tarball.foreign().unwrap_or("is not a tar, compressed or not");
+                let other =
+                    tarball.foreign().unwrap_or("is not a tar, with or without compression");
                 return Err(Error::archive(other));
             }
             Err(err) => return Err(of_archive(err)),

@@ -149,7 +149,7 @@ impl Listing {
         }
     }
 
-    /// Adds a member.
+    /// Adds a member to the listing.
     pub fn push(&mut self, span: Range<u64>, path: &[u8], link: &[u8], sort: Sort) {
         // A longer text is far over a limit, so its archive was already refused.
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);

@@ -260,7 +260,7 @@ fn text(mut body: Vec<u8>) -> Vec<u8> {
 /// The error for an invalid archive. The archive was valid when it was first read, so it was
 /// changed since.
 fn changed() -> Error {
-    Error::archive("was changed in the temporary file while it was read")
+    Error::archive("was changed in the temporary file while it was being read")
 }
 
 #[cfg(test)]

@@ -1,5 +1,5 @@
-//! The audit trail. A change and its entry are written in one transaction. Refused changes have an
-//! entry, too.
+//! The audit trail. The catalogue writes a change and its entry in one transaction. Refused changes
+//! have an entry, too.
 
 use deploy_wire::command::Rolling;
 use jiff::Timestamp;
@@ -32,7 +32,7 @@ pub struct Change {
 pub struct Audited {
     /// The entry's number; the first entry has number 1.
     pub number: u64,
-    /// The change, and who made or tried it.
+    /// The change, and the user who made or tried it.
     pub change: Change,
     /// The exit code of the command; 0 if the change was made.
     pub code: u8,
@@ -40,7 +40,7 @@ pub struct Audited {
     pub why: String,
 }
 
-/// Conditions for the entries of one page of the trail. An empty text means any.
+/// Conditions for the entries of one page of the trail. An empty text matches every entry.
 #[derive(Debug, Clone, Default)]
 pub struct AuditQuery {
     /// Only entries that were made at this time or later.
@@ -52,7 +52,8 @@ pub struct AuditQuery {
     pub who: String,
     /// Only commands of this verb.
     pub verb: String,
-    /// Only commands that have this name as the value of a flag.
+    /// Only commands that have this name as a whole word after the verb. Blanks, `=`, `:` and
+    /// double quotes separate words.
     pub name: String,
 }
 
@@ -61,12 +62,13 @@ pub struct AuditQuery {
 pub struct AuditPage {
     /// The entries, newest first.
     pub entries: Vec<Audited>,
-    /// If older entries may fulfil the conditions, the number below which the next page begins.
+    /// If older entries may fulfil the conditions: the next page has entries with numbers below
+    /// this number.
     pub older: Option<u64>,
 }
 
-/// Number of entries that one page searches. So a page takes a short time even if no entry fulfils
-/// its conditions.
+/// Maximum number of entries that the search for one page reads. The limit keeps the search short
+/// even if no entry fulfils the conditions.
 const SEARCHED: i64 = 20_000;
 
 type Row = (i64, i64, String, String, String, String, i64, String);
@@ -87,15 +89,15 @@ impl Catalog {
         Ok(transaction)
     }
 
-    /// Adds the entry of a change that has no transaction of its own, or of a change that was
-    /// refused with the exit code `code`.
+    /// Adds the entry of a change that has no transaction of its own. Also adds the entry of a
+    /// change that was refused with the exit code `code`.
     pub async fn audit_change(&self, change: &Change, code: u8, why: &str) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         record(&mut transaction, change, code, why).await?;
         transaction.commit().await
     }
 
-    /// The number of the last change, made or refused.
+    /// The number of the newest entry of the trail.
     pub async fn last_change(&self) -> Result<u64> {
         let number: i64 = query_scalar("SELECT value FROM counters WHERE name = 'audit'")
             .fetch_one(&mut self.read_tx().await?)
@@ -124,7 +126,8 @@ impl Catalog {
     }
 
     /// The newest `limit` entries that fulfil the conditions of `query`. The search ends after
-    /// [`SEARCHED`] entries. If there may be further entries, the page says where they begin.
+    /// [`SEARCHED`] entries. If older entries may fulfil the conditions, [`AuditPage::older`] says
+    /// where the next page begins.
     pub async fn audit_page(&self, query: &AuditQuery, limit: usize) -> Result<AuditPage> {
         let mut transaction = self.scan_tx().await?;
         let newest: i64 = query_scalar("SELECT value FROM counters WHERE name = 'audit'")
@@ -133,7 +136,8 @@ impl Catalog {
         let before = query.before.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
         let before = before.min(newest + 1);
         let (floor, since) = (before - SEARCHED, query.since.map_or(i64::MIN, nanoseconds));
-        // The unary + keeps SQLite from reading the index of times, and then sorting.
+        // The unary + prevents SQLite from using the index of times. With that index, SQLite would
+        // have to sort the rows.
         let rows: Vec<Row> = query_as(
             "SELECT number, time, login, who, address, command, code, why FROM audit \
              WHERE number < $1 AND number >= $2 AND +time >= $3 \

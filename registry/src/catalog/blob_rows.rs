@@ -1,5 +1,5 @@
-//! The rows of blobs. A blob is live, condemned (its file may be removed) or damaged (its file is
-//! in quarantine).
+//! The rows of blobs. A row says whether the blob is live, condemned (gc may remove its file at any
+//! time) or damaged (its file is in quarantine).
 
 use std::collections::BTreeSet;
 

@@ -44,8 +44,8 @@ impl Catalog {
         change: &Change,
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
-        // The existing rows of blobs were made from file names alone. An interrupted load may have
-        // moved some of these files to quarantine since then.
+        // The existing rows of blobs were made from file names alone. Since then, an interrupted
+        // load may have moved some of these files to quarantine.
         query("DELETE FROM blobs").execute(&mut transaction).await?;
         for component in contents.components {
             query("INSERT INTO components (name) VALUES ($1)")

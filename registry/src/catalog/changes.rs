@@ -8,20 +8,21 @@ use std::time::Instant;
 use deploy_store::ConfigurationName;
 use tokio::sync::watch;
 
-/// Maximum number of remembered configurations. If there are more, the registry forgets the
-/// configurations for which no task waits.
+/// If there are this many channels, the registry removes the channels without a waiting task before
+/// it adds another channel.
 const MOST: usize = 1000;
 
 /// The last change of a configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Announced {
-    /// The number of changes since the first task began to wait.
+    /// The number of changes since the configuration's channel was made.
     pub count: u64,
     /// When the last change was written to the disk.
     pub at: Option<Instant>,
 }
 
-/// The configurations that tasks wait for, each with the channel that announces its changes.
+/// The channels that announce changes to waiting tasks: one for each configuration, and one for all
+/// rollouts. Also counts the commits.
 #[derive(Debug, Default)]
 pub struct Changes {
     configurations: Mutex<HashMap<ConfigurationName, watch::Sender<Announced>>>,
@@ -51,7 +52,8 @@ impl Changes {
         sender.send_modify(|last| *last = Announced { count: last.count + 1, at });
     }
 
-    /// How many transactions that may have changed something were committed since the start.
+    /// The number of committed transactions, since the start, that may have changed something a
+    /// task waits for.
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::SeqCst)
     }

@@ -1,4 +1,4 @@
-//! Pages of the list of components: how many versions each has, and how many bytes.
+//! Pages of the list of components, with the number and the bytes of each component's versions.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ pub struct ComponentSummary {
     pub total: VersionsTotal,
     /// The newest version, and when it was added.
     pub newest: Option<(VersionName, Timestamp)>,
-    /// A configuration whose current state has a version of the component.
+    /// The first configuration, in byte order, whose current state has a version of the component.
     pub user: Option<ConfigurationName>,
     /// The number of such configurations.
     pub users: u64,
@@ -87,7 +87,7 @@ impl Catalog {
         rows.into_iter().map(summary).collect()
     }
 
-    /// The versions of one component; none if there is no such component.
+    /// The number and the bytes of one component's versions; zero if there is no such component.
     pub async fn component_total(&self, component: &ComponentName) -> Result<VersionsTotal> {
         let (versions, bytes): (i64, i64) = query_as(
             "SELECT COUNT(*), CAST(COALESCE(SUM(b.bytes), 0) AS BIGINT) FROM versions v \

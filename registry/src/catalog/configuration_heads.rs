@@ -1,5 +1,5 @@
-//! The current states of configurations, with the first of their layers. Lists of configurations
-//! show them.
+//! The current states of configurations, with their first layers. Lists of configurations show
+//! these states.
 
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use super::tx::query_as;
 use super::{Catalog, Result, timestamp};
 
-/// How many layers a head has at most.
+/// Maximum number of layers of a head.
 pub const HEAD_LAYERS: usize = 3;
 
 /// The current state of a configuration.
@@ -31,7 +31,8 @@ pub struct ConfigurationHead {
 
 type Row = (String, i64, i64, String, String, i64);
 
-/// The configurations of a page. The parameters are the name before the page, and its length.
+/// The query for the configurations of a page. The parameters are the name after which the page
+/// begins, and the length of the page.
 const PAGE: &str =
     "SELECT name, history, current FROM configurations WHERE name > $1 ORDER BY name LIMIT $2";
 

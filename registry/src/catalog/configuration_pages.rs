@@ -42,8 +42,8 @@ pub struct CurrentLayer {
 type SummaryRow = (String, i64, String, String, i64, String, String);
 
 impl Catalog {
-    /// The first `limit` configurations after the name `after`, in byte order, with at most `layers`
-    /// layers of each.
+    /// The first `limit` configurations after the name `after`, in byte order. Each has at most its
+    /// `layers` lowest layers.
     pub async fn configuration_page(
         &self,
         after: Option<&ConfigurationName>,

@@ -1,5 +1,5 @@
-//! The rows of configurations and of their states. Every change of a configuration makes a new
-//! state. The states are numbered from 1, and one state is current.
+//! The rows of configurations and of their states. Every change of a configuration's layers makes a
+//! new state. The states are numbered from 1, and one state is current.
 
 use deploy_store::{Configuration, ConfigurationName, Digest, Layer};
 use jiff::Timestamp;
@@ -31,11 +31,11 @@ pub struct State {
     pub command: String,
     /// Whether this is the current state.
     pub current: bool,
-    /// Whether the state was imported without the files of its layers.
+    /// Whether the state was imported although a file of its layers was missing.
     pub lost: bool,
     /// The number of the restored state, if a rollback made this state.
     pub back_to: Option<u64>,
-    /// Whether the state was only the target of a rollout, and never current.
+    /// Whether the state is only the target of a rollout, and was never current.
     pub proposed: bool,
 }
 
@@ -188,8 +188,8 @@ pub(super) async fn states(
     rows.into_iter().map(state).collect()
 }
 
-/// Saves `layers` as a new state, and returns the state's number and id. The state becomes current,
-/// unless a rollout brings it to the hosts first.
+/// Saves `layers` as a new state, and returns the state's number and id. The state becomes current
+/// at once, unless the change starts a rollout.
 pub(super) async fn save(
     transaction: &mut WriteTx,
     name: &ConfigurationName,

@@ -42,7 +42,8 @@ impl Catalog {
 
     /// The JSON form of the current state of a configuration, if there is such a configuration.
     pub async fn configuration_json(&self, name: &ConfigurationName) -> Result<Option<Bytes>> {
-        // If another registry has taken the catalogue over, a document in memory may be old.
+        // On a server, another registry may have taken over the catalogue. A document in memory may
+        // then be outdated.
         let is_kept = !self.database.is_on_server();
         if let Some(json) = self.documents.get(name).filter(|_| is_kept) {
             return Ok(Some(json));
@@ -65,7 +66,8 @@ impl Catalog {
         let names = self.configuration_names(None, u64::MAX).await?;
         let mut items = Vec::with_capacity(names.len());
         for name in names {
-            // Each configuration has its own transaction, so that other readers get a turn.
+            // Each configuration has its own transaction, so that other long reads can run in
+            // between.
             let mut transaction = self.scan_tx().await?;
             // The configuration may have been deleted since its name was read.
             if let Some(number) = find_current(&mut transaction, &name).await? {
@@ -75,8 +77,9 @@ impl Catalog {
         Ok(items)
     }
 
-    /// Makes a configuration. With `replace`, the configuration may already exist, and the call
-    /// replaces its layers. Returns the number of the state that was current before.
+    /// Creates a configuration. With `replace`, the configuration may already exist, and the call
+    /// replaces its layers. Returns the number of the state that was current before, if there was
+    /// one.
     pub async fn add_configuration(
         &self,
         name: &ConfigurationName,
@@ -103,8 +106,9 @@ impl Catalog {
         Ok(before)
     }
 
-    /// Makes the layers of `from` those of `to`, which may be new. With `if_hash`, only if this is
-    /// the hash of `from` now. Returns the number of the state of `to` that was current before.
+    /// Copies the layers of `from` to `to`, and creates `to` if it does not exist. With `if_hash`,
+    /// the function fails unless the current state of `from` has this hash. Returns the number of
+    /// the state of `to` that was current before, if there was one.
     pub async fn promote(
         &self,
         from: &ConfigurationName,
@@ -177,8 +181,8 @@ impl Catalog {
         Ok(Some(replaced.layers))
     }
 
-    /// Deletes a configuration. The configuration's history cannot be read any more. gc removes the
-    /// history's rows later.
+    /// Deletes a configuration. After that, no verb can read the configuration's history. gc
+    /// removes the history's rows later.
     pub async fn delete_configuration(
         &self,
         name: &ConfigurationName,
@@ -231,8 +235,8 @@ impl Catalog {
         load(&mut transaction, name, number).await
     }
 
-    /// The states `from` and `to` with their numbers. `to` defaults to the current state, and
-    /// `from` to the state before `to`.
+    /// The states `from` and `to` with their numbers. `to` defaults to the current state. `from`
+    /// defaults to the newest of the 200 states before `to` that was ever current.
     pub async fn two_states(
         &self,
         name: &ConfigurationName,

@@ -1,4 +1,4 @@
-//! Counters, which number things and count rows.
+//! Counters. Some count rows, and others give numbers to new rows.
 
 use super::Result;
 use super::tx::{Tx, query_scalar};

@@ -1,5 +1,6 @@
 //! The database of a catalogue: a file of `SQLite` in the registry's directory, or a `PostgreSQL`
-//! server. One registry uses a catalogue at a time, because the blobs are in its directory.
+//! server. Only one registry uses a catalogue at a time, because the blobs are in that registry's
+//! directory.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -20,35 +21,37 @@ use super::{Result, integrity, migrations};
 /// How many connections there are for short reads (`READERS`) and for long reads (`SCANNERS`).
 pub(super) const READERS: u32 = 4;
 pub(super) const SCANNERS: u32 = 2;
-/// How many connections of a registry to a server may wait for the lock of the writers.
+/// Maximum number of a registry's connections to a server that hold [`WRITE_LOCK`] or wait for it.
 const WRITERS: u32 = 4;
-/// How long a verb waits for a connection. Other verbs hold a connection for milliseconds, but
-/// longer if the disk is full or slow.
+/// How long a verb waits for a connection to a file. Other verbs hold a connection for
+/// milliseconds, but longer if the disk is full or slow.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// How long a verb waits for a connection to a server.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
-/// How many rows the thread of a connection reads ahead. With fewer, the threads of a query that
-/// reads a large fleet wait for each other most of the time.
+/// How many rows the thread of a connection reads ahead. With fewer rows, a query that reads a
+/// large fleet is slow. Its threads then wait for each other most of the time.
 const ROWS_AHEAD: usize = 1000;
-/// Largest size of the journal file, in bytes, after its whole contents are in the database.
+/// Maximum size of the journal file, in bytes, after `SQLite` has copied its whole contents to the
+/// database file.
 const LARGEST_JOURNAL: &str = "67108864";
-/// The lock that each transaction takes before it changes something. Catalogues in other schemas of
-/// the same database have locks of their own.
+/// The lock that each transaction takes before it changes something. Each schema of a database may
+/// have a catalogue, with a lock of its own.
 const WRITE_LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtext('deploy-registry ' || current_schema()))";
 /// The lock that a registry holds while it runs. The blobs are in the directory of one registry, so
-/// a second registry would miss them.
+/// a second registry would not find them.
 const OWN_LOCK: &str =
     "SELECT pg_try_advisory_lock(hashtext('deploy-registry owner ' || current_schema()))";
-/// A server may notice only after a while that a killed registry has gone.
+/// How many times a registry tries to take [`OWN_LOCK`], and the pause between two tries. After a
+/// registry is killed, the server may need some time to notice this and to release the lock.
 const OWN_TRIES: u32 = 50;
 const OWN_PAUSE: Duration = Duration::from_millis(200);
 /// Begins a transaction that sees what was committed before it got the lock. With REPEATABLE READ,
-/// the transaction would see the state from before it waited.
+/// the transaction would see the rows as they were before it waited.
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// Settings of a connection to a server. The server ends a transaction in which nothing happens, so
-/// that a stopped registry keeps no lock.
+/// Settings of a connection to a server. The server ends an idle transaction, so that a stopped
+/// registry keeps no lock.
 const SETTINGS: [(&str, &str); 6] = [
     ("lock_timeout", "30s"),
     ("statement_timeout", "300s"),
@@ -64,8 +67,8 @@ pub(super) enum Database {
     /// A file. One connection writes. The other connections only read, and they never wait for the
     /// writer. Long reads use separate connections, so that short reads never wait for long reads.
     Sqlite { writer: SqlitePool, readers: SqlitePool, scanners: SqlitePool },
-    /// A server. An advisory lock orders the transactions that write. The connection `owner` holds
-    /// the lock of the registry that uses the catalogue.
+    /// A server. With an advisory lock, only one transaction writes at a time. The connection
+    /// `owner` holds the lock of the registry that uses the catalogue.
     Postgres {
         writers: PgPool,
         readers: PgPool,
@@ -75,7 +78,8 @@ pub(super) enum Database {
 }
 
 impl Database {
-    /// Opens the file `catalogue.db` in `dir`, or creates the file. A damaged file is not changed.
+    /// Opens the file `catalogue.db` in `dir`, or creates the file. If the check of the file finds
+    /// damage, the function fails and does not change the file.
     pub(super) async fn open_file(dir: &Path) -> Result<Self> {
         let path = dir.join("catalogue.db");
         let options = SqliteConnectOptions::new()
@@ -108,7 +112,7 @@ impl Database {
     pub(super) async fn open_server(url: &str) -> Result<Self> {
         let options = PgConnectOptions::from_str(url).map_err(|err| no_server(&err))?;
         let options = options.application_name("deploy-registry").options(SETTINGS);
-        // A single connection reports its error. A pool would only report that it has waited.
+        // A single connection reports the error. A pool would only report that it timed out.
         let owner = own(&options).await?;
         let writers = server_pool(WRITERS).connect_with(options.clone()).await;
         let writers = writers.map_err(|err| no_server(&err))?;
@@ -119,7 +123,7 @@ impl Database {
         Ok(Self::Postgres { writers, readers, scanners, owner })
     }
 
-    /// Whether the database is on a server. Another registry may then take the catalogue over.
+    /// Whether the database is on a server. Another registry may then take over the catalogue.
     pub(super) fn is_on_server(&self) -> bool {
         matches!(self, Self::Postgres { .. })
     }
@@ -127,7 +131,8 @@ impl Database {
     /// Waits for running transactions, and closes the connections.
     pub(super) async fn close(&self) {
         match self {
-            // The writer closes last, so that it leaves all data in one file.
+            // The last connection that closes copies the journal to the database file. Only the
+            // writer can write to that file, so it closes last.
             Self::Sqlite { writer, readers, scanners } => {
                 readers.close().await;
                 scanners.close().await;
@@ -145,8 +150,8 @@ impl Database {
         }
     }
 
-    /// Begins a transaction that may change something. No other transaction changes anything
-    /// before it ends.
+    /// Begins a transaction that may change something. No other transaction changes anything before
+    /// this transaction ends.
     pub(super) async fn begin_write(&self) -> Result<Tx> {
         Ok(match self {
             Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
@@ -175,8 +180,8 @@ impl Database {
     }
 }
 
-/// Takes the lock of the registry that uses the catalogue, on a connection of its own. The server
-/// releases the lock when the connection ends.
+/// Takes [`OWN_LOCK`] on a separate connection. The server releases the lock when the connection
+/// ends.
 async fn own(options: &PgConnectOptions) -> Result<PgConnection> {
     let mut owner = PgConnection::connect_with(options).await.map_err(|err| no_server(&err))?;
     for _ in 0..OWN_TRIES {
@@ -207,7 +212,7 @@ pub(super) fn file_pool(connections: u32) -> SqlitePoolOptions {
 }
 
 /// The settings of a pool with `connections` connections to a server. The pool tests a connection
-/// before each use, so a restart of the server fails no verb that begins afterwards.
+/// before each use, so verbs that begin after a restart of the server do not fail.
 fn server_pool(connections: u32) -> PgPoolOptions {
     PgPoolOptions::new()
         .max_connections(connections)

@@ -6,13 +6,13 @@ use crate::error::Error;
 
 impl From<sqlx::Error> for Error {
     fn from(err: sqlx::Error) -> Self {
-        let advice = if is_full(&err) { "; gc frees room" } else { "" };
+        let advice = if is_full(&err) { "; run gc to free disk space" } else { "" };
         let text = format!("catalogue: {}; nothing was changed{advice}", plain(&err));
         if is_lost(&err) { Self::NoAnswer(text) } else { Self::Database(text) }
     }
 }
 
-/// The error of a commit. If the connection breaks, the server may have committed.
+/// The error of a commit. If the connection breaks, the server may have committed the transaction.
 pub(super) fn not_committed(err: sqlx::Error) -> Error {
     if !is_lost(&err) {
         return err.into();
@@ -60,8 +60,9 @@ fn is_full(err: &sqlx::Error) -> bool {
 }
 
 /// Whether the database did not answer in time, or the connection to it is lost. See
-/// <https://www.postgresql.org/docs/15/errcodes-appendix.html>: class 08 is a lost connection, class
-/// 57 is a server that stops or cancels, and 55P03 and 25P03 are the timeouts that we set.
+/// <https://www.postgresql.org/docs/15/errcodes-appendix.html>. Class 08 is a lost connection.
+/// Class 57 means that the server stops, or cancels the statement. 55P03 and 25P03 are two of the
+/// timeouts that the catalogue sets.
 fn is_lost(err: &sqlx::Error) -> bool {
     let state = state(err);
     matches!(err, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::Protocol(_))

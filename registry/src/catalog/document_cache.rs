@@ -3,7 +3,7 @@
 //!
 //! A transaction announces the change of a configuration before the change begins, and later
 //! reports its own end. In between, the cache keeps no document of this configuration. A reader
-//! notes the [`DocumentCache::age`] before its own transaction begins. The cache keeps the reader's
+//! gets the [`DocumentCache::age`] before its own transaction begins. The cache keeps the reader's
 //! document only if no change has begun or ended since then. So a document from memory is never
 //! older than the document that a reader of the database would see.
 
@@ -39,7 +39,7 @@ impl DocumentCache {
         self.kept().by_name.get(name).cloned()
     }
 
-    /// The present age. A reader asks for the age before its transaction begins.
+    /// The current age. A reader calls this function before its transaction begins.
     pub(super) fn age(&self) -> Age {
         self.kept().age
     }
@@ -71,7 +71,8 @@ impl DocumentCache {
         }
     }
 
-    /// Reports that the transaction of a [`DocumentCache::begin_change`] is committed or undone.
+    /// Reports the end of a transaction that [`DocumentCache::begin_change`] announced. The
+    /// transaction is committed or undone.
     pub(super) fn end_change(&self, name: &ConfigurationName) {
         let mut kept = self.kept();
         kept.age.0 += 1;

@@ -1,5 +1,5 @@
-//! Rollbacks. A rollback makes an earlier state of a configuration current again. Each rollback
-//! goes further back than the rollback before it.
+//! Rollbacks. A rollback makes an earlier state of a configuration current again. Of several
+//! successive rollbacks without a number, each restores an older state than the one before.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,7 +11,7 @@ use super::tx::{Tx, query};
 use super::versions::find_version;
 use super::{Catalog, Error, Result, blob_rows};
 
-/// How many states the first query reads.
+/// How many states the first query reads. Each further query reads four times as many.
 const PAGE: u64 = 64;
 
 /// The result of the search for the state that a rollback restores.
@@ -19,7 +19,7 @@ const PAGE: u64 = 64;
 enum Before {
     /// The rollback restores the state with this number.
     State(u64),
-    /// Older states must be read to decide this.
+    /// The decision needs older states.
     Older,
     /// There is no state to restore.
     None,
@@ -40,7 +40,7 @@ impl Lack {
         match self {
             Self::Version => format!(
                 "state {target} of configuration \"{name}\" needs version \"{version}\" of \
-                 component \"{component}\", which is gone"
+                 component \"{component}\", which was deleted or replaced"
             ),
             Self::File => format!(
                 "state {target} of configuration \"{name}\" needs the file {digest}, which is \
@@ -67,13 +67,13 @@ pub struct RolledBack {
     pub number: u64,
     /// The state that was current before.
     pub from: Configuration,
-    /// The state that is current now.
+    /// The restored state.
     pub to: Configuration,
 }
 
 impl Catalog {
-    /// Makes the state `to` current again, as a new state. Without `to`, the function chooses an
-    /// earlier state.
+    /// Restores the state `to`: saves its layers as a new state. Without `to`, the function chooses
+    /// an earlier state.
     pub async fn roll_back(
         &self,
         name: &ConfigurationName,
@@ -137,9 +137,10 @@ pub(super) async fn find_before(transaction: &mut Tx, name: &ConfigurationName) 
 }
 
 /// Chooses the state to restore from the newest `states`, newest first. The chosen state has
-/// another tree than the current state, and its files exist. On the way to the current state,
-/// rollbacks may have replaced some trees. The search skips these trees, because somebody found
-/// them wrong. `is_whole` means that `states` is the whole history.
+/// another tree than the current state, and was not imported without its files. If a state is a
+/// rollback, the search continues at the state that it restored. The search skips the trees that
+/// these rollbacks replaced, because an operator rejected them. `is_whole` means that `states` is
+/// the whole history.
 fn before(states: &[State], is_whole: bool) -> Before {
     let Some(now) = states.iter().find(|state| state.current) else { return Before::None };
     // A proposed state was never current.
@@ -175,8 +176,8 @@ fn before(states: &[State], is_whole: bool) -> Before {
     }
 }
 
-/// The trees that were current directly before the rollback `at`, and before each of the rollbacks
-/// that precede `at` without a gap. `None` if the answer depends on states older than `numbered`.
+/// The trees that the rollback `at` replaced, and the trees that the rollbacks directly before `at`
+/// replaced. `None` if the answer depends on states older than `numbered`.
 fn left_by(
     at: &State,
     numbered: &BTreeMap<u64, &State>,
@@ -193,8 +194,9 @@ fn left_by(
         if is_older(came_from) || is_older(went_to) {
             return None;
         }
-        // If a rollback goes to a state with a higher number, somebody chose that state on purpose.
-        // Such a rollback does not show that the replaced tree is wrong.
+        // If the origin of the restored state is not older than the origin of the replaced state,
+        // an operator chose the restored state deliberately. Such a rollback does not show that the
+        // replaced tree is wrong.
         if came_from <= went_to {
             break;
         }
@@ -224,7 +226,7 @@ mod tests {
     use super::*;
 
     /// States with the trees that `history` lists. The last state is current. A number stands for a
-    /// rollback to the state with this number.
+    /// rollback to the state with this number. `lost` stands for a state without its files.
     fn states(history: &str) -> Vec<State> {
         let mut states: Vec<State> = Vec::new();
         for (number, word) in (1_u64..).zip(history.split(' ')) {
@@ -272,11 +274,10 @@ mod tests {
             // A replaced tree is skipped further back, too.
             ("b a b 2", None),
             ("c b a b 3", Some(1)),
-            // The same is true for a tree that was replaced by the first of several rollbacks in a
-            // row.
+            // The same is true for a tree that the first of several successive rollbacks replaced.
             ("a b 1 c d a 5 4", None),
             ("e a c d a 4 3", Some(1)),
-            // A rollback to a state with a higher number is on purpose, and marks no tree as wrong.
+            // A rollback to a later state is deliberate, and marks no tree as wrong.
             ("a b 1 2", Some(1)),
             ("a b c 1 3", Some(2)),
             ("a b c 2 3", Some(2)),

@@ -3,9 +3,9 @@
 //! ```text
 //! hosts     names, keys, labels, holds      reports   one batch of reports, one transaction
 //! agents    the last report of each agent   attempts  the last deploys of each agent
-//! outputs   ends of scripts' outputs        events    what happened, in order
+//! outputs   ends of scripts' outputs        events    the events, in order
 //! running   states that hosts run           freezes   configurations that may not change
-//! offered   what agents are offered          fleet_snapshot  everything that verbs count
+//! offered   states for agents               fleet_snapshot  rows for verbs that count hosts
 //! ```
 
 pub(in crate::catalog) mod agents;

@@ -18,7 +18,7 @@ use super::{Catalog, Error, Result, bad_row, column, nanoseconds};
 /// A layer of an image, with its blob's length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLayer {
-    /// The layer's component. The component is made if it does not exist.
+    /// The layer's component. The import creates the component if it does not exist.
     pub component: ComponentName,
     /// The layer's blob.
     pub digest: Digest,
@@ -120,13 +120,13 @@ impl Catalog {
 
     /// Fails if [`Catalog::add_image`] would fail, and changes nothing.
     pub async fn check_image(&self, image: &NewImage<'_>, change: &Change) -> Result<()> {
-        // The check makes the configuration, and then undoes the transaction.
+        // The check creates the configuration, and then undoes the transaction.
         let mut transaction = self.write_tx().await?;
         add_image(&mut transaction, image, change).await?;
         transaction.rollback().await
     }
 
-    /// Makes a configuration from an image, or replaces the layers of an existing configuration.
+    /// Creates a configuration from an image, or replaces the layers of an existing configuration.
     /// Adds all versions that the configuration needs. A configuration that has these layers
     /// already gets no new state.
     pub async fn add_image(&self, image: &NewImage<'_>, change: &Change) -> Result<Imaged> {
@@ -175,8 +175,8 @@ async fn add_image(
     }
     for (component, version) in image.upper {
         let found = find_version(transaction, component, version).await?;
-        // The error must not be [`Error::NotFound`], because importers answer that error with
-        // another upload of the blobs.
+        // The error must not be [`Error::NotFound`], because importers respond to that error by
+        // uploading the blobs again.
         let layer = found.ok_or_else(|| Error::Failed(no_version(component, version)))?;
         check_whole(transaction, &layer).await?;
         layers.push(layer);
@@ -194,7 +194,7 @@ async fn add_image(
     Ok(Imaged { id, number, before })
 }
 
-/// Returns the version of a layer, and makes the version if it does not exist. Records the origin
+/// Returns the version of a layer, and creates the version if it does not exist. Records the origin
 /// of the blob.
 async fn bind(transaction: &mut Tx, layer: &NewLayer, change: &Change) -> Result<Layer> {
     let NewLayer { component, digest, bytes, origin } = layer;
@@ -203,8 +203,8 @@ async fn bind(transaction: &mut Tx, layer: &NewLayer, change: &Change) -> Result
         Some(found) if found.digest == *digest => found,
         Some(found) => {
             let text = format!(
-                "version \"{version}\" of component \"{component}\" is the file {}, but its name is \
-                 another digest",
+                "version \"{version}\" of component \"{component}\" is bound to the file {}, \
+                 but its name is another digest",
                 found.digest
             );
             return Err(Error::Conflict(text));

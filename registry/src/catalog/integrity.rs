@@ -1,11 +1,12 @@
-//! Looks for damage in the catalogue.
+//! Checks the catalogue for damage.
 
 use sqlx::sqlite::SqlitePool;
 
 use super::tx::{query_as, query_scalar};
 use super::{Catalog, Result};
 
-/// The tables that the quick checks read. These tables do not grow with every change.
+/// The tables that the check at the start and the check by gc read. These tables do not grow with
+/// every change.
 const TABLES: [&str; 6] = ["components", "versions", "pins", "configurations", "blobs", "uses"];
 
 /// Contradictions between rows. Each has a text for the problem, and a query for the names of the
@@ -23,9 +24,9 @@ const CONTRADICTIONS: [(&str, &str); 2] = [
     ),
 ];
 
-/// Looks for damage in a file that was just opened, and returns the first problem. In a catalogue
-/// of this version, the function checks only the tables that a start needs. `verify` checks all
-/// histories.
+/// Checks a file that was just opened for damage, and returns the first problem. In a catalogue of
+/// this version, the function checks only the tables in [`TABLES`]. In a catalogue of an earlier
+/// version, it checks all tables. `verify` checks all histories.
 pub(super) async fn at_start(database: &SqlitePool) -> sqlx::Result<Option<String>> {
     let is_of_this_version: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'uses') \
@@ -71,7 +72,7 @@ impl Catalog {
         .fetch_one(&mut self.scan_tx().await?)
         .await?;
         if counted != states {
-            found.push(format!("the counter of states is {counted}, but there are {states}"));
+            found.push(format!("the counter of states is {counted}, but {states} states exist"));
         }
         Ok(found)
     }
@@ -104,7 +105,7 @@ impl Catalog {
             query_as("PRAGMA foreign_key_check").fetch_all(&mut self.scan_tx().await?).await?;
         let problem = |(table, row, parent, _): (String, Option<i64>, String, i64)| {
             let row = row.map_or_else(String::new, |row| format!(" {row}"));
-            format!("row{row} of {table} refers to a row that {parent} lacks")
+            format!("row{row} of {table} refers to a missing row of {parent}")
         };
         Ok(foreign.into_iter().map(problem).collect())
     }

@@ -1,4 +1,4 @@
-//! Which components and versions take how much space.
+//! The space that components and versions take.
 
 use super::tx::{Tx, query_as};
 use super::{BlobCount, Catalog, Result};
@@ -33,7 +33,7 @@ pub struct VersionSpace {
     pub version: String,
     /// The bytes of its blob.
     pub bytes: u64,
-    /// Whether a state or a pin needs the version.
+    /// Whether a kept state or a pinned version needs the blob.
     pub needed: bool,
 }
 
@@ -44,7 +44,7 @@ const OWNERS: &str = "FROM versions v JOIN blobs b ON b.digest = v.digest AND b.
 
 impl Catalog {
     /// The space that the blobs take. At most `components` components and `versions` versions are
-    /// in the result. This reads a row for each version.
+    /// in the result. The function reads a row for each version.
     pub async fn space(&self, components: u32, versions: u32) -> Result<Space> {
         let mut transaction = self.scan_tx().await?;
         let (blobs, bytes): (i64, i64) = query_as(

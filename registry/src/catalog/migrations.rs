@@ -1,7 +1,7 @@
 //! The migration steps. They bring the tables of a database to the form that this version expects.
 //!
-//! `sqlx::migrate!` could list the steps, but then cargo builds sqlx and `SQLite` a second time,
-//! for the macro. The second build took a tenth of the time of a first build.
+//! `sqlx::migrate!` could list the steps. But for this macro, cargo would build sqlx and `SQLite` a
+//! second time. That took a tenth of the time of a first build.
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
@@ -19,15 +19,16 @@ const STEPS: [(i64, &str, &str); 8] = [
     (9, "rollouts", include_str!("../../migrations/0009_rollouts.sql")),
 ];
 
-/// The step that renames the tables of an earlier version. The program moves their rows.
+/// The step that renames the tables of an earlier version. Afterwards, the registry moves the rows
+/// to the new tables.
 const HISTORIES: i64 = 7;
 
-/// The function of `SQLite` that finds a text in another, for a server.
+/// Defines the function `instr` of `SQLite` on a server. The function finds a text in another text.
 const INSTR: &str = "\nCREATE FUNCTION instr(text, text) RETURNS BIGINT LANGUAGE SQL IMMUTABLE \
      AS 'SELECT CAST(strpos($1, $2) AS BIGINT)';\n";
 
-/// Brings a database from any earlier version to this one, and refuses a database of a later
-/// version.
+/// The steps for a file. They bring a database of any earlier version to this version. The migrator
+/// refuses a database of a later version.
 pub fn migrator() -> Migrator {
     let steps = STEPS.map(|(number, name, statements)| {
         let statements = statements.into_sql_str();
@@ -36,7 +37,7 @@ pub fn migrator() -> Migrator {
     Migrator::with_migrations(steps.into())
 }
 
-/// The same steps for a server. There, text is in the order of its bytes, as in `SQLite`.
+/// The same steps for a server. There, texts are sorted by their bytes, as in `SQLite`.
 pub fn server_migrator() -> Migrator {
     let steps = STEPS.map(|(number, name, statements)| {
         let mut statements = statements

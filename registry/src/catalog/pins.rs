@@ -1,4 +1,4 @@
-//! Pins. A pinned version is kept until somebody unpins it.
+//! Pins. The registry keeps a pinned version until an operator unpins it.
 
 use deploy_store::{ComponentName, VersionName};
 
@@ -8,7 +8,7 @@ use super::versions::require_version;
 use super::{Catalog, Error, Result, nanoseconds};
 
 impl Catalog {
-    /// Pins a version, or changes the message of its pin.
+    /// Pins a version. If the version is pinned already, the new pin replaces the old pin.
     pub async fn pin(
         &self,
         component: &ComponentName,

@@ -18,7 +18,8 @@ pub enum Reference {
         /// The state's number.
         number: u64,
     },
-    /// A layer of a state that a rollback may restore.
+    /// A layer of another kept state: a rollback target, the target of an active rollout, or a
+    /// state that a host runs or is shown.
     RollbackTarget {
         /// The configuration.
         configuration: ConfigurationName,
@@ -60,7 +61,7 @@ impl Reference {
 pub enum Need {
     /// A layer of the current state of a configuration.
     Current,
-    /// A layer of a state that a rollback may restore.
+    /// A layer of another kept state, see [`Reference::RollbackTarget`].
     RollbackTarget,
     /// A pinned version is bound to the blob.
     Pin,
@@ -68,13 +69,14 @@ pub enum Need {
     Version,
 }
 
-/// Every blob that something refers to, with the strongest reason to keep it.
+/// Every blob with a reference, and the strongest reason to keep the blob.
 pub type Needs = BTreeMap<Digest, Need>;
 
 /// Versions of components.
 pub type Versions = Vec<(ComponentName, VersionName)>;
 
-/// A use of a version by a state that is current or a rollback target.
+/// A use of a version by a kept state. `current` is true for the current state, and for the target
+/// of an active rollout.
 #[derive(Debug)]
 pub(super) struct VersionUse {
     pub configuration: ConfigurationName,
@@ -99,8 +101,8 @@ impl Catalog {
         self.first_references(digest, u64::MAX).await
     }
 
-    /// References to a blob, sorted: at most `limit` from states, those of current states first, and
-    /// at most `limit` from versions.
+    /// References to a blob, sorted. The result has references from at most `limit` kept states,
+    /// current states first, and from at most `limit` versions.
     pub async fn first_references(&self, digest: Digest, limit: u64) -> Result<Vec<Reference>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut transaction = self.read_tx().await?;
@@ -145,14 +147,14 @@ impl Catalog {
         Ok(references)
     }
 
-    /// Every blob that something refers to.
+    /// Every blob with a reference.
     pub async fn needs(&self) -> Result<Needs> {
         let mut transaction = self.scan_tx().await?;
         needs(&mut transaction, &BTreeSet::new()).await
     }
 
-    /// Digests that begin with the hex digits `prefix`, two at most. The search covers all known
-    /// blobs.
+    /// Digests that begin with the hex digits `prefix`. The search covers all known blobs, and
+    /// takes at most two digests from each of three tables.
     pub async fn blobs_like(&self, prefix: &str) -> Result<BTreeSet<Digest>> {
         let mut found = BTreeSet::new();
         for query in [
@@ -175,7 +177,7 @@ impl Catalog {
     }
 }
 
-/// Every blob that something refers to. References from the versions in `without` do not count.
+/// Every blob with a reference. References from the versions in `without` do not count.
 pub(super) async fn needs(
     transaction: &mut Tx,
     without: &BTreeSet<&(ComponentName, VersionName)>,

@@ -1,4 +1,4 @@
-//! Replaces layers of configurations. This module decides which versions may enter a configuration,
+//! Replaces layers of configurations. This module decides which versions a configuration may use,
 //! and which layers these versions replace.
 
 use deploy_store::{ComponentName, ConfigurationName, Layer, VersionName};
@@ -19,7 +19,8 @@ pub(super) struct Replaced {
     pub(super) differs: bool,
 }
 
-/// A text that says that a configuration exists, and which of its layers `wanted` would remove.
+/// The error text for a configuration that already exists. The text lists the layers that would be
+/// lost if `wanted` replaced all layers.
 pub(super) fn is_there(name: &ConfigurationName, layers: &[Layer], wanted: &[Layer]) -> String {
     let is_wanted = |old: &Layer| {
         wanted.iter().any(|new| (&new.component, &new.version) == (&old.component, &old.version))
@@ -60,7 +61,8 @@ pub(super) async fn check_whole(transaction: &mut Tx, layer: &Layer) -> Result<(
     Err(Error::Damaged(not_whole(layer)))
 }
 
-/// A text that says why a version with a damaged or missing blob cannot enter a configuration.
+/// The error text for a version that a configuration cannot use, because its blob is damaged or
+/// missing.
 pub fn not_whole(layer: &Layer) -> String {
     let Layer { component, version, digest, .. } = layer;
     format!(

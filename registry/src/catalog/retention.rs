@@ -16,8 +16,9 @@ use super::{Catalog, Error, Result, column, image_layers};
 const BATCH: usize = 100;
 
 impl Catalog {
-    /// Deletes a version that no configuration uses. Without `force`, the deletion also fails if a
-    /// rollback would need the version.
+    /// Deletes a version. The function fails if the version is pinned, or if a current state or the
+    /// target of an active rollout uses it. Without `force`, the function also fails if another
+    /// kept state uses it.
     pub async fn delete_version(
         &self,
         component: &ComponentName,
@@ -83,8 +84,8 @@ impl Catalog {
     }
 
     /// Deletes old versions. The function keeps the newest `keep` versions of every component (0
-    /// keeps all). It also keeps pinned versions, and versions that a configuration or a rollback
-    /// target uses. Returns the deleted versions.
+    /// keeps all). It also keeps pinned versions, and versions that a kept state uses. Returns the
+    /// deleted versions.
     pub async fn delete_old_versions(&self, keep: usize) -> Result<Versions> {
         let mut transaction = self.scan_tx().await?;
         let old = old_versions(&mut transaction, keep).await?;
@@ -102,7 +103,7 @@ impl Catalog {
         Ok(deleted)
     }
 
-    /// Condemns each blob of `blobs` that has no reference and has had no lease since `leased`.
+    /// Condemns each blob of `blobs` that has no reference and was not leased at `leased` or later.
     /// Returns the condemned blobs. The caller then removes the files and calls
     /// [`Catalog::forget`].
     pub async fn condemn(

@@ -1,10 +1,11 @@
-//! Rollouts: a change of a configuration that reaches the hosts in waves. The crate `deploy-rollout`
-//! decides; this room reads what the decision needs, and writes its result in one transaction.
+//! Rollouts: a change of a configuration that reaches the hosts in waves. The crate
+//! `deploy-rollout` decides the next step. This module reads the rows that the decision needs, and
+//! writes the result in one transaction.
 //!
 //! ```text
-//! rollout_rows    rollouts                 staging        a change becomes the target of a rollout
-//! rollout_members hosts and waves          rollout_end    the target becomes current, or does not
-//! policies        rules with a name        rollout_steps  one step, one transaction
+//! rollout_rows    rollouts                 staging        starts a rollout for a change
+//! rollout_members hosts and waves          rollout_end    makes the target or the base current
+//! policies        named rules              rollout_steps  writes one step in one transaction
 //! group_windows   maintenance windows of groups
 //! ```
 

@@ -11,7 +11,8 @@ use super::earlier_state::lack_of;
 use super::tx::query_as;
 use super::{Catalog, Result};
 
-/// How many states below the page are read, to find the state before the last one of the page.
+/// The query reads this many states below the page, to find the state that was current before the
+/// last state of the page.
 const BELOW: u64 = 10;
 
 /// A state on a page of the history.
@@ -19,8 +20,8 @@ const BELOW: u64 = 10;
 pub struct ListedState {
     /// The state.
     pub state: State,
-    /// The number of the state that was current before it. `None` if there is no such state, or if
-    /// too many states that were never current lie between.
+    /// The number of the state that was current before this state. `None` if there is no such
+    /// state, or if too many states that were never current lie between.
     pub before: Option<u64>,
     /// Whether a rollback can restore the state: all its versions and their files exist.
     pub is_restorable: bool,
@@ -28,7 +29,7 @@ pub struct ListedState {
     pub rollout: Option<StateRollout>,
 }
 
-/// A rollout, as the history shows it.
+/// A rollout on a page of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StateRollout {
     /// The number of the rollout.
@@ -44,7 +45,7 @@ pub struct StateRollout {
 pub struct StatePage {
     /// The states, newest first.
     pub states: Vec<ListedState>,
-    /// The layers of these states and of some earlier ones, by number.
+    /// The layers of these states and of some earlier states, by number.
     pub contents: BTreeMap<u64, Configuration>,
     /// Whether there are older states.
     pub has_older: bool,
@@ -80,7 +81,7 @@ impl Catalog {
             (target.cast_unsigned(), StateRollout { number, status, has_ended })
         });
         let mut rollouts: HashMap<u64, StateRollout> = rollouts.collect();
-        // Successive states share most layers.
+        // Successive states share most layers, so the results for layers are remembered.
         let mut known = HashMap::new();
         let mut listed = Vec::new();
         for (place, state) in all.iter().enumerate().take(size) {

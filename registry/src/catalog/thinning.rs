@@ -61,9 +61,9 @@ impl Catalog {
     }
 
     /// Removes the states and the entries of the audit trail that are older than `before`. The
-    /// function keeps the current state, and every state that a rollback may restore. If a kept
-    /// state is a rollback, the function also keeps the state that it restored. It also keeps all
-    /// states that are newer than the oldest kept state.
+    /// function keeps the states in the table `uses`: for example, the current state and the
+    /// rollback targets. If a kept state is a rollback, the function also keeps the restored state.
+    /// It also keeps all states that are newer than the oldest kept state.
     pub async fn thin(&self, before: Timestamp) -> Result<Thinned> {
         let mut thinned = Thinned::default();
         for (history, floor) in self.thinnable(before).await? {
@@ -93,7 +93,7 @@ impl Catalog {
     /// oldest state that stays.
     async fn thinnable(&self, before: Timestamp) -> Result<Vec<(i64, i64)>> {
         let mut transaction = self.scan_tx().await?;
-        // The oldest state of each history shows whether there is anything to do.
+        // The oldest state of each history shows whether any state is old enough.
         let histories: Vec<(i64, i64)> = query_as(
             "SELECT c.history, s.number FROM configurations c JOIN states s \
              ON s.history = c.history \

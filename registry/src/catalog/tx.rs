@@ -1,6 +1,6 @@
-//! Transactions and statements of both engines. A statement is written once, in the SQL that `SQLite`
-//! and `PostgreSQL` share. No other file of the catalogue knows which engine runs it, except those
-//! that open, migrate and check a database.
+//! Transactions and statements of both engines. Each statement is written once, in the SQL that
+//! `SQLite` and `PostgreSQL` share. Most other files of the catalogue do not depend on the engine.
+//! The exceptions open, migrate or check a database, or ask whether it is on a server.
 
 use std::marker::PhantomData;
 use std::pin::Pin;
@@ -91,9 +91,9 @@ pub(in crate::catalog) use from_row;
 /// The value of a parameter.
 #[derive(Debug)]
 pub(in crate::catalog) enum Value {
-    /// A number, or no number.
+    /// A number, or NULL.
     Number(Option<i64>),
-    /// A text, or no text.
+    /// A text, or NULL.
     Text(Option<String>),
     /// Bytes.
     Bytes(Vec<u8>),
@@ -139,7 +139,7 @@ pub(in crate::catalog) struct Query<R> {
 #[derive(Debug)]
 pub(in crate::catalog) struct Scalar<T>(Query<(T,)>);
 
-/// A statement whose rows nobody reads.
+/// A statement whose rows the caller does not read.
 pub(in crate::catalog) fn query(sql: impl SqlSafeStr) -> Query<()> {
     query_as(sql)
 }
@@ -212,7 +212,7 @@ impl<R: Typed> Query<R> {
         run!(self, tx, fetch_optional)
     }
 
-    /// The rows one by one, so that they are never in memory all at once.
+    /// The rows one by one, so that they are never all in memory at once.
     pub(in crate::catalog) fn fetch<'tx>(
         self,
         tx: &'tx mut Tx,
@@ -280,7 +280,8 @@ fn postgres_arguments(values: Vec<Value>) -> sqlx::Result<PgArguments> {
     arguments!(PgArguments, values)
 }
 
-/// Without the hint to the planner of `SQLite`, which takes the index of pages otherwise.
+/// Removes the hint to use the index `blobs_counted`, which only `SQLite` understands. Without the
+/// hint, the planner of `SQLite` chooses another index, and the query reads the table, too.
 fn without_hints(sql: SqlStr) -> SqlStr {
     const HINT: &str = " INDEXED BY blobs_counted";
     if !sql.as_str().contains(HINT) {

@@ -1,7 +1,8 @@
 //! The table `uses`: the kept states of each configuration, and their layers. The kept states are
-//! the current state, the newest states with different trees, which a rollback may restore, and the
-//! states that hosts run. Every change of a configuration changes `uses` in the same transaction,
-//! so no reader needs to search a history for uses.
+//! the current state, the rollback targets, the targets of active rollouts, and the states that
+//! hosts run or are shown. The rollback targets are the newest states with different trees. Every
+//! change of a configuration changes `uses` in the same transaction, so no reader needs to search a
+//! history for uses.
 
 #[cfg(test)]
 mod random_changes;
@@ -43,7 +44,7 @@ impl Choice {
         Self { keep, current, hashes: BTreeSet::new() }
     }
 
-    /// Whether the next state is kept. A state without its files is kept only while it is current.
+    /// Whether the next state is kept. A state with `lost` is kept only while it is current.
     pub(super) fn takes(&mut self, state: &Candidate) -> bool {
         let is_current = state.number == self.current;
         if state.lost && !is_current {
@@ -60,8 +61,8 @@ impl Choice {
 }
 
 /// The kept states to drop once `added` is current; `kept` has the newest state first. `None` if
-/// `kept` has a state without files. This state stops being current, so the choice needs older
-/// states.
+/// `kept` has a state with `lost`. That state was kept only while it was current, so the choice
+/// needs older states.
 fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64>> {
     if kept.iter().any(|state| state.lost) {
         return None;
@@ -186,7 +187,8 @@ pub(super) async fn renew(transaction: &mut WriteTx, history: i64, current: i64)
     Ok(())
 }
 
-/// Numbers of the states of a history that hosts run.
+/// Numbers of the states in the table `running`: the states of a history that hosts run or are
+/// shown, and the target of an active rollout.
 async fn running(transaction: &mut Tx, history: i64) -> Result<BTreeSet<i64>> {
     let numbers: Vec<i64> = query_scalar("SELECT number FROM running WHERE history = $1")
         .bind(history)
@@ -195,7 +197,7 @@ async fn running(transaction: &mut Tx, history: i64) -> Result<BTreeSet<i64>> {
     Ok(numbers.into_iter().collect())
 }
 
-/// Adds a state that a host runs to the table, unless the table has this state already.
+/// Adds a state from the table `running`, unless `uses` has this state already.
 pub(super) async fn protect(transaction: &mut WriteTx, history: i64, number: i64) -> Result<()> {
     if numbers(transaction, history).await?.contains(&number) {
         return Ok(());
@@ -299,7 +301,7 @@ mod tests {
 
     /// Dropping states one by one keeps the same states as a choice from the whole history.
     #[test]
-    fn each_new_state_drops_what_the_whole_history_would_not_keep() {
+    fn dropping_one_by_one_keeps_the_same_states_as_a_full_choice() {
         let hashes = ["a", "b", "a", "c", "c", "d", "b", "a", "e", "a", "b"];
         for keep in 1..5 {
             let mut kept: Vec<Candidate> = Vec::new();

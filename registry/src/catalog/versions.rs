@@ -21,7 +21,8 @@ impl Catalog {
         check_new(&mut transaction, component, version).await
     }
 
-    /// Binds a blob of `bytes` bytes to a new version. Makes the component if it does not exist.
+    /// Creates a version, and binds a blob of `bytes` bytes to it. Creates the component if it does
+    /// not exist.
     pub async fn add_version(
         &self,
         component: &ComponentName,
@@ -45,7 +46,7 @@ impl Catalog {
         Ok(count > 0)
     }
 
-    /// Whether any version, any current state or any rollback target needs the blob.
+    /// Whether any version or any kept state needs the blob.
     pub async fn is_needed(&self, digest: Digest) -> Result<bool> {
         let count: i64 = query_scalar(
             "SELECT (SELECT COUNT(*) FROM versions WHERE digest = $1) \

@@ -28,7 +28,7 @@ pub fn started(status: &RolloutStatus, client: Client) -> String {
     if status.status == "succeeded" {
         let line = client.typed(&format!("rollback -name={name} -to={base}"));
         return format!(
-            "{text}; succeeded at once, as there is no host\nto roll back run:\n\t{line}\n"
+            "{text}; succeeded immediately, as there is no host\nto roll back run:\n\t{line}\n"
         );
     }
     let line = client.typed(&format!("rollout abort -name={name}"));
@@ -117,7 +117,7 @@ pub fn plan(plan: &PlanDocument) -> String {
         }
     }
     if !plan.halt.is_empty() {
-        let _ = writeln!(text, "the rollout would halt at once: {}", escape(&plan.halt));
+        let _ = writeln!(text, "the rollout would halt immediately: {}", escape(&plan.halt));
     }
     text
 }

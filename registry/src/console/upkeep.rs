@@ -95,7 +95,7 @@ async fn references(registry: &Registry, digest: Digest, json: bool) -> Result<D
             rows.push(row("missing", "the file is missing".to_owned()));
         }
         if rows.is_empty() {
-            let what = "needs it: gc removes it when it is old enough".to_owned();
+            let what = "needs it: gc removes the file when it is old enough".to_owned();
             rows.push(row("nothing", what));
         }
         list(&rows)
@@ -174,10 +174,10 @@ fn verified_text(verified: &Verified) -> String {
     if verified.findings.iter().any(lost) { text + MEND } else { text }
 }
 
-/// A hint that says how to restore lost files. `verify` itself does not restore files.
+/// A hint with the way to restore lost files. `verify` itself does not restore files.
 const MEND: &str = "to restore damaged or missing files, upload the same bytes again, with sftp, \
                     or with deployctl addver of the same file as the same version: the registry \
-                    restores them at once\n";
+                    restores them immediately\n";
 
 fn kind(kind: Kind) -> &'static str {
     match kind {
@@ -231,7 +231,7 @@ fn stat_text(stat: &Stat) -> String {
     }
     match &stat.verify {
         Some(verify) => {
-            let part = if verify.complete { "" } else { ", not all of it" };
+            let part = if verify.complete { "" } else { " (not all files)" };
             let found = format!("{} bytes read{part}, {} damaged", verify.bytes, verify.damaged);
             row("last verify", seconds(verify.time), found);
         }
@@ -287,7 +287,7 @@ pub(super) fn layers_text(layers: &[LayerChange], reordered: bool) -> String {
             vec![component.to_string(), version(from), version(to)]
         })
         .collect();
-    let order = if reordered { "layers come in another order\n" } else { "" };
+    let order = if reordered { "the layers are in a different order\n" } else { "" };
     list(&rows) + order
 }
 

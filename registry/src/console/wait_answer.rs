@@ -62,7 +62,7 @@ pub async fn after_change(
         None => registry.wait_for(&wait, meter).await?,
     };
     // The registry has made the change, so it always shows the answer, even if the hosts have not
-    // deployed the change. The answer says how to revert the change.
+    // deployed the change. The answer has the command that reverts the change.
     match ended(name, &waited, false) {
         Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
         Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),

@@ -29,12 +29,12 @@ pub struct Fleet {
     pub(super) reports: ReportQueue,
     /// Connected agents.
     pub presence: Arc<Presence>,
-    /// Agents that only poll, and the states that the registry shows to them while their hosts are
+    /// Agents that only poll, and the states that the registry offers to them while their hosts are
     /// held.
     pub polls: Polls,
-    /// The active rollouts, and the hosts to which they show their targets.
+    /// The active rollouts, and the hosts to which they offer their targets.
     pub rollouts: OpenRollouts,
-    /// A task holds this lock while it reads a rollout and shows the target to the members.
+    /// A task holds this lock while it reads a rollout and offers the target to the members.
     pub showing: tokio::sync::Mutex<()>,
     /// The maintenance windows of groups.
     pub maintenance: Maintenance,
@@ -107,9 +107,10 @@ impl Fleet {
         self.stopped.send_replace(true);
     }
 
-    /// Shows the target of a rollout to its members, and signals the hosts that now see another
-    /// state. Without a rollout, all hosts see the current state. The caller subscribes to
-    /// `changes` before it reads `view`, so that it misses no change of the configuration.
+    /// Offers the target of a rollout to its members. Wakes the watches of the hosts that joined or
+    /// left the rollout, because the registry may now offer them another state. Without a rollout,
+    /// the registry offers the current state to all hosts that are not held. The caller subscribes
+    /// to `changes` before it reads `view`, so that it misses no change of the configuration.
     pub async fn show_rollout(
         &self,
         name: &ConfigurationName,

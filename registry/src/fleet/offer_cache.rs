@@ -17,22 +17,47 @@ use crate::error::Result;
 /// the lines again when agents need them.
 const MOST: usize = 2000;
 
+/// The name of the field [`Offer::start_after_ms`] in a line. No text in the line contains this
+/// sequence, because JSON escapes the quotation marks in texts.
+const START_AFTER: &[u8] = b"\"start_after_ms\":";
+
 /// An offer, and its line.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Prepared {
     /// The offer.
     pub offer: Offer,
     /// The line for agents that are not held, have no retries, may switch now, and need not wait
     /// before they start.
-    pub line: Bytes,
+    line: Bytes,
+    /// The parts of the line before and after the time that an agent waits before it starts.
+    around_wait: (Bytes, Bytes),
 }
 
 impl Prepared {
     /// The offer with its line.
     pub fn of(offer: Offer) -> Self {
-        let line = to_line(&ToAgent { offer: Some(offer.clone()), ..ToAgent::default() });
-        Self { offer, line: line.into() }
+        let line_of = |offer| to_line(&ToAgent { offer: Some(offer), ..ToAgent::default() });
+        let line = line_of(offer.clone()).into();
+        let waiting = line_of(Offer { start_after_ms: u64::MAX, ..offer.clone() });
+        Self { offer, line, around_wait: around(&waiting.into(), START_AFTER) }
     }
+
+    /// The line for an agent that is not held, has no retries, and may switch now. The agent waits
+    /// `start_after_ms` milliseconds before it starts.
+    pub fn line(&self, start_after_ms: u64) -> Bytes {
+        if start_after_ms == 0 {
+            return self.line.clone();
+        }
+        let (before, after) = &self.around_wait;
+        let number = start_after_ms.to_string();
+        [&**before, number.as_bytes(), &**after].concat().into()
+    }
+}
+
+/// The parts of `line` before and after the number [`u64::MAX`], which follows `field`.
+fn around(line: &Bytes, field: &[u8]) -> (Bytes, Bytes) {
+    let at = line.windows(field.len()).position(|part| part == field).unwrap_or(0) + field.len();
+    (line.slice(..at), line.slice(at + u64::MAX.to_string().len()..))
 }
 
 /// The number of changes at the time when an agent requested the line, and the line. Another task
@@ -75,5 +100,27 @@ impl OfferCache {
         let cell = Arc::default();
         slots.insert(name.clone(), (count, Arc::clone(&cell)));
         cell
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use deploy_store::Digest;
+
+    use super::*;
+
+    #[test]
+    fn line_with_a_wait_equals_the_line_of_the_whole_offer() {
+        let document = "{\"a\": \"\\\"start_after_ms\\\":1\", \"start_after_ms\":2}";
+        let offer = Offer::of(7, Digest::of(b"id"), document.as_bytes());
+        assert_eq!(offer.document.as_deref(), Some(document));
+        let prepared = Prepared::of(offer.clone());
+        for start_after_ms in [0, 1, 2999, u64::MAX] {
+            let offer = Offer { start_after_ms, ..offer.clone() };
+            let line = to_line(&ToAgent { offer: Some(offer), ..ToAgent::default() });
+            assert_eq!(prepared.line(start_after_ms), line);
+        }
+        let none = Prepared::of(Offer::default());
+        assert_eq!(&*none.line(5), b"{\"offer\":{\"revision\":0,\"start_after_ms\":5}}\n");
     }
 }

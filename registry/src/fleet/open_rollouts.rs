@@ -1,4 +1,4 @@
-//! The active rollouts, and the hosts to which they show their targets. The registry keeps them in
+//! The active rollouts, and the hosts to which they offer their targets. The registry keeps them in
 //! memory, because watches and polls read them often.
 
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use super::offer_cache::Prepared;
 use crate::catalog::Announced;
 
-/// An active rollout that shows its target to some hosts.
+/// An active rollout that offers its target to some hosts.
 #[derive(Debug)]
 pub struct OpenRollout {
     /// The number of the rollout.
@@ -19,7 +19,7 @@ pub struct OpenRollout {
     pub target: u64,
     /// The offer of the target.
     pub(super) offer: Arc<Prepared>,
-    /// The members that see the target: their names, and the fingerprints of their keys.
+    /// The members that are offered the target: their names, and the fingerprints of their keys.
     pub members: HashMap<String, String>,
     /// Announces each later change of the configuration. Such a change ends the rollout, even
     /// before the registry has checked the rollout again.
@@ -34,7 +34,7 @@ pub type Changed = watch::Receiver<Announced>;
 pub struct OpenRollouts(Mutex<HashMap<ConfigurationName, Arc<OpenRollout>>>);
 
 impl OpenRollouts {
-    /// The rollout of a configuration, if the rollout shows its target to this host.
+    /// The rollout of a configuration, if the rollout offers its target to this host.
     pub fn shown_to(
         &self,
         name: &ConfigurationName,
@@ -54,8 +54,8 @@ impl OpenRollouts {
         self.all().get(name).cloned()
     }
 
-    /// Replaces the active rollout of a configuration. Returns the hosts that now see another
-    /// state.
+    /// Replaces the active rollout of a configuration. Returns the hosts that joined or left the
+    /// rollout, because the registry may now offer them another state.
     pub fn set(&self, name: &ConfigurationName, rollout: Option<OpenRollout>) -> Vec<String> {
         let rollout = rollout.map(Arc::new);
         let mut all = self.all();
@@ -96,7 +96,7 @@ mod tests {
 
     fn rollout(changes: &Changes, number: u64, members: &[&str]) -> OpenRollout {
         let members = members.iter().map(|host| ((*host).to_owned(), "k".to_owned())).collect();
-        let offer = Arc::new(Prepared::default());
+        let offer = Arc::new(Prepared::of(deploy_wire::fleet::Offer::default()));
         let changes = changes.subscribe(&"web".parse().unwrap());
         OpenRollout { number, target: 2, offer, members, changes }
     }

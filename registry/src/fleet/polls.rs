@@ -1,5 +1,5 @@
 //! Agents that only poll, such as the Go tool's agents of 2017. They neither watch nor report. The
-//! registry remembers their last polls, and the states that it shows to them while their hosts are
+//! registry remembers their last polls, and the states that it offers to them while their hosts are
 //! held.
 
 use std::collections::HashMap;
@@ -48,7 +48,7 @@ pub struct Polls(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     last: HashMap<Poller, Timestamp>,
-    /// The number of the state to show to agents with this key and configuration.
+    /// The number of the state to offer to agents with this key and configuration.
     held: HashMap<(String, ConfigurationName), u64>,
     /// The number of the last rollout whose target each agent has read.
     fetched: HashMap<Poller, u64>,
@@ -56,7 +56,7 @@ struct Known {
 
 impl Polls {
     /// Records a poll. If all hosts with this key are held, returns the number of the state to
-    /// show.
+    /// offer.
     pub fn polled(&self, poller: Poller, now: Timestamp) -> Option<u64> {
         let mut known = self.known();
         let held = if known.held.is_empty() {
@@ -109,7 +109,7 @@ impl Polls {
         pollers
     }
 
-    /// Sets the states to show to agents while all hosts with their key are held.
+    /// Sets the states to offer to agents while all hosts with their key are held.
     pub fn set_held(&self, held: HashMap<(String, ConfigurationName), u64>) {
         self.known().held = held;
     }

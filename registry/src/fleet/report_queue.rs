@@ -99,7 +99,11 @@ async fn write(catalog: &Catalog, sent: &[Sent]) -> Option<Vec<Applied>> {
                 );
             }
             Err(err) => {
-                tracing::warn!(event = "reports_wait", count = sent.len(), "reports wait: {err}");
+                tracing::warn!(
+                    event = "reports_wait",
+                    count = sent.len(),
+                    "cannot write reports yet: {err}"
+                );
                 tokio::time::sleep(PAUSE).await;
             }
         }

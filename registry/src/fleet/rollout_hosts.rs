@@ -70,7 +70,7 @@ pub fn host(
     })
 }
 
-/// What the last report of an agent says about the target.
+/// The host's standing towards the target, according to the last report of its agent.
 fn standing(agent: &AgentRow, member: Option<&Member>, target: Target) -> Standing {
     let report = &agent.report;
     let is_about_target = report.wants == Some(target.id)
@@ -81,7 +81,8 @@ fn standing(agent: &AgentRow, member: Option<&Member>, target: Target) -> Standi
         (true, Phase::Healthy) if report.runs == Some(target.id) => Standing::Healthy,
         (true, _) if is_bad => Standing::Failed(why(agent)),
         (true, _) => Standing::Working,
-        // A failure of an earlier target says nothing about the base, to which the host has returned.
+        // A failure of an earlier target does not mean that the base has failed, to which the host
+        // has returned.
         (false, _) if is_bad && report.wants == target.base => Standing::BaseUnhealthy,
         (false, _) => Standing::Base,
     }

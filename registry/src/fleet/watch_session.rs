@@ -58,7 +58,7 @@ pub struct Outgoing {
     pub changed: Option<Instant>,
 }
 
-/// What the catalogue says about the host and its agent.
+/// The catalogue's data about the host and its agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Host {
     /// The group, or an empty text.
@@ -258,10 +258,12 @@ impl WatchSession {
 
     async fn offer(&mut self) -> Result<Bytes> {
         let prepared = self.prepared().await?;
-        let offer = self.shown(&prepared.offer);
-        if offer == prepared.offer {
-            return Ok(prepared.line.clone());
+        let is_usual = self.host.held.is_none() && self.host.retries == 0 && !self.is_closed();
+        if is_usual {
+            self.was_closed = false;
+            return Ok(prepared.line(self.start_after_ms()));
         }
+        let offer = self.shown(&prepared.offer);
         Ok(to_line(&ToAgent { offer: Some(offer), ..ToAgent::default() }).into())
     }
 
@@ -286,15 +288,20 @@ impl WatchSession {
     /// and the waiting time of this agent.
     fn shown(&mut self, offer: &Offer) -> Offer {
         self.was_closed = self.is_closed();
-        let agents = u64::try_from(self.fleet.presence.count()).unwrap_or(u64::MAX);
         Offer {
             document: offer.document.clone().filter(|_| self.host.held.is_none()),
             held: self.host.held.clone(),
             retries: self.host.retries,
             staged_only: self.was_closed,
-            start_after_ms: start_after(agents, random_fraction()),
+            start_after_ms: self.start_after_ms(),
             ..offer.clone()
         }
+    }
+
+    /// How long this agent has to wait before it starts, in milliseconds.
+    fn start_after_ms(&self) -> u64 {
+        let agents = u64::try_from(self.fleet.presence.count()).unwrap_or(u64::MAX);
+        start_after(agents, random_fraction())
     }
 
     /// Whether the maintenance windows of the host's group are closed.

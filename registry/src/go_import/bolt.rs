@@ -159,7 +159,7 @@ impl<'a> Bolt<'a> {
         let header = rest.get(..PAGE_HEADER).ok_or_else(cut)?;
         let own = u64_at(header, 0);
         if own != number {
-            return damaged(format!("page {number} says that it is page {own}"));
+            return damaged(format!("page {number} has the page number {own}"));
         }
         let pages = u64::from(u32_at(header, 12)) + 1;
         let length = usize::try_from(pages).ok().and_then(|pages| pages.checked_mul(page_size));

@@ -151,7 +151,7 @@ impl Report {
         }
         for Lost { configuration, number, needs } in &self.lost {
             let needs = needs.join(", ");
-            line("lost", &format!("state {number} of {configuration}: no files of {needs}"));
+            line("lost", &format!("state {number} of {configuration}: missing files of {needs}"));
         }
         self.odd.iter().for_each(|odd| line("odd", odd));
         text.push_str(if self.dry_run {
@@ -210,7 +210,8 @@ fn lost(state: &State, files: &Files) -> Vec<Lost> {
     lost
 }
 
-/// Finds layers of current states with a version that does not exist, or that now has other bytes.
+/// Finds layers of current states with a version that does not exist, or that now has a different
+/// file.
 fn without_version(state: &State) -> Vec<String> {
     let versions: BTreeMap<_, _> = state
         .versions
@@ -224,7 +225,7 @@ fn without_version(state: &State) -> Vec<String> {
             let (component, version) = (&layer.component, &layer.version);
             let why = match versions.get(&(component, version)) {
                 Some(digest) if *digest == layer.digest => continue,
-                Some(_) => "has other bytes now",
+                Some(_) => "now has a different file",
                 None => "no longer exists",
             };
             odd.push(format!(

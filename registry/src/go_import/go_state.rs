@@ -187,7 +187,9 @@ impl<'a> Reader<'a> {
                 here.iter().map(|version| version.version.as_str().as_bytes()).collect();
             for lost in by_time.symmetric_difference(&filed) {
                 let lost = lost.escape_ascii();
-                self.odd.push(format!("{path}: version \"{lost}\" is only in one of two lists"));
+                self.odd.push(format!(
+                    "{path}: version \"{lost}\" is not in both byVersion and byTime"
+                ));
             }
             components.insert(component);
             versions.extend(here);
@@ -228,7 +230,7 @@ impl<'a> Reader<'a> {
             states.retain(|state| *state != current);
             states.sort_by_key(Configuration::modified);
             if states.last().is_some_and(|last| last.modified() > current.modified()) {
-                self.odd.push(format!("{path}: a state is newer than the current one"));
+                self.odd.push(format!("{path}: a state is newer than the current state"));
             }
             states.push(current);
             configurations.push(States { name, states });
@@ -277,7 +279,7 @@ impl<'a> Reader<'a> {
 fn version(component: &ComponentName, key: &[u8], value: &[u8]) -> Result<Layer, String> {
     let layer = Layer::from_json(value).map_err(|err| err.to_string())?;
     if layer.component != *component || layer.version.as_str().as_bytes() != key {
-        return Err(format!("says that it is {}:{}", layer.component, layer.version));
+        return Err(format!("has the name {}:{}", layer.component, layer.version));
     }
     Ok(layer)
 }
@@ -285,7 +287,7 @@ fn version(component: &ComponentName, key: &[u8], value: &[u8]) -> Result<Layer,
 fn configuration(name: &ConfigurationName, value: &[u8]) -> Result<Configuration, String> {
     let configuration = Configuration::from_json(value).map_err(|err| err.to_string())?;
     if configuration.name() != name {
-        return Err(format!("says that it is of \"{}\"", configuration.name()));
+        return Err(format!("belongs to \"{}\"", configuration.name()));
     }
     Ok(configuration)
 }

@@ -62,7 +62,7 @@ fn is_offered(command: &Command) -> bool {
 /// and every other field has the value of a flag. Fields without a value add no flag. If the
 /// command needs a message, the confirmation asks for the message.
 pub fn from_fields(fields: &[(String, String)]) -> Result<(String, Command), Problem> {
-    let bad = || Problem::new(StatusCode::BAD_REQUEST, "the address names no command");
+    let bad = || Problem::new(StatusCode::BAD_REQUEST, "the address does not name a command");
     let verb = fields.iter().find(|(name, _)| name == "verb").map(|(_, verb)| verb.as_str());
     let is_word = |c: char| c.is_ascii_lowercase() || c == '-' || c == ' ';
     let verb = verb.filter(|verb| verb.chars().all(is_word)).ok_or_else(bad)?;

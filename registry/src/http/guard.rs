@@ -126,7 +126,7 @@ fn is_known_host(access: &Access, host: &str) -> bool {
     let is_address = name.trim_matches(['[', ']']).parse::<IpAddr>().is_ok();
     match access {
         Access::Ssh { .. } => matches!(name, "localhost" | "127.0.0.1" | "[::1]"),
-        // DNS rebinding needs a name, so an IP address is always safe.
+        // DNS rebinding needs a name, so an IP address is safe.
         Access::Port { port, .. } => {
             is_address
                 || name == "localhost"

@@ -38,7 +38,7 @@ pub struct Live {
     /// The task that renders a page holds this lock, and keeps it during its pause.
     rendering: tokio::sync::Mutex<()>,
     /// The browser that renders a page for the first time holds this lock. If many browsers open a
-    /// page at once, only the first renders it, and the others wait.
+    /// page at the same time, only the first renders it, and the others wait.
     starting: tokio::sync::Mutex<()>,
     /// The permits for open streams.
     pub room: Arc<Semaphore>,

@@ -31,7 +31,7 @@ impl Secret {
     }
 
     /// The digest of the secret. The registry keeps and compares digests, so the duration of a
-    /// comparison says nothing about the secret.
+    /// comparison reveals nothing about the secret.
     pub fn digest(&self) -> Digest {
         Digest::of(self.0.as_bytes())
     }

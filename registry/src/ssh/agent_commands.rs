@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use deploy_wire::command::{Refusal, ServiceCommand};
 use deploy_wire::fleet::{HEARTBEAT, HostName, MAX_LINE, Phase, Reason, Report, SILENCE};
-use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep_until};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::channel_io::{Gone, Incoming};
 use super::context::Context;
@@ -111,9 +111,12 @@ async fn watch(client: &mut Incoming, context: &Context, watcher: Watcher) -> Re
 
 /// Passes lines between the agent and the session in both directions. Returns why the watch ends.
 async fn serve(client: &mut Incoming, session: &mut WatchSession) -> Result<String, Gone> {
+    // Other lines do not delay the next heartbeat. Otherwise, an offer to all agents would make all
+    // later heartbeats due at the same time.
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut silent_at = Instant::now() + SILENCE;
+    let silence = sleep(SILENCE);
+    tokio::pin!(silence);
     loop {
         while let Some(end) = client.bytes.iter().position(|byte| *byte == b'\n') {
             let line = client.bytes.split_to(end + 1);
@@ -133,17 +136,16 @@ async fn serve(client: &mut Incoming, session: &mut WatchSession) -> Result<Stri
                 Ok(Some(outgoing)) => {
                     client.send(outgoing.line.clone()).await?;
                     session.sent(&outgoing);
-                    heartbeat.reset();
                 }
                 Ok(None) => return Ok("a newer watch began, or writing a report failed".to_owned()),
                 Err(err) => return Ok(err.to_string()),
             },
             more = client.more() => {
                 more?;
-                silent_at = Instant::now() + SILENCE;
+                silence.as_mut().reset(Instant::now() + SILENCE);
             }
             _ = heartbeat.tick() => client.send("\n").await?,
-            () = sleep_until(silent_at) => return Ok("the agent sent nothing for too long".to_owned()),
+            () = &mut silence => return Ok("the agent sent nothing for too long".to_owned()),
         }
     }
 }

@@ -26,7 +26,7 @@ const PIECE: usize = 32 << 10;
 const SHORT: usize = 32 << 10;
 /// How long a client may take to read the end of an answer.
 const LINGER: Duration = Duration::from_secs(30);
-/// The pause between the end of the progress bar and the answer. If both arrive at once, `ssh`
+/// The pause between the end of the progress bar and the answer. If both arrive together, `ssh`
 /// prints standard output first, and the answer would appear inside the bar.
 const BAR_PAUSE: Duration = Duration::from_millis(50);
 const STDERR: u32 = 1;

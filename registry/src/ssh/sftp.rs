@@ -26,7 +26,8 @@ use super::activity::Activity;
 use super::channel_io::{Gone, Incoming};
 use crate::view::view_path;
 
-/// How often the server checks whether the uploads of a silent client have lost their slots.
+/// How often the server checks, while a client sends nothing, whether other clients have taken the
+/// slots of its uploads.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// The files that a client sees.
@@ -113,7 +114,7 @@ pub async fn run(
             Err(BadLength) => None,
         };
         let Some(request) = request else {
-            tracing::info!("sftp packet cannot be read, session ended");
+            tracing::info!("malformed sftp packet, session ended");
             return Ok(false);
         };
         // The connection counts as busy until the reply is sent, so that the server does not stop
@@ -159,7 +160,7 @@ pub(super) async fn answer(request: SftpRequest, files: &mut Files) -> (Bytes, O
                         Some(rename) => files.answer(Packet::Rename(rename)).await,
                         None => Err(SftpError {
                             code: StatusCode::BadMessage,
-                            text: "cannot be read".to_owned(),
+                            text: "the request is malformed".to_owned(),
                         }),
                     };
                     (id, done)

@@ -19,7 +19,7 @@ const PORT: u16 = 8080;
 #[derive(Debug)]
 pub struct Wanted {
     port: u16,
-    /// Whether to print one JSON document. Such a command ends at once.
+    /// Whether to print one JSON document. Such a command ends immediately.
     pub json: bool,
 }
 

@@ -226,5 +226,5 @@ fn too_large(limit: u64) -> String {
 }
 
 fn too_many() -> Error {
-    Error::Busy("too many uploads at once, try again later".to_owned())
+    Error::Busy("too many uploads are in progress, try again later".to_owned())
 }

@@ -12,7 +12,7 @@ use super::upload_quota::UploadQuota;
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 
-/// Maximum number of uploads that all clients together may have open at once.
+/// Maximum number of uploads that all clients together may have open at the same time.
 pub const MAX_UPLOADS: usize = 256;
 /// How keys share the slots for uploads. A client that sends nothing for a minute may lose its
 /// slot.

@@ -90,7 +90,7 @@ impl Registry {
         if !missing.is_empty() {
             return Err(missing_layers(layers, &missing));
         }
-        // Two checks run at once, which is the limit on checks.
+        // Two checks run at the same time, which is the limit on checks.
         let rest = Mutex::new(staged);
         let next = || rest.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
         let some = async || {
@@ -117,7 +117,7 @@ impl Registry {
             if self.blobs().is_staged(*digest)? {
                 staged.insert(*digest);
             } else if !self.blobs().contains(*digest)? {
-                // Between the first two looks, another command may have published the blob.
+                // Between the first two lookups, another command may have published the blob.
                 missing.insert(*digest);
             }
         }
@@ -129,7 +129,7 @@ fn missing_layers(layers: &[NewLayer], missing: &BTreeSet<Digest>) -> Error {
     let lacking: Vec<&NewLayer> =
         layers.iter().filter(|layer| missing.contains(&layer.digest)).collect();
     let mut text =
-        format!("{} of {} layers are not here, upload them again:", lacking.len(), layers.len());
+        format!("{} of {} layers are missing, upload them again:", lacking.len(), layers.len());
     for layer in lacking.iter().take(NAMED) {
         write!(text, "\n{}  {}", layer.digest, layer.component).expect("a string takes any text");
     }

@@ -1,4 +1,5 @@
-//! Binds blobs to the catalogue. Blobs become part of the catalogue in no other way.
+//! Binds blobs to the catalogue. Each verb that makes a version from a blob binds the blob here.
+//! The import of a Go registry does not.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

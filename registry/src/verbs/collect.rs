@@ -79,8 +79,9 @@ impl Collection {
     }
 }
 
-/// Plans which of `blobs` to remove, and says why the other blobs are kept. An unneeded blob is
-/// removed if it was last written before `cutoff`, and if no importer has a lease on it (`leased`).
+/// Plans which of `blobs` to remove, and finds the reason why each other blob is kept. An unneeded
+/// blob is removed if it was last written before `cutoff`, and if no importer has a lease on it
+/// (`leased`).
 pub fn plan(
     blobs: Vec<BlobInfo>,
     needs: &Needs,
@@ -273,8 +274,8 @@ impl Registry {
         let all = self.list_blobs().await?;
         if !force && !all.is_empty() && needs.is_empty() {
             return Err(Error::Conflict(format!(
-                "no version of any component is known, but {} files are here: is this the right \
-                 catalogue? use -force to remove them",
+                "the catalogue has no versions, but the directory has {} files: is this the right \
+                 catalogue? use -force to remove the files",
                 all.len()
             )));
         }

@@ -31,9 +31,7 @@ impl Registry {
         found.extend(self.uploads.waiting().into_iter().filter(|digest| hash.is_of(*digest)));
         match found.len() {
             0 | 1 => Ok(found.into_iter().next()),
-            _ => Err(Error::Conflict(format!(
-                "hash {hash} stands for several files: give more of its digits"
-            ))),
+            _ => Err(Error::Conflict(format!("hash {hash} is ambiguous: give more of its digits"))),
         }
     }
 }

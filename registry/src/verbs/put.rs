@@ -85,7 +85,7 @@ impl Registry {
     async fn unstage(&self, digest: Digest) {
         let binding = self.binding.lock().await;
         if let Err(err) = self.blobs().unstage(digest) {
-            tracing::warn!(%digest, "an upload stays until it expires: {err}");
+            tracing::warn!(%digest, "cannot remove an upload; it stays until it expires: {err}");
         }
         drop(binding);
         self.uploads.release_gone();

@@ -53,7 +53,7 @@ impl Registry {
             gauge("start_time_seconds", "When the registry started.", seconds(self.fleet.started)),
             gauge("agents_connected", "Agents that are connected.", float(connected)),
             gauge("reports_waiting", "Reports that are not on the disk yet.", float(waiting)),
-            gauge("downloads_active", "Downloads under way.", float(self.downloads.all())),
+            gauge("downloads_active", "Active downloads.", float(self.downloads.all())),
         ]
     }
 
@@ -87,7 +87,7 @@ impl Registry {
     /// missing.
     async fn upkeep_samples(&self) -> Result<Vec<Sample>> {
         let due = self.is_collection_due().await?;
-        let help = "Whether anything may have changed since gc last had nothing left to do.";
+        let help = "Whether the next automatic gc will read the files.";
         let mut samples = vec![gauge("gc_due", help, f64::from(u8::from(due)))];
         if let Some(gc) = self.catalog.note::<collect::Noted>(collect::NOTE).await? {
             let help = "When gc last succeeded.";

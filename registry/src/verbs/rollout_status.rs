@@ -95,7 +95,7 @@ pub struct PlanDocument {
     pub waves: Vec<PlanWave>,
     /// How many hosts may fail.
     pub budget: u64,
-    /// Why the rollout would halt at once; empty otherwise.
+    /// Why the rollout would halt immediately; empty otherwise.
     pub halt: String,
     /// Hosts that are not connected.
     pub absent: Vec<String>,

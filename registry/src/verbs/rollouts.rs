@@ -22,7 +22,7 @@ const SOME: usize = 10;
 const LONGEST_WHY: usize = 200;
 
 impl Registry {
-    /// Reads the active rollouts, and shows their targets to their members.
+    /// Reads the active rollouts, and offers their targets to their members.
     pub async fn load_rollouts(&self) -> Result<()> {
         for name in self.catalog.rolling().await? {
             self.show_last_rollout(&name).await?;
@@ -30,9 +30,10 @@ impl Registry {
         Ok(())
     }
 
-    /// Reads the last rollout of a configuration, and shows its target to its members.
+    /// Reads the last rollout of a configuration. If it is active, offers its target to its
+    /// members.
     async fn show_last_rollout(&self, name: &ConfigurationName) -> Result<Option<RolloutView>> {
-        // The lock keeps the order of two tasks: the task that reads later must also show its
+        // The lock keeps the order of two tasks: the task that reads later must also offer its
         // target later.
         let _reading = self.fleet.showing.lock().await;
         let changes = self.catalog.changes.subscribe(name);
@@ -113,7 +114,9 @@ impl Registry {
                 }
             }
         }
-        Err(Error::Busy(format!("the rollout of \"{name}\" changes all the time; try again")))
+        Err(Error::Busy(format!(
+            "the rollout of \"{name}\" changed during each attempt; try again"
+        )))
     }
 
     async fn write_steps(

@@ -16,7 +16,7 @@ impl Registry {
     pub async fn finish_upload(&self, upload: Upload) -> Result<Digest> {
         let digest = upload.finish().await?;
         if let Err(err) = self.take_back(digest).await {
-            tracing::error!(%digest, "cannot take a lost blob back: {err}");
+            tracing::error!(%digest, "cannot restore a lost blob: {err}");
         }
         Ok(digest)
     }
@@ -32,7 +32,7 @@ impl Registry {
         blocking(move || blobs.publish(digest)).await?;
         let bytes = self.blobs().size(digest)?.unwrap_or(0);
         self.catalog.mark_live(digest, bytes, Timestamp::now()).await?;
-        tracing::info!(event = "blob_restored", %digest, bytes, "blob {digest} is back");
+        tracing::info!(event = "blob_restored", %digest, bytes, "blob {digest} is restored");
         Ok(true)
     }
 }

@@ -208,7 +208,7 @@ impl Registry {
         for digest in missing {
             let (kind, why) = match self.catalog.blob(digest).await? {
                 Some(row) if row.damaged => {
-                    (Kind::Damaged, "was damaged and set aside; upload the same bytes again")
+                    (Kind::Damaged, "is damaged and quarantined; upload the same bytes again")
                 }
                 _ => (Kind::Missing, "is missing; upload the same bytes again"),
             };
@@ -263,9 +263,14 @@ impl Registry {
         }
         let (store, aside) = (Arc::clone(self.blobs()), Arc::clone(&self.quarantine));
         blocking(move || store.set_aside(digest, &aside)).await?;
-        tracing::error!(event = "blob_damaged", %digest, bytes, "blob {digest}: {why}; set aside");
+        tracing::error!(
+            event = "blob_damaged",
+            %digest,
+            bytes,
+            "blob {digest}: {why}; quarantined"
+        );
         self.catalog.mark_damaged(digest, bytes, Timestamp::now()).await?;
-        let why = format!("{why}; set aside, upload the same bytes again");
+        let why = format!("{why}; quarantined, upload the same bytes again");
         self.finding_in(digest, Kind::Damaged, why).await.map(Some)
     }
 

@@ -112,8 +112,8 @@ pub fn parse_for_operator(path: &str) -> Option<Place> {
 }
 
 /// The component to which a directory in `/put` belongs. A directory whose name has the ending of
-/// an archive belongs to no component. Otherwise, an operator who forgets the component in the path
-/// would upload into a directory with the archive's name.
+/// an archive does not belong to a component. Otherwise, an operator who forgets the component in
+/// the path would upload into a directory with the archive's name.
 fn put_into(name: &str) -> Option<ComponentName> {
     let is_archive = ARCHIVES.iter().any(|ending| {
         name.len() > ending.len()

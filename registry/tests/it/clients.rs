@@ -50,7 +50,7 @@ fn python_with(module: &str) -> Option<String> {
 fn site() -> Rig {
     let rig = Rig::start();
     for name in ["x.tgz", "one", "two", "three"] {
-        // These are more bytes than any client sends at once.
+        // These are more bytes than any client sends without waiting for an answer.
         let scrambled = |n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0];
         let contents: Vec<u8> = (0..300_000).map(|n| scrambled(n) ^ name.as_bytes()[0]).collect();
         rig.archive(name, &contents);
@@ -333,13 +333,14 @@ fn openssh_sftp_and_scp() {
         "/put takes a component and a version: /put/NAME/VERSION",
         "configurations are not written to /configs: use the commands addconf and changeconf",
         "it is a version: it can only be renamed to another version",
-        "/put/code/left.tmp was not renamed and is no version; it stays for a while as -hash=",
+        "/put/code/left.tmp was not renamed and is not a version; it stays staged for a while as \
+         -hash=",
     ] {
         assert!(said.contains(text), "{text:?} in {said}");
     }
     assert_eq!(versions(&rig, "code"), ["v1", "v2", "v3"]);
     assert_eq!(versions(&rig, "all"), ["one", "three", "two"]);
-    rig.wait_for_log("/put/code/left.tmp was not renamed and is no version");
+    rig.wait_for_log("/put/code/left.tmp was not renamed and is not a version");
     for (from, to, component) in
         [("dir", "/put", "dir"), ("dir/", "/put/copy", "copy"), ("dir", "/put/sub", "sub")]
     {

@@ -32,7 +32,7 @@ async fn inconsistent_catalogue_is_reported_and_nothing_is_removed() {
     for (statement, told) in [
         ("DELETE FROM state_layers WHERE number = 2", "a state has no layers"),
         ("DELETE FROM states WHERE number = 2", "its current state is missing"),
-        ("DELETE FROM components", "refers to a row that components lacks"),
+        ("DELETE FROM components", "refers to a missing row of components"),
         ("UPDATE versions SET digest = 'x' WHERE name = 'v2'", "x"),
     ] {
         let mut rig = Rig::start_with(&["-grace", "0s", "-maxver", "1", "-verify-rate", "0"]);

@@ -35,7 +35,7 @@ fn full_disk_loses_nothing_and_work_resumes() {
     assert_eq!(output.status.code(), Some(1), "{}", both(&output));
     assert_eq!(
         both(&output),
-        "catalogue: database or disk is full; nothing was changed; gc frees room\n"
+        "catalogue: database or disk is full; nothing was changed; run gc to free disk space\n"
     );
     rig.stop("-KILL");
 

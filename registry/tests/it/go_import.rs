@@ -101,7 +101,7 @@ fn rollback_to_the_hidden_history_of_the_go_tool_works() {
     // After a restart, the answers are the same, and there was no second import.
     assert!(rig.stop("-TERM").success());
     rig.run();
-    assert!(!rig.log().iter().any(|line| line.contains("imported what")), "{:?}", rig.log());
+    assert!(!rig.log().iter().any(|line| line.contains("imported the state")), "{:?}", rig.log());
     let history = json(&rig.ssh("op", "me", &["history -name project1 -json"]));
     assert_eq!(history["states"].as_array().unwrap().len(), 8);
     let verified = rig.ssh("op", "me", &["verify"]);
@@ -235,7 +235,7 @@ fn damage_is_reported_with_the_affected_versions() {
         "                hits configuration project1\n".to_owned(),
         format!("missing         files/{missing}: is missing; upload the same bytes again\n"),
         "                hits version scripts:v1.0.0\n".to_owned(),
-        "of project1: no files of config:v02\n".to_owned(),
+        "of project1: missing files of config:v02\n".to_owned(),
     ] {
         assert!(text.contains(&line), "no {line:?} in {text}");
     }

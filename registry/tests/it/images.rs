@@ -138,7 +138,7 @@ async fn refused_image_changes_nothing() {
     twice.layers[1].component = twice.layers[0].component.clone();
     let before = everything(&bench).await;
     for (image, on_top, code, why) in [
-        (image(&["a", "x", "b", "y"]), vec![], exit::NOT_FOUND, "2 of 4 layers are not here"),
+        (image(&["a", "x", "b", "y"]), vec![], exit::NOT_FOUND, "2 of 4 layers are missing"),
         (with(bad), vec![], exit::FAILED, "no agent could unpack"),
         (image(&["a", "wrong"]), vec![], exit::CONFLICT, "but its name is another digest"),
         (image(&["a", "b"]), vec![("config", "v2")], exit::FAILED, "no version \"v2\""),

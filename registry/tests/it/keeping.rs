@@ -205,7 +205,7 @@ fn background_verify_finds_damage() {
     rig.stop("-TERM");
     flip_a_bit(&rig, &one, 20);
     rig.run();
-    let line = rig.wait_for_log("set aside");
+    let line = rig.wait_for_log("; quarantined");
     assert!(line.contains(&one), "{line}");
 }
 

@@ -135,7 +135,7 @@ fn first_screen_has_the_figures_of_fleet_json() {
         has_row(&html, of);
     }
     let needs = text(part(&html, "<section id=\"needs\"", "</section>"));
-    has(&needs, &format!("{} hosts failed alike", configurations[1]["failed"]));
+    has(&needs, &format!("{} hosts failed in the same way", configurations[1]["failed"]));
     assert!(needs.contains("no such table") && needs.contains("web-3 is silent"), "{needs}");
 }
 
@@ -257,7 +257,10 @@ fn rollout_screen_has_the_figures_of_rollout_status_json() {
     let html = page(&rig, "/rollouts/web/1");
     let needs = text(part(&html, "<ul class=\"needs\">", "</ul>"));
     assert!(needs.contains(halted["why"].as_str().unwrap()), "{needs}");
-    assert!(needs.contains("2 hosts failed alike") && needs.contains("no such table"), "{needs}");
+    assert!(
+        needs.contains("2 hosts failed in the same way") && needs.contains("no such table"),
+        "{needs}"
+    );
     let events = text(part(&html, "<section id=\"events\"", "</section>"));
     for event in ["halted", "web-1 failed", "wave opened wave 1 of 2 (3): 3 hosts", "started"] {
         assert!(events.contains(event), "{event}: {events}");

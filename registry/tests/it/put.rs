@@ -178,7 +178,11 @@ fn version_that_another_client_made_meanwhile_wins() {
     input.write_all(&bytes[9..]).unwrap();
     drop(input);
     let output = child.wait_with_output().unwrap();
-    refused(&output, 6, &format!("already exists; the upload stays for a while as -hash={ours}"));
+    refused(
+        &output,
+        6,
+        &format!("already exists; the upload stays staged for a while as -hash={ours}"),
+    );
     rig.ok(&format!("addver -name a -version 2 -hash {ours}"));
 }
 

@@ -355,5 +355,8 @@ fn first_wave_after_a_restart_waits_for_agents_that_only_poll() {
     std::thread::sleep(Duration::from_secs(1));
     let now = status(&rig);
     assert_eq!((&now["status"], &now["wave"]), (&json!("running"), &json!(0)), "{now:#}");
-    assert!(rig.ok("showconf -name web").contains("v1"), "the change reached everybody at once");
+    assert!(
+        rig.ok("showconf -name web").contains("v1"),
+        "the change reached all hosts without waves"
+    );
 }

@@ -20,7 +20,7 @@ fn refusal_says_the_status_and_what_is_possible() {
     let text = "cannot pause: the rollout is paused (lunch); you can resume or abort it";
     assert_eq!(it.refusal(&pause()), text);
     it.command(&Command::Abort).unwrap();
-    let text = "cannot abort: the rollout is aborted; start another one";
+    let text = "cannot abort: the rollout is aborted; start another rollout";
     assert_eq!(it.refusal(&Command::Abort), text);
 }
 

@@ -219,7 +219,8 @@ fn interrupted_host_has_time_for_one_more_soak() {
     it.healthy(&[3, 4]);
     assert_eq!(it.report(&[3], &Standing::Working), "3 not healthy");
     assert_eq!(it.after(719), "");
-    let text = "3 failed: was healthy, but not during one whole soak";
+    let text = "3 failed: became healthy, but did not then stay connected and healthy for one soak \
+                before the deadline";
     assert_eq!(it.after(1), format!("{text}; success"));
 }
 

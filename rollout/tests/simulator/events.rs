@@ -15,8 +15,8 @@ pub enum Event {
     Disconnect(i64),
     /// An agent connects again after a restart of the registry.
     Reconnect(i64),
-    /// The driver looks at the rollout. The driver ignores this event if it has scheduled a later
-    /// look.
+    /// The driver checks the rollout. The driver ignores this event if it has scheduled a later
+    /// check.
     Look(u64),
     /// A killed driver starts again.
     Revive,

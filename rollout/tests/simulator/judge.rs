@@ -17,7 +17,7 @@ pub struct Judge {
     pub disturbed: u64,
     /// The hosts that waves have taken.
     taken: BTreeSet<i64>,
-    /// The hosts that were shown the target after the last change.
+    /// The hosts that were offered the target after the last change.
     shown: BTreeSet<i64>,
     /// Since when each host has been healthy, as the driver sees it.
     healthy: BTreeMap<i64, u64>,

@@ -33,7 +33,7 @@ pub struct World {
     /// Whether the registry runs (`is_up`), and whether its driver runs (`is_driven`).
     pub is_up: bool,
     pub is_driven: bool,
-    /// The number of the last look that the driver scheduled.
+    /// The number of the last check that the driver scheduled.
     pub look: u64,
     /// How many more times the driver may be killed, and an operator does something.
     pub kills: u64,
@@ -166,7 +166,7 @@ impl World {
         Err("no more events, and no decision".to_owned())
     }
 
-    /// Processes an event. Returns whether the driver has to look at the rollout.
+    /// Processes an event. Returns whether the driver has to check the rollout.
     fn happen(&mut self, event: Event) -> Result<bool, Fault> {
         match event {
             Event::Look(number) => return Ok(number == self.look),
@@ -280,7 +280,7 @@ impl World {
         self.disturb();
     }
 
-    /// Offers to each connected agent the state that the rollout shows to its host.
+    /// Offers to each connected agent the base or the target, as the rollout decides.
     fn offer(&mut self) {
         if self.rollout.status == Status::Succeeded {
             return;

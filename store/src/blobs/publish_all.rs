@@ -1,4 +1,4 @@
-//! Operations on many blobs at once. Each directory is synced once for all blobs.
+//! Operations on many blobs together. Each directory is synced once for all blobs.
 
 use std::fs::File;
 use std::time::SystemTime;

@@ -45,7 +45,7 @@ mod on {
         /// The operation fails: the disk is full.
         Full,
         /// A write stores half of its bytes, and then fails because the disk is full. Any other
-        /// operation fails at once.
+        /// operation fails immediately.
         Short,
         /// This operation and every later operation fail, as if the process had been killed.
         Dead,

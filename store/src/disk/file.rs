@@ -1,6 +1,6 @@
 //! Durable writes. A durable write creates a temporary file in the same directory, writes and syncs
-//! the file, renames it, and syncs the directory. Nothing is visible under the final name before
-//! the rename.
+//! the file, renames it, and syncs the directory. The new contents are not visible under the final
+//! name before the rename.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;

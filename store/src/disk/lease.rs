@@ -21,7 +21,7 @@ pub enum Writers {
 }
 
 /// Finds out whether a process has the file open for writing. The function acquires a read lease
-/// and releases it at once. The system refuses the lease if there are writers (fcntl(2),
+/// and releases it immediately. The system refuses the lease if there are writers (fcntl(2),
 /// `F_SETLEASE`). `file` must be open for reading only. A process that opens the file for writing
 /// during this check is delayed by microseconds.
 pub fn writers(file: &File) -> Writers {

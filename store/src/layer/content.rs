@@ -73,7 +73,7 @@ impl Default for ContentHasher {
 }
 
 impl ContentHasher {
-    /// Adds bytes.
+    /// Appends `bytes` to the contents.
     pub fn update(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let into = self.at % BLOCK;
@@ -90,7 +90,7 @@ impl ContentHasher {
         }
     }
 
-    /// Adds zeros.
+    /// Appends `length` zeros to the contents.
     pub fn skip(&mut self, mut length: u64) {
         while length > 0 {
             let into = self.at % BLOCK;

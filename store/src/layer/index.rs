@@ -75,7 +75,7 @@ impl<F: Read + Write + Seek> IndexWriter<F> {
         Self { file, buffer, count: 0 }
     }
 
-    /// Adds the next entry.
+    /// Appends the next entry to the file.
     pub fn add(&mut self, entry: &Entry) -> io::Result<()> {
         put_entry(&mut self.buffer, entry);
         self.count += 1;

@@ -129,7 +129,7 @@ fn names_that_stay<'a>(new: &'a Tree, steps: &[Step<'a>]) -> Vec<(&'a Arc<File>,
     found.filter(|(_, path)| stays(path)).collect()
 }
 
-/// Adds all files in `node` that have several names.
+/// Adds to `into` all files in `node` that have several names.
 pub(super) fn linked_files(node: &Node, into: &mut HashSet<*const File>) {
     match node {
         Node::Directory(directory) => {

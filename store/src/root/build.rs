@@ -52,8 +52,9 @@ fn threads() -> Result<ThreadPool> {
     pool.map_err(|err| Error::io("start", "threads", std::io::Error::other(err)))
 }
 
-/// Makes objects from the files that had to be copied because an equal file of the root already
-/// used their object. `root` is the built and synced directory.
+/// Makes an object of each twin. A twin is a file that was copied or reflinked, because an equal
+/// file of the root already links to their object. The next root can link to the new object. `root`
+/// is the built and synced directory.
 pub fn adopt_twins(built: &Built, objects: &Objects, root: &Dir) -> Result<()> {
     for (name, path) in &built.twins {
         let adopted = open_parent(root, path)

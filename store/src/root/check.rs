@@ -113,7 +113,7 @@ struct FirstName {
 }
 
 impl Links {
-    /// Adds a name of `file`. Returns the names that are not linked as in the tree.
+    /// Records a name of `file`. Returns the names that are not linked as in the tree.
     fn add(
         &mut self,
         path: impl Fn() -> EntryPath,

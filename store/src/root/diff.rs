@@ -39,8 +39,8 @@ pub fn diff<'a>(old: &'a Tree, new: &'a Tree, rewrite: bool) -> Vec<Step<'a>> {
     steps
 }
 
-/// Adds the steps between two directories. Returns whether names in the directory were added or
-/// removed.
+/// Appends to `steps` the steps that turn `old` into `new`. Returns whether names in the directory
+/// were added or removed.
 fn between<'a>(
     path: &EntryPath,
     old: &'a Arc<Directory>,

@@ -243,7 +243,8 @@ fn linked(
 enum Way {
     /// The path leads to a directory.
     Directory(EntryPath),
-    /// In this tree, the path leads through a symlink to something that is not a directory.
+    /// In this tree, the path leads through a symlink whose target is missing or is not a
+    /// directory.
     Nowhere(Error),
 }
 
@@ -276,13 +277,15 @@ fn directory(
                 Ok(Some(at)) => at,
                 led => {
                     let to = lossy(&link.target);
-                    let what = format!("a symlink to {to:?} that leads to no directory");
+                    let what = format!(
+                        "a symlink to {to:?} whose target is missing or is not a directory"
+                    );
                     let err = no_directory(entry, &next, &what);
                     return led.and(Ok(Way::Nowhere(err)));
                 }
             },
             Some(Node::File(_) | Node::Special(_)) => {
-                return Err(no_directory(entry, &next, "no directory"));
+                return Err(no_directory(entry, &next, "not a directory"));
             }
         };
     }

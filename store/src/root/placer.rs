@@ -102,8 +102,8 @@ impl<'a> Placer<'a> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Adds the path of an existing name of a file. Other names of the file will be linked to this
-    /// name.
+    /// Records the path of an existing name of a file. Other names of the file will be linked to
+    /// this name.
     pub fn knows(&self, file: &Arc<File>, path: EntryPath) {
         let mut first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
         first.insert(Arc::as_ptr(file).addr(), path);
@@ -261,7 +261,7 @@ impl<'a> Placer<'a> {
                 disk::set_meta_at(into, c_name, &link.meta, owner, false)
             }
             Node::Special(special) => self.place_special(into, c_name, &path, special),
-            Node::Directory(_) => unreachable!("directories are no leaves"),
+            Node::Directory(_) => unreachable!("directories are not leaves"),
         }
     }
 

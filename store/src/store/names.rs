@@ -8,7 +8,8 @@ use crate::error::Result;
 
 /// Prefix of roots that are being built.
 pub(super) const UNFINISHED: &str = ".new";
-/// Prefix of roots that are being removed.
+/// Prefix of roots that are being removed. The root's id follows the prefix, if the root was
+/// published.
 pub(super) const RETIRED: &str = ".old";
 /// Prefix of a replaced root. The id of the new root follows the prefix. A service may still run in
 /// the replaced root, so this root stays until a script has succeeded.
@@ -25,6 +26,17 @@ pub(super) const TEMPORARY: [&str; 5] = [UNFINISHED, RETIRED, PROBE, SPARE, DISC
 /// The name of the mark that the Go agent makes beside a root.
 pub(super) fn ok_name(id: Digest) -> CString {
     CString::new(format!("{id}.ok")).expect("hex has no NUL")
+}
+
+/// Prefix of the names that the root `id` may have while it is being removed.
+pub(super) fn retired_prefix(id: Digest) -> String {
+    format!("{RETIRED}-{id}")
+}
+
+/// The id of the published root that is being removed under the temporary name `name`.
+pub(super) fn retired_id(name: &CStr) -> Option<Digest> {
+    let rest = name.to_bytes().strip_prefix(RETIRED.as_bytes())?.strip_prefix(b"-")?;
+    std::str::from_utf8(rest.get(..64)?).ok()?.parse().ok()
 }
 
 /// The name of the root that the root `id` replaced.

@@ -15,7 +15,7 @@ use super::names::{
     REPLACED, RETIRED, TEMPORARY, UNFINISHED, is_directory, ok_name, replaced_name,
 };
 use super::spare::Made;
-use super::sweep::leftovers::{Left, remove_all};
+use super::sweep::leftovers::{Left, complete_removals, remove_all};
 use super::{Root, Store};
 use crate::config::Configuration;
 use crate::digest::Digest;
@@ -28,10 +28,10 @@ use crate::root::placing::{Built, Placed, Placement};
 use crate::root::tree::Tree;
 
 impl Store {
-    /// Builds and publishes the root of `configuration`, whose layers must be extracted. Returns at
-    /// once if the root exists. Because of a damaged object, a layer may have to be extracted
-    /// again. If the blob of this layer is missing, the method fails with [`Error::NoSuchBlob`]:
-    /// fetch the blob, call [`Store::extract`], and call this method again.
+    /// Builds and publishes the root of `configuration`, whose layers must be extracted. Returns
+    /// immediately if the root exists. Because of a damaged object, a layer may have to be
+    /// extracted again. If the blob of this layer is missing, the method fails with
+    /// [`Error::NoSuchBlob`]: fetch the blob, call [`Store::extract`], and call this method again.
     pub fn root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
         if !self.is_published(id)? {
@@ -195,8 +195,8 @@ impl Store {
         self.unpacked.sync_filesystem()
     }
 
-    /// Writes the mark that the Go agent looks for beside a root. This program does not rely on the
-    /// mark.
+    /// Writes the mark that the Go agent looks for beside a root. This program uses only the time
+    /// of the mark, and also works without the mark.
     pub(super) fn mark_for_go(&self, id: Digest) -> Result<()> {
         match self.unpacked.create_file(&ok_name(id), 0o640) {
             Err(err) if !err.exists() => Err(err),
@@ -252,6 +252,7 @@ pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
 }
 
 /// Removes roots that a crash left incomplete. Returns the roots that cannot be removed.
-pub(super) fn clean_up(unpacked: &Dir) -> Result<Vec<Left>> {
+pub(super) fn clean_up(top: &Dir, unpacked: &Dir) -> Result<Vec<Left>> {
+    complete_removals(top, unpacked)?;
     remove_all(unpacked, &TEMPORARY)
 }

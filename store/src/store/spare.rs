@@ -154,7 +154,7 @@ impl Store {
         tracing::warn!(
             event = "spare_damaged",
             files = names.len(),
-            "the spare root was changed by hand and is not used: {}",
+            "the spare root was modified and is not used: {}",
             listed(&names)
         );
         // If the discard fails, the next start removes the directory.

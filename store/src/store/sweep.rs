@@ -15,7 +15,7 @@ use std::sync::PoisonError;
 use std::time::SystemTime;
 
 use super::Store;
-use super::names::{DISCARDED, RETIRED, ids, is_directory, ok_name};
+use super::names::{DISCARDED, ids, is_directory, ok_name, retired_prefix};
 use super::publish::probe::placement;
 use crate::blobs::Swept;
 use crate::config::Configuration;
@@ -93,7 +93,7 @@ impl Store {
     }
 
     /// Executes a plan. Since the planning, nothing may have been extracted, built or deployed.
-    /// Returns the things that could not be removed, for [`Sweep::without`].
+    /// Returns the failed removals, for [`Sweep::without`].
     pub fn sweep(&self, plan: &Sweep) -> Result<Vec<Kept>> {
         let release = |retired: &CStr, id| self.release_root(retired, id);
         let stuck = self.agent_dir()?.sweep(plan, &release)?;
@@ -233,11 +233,15 @@ impl AgentDir {
         Ok(Sweep { extents_shared, ..planner::plan(&inventory, keep, &layers, &needed) })
     }
 
-    /// Removes the planned things, in order. Missing things are skipped. Returns the things that
-    /// could not be removed. A failed removal does not stop later removals. Only things to which a
-    /// remaining thing may refer are also kept.
+    /// Executes the planned removals in order, and skips missing files. Returns the failed
+    /// removals. After a failure the sweep continues, up to [`MOST_STUCK`] failures. If the index
+    /// of a layer cannot be removed, the remaining objects stay, because the index may refer to
+    /// them.
     fn sweep(&self, plan: &Sweep, release: &Release<'_>) -> Result<Vec<Kept>> {
         let mounts = Mounts::read();
+        if let Some(unpacked) = if_exists(self.top.child(c"unpacked"))? {
+            leftovers::complete_removals(&self.top, &unpacked)?;
+        }
         let (mut stuck, mut layer_stays) = (Vec::new(), None::<String>);
         let mut at: Option<(&Path, Dir)> = None;
         let mut before = None;
@@ -307,12 +311,12 @@ impl AgentDir {
         release: &Release<'_>,
     ) -> Result<()> {
         mounts.check(unpacked, name, "remove")?;
-        let retired = if_exists(unpacked.move_to_temp(name, unpacked, RETIRED))?;
+        let id = name.to_string_lossy().parse::<Digest>()?;
+        let retired = if_exists(unpacked.move_to_temp(name, unpacked, &retired_prefix(id)))?;
         if let Some(roots) = if_exists(self.top.child(c"roots"))? {
             roots.remove_file(name)?;
             roots.sync()?;
         }
-        let id = name.to_string_lossy().parse::<Digest>()?;
         unpacked.remove_file(&ok_name(id))?;
         retired.map_or(Ok(()), |retired| {
             release(&retired, id);

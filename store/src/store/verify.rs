@@ -10,7 +10,7 @@ use std::ffi::{CStr, CString};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use super::names::ids;
+use super::names::{ids, retired_id};
 use super::publish::root_meta;
 use super::sweep::taken_over;
 use crate::config::Configuration;
@@ -30,7 +30,7 @@ use crate::root::tree::Tree;
 use crate::writable::Writable;
 use sound::{blob_is_sound, object_is_sound};
 
-/// The numbers of verified things.
+/// The numbers of verified files, roots and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verified {
     /// Objects.
@@ -273,6 +273,13 @@ fn read_all(
     Ok(())
 }
 
+/// Whether an agent removes the root `id`, or was interrupted while it removed the root. A removal
+/// moves the root away before it removes the record.
+fn is_being_removed(roots: &Dir, unpacked: &Dir, id: Digest) -> Result<bool> {
+    let moved = unpacked.list()?.iter().any(|item| retired_id(&item.name) == Some(id));
+    Ok(moved || !roots.contains(&name_of(id))?)
+}
+
 /// Compares a root with the tree of its configuration. Returns `false` if the root was removed
 /// meanwhile.
 fn verify_root(
@@ -290,12 +297,14 @@ fn verify_root(
     let Some(mut record) = if_exists(roots.open_file(&name))? else { return Ok(false) };
     record.read_to_end(&mut json).map_err(|err| Error::io("read", roots.path_of(&name), err))?;
     let Some(root) = if_exists(unpacked.child(&name))? else {
-        finding("is missing".to_owned());
-        return Ok(true);
+        let is_lost = !is_being_removed(roots, unpacked, id)?;
+        if is_lost {
+            finding("is missing".to_owned());
+        }
+        return Ok(is_lost);
     };
     let configuration = Configuration::from_json(&json);
-    let digests = configuration.iter().flat_map(Configuration::layers);
-    for layer in digests {
+    for layer in configuration.iter().flat_map(Configuration::layers) {
         if if_exists(layers.open_file(&name_of(layer.digest)))?.is_some_and(is_earlier) {
             tracing::info!(
                 "{} was built by an earlier version and is not compared",

@@ -229,6 +229,38 @@ fn root_removed_by_hand_is_rebuilt() {
     });
 }
 
+/// The removal of a root moves the root away, and then removes the record. A crash may come in
+/// between.
+#[test]
+fn interrupted_removal_of_a_root_is_completed_and_is_not_damage() {
+    each(|bench, what| {
+        let name = |root: &Path| root.file_name().unwrap().to_str().unwrap().to_owned();
+        let [gone, again, lost] = [0, 1, 0].map(|n| bench.root(n).unwrap());
+        let moved = |root: &Path| bench.path(&format!("unpacked/.old-{}-1-1", name(root)));
+        fs::rename(&gone, moved(&gone)).unwrap();
+        // This root was built again since the crash.
+        fs::create_dir(moved(&again)).unwrap();
+        let found = || {
+            let mut found = Vec::new();
+            verify(&bench.path(""), |finding| found.push(finding)).unwrap();
+            found
+        };
+        assert_eq!(found(), [], "{what}");
+        let records = bench.path("roots");
+        let bench = bench.reopen();
+        assert!(!records.join(name(&gone)).exists() && records.join(name(&again)).exists());
+        assert_eq!(fs::read_dir(bench.path("unpacked")).unwrap().count(), 2, "{what}");
+        bench.is_right(0, &what);
+        // A root that is missing for any other reason is reported.
+        fs::remove_dir_all(&lost).unwrap();
+        let bench = bench.reopen();
+        let mut found = Vec::new();
+        verify(&bench.path(""), |finding| found.push(finding)).unwrap();
+        assert_eq!(found.len(), 1, "{what}: {found:?}");
+        assert_eq!((&found[0].path, &*found[0].what), (&lost, "is missing"), "{what}");
+    });
+}
+
 #[test]
 fn verify_names_damage_and_changes_nothing() {
     each(|bench, what| {

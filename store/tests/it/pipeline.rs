@@ -222,7 +222,7 @@ fn extended_header_before_a_volume_label_is_refused() {
 }
 
 /// If pending layers were not published first, a sweep would treat their objects as leftovers.
-/// Also, a large layer is visible at once, and may need objects of a small pending layer.
+/// Also, a large layer is visible immediately, and may need objects of a small pending layer.
 #[test]
 fn pending_layers_are_published_before_a_sweep() {
     // There are so many files that every directory of objects exists. Lookups of pending objects

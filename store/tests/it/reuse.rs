@@ -171,7 +171,7 @@ fn owners_and_capabilities_are_compared_if_restored() {
 }
 
 #[test]
-fn added_and_writable_files_are_no_drift() {
+fn added_and_writable_files_are_not_drift() {
     for dir in directories() {
         let bench = Bench::new(&dir, LinkMode::Auto);
         // This write is also visible under the other name of the log.

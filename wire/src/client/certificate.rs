@@ -37,7 +37,7 @@ pub(super) fn check(
         return Err("it has expired, or is not valid yet".to_owned());
     }
     if !certificate.critical_options().is_empty() {
-        return Err("it has conditions that are not known here".to_owned());
+        return Err("it has an unsupported critical option".to_owned());
     }
     let host = host.to_ascii_lowercase();
     let principals = certificate.valid_principals();

@@ -1,5 +1,5 @@
 //! The flags which the verbs that change a configuration share: `-override`, `-wait`, `-timeout`,
-//! and the flags that say how the change reaches the hosts.
+//! and the flags that determine how the change reaches the hosts.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub struct ChangeOptions {
 /// How a change reaches the hosts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rolling {
-    /// Whether all hosts get the change at once, whatever policy the configuration has.
+    /// Whether all hosts get the change together, whatever policy the configuration has.
     pub at_once: bool,
     /// Whether the change ends the configuration's unfinished rollout.
     pub supersedes: bool,

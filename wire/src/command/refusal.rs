@@ -18,7 +18,7 @@ impl Refusal {
         Self { text: text.into(), code }
     }
 
-    /// The refusal of a command line that cannot be understood.
+    /// The refusal of an invalid command line.
     pub fn usage(text: String) -> Self {
         Self { text, code: exit::USAGE }
     }

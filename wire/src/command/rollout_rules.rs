@@ -1,4 +1,4 @@
-//! The flags that say how a change reaches the hosts. Several verbs share these flags.
+//! The flags that determine how a change reaches the hosts. Several verbs share these flags.
 
 use std::time::Duration;
 
@@ -12,25 +12,26 @@ pub(super) const WAVES: Flag = text(
     "waves",
     "roll out in waves, as in canary,2,10%,100%: a group, a number, a share, or @web-01+web-02",
 );
-pub(super) const POLICY: Flag = text("policy", "roll out by this policy; see rollout policy");
+pub(super) const POLICY: Flag =
+    text("policy", "roll out by this policy; rollout policy list shows the policies");
 pub(super) const SOAK: Flag =
-    text("soak", "roll out: how long each wave must stay healthy, as in 5m (default: 2m)");
+    text("soak", "in a rollout, how long each wave must stay healthy, as in 5m (default: 2m)");
 pub(super) const MAX_FAILED: Flag =
-    text("max-failed", "roll out: stop when more than this many hosts fail, as in 2 or 2%");
+    text("max-failed", "in a rollout, halt if more than this many hosts fail, as in 2 or 2%");
 pub(super) const MAX_ABSENT: Flag = text(
     "max-absent",
-    "roll out: stop when more than this many hosts are not connected, as in 3 (default: 10%)",
+    "in a rollout, halt if more than this many hosts are not connected, as in 3 (default: 10%)",
 );
 pub(super) const LOST_AFTER: Flag =
-    text("lost-after", "roll out: a host that vanishes for this long has failed (default: 10m)");
+    text("lost-after", "in a rollout, a host that is away for this long has failed (default: 10m)");
 pub(super) const WAVE_TIMEOUT: Flag = text(
     "wave-timeout",
-    "roll out: a host without a result after this time has failed (default: 30m)",
+    "in a rollout, a host without a result after this time has failed (default: 30m)",
 );
 pub(super) const ALLOW_UNKNOWN: Flag =
-    switch("allow-unknown", "roll out: also to hosts that only poll and report nothing");
+    switch("allow-unknown", "in a rollout, also change hosts that only poll and report nothing");
 pub(super) const AT_ONCE: Flag =
-    switch("at-once", "change all hosts at once, even if the configuration has a rollout policy");
+    switch("at-once", "change all hosts together, even if the configuration has a rollout policy");
 pub(super) const SUPERSEDE: Flag =
     switch("supersede", "end the rollout of the configuration, and make this change instead");
 

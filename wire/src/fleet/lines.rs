@@ -73,14 +73,14 @@ pub struct ToRegistry {
     pub report: Option<Report>,
 }
 
-/// Why a line cannot be read.
+/// Why a line is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// The line is too long.
     #[error("the line is longer than {MAX_LINE} bytes")]
     TooLong,
     /// The line is not JSON, or a field has an unexpected type.
-    #[error("the line is not in the expected format: {0}")]
+    #[error("the line is malformed: {0}")]
     Form(#[from] serde_json::Error),
     /// The line is not a JSON object.
     #[error("the line is not a JSON object")]

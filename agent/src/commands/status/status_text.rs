@@ -23,7 +23,7 @@ impl Status {
         lines.0
     }
 
-    /// Adds the deployed configuration and the agent.
+    /// Adds the deployed configuration and the agent to `lines`.
     fn deployed(&self, lines: &mut Lines) {
         match (&self.configuration, &self.state_error) {
             (Some(deployed), _) => {
@@ -50,7 +50,7 @@ impl Status {
         }
     }
 
-    /// Adds the host's name at the registry, and the last report.
+    /// Adds the host's name at the registry, and the last report to `lines`.
     fn fleet(&self, lines: &mut Lines) {
         let Some(host) = &self.host else { return };
         let how = match (self.agent_pid, self.watching) {
@@ -72,7 +72,7 @@ impl Status {
         }
     }
 
-    /// Adds the roots, the spare and the private paths.
+    /// Adds the roots, the spare and the private paths to `lines`.
     fn roots(&self, lines: &mut Lines) {
         for root in &self.roots {
             let built = root.built.map_or_else(String::new, |built| format!("{built:.0}"));
@@ -107,7 +107,7 @@ impl Status {
         }
     }
 
-    /// Adds the cache, the quarantine and the filesystem.
+    /// Adds the cache, the quarantine and the filesystem to `lines`.
     fn space(&self, lines: &mut Lines) {
         lines.add("cache", &self.cache.to_text());
         if self.quarantine > 0 {
@@ -123,7 +123,8 @@ impl Status {
         lines.add("free", &format!("{}{floor}", Size(self.free_bytes)));
     }
 
-    /// Adds the health gate, the hold, the failed script, the running script and the last error.
+    /// Adds the health gate, the hold, the failed script, the running script and the last error to
+    /// `lines`.
     fn scripts(&self, lines: &mut Lines) {
         if let Some(gate) = &self.health {
             let text = escape(&gate.to_text());

@@ -38,7 +38,7 @@ fn start(bench: &Bench) -> Fleet {
 }
 
 #[test]
-fn failure_on_one_of_twenty_hosts_is_reported_at_once() {
+fn failure_on_one_of_twenty_hosts_is_reported_immediately() {
     let bench = Bench::new();
     let script = "#!/bin/sh\ngrep -q good \"$NEWROOT/conf\" && exit 0\n\
         case $NEWROOT in *agent-07/*) echo 'no such table: users'; exit 3;; esac\n";

@@ -143,7 +143,7 @@ fn links_stay_inside_and_duplicate_names_are_refused() {
         archive.take(name, Found::Link(target.to_owned())).unwrap();
     }
     assert!(matches!(archive.item("c").unwrap(), Item::Layer(0)));
-    for (name, why) in [("o", "leads out"), ("r", "circles"), ("g", "missing"), ("h", "missing")] {
+    for (name, why) in [("o", "leads out"), ("r", "circular"), ("g", "missing"), ("h", "missing")] {
         let refused = archive.item(name).unwrap_err().to_string();
         assert!(refused.contains(why), "{name}: {refused}");
     }

@@ -11,14 +11,15 @@ use crate::catalog::tx::{Tx, from_row, query, query_as, query_scalar};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
-/// The last report of an agent, and what else the registry knows about the agent.
+/// The last report of an agent, and other facts that the registry has recorded about the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentRow {
     /// The configuration.
     pub configuration: String,
     /// The number of the host in the catalogue.
     pub host: i64,
-    /// The random id of the agent's directory. Empty if a script sent the report.
+    /// The random id of the agent's directory. Empty if a script sent the report, or if the agent
+    /// only polls.
     pub instance: String,
     /// The report, without the script's output.
     pub report: Report,
@@ -28,7 +29,7 @@ pub struct AgentRow {
     pub since: Timestamp,
     /// When the registry received the last report.
     pub reported: Timestamp,
-    /// How many times operators have asked the agent to try again.
+    /// How many times operators have asked the agent to retry its deploy.
     pub retries: u64,
     /// The number of the agent's last deploy. The registry counts the deploys itself.
     pub tried: i64,
@@ -43,7 +44,7 @@ pub(super) fn digest(text: Option<String>) -> Option<Digest> {
     text.and_then(|text| text.parse().ok())
 }
 
-/// The steps in a column; none if the text cannot be read.
+/// The steps in a column; none if the text is not valid JSON.
 pub(super) fn steps(text: &str) -> Vec<Step> {
     serde_json::from_str(text).unwrap_or_default()
 }
@@ -101,7 +102,8 @@ pub async fn names(transaction: &mut Tx, host: i64) -> Result<Vec<String>> {
     Ok(query_scalar(query).bind(host).fetch_all(&mut *transaction).await?)
 }
 
-/// Adds the agent of a host that only polls and has reported nothing, unless it is there.
+/// Adds a row for an agent that only polls and has reported nothing. An existing row does not
+/// change.
 pub async fn add_unknown(
     transaction: &mut WriteTx,
     name: &ConfigurationName,
@@ -122,8 +124,8 @@ pub async fn add_unknown(
     Ok(())
 }
 
-/// Forgets which state an agent runs, so that the registry no longer keeps the state for this
-/// agent.
+/// Deletes the record of the state that an agent runs. The registry then no longer keeps the state
+/// for this agent.
 pub async fn forget_state(transaction: &mut WriteTx, host: i64, configuration: &str) -> Result<()> {
     let name = column(configuration)?;
     let Some(current) = running::current(transaction, &name).await? else { return Ok(()) };
@@ -150,9 +152,10 @@ impl Catalog {
         find(&mut transaction, name, host).await
     }
 
-    /// Asks agents to try their deploys again. With `host`, asks all agents of this host;
-    /// otherwise, asks all agents whose deploy failed. With `name`, asks only agents of this
-    /// configuration. Returns the host and the configuration of each agent that was asked.
+    /// Asks agents to retry their deploys. With `host`, asks all agents of this host. Otherwise,
+    /// asks all agents whose deploy failed, was rolled back or is held. With `name`, asks only
+    /// agents of this configuration. Returns the host and the configuration of each agent that was
+    /// asked.
     pub async fn retry(
         &self,
         name: Option<&ConfigurationName>,

@@ -9,7 +9,7 @@ use super::agents::{digest, steps};
 use crate::catalog::tx::{Tx, from_row, query, query_as};
 use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
-/// Number of deploys that the registry keeps for each agent.
+/// Maximum number of deploys that the registry keeps for each agent.
 pub const MOST: i64 = 20;
 
 /// One deploy of an agent.
@@ -19,11 +19,11 @@ pub struct Attempt {
     pub number: u64,
     /// The last phase that the deploy reached.
     pub phase: Phase,
-    /// The configuration that was to be deployed.
+    /// The id of the state to deploy.
     pub wants: Option<Digest>,
     /// Why the deploy failed.
     pub reason: Option<Reason>,
-    /// What happened, as a text for people.
+    /// A description of the result, for people.
     pub message: String,
     /// The exit code of the script or of the health check.
     pub exit_code: Option<i32>,
@@ -55,7 +55,8 @@ from_row!(Attempt, |row| {
     })
 });
 
-/// Writes `report` to the row of the agent's deploy number `number`.
+/// Writes `report` to the row of the agent's deploy number `number`. Deletes the rows of older
+/// deploys beyond [`MOST`].
 pub async fn put(
     transaction: &mut Tx,
     (name, host, number): (&ConfigurationName, i64, i64),

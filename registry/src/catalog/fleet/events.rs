@@ -10,10 +10,10 @@ use crate::catalog::counters::count;
 use crate::catalog::tx::{Tx, query, query_as, query_scalar};
 use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
-/// Number of events that the registry keeps.
+/// Number of events that remain after the registry has removed old events.
 pub const MOST: i64 = 100_000;
-/// The registry removes the oldest events only when there are this many more than [`MOST`]. So
-/// adding an event seldom removes others.
+/// The registry removes the oldest events once per this many new events. So adding an event seldom
+/// removes others.
 const SLACK: i64 = 1000;
 
 /// The kinds of events.
@@ -37,9 +37,9 @@ pub enum Kind {
     Healthy,
     /// A deploy failed.
     Failed,
-    /// Health checks failed, and the agent deployed the previous configuration again.
+    /// Health checks failed, and the agent deployed the previous state again.
     RolledBack,
-    /// An agent will not retry a configuration that failed or was rolled back.
+    /// An agent will not retry a state that failed or was rolled back.
     Held,
     /// A rollout started.
     RolloutStarted,
@@ -51,13 +51,13 @@ pub enum Kind {
     RolloutPaused,
     /// A rollout continues.
     RolloutResumed,
-    /// A rollout stopped because too much went wrong.
+    /// A rollout stopped, for example because too many hosts failed or are absent.
     RolloutHalted,
-    /// An operator ended a rollout, and the hosts get the state before it again.
+    /// An operator ended a rollout, and the registry offers the base to the hosts again.
     RolloutAborted,
-    /// A change ended a rollout.
+    /// Another change of the configuration ended a rollout.
     RolloutSuperseded,
-    /// A rollout ended well: its target is current.
+    /// A rollout succeeded: its target is current.
     RolloutSucceeded,
 }
 
@@ -180,7 +180,7 @@ pub async fn add(
 }
 
 impl Catalog {
-    /// The number of the newest event; 0 if there was none yet.
+    /// The number of the newest event; 0 if there was no event yet.
     pub async fn last_event(&self) -> Result<u64> {
         let number: i64 = query_scalar("SELECT value FROM counters WHERE name = 'event'")
             .fetch_one(&mut self.read_tx().await?)
@@ -226,7 +226,7 @@ impl Catalog {
         started: Timestamp,
         limit: u64,
     ) -> Result<Vec<Event>> {
-        // No event before the start is about the rollout, so the rows before it are not read.
+        // No event before the start is about the rollout, so the query skips these events.
         let rows: Vec<Row> = query_as(
             "SELECT number, time, kind, configuration, host, message FROM events \
              WHERE number > COALESCE((SELECT number FROM events WHERE time < $3 \

@@ -1,16 +1,17 @@
-//! What the catalogue says about a fleet at one moment. The verbs that count hosts read everything
-//! in one transaction: with two, a host that joins in between would be overlooked.
+//! The rows of a fleet at one moment. The verbs that count hosts read all rows in one transaction.
+//! With two transactions, they could miss a host that joins in between.
 
 use std::collections::HashMap;
 
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{HostName, Phase, Reason, Report};
-use sqlx::Row as _;
 
-use super::agents::AgentRow;
+use super::agents::{AgentRow, digest};
 use super::hosts::{self, HostRow};
+use crate::catalog::packed::packed;
 use crate::catalog::rollouts::{self, ActiveRollout};
-use crate::catalog::tx::{Tx, from_row, query_as};
+use crate::catalog::tx::{Tx, query_as};
+
 use crate::catalog::{Catalog, Result, column, timestamp};
 
 /// The current state of a configuration.
@@ -31,8 +32,8 @@ pub struct FleetSnapshot {
     pub currents: HashMap<String, CurrentState>,
     /// The hosts that are not retired, by number.
     pub hosts: HashMap<i64, HostRow>,
-    /// The agents on these hosts, with what counting needs: not the steps of their deploys, nor
-    /// the numbers of their attempts.
+    /// The agents on these hosts. The rows have only the columns that counting needs. For example,
+    /// the steps and the numbers of deploys are missing.
     pub agents: Vec<AgentRow>,
     /// The active rollouts, by the name of the configuration.
     pub rollouts: HashMap<String, ActiveRollout>,
@@ -48,8 +49,8 @@ pub struct Scope<'a> {
 }
 
 impl Catalog {
-    /// The fleet at this moment. If there is no configuration with the name in `scope`, there is no
-    /// current state.
+    /// The fleet at this moment. If there is no configuration with the name in `scope`, the result
+    /// has no current state.
     pub async fn fleet_snapshot(&self, scope: Scope<'_>) -> Result<FleetSnapshot> {
         read(&mut self.scan_tx().await?, scope).await
     }
@@ -73,82 +74,72 @@ pub async fn read(transaction: &mut Tx, scope: Scope<'_>) -> Result<FleetSnapsho
     Ok(FleetSnapshot { currents, hosts, agents, rollouts })
 }
 
-/// The columns of a [`CountedRow`], in order. Most agents have no results of a failure, so these
-/// are read apart.
-const COLUMNS: &str = "SELECT configuration, host, revision, phase, runs, wants, version, since, \
-     reported, state, instance FROM agents";
-/// The results of failures.
-const FAILURES: &str = "SELECT configuration, host, reason, message, exit_code, output FROM agents";
-const HAS_FAILED: &str =
-    "(reason IS NOT NULL OR message != '' OR exit_code IS NOT NULL OR output IS NOT NULL)";
+/// The columns of a [`Counted`] row, in order.
+const COLUMNS: &str = "configuration, host, revision, phase, runs, wants, version, since, \
+     reported, state, instance, reason, message, exit_code, output";
 
-/// An agent with only those columns that counting needs. Reading all columns of a large fleet takes
-/// much longer. Attempts, retries and the steps of deploys are not read.
-struct CountedRow(AgentRow);
+/// An agent with only the columns that counting needs. For example, it has no attempts, retries and
+/// steps of deploys. Reading all columns of a large fleet takes longer.
+type Counted = (
+    String,
+    i64,
+    i64,
+    String,
+    Option<String>,
+    Option<String>,
+    String,
+    i64,
+    i64,
+    Option<i64>,
+    String,
+    Option<String>,
+    String,
+    Option<i64>,
+    Option<String>,
+);
 
-from_row!(CountedRow, |row| {
-    let digest = |column: usize| -> sqlx::Result<Option<Digest>> {
-        let text: Option<&str> = row.try_get(column)?;
-        Ok(text.and_then(|text| text.parse().ok()))
-    };
+fn agent(row: Counted) -> AgentRow {
+    let (configuration, host, revision, phase, runs, wants, version, since, reported, ..) = row;
+    let (.., state, instance, reason, message, exit_code, output) = row;
     let report = Report {
-        revision: row.try_get::<i64, _>(2)?.cast_unsigned(),
-        phase: Phase::of(row.try_get(3)?).unwrap_or_default(),
-        runs: digest(4)?,
-        wants: digest(5)?,
-        version: row.try_get(6)?,
+        revision: revision.cast_unsigned(),
+        phase: Phase::of(&phase).unwrap_or_default(),
+        runs: digest(runs),
+        wants: digest(wants),
+        version,
+        reason: reason.as_deref().and_then(Reason::of),
+        message,
+        exit_code: exit_code.and_then(|code| i32::try_from(code).ok()),
         ..Report::default()
     };
-    Ok(Self(AgentRow {
-        configuration: row.try_get(0)?,
-        host: row.try_get(1)?,
-        instance: row.try_get(10)?,
+    AgentRow {
+        configuration,
+        host,
+        instance,
         report,
-        output: None,
-        since: timestamp(row.try_get(7)?),
-        reported: timestamp(row.try_get(8)?),
+        output,
+        since: timestamp(since),
+        reported: timestamp(reported),
         retries: 0,
         tried: 0,
-        state: row.try_get(9)?,
+        state,
         held_state: None,
-    }))
-});
+    }
+}
 
-type FailureRow = (String, i64, Option<String>, String, Option<i64>, Option<String>);
-
-/// The agents of one host or of all hosts; all of them if `name` is empty.
+/// The agents of one host, or of all hosts. Unless `name` is empty, only the agents of this
+/// configuration.
 async fn agents(transaction: &mut Tx, name: &str, host: Option<i64>) -> Result<Vec<AgentRow>> {
-    // Each condition has an index of its own.
+    // The first condition uses the index of hosts, and the second uses the primary key. The third
+    // selects all rows.
     let condition = match (host, name.is_empty()) {
         (Some(_), _) => "host = $2 AND ($1 = '' OR configuration = $1)",
         (None, false) => "configuration = $1 AND $2 = -1",
         (None, true) => "$1 = '' AND $2 = -1",
     };
-    let query = format!("{COLUMNS} WHERE {condition}");
-    let rows = query_as(sqlx::AssertSqlSafe(query)).bind(name).bind(host.unwrap_or(-1));
-    let rows: Vec<CountedRow> = rows.fetch_all(&mut *transaction).await?;
-    let query = format!("{FAILURES} WHERE {condition} AND {HAS_FAILED}");
-    let failures = query_as(sqlx::AssertSqlSafe(query)).bind(name).bind(host.unwrap_or(-1));
-    let failures: Vec<FailureRow> = failures.fetch_all(&mut *transaction).await?;
-    Ok(with_failures(rows, failures))
-}
-
-fn with_failures(rows: Vec<CountedRow>, failures: Vec<FailureRow>) -> Vec<AgentRow> {
-    let key = |row: FailureRow| ((row.0, row.1), (row.2, row.3, row.4, row.5));
-    let mut failures: HashMap<(String, i64), _> = failures.into_iter().map(key).collect();
-    let mut agents: Vec<AgentRow> = rows.into_iter().map(|CountedRow(agent)| agent).collect();
-    if failures.is_empty() {
-        return agents;
-    }
-    for agent in &mut agents {
-        let key = (agent.configuration.clone(), agent.host);
-        let Some((reason, message, exit_code, output)) = failures.remove(&key) else { continue };
-        agent.report.reason = reason.as_deref().and_then(Reason::of);
-        agent.report.message = message;
-        agent.report.exit_code = exit_code.and_then(|code| i32::try_from(code).ok());
-        agent.output = output;
-    }
-    agents
+    let rows = packed(COLUMNS, format!("FROM agents WHERE {condition}"));
+    let rows = rows.bind(name).bind(host.unwrap_or(-1)).fetch_all(&mut *transaction).await?;
+    Ok(rows.into_iter().map(agent).collect())
 }
 
 async fn currents(transaction: &mut Tx, name: &str) -> Result<HashMap<String, CurrentState>> {

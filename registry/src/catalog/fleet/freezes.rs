@@ -24,8 +24,8 @@ pub struct Freeze {
 type Row = (String, String, i64, i64);
 
 impl Catalog {
-    /// Freezes a configuration until `until`. If it is frozen already, changes the message and the
-    /// end of the freeze.
+    /// Freezes a configuration until `until`. If the configuration is frozen already, the new
+    /// freeze replaces the old freeze.
     pub async fn freeze(
         &self,
         name: &ConfigurationName,

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::events::{self, Kind};
 use super::{agents, running};
 use crate::catalog::audit::Change;
+use crate::catalog::packed::packed;
 use crate::catalog::tx::{Tx, query, query_as, query_scalar};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, column, nanoseconds, timestamp};
@@ -84,12 +85,11 @@ pub async fn find(transaction: &mut Tx, name: &str) -> Result<Option<HostRow>> {
     Ok(row.map(host))
 }
 
-/// All hosts that are not retired. Holds and labels have queries of their own, because few hosts
-/// have a hold, and a host may have many labels.
+/// All hosts that are not retired. Separate queries read the holds and the labels, because few
+/// hosts have a hold, and a host may have many labels.
 pub async fn active(transaction: &mut Tx) -> Result<HashMap<i64, HostRow>> {
-    let query = "SELECT host, name, key, since FROM hosts WHERE retired IS NULL";
-    let rows: Vec<(i64, String, String, i64)> =
-        query_as(query).fetch_all(&mut *transaction).await?;
+    let rows = packed("host, name, key, since", "FROM hosts WHERE retired IS NULL");
+    let rows: Vec<(i64, String, String, i64)> = rows.fetch_all(&mut *transaction).await?;
     let host = |(number, name, key, since)| {
         let (retired, hold, labels) = (None, None, BTreeMap::new());
         (number, HostRow { number, name, key, since: timestamp(since), retired, hold, labels })
@@ -104,8 +104,8 @@ pub async fn active(transaction: &mut Tx) -> Result<HashMap<i64, HostRow>> {
             host.hold = Some(hold(message, who, since));
         }
     }
-    let query = "SELECT host, name, value FROM host_labels";
-    let labels: Vec<(i64, String, String)> = query_as(query).fetch_all(&mut *transaction).await?;
+    let labels = packed("host, name, value", "FROM host_labels");
+    let labels: Vec<(i64, String, String)> = labels.fetch_all(&mut *transaction).await?;
     for (number, name, value) in labels {
         if let Some(host) = hosts.get_mut(&number) {
             host.labels.insert(name, value);
@@ -149,7 +149,9 @@ pub async fn add(transaction: &mut WriteTx, name: &str, key: &str, now: Timestam
         .fetch_one(&mut *transaction)
         .await?;
     if hosts >= MAX_HOSTS {
-        return Err(Error::OverLimit(format!("there are {hosts} hosts already; retire some")));
+        return Err(Error::OverLimit(format!(
+            "there are {hosts} hosts already; retire some hosts"
+        )));
     }
     let number = crate::catalog::counters::count(transaction, "host", 1).await?;
     query("INSERT INTO hosts (host, name, key, since) VALUES ($1, $2, $3, $4)")
@@ -268,8 +270,8 @@ impl Catalog {
         Ok(names)
     }
 
-    /// Retires a host: it no longer counts, and another host may use its name. Returns the names of
-    /// the host's configurations.
+    /// Retires a host: verbs no longer count it, and another host may use its name. Returns the
+    /// names of the host's configurations.
     pub async fn retire_host(&self, name: &HostName, change: &Change) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
@@ -278,8 +280,9 @@ impl Catalog {
         Ok(names)
     }
 
-    /// The names of the hosts that have not reported since `before`. Some of these hosts may be
-    /// connected, because an agent reports only when something changes.
+    /// The names of the hosts that have not reported since `before`, and have no record of a
+    /// connection since then. Some of these hosts may be connected, because an agent reports only
+    /// when something changes.
     pub async fn silent_hosts(&self, before: Timestamp) -> Result<Vec<String>> {
         Ok(query_scalar(
             "SELECT h.name FROM hosts h WHERE h.retired IS NULL AND h.since < $1 AND h.seen < $1 \
@@ -297,7 +300,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Retires a host that has not reported for too long.
+    /// Retires a host that, by the caller's check, has not reported for too long.
     pub async fn retire_silent(&self, name: &str, now: Timestamp) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         if let Some(host) = find(&mut transaction, name).await? {
@@ -345,7 +348,7 @@ async fn retire(
 }
 
 /// If `held`, records the state to show to the agent: the state that the agent runs, or else the
-/// current state. If not `held`, deletes this record.
+/// current state. An earlier record does not change. If not `held`, deletes the record.
 async fn show_state(
     transaction: &mut WriteTx,
     host: i64,

@@ -39,7 +39,8 @@ impl Catalog {
     }
 
     /// The number of the state to show to agents that only poll, by key and configuration. Such an
-    /// agent does not name its host. So there is an entry only if all hosts with the key are held.
+    /// agent does not name its host. So there is an entry only if all hosts with this key and this
+    /// configuration are held.
     pub async fn held_by_key(&self) -> Result<HashMap<(String, ConfigurationName), u64>> {
         let rows: Vec<(String, String, i64)> = query_as(
             "SELECT h.key, a.configuration, MAX(a.held_state) FROM hosts h \

@@ -1,5 +1,5 @@
 //! The ends of the outputs of deploy scripts. Hosts that fail in the same way often print the same
-//! output, so the registry keeps equal outputs once.
+//! output, so the registry stores equal outputs only once.
 
 use deploy_store::Digest;
 
@@ -13,7 +13,7 @@ const MAX_BYTES: usize = deploy_wire::fleet::MAX_OUTPUT;
 /// Maximum number of outputs that one transaction removes.
 const BATCH: i64 = 200;
 
-/// Keeps an output. Returns the output's digest, or `None` if the output is empty.
+/// Stores an output. Returns the output's digest, or `None` if the output is empty.
 pub async fn put(transaction: &mut Tx, output: &str) -> Result<Option<String>> {
     if output.is_empty() {
         return Ok(None);
@@ -39,7 +39,8 @@ impl Catalog {
         Ok(String::from_utf8_lossy(&bytes.unwrap_or_default()).into_owned())
     }
 
-    /// Removes the outputs that no kept report refers to. Returns the number of removed outputs.
+    /// Removes the outputs to which neither an agent's last report nor a kept deploy refers.
+    /// Returns the number of removed outputs.
     pub async fn remove_unused_outputs(&self) -> Result<u64> {
         let mut removed = 0;
         loop {

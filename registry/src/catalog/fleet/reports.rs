@@ -1,6 +1,6 @@
 //! Writes the reports of agents to the catalogue. One transaction writes a whole batch of reports,
 //! so that a large fleet may report at the same time. An agent repeats a report until the registry
-//! acknowledges it, and the registry counts the repeats once.
+//! acknowledges it. The registry applies a repeated report only once.
 
 use deploy_store::{ConfigurationName, escape};
 use deploy_wire::fleet::{HostName, Phase, Reason, Report};
@@ -66,8 +66,8 @@ impl Catalog {
         Ok(applied)
     }
 
-    /// What the registry knows about an agent that begins a watch: its host and its last report.
-    /// The inner `Err` says why the host's name belongs to another key.
+    /// What the registry knows about an agent that begins a watch: its host and its last report. If
+    /// the host belongs to another key, the inner `Err` says why the registry refuses the agent.
     pub async fn known_agent(
         &self,
         key: &str,
@@ -104,8 +104,9 @@ async fn apply(transaction: &mut WriteTx, sent: &Sent, now: Timestamp) -> Result
     let mut report = sent.report.clone();
     if report.seq == 0 {
         report.seq = last_seq + 1;
-        // A script reports the configuration that it ran for, without a revision. The report
-        // answers the last change only if that configuration is current.
+        // A script reports the id of the state that it deployed, without a revision. The report
+        // confirms a revision only if that state is current, or is the target of the active
+        // rollout.
         if report.wants.is_some_and(|id| id.to_string() == current.hash) {
             report.revision = current.revision;
         }
@@ -137,7 +138,8 @@ async fn check_room(transaction: &mut WriteTx, host: i64) -> Result<()> {
     Ok(())
 }
 
-/// Writes a report to the row of its agent.
+/// A report that the registry received at `now`, with the number of its host, and whether the host
+/// is held.
 struct Row<'a> {
     sent: &'a Sent,
     host: i64,
@@ -155,8 +157,8 @@ impl Row<'_> {
     ) -> Result<()> {
         let Self { sent, host, now, .. } = *self;
         let output = outputs::put(transaction, &report.output).await?;
-        // An agent that was killed may not have recorded its last number. It then reports the
-        // result of the same deploy under a lower number.
+        // If an agent was killed, it may not have recorded its last attempt number. It then reports
+        // the result of the same deploy under a lower number.
         let is_next = before.is_none_or(|before| {
             report.attempt > before.report.attempt
                 || before.instance != sent.instance
@@ -224,7 +226,8 @@ impl Row<'_> {
         Ok(state)
     }
 
-    /// Records an event if the report says that a deploy has ended.
+    /// Records an event if the report says that a deploy has ended. Further reports of the same end
+    /// add no event.
     async fn tell(
         &self,
         transaction: &mut WriteTx,

@@ -98,8 +98,8 @@ pub async fn change(
     Ok(())
 }
 
-/// Forgets which states the agents of a configuration run, before the history with these states is
-/// deleted.
+/// Deletes the record of the states that a configuration's agents run. The caller then deletes the
+/// history that has these states.
 pub async fn forget(
     transaction: &mut WriteTx,
     name: &ConfigurationName,

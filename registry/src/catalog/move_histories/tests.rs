@@ -74,8 +74,8 @@ async fn is_as_it_was(catalog: &Catalog) {
     assert!(states[0].current && states[0].back_to == Some(1));
     assert_eq!(catalog.state(&p, 7).await.unwrap().layers()[0].version.as_str(), "v7");
     assert!(catalog.history(&q, None, 9).await.unwrap()[1].lost);
-    // For `p`, the table has the current state and the two different states before it. For `q`, it
-    // has only the current state.
+    // For `p`, the table `uses` has the current state and the two newest other trees. For `q`, the
+    // table has only the current state.
     let mut uses: Vec<(i64, String)> = query_as("SELECT number, version FROM uses")
         .fetch_all(&mut catalog.read_tx().await.unwrap())
         .await
@@ -103,12 +103,12 @@ async fn catalogue_of_an_earlier_version_is_moved() {
     let none = catalog.roll_back(&"p".parse().unwrap(), None, &change).await;
     assert!(
         none.unwrap_err().to_string().contains("no earlier state"),
-        "it rolled back to the first state"
+        "the rollback failed for another reason"
     );
     catalog.close().await;
 }
 
-/// The program ends after it has moved one configuration, and before it has moved the other.
+/// The registry ends after it has moved one configuration, and before it has moved the other.
 #[tokio::test]
 async fn interrupted_move_continues() {
     let dir = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The policies of rollouts: rules with a name, and the configurations that use them by default.
+//! The policies of rollouts: named rules, and the configurations that use them by default.
 
 use std::str::FromStr;
 
@@ -28,8 +28,9 @@ pub struct NamedPolicy {
     pub used_by: Vec<String>,
 }
 
-/// The policy of a change: that of its flags, or that of the configuration. `None` if all hosts get
-/// the change at once.
+/// The policy of a change: the policy that its flags name, or else the default policy of the
+/// configuration. Rules in the flags replace rules of the policy. `None` if the registry offers the
+/// change to all hosts at once.
 pub async fn choose(
     transaction: &mut Tx,
     name: &ConfigurationName,
@@ -65,7 +66,7 @@ async fn require(transaction: &mut Tx, name: &Label) -> Result<String> {
     found.ok_or_else(none)
 }
 
-/// `policy` with the rules that the flags give.
+/// `policy`, in which the rules of the flags replace the policy's own rules.
 fn with_rules(mut policy: Policy, rules: &RolloutRules) -> Result<Policy> {
     let RolloutRules { waves, max_failed, max_absent, .. } = rules;
     policy.waves = given("waves", waves.as_deref(), policy.waves)?;
@@ -90,7 +91,7 @@ pub(super) fn given<T: FromStr<Err: std::fmt::Display>>(
 }
 
 impl Catalog {
-    /// Whether changes of a configuration make a rollout by default.
+    /// Whether changes of a configuration start a rollout by default.
     pub async fn has_policy(&self, name: &ConfigurationName) -> Result<bool> {
         let mut transaction = self.read_tx().await?;
         Ok(choose(&mut transaction, name, &Rolling::default()).await?.is_some())
@@ -102,7 +103,7 @@ impl Catalog {
         Ok(choose(&mut transaction, name, rolling).await?.unwrap_or_default())
     }
 
-    /// Sets the rules of a policy. Rules that are not given have their defaults.
+    /// Sets the rules of a policy. Rules that `rules` does not give have their defaults.
     pub async fn set_policy(
         &self,
         name: &Label,
@@ -125,8 +126,7 @@ impl Catalog {
         Ok(policy)
     }
 
-    /// Makes a policy the default of a configuration. Without a policy, the configuration has no
-    /// default any more.
+    /// Sets the default policy of a configuration. Without `policy`, removes the default policy.
     pub async fn use_policy(
         &self,
         name: &ConfigurationName,

@@ -1,4 +1,5 @@
-//! The end of a rollout: the target becomes current, or all hosts get the base again.
+//! The end of a rollout: the target becomes current, or the registry offers the base to all hosts
+//! again.
 
 use jiff::Timestamp;
 
@@ -31,8 +32,8 @@ pub async fn make_current(
     events::add(transaction, now, Kind::Changed, name, "", &text).await
 }
 
-/// Offers the base to all hosts again. A host of a wave has to confirm it again, because it may be
-/// deploying the target.
+/// Offers the base to all hosts again. A host of a wave has to confirm the base again, because the
+/// host may be deploying the target.
 pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result<()> {
     let before: i64 = query_scalar("SELECT revision FROM configurations WHERE name = $1")
         .bind(row.configuration.as_str())
@@ -40,7 +41,8 @@ pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result
         .await?;
     let revision = count(transaction, "revision", 1).await?;
     offer(transaction, row, row.base.cast_signed(), revision).await?;
-    // An agent of a script never confirms by itself what it has confirmed before.
+    // A script does not confirm a state again that it has confirmed before. So the registry writes
+    // the new revision to the rows of scripts on hosts that no wave has taken.
     query(
         "UPDATE agents SET revision = $2 WHERE configuration = $1 AND instance = '' \
          AND revision >= $3 AND host NOT IN (SELECT host FROM rollout_hosts WHERE rollout = $4)",
@@ -54,7 +56,7 @@ pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result
     release(transaction, row).await
 }
 
-/// Makes a state current under a revision, so that all hosts are offered it.
+/// Makes a state current under a revision, so that the registry offers it to all hosts.
 async fn offer(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -72,7 +74,7 @@ async fn offer(
     Ok(())
 }
 
-/// The rollout no longer keeps the layers of its target.
+/// Releases the layers of the target, which the rollout protected.
 async fn release(transaction: &mut WriteTx, row: &RolloutRow) -> Result<()> {
     let Some(current) = running::current(transaction, &row.configuration).await? else {
         return Ok(());

@@ -1,10 +1,11 @@
-//! The rows of the waves of a rollout, and of the hosts that they have taken.
+//! The rows of a rollout's waves, and of the hosts that these waves have taken.
 
 use std::collections::HashMap;
 
 use deploy_rollout::{Member, Outcome};
 use jiff::Timestamp;
 
+use crate::catalog::packed::packed;
 use crate::catalog::tx::{Tx, query, query_as};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Result, bad_row, nanoseconds, timestamp};
@@ -22,17 +23,15 @@ pub struct OpenedWave {
     pub opened: Timestamp,
 }
 
-type Row = (i64, i64, i64, Option<i64>, Option<String>, bool, bool, bool);
+/// The columns of a [`Row`]. `SQLite` has no booleans: in JSON, its truth is the number 1.
+const MEMBER: &str = "host, wave, offered, healthy, result, CASE WHEN repaired THEN 1 ELSE 0 END, \
+     CASE WHEN marked THEN 1 ELSE 0 END, CASE WHEN has_left THEN 1 ELSE 0 END";
+type Row = (i64, i64, i64, Option<i64>, Option<String>, u8, u8, u8);
 
 /// The members of a rollout, by the number of the host.
 pub async fn members(transaction: &mut Tx, rollout: u64) -> Result<HashMap<i64, Member>> {
-    let rows: Vec<Row> = query_as(
-        "SELECT host, wave, offered, healthy, result, repaired, marked, has_left \
-         FROM rollout_hosts WHERE rollout = $1",
-    )
-    .bind(rollout.cast_signed())
-    .fetch_all(&mut *transaction)
-    .await?;
+    let rows = packed(MEMBER, "FROM rollout_hosts WHERE rollout = $1").bind(rollout.cast_signed());
+    let rows: Vec<Row> = rows.fetch_all(&mut *transaction).await?;
     rows.into_iter().map(member).collect()
 }
 
@@ -44,9 +43,9 @@ fn member(row: Row) -> Result<(i64, Member)> {
         offered: timestamp(offered),
         healthy_since: healthy.map(timestamp),
         result: result.map(read).transpose()?,
-        repaired,
-        marked,
-        left,
+        repaired: repaired != 0,
+        marked: marked != 0,
+        left: left != 0,
     };
     Ok((host, member))
 }

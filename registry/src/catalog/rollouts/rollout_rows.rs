@@ -9,7 +9,7 @@ use crate::catalog::tx::{Tx, from_row, query, query_as, query_scalar};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, bad_row, column, nanoseconds, timestamp};
 
-/// A rollout, as the catalogue has it.
+/// The row of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RolloutRow {
     /// The number of the rollout, from 1.
@@ -24,7 +24,7 @@ pub struct RolloutRow {
     pub target: u64,
     /// Id of the target.
     pub target_id: Digest,
-    /// The number of the change that members repeat in their reports.
+    /// The number of the change. Members repeat this number in their reports.
     pub revision: u64,
     /// The policy, the status and the open wave.
     pub rollout: Rollout,
@@ -38,7 +38,7 @@ pub struct RolloutRow {
     pub ended: Option<Timestamp>,
 }
 
-/// Number of ended rollouts that the registry keeps for each configuration.
+/// Maximum number of ended rollouts that the registry keeps for each configuration.
 const MOST: i64 = 100;
 
 const COLUMNS: &str = "SELECT r.*, s.hash AS target_id FROM rollouts r \
@@ -98,7 +98,7 @@ pub async fn active(transaction: &mut Tx, name: &ConfigurationName) -> Result<Op
     Ok(row.fetch_optional(&mut *transaction).await?)
 }
 
-/// The active rollouts; with `name`, only that of this configuration.
+/// The active rollouts; with `name`, only the rollout of this configuration.
 pub async fn all_active(
     transaction: &mut Tx,
     name: Option<&ConfigurationName>,
@@ -108,7 +108,7 @@ pub async fn all_active(
     Ok(rows.fetch_all(&mut *transaction).await?)
 }
 
-/// The rollout `number` of a configuration; without `number`, its last one.
+/// The rollout `number` of a configuration; without `number`, the configuration's last rollout.
 pub async fn find(
     transaction: &mut Tx,
     name: &ConfigurationName,
@@ -123,7 +123,8 @@ pub async fn find(
     Ok(row.fetch_optional(&mut *transaction).await?)
 }
 
-/// Deletes the oldest rollouts of a configuration, so that the newest [`MOST`] remain.
+/// Deletes the oldest ended rollouts of a configuration, so that the newest [`MOST`] ended rollouts
+/// remain.
 pub async fn prune(transaction: &mut WriteTx, name: &ConfigurationName) -> Result<()> {
     let oldest: Vec<i64> = query_scalar(
         "SELECT number FROM rollouts WHERE configuration = $1 AND ended IS NOT NULL \
@@ -145,7 +146,8 @@ pub async fn prune(transaction: &mut WriteTx, name: &ConfigurationName) -> Resul
     Ok(())
 }
 
-/// Writes what may change of a rollout, if its row is still as `row` says.
+/// Writes the columns of a rollout that may change. Fails with [`Error::Conflict`] if the rollout
+/// has ended, or has changed since `row` was read.
 pub async fn write(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -175,7 +177,7 @@ pub async fn write(
     .execute(&mut *transaction)
     .await?;
     if written == 0 {
-        let text = format!("rollout {} has just changed; look at it again", row.number);
+        let text = format!("rollout {} has just changed; see rollout status", row.number);
         return Err(Error::Conflict(text));
     }
     Ok(())
@@ -191,8 +193,8 @@ impl Catalog {
         names.iter().map(|name| column(name)).collect()
     }
 
-    /// The last rollout of a configuration. Rollouts from before the configuration was deleted and
-    /// made again do not count.
+    /// The last rollout of a configuration. Rollouts of an earlier, deleted configuration with the
+    /// same name do not count.
     pub async fn last_rollout(&self, name: &ConfigurationName) -> Result<Option<RolloutRow>> {
         let query = format!(
             "{COLUMNS} JOIN configurations c ON c.history = r.history \
@@ -202,7 +204,7 @@ impl Catalog {
         Ok(row.fetch_optional(&mut self.read_tx().await?).await?)
     }
 
-    /// The active rollouts, newest first. With `name`, only that of this configuration.
+    /// The active rollouts, newest first. With `name`, only the rollout of this configuration.
     pub async fn active_rollouts(
         &self,
         name: Option<&ConfigurationName>,
@@ -212,7 +214,7 @@ impl Catalog {
         Ok(rows)
     }
 
-    /// The newest `limit` rollouts, newest first. With `name`, only those of this configuration.
+    /// The newest `limit` rollouts, newest first. With `name`, only rollouts of this configuration.
     pub async fn rollouts(
         &self,
         name: Option<&ConfigurationName>,

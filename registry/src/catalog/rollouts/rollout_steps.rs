@@ -53,15 +53,15 @@ impl RolloutView {
 /// A host that the catalogue does not know yet, because it only polls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewUnit {
-    /// The number that stands for the host in the step; below zero.
+    /// A negative number that stands for the host in the step.
     pub id: i64,
-    /// The host's name, which is its address.
+    /// The host's name, which is the host's address.
     pub name: String,
-    /// The fingerprint of its key.
+    /// The fingerprint of the host's key.
     pub key: String,
 }
 
-/// What a step writes.
+/// The input of [`Catalog::advance`].
 pub struct Steps<'a> {
     /// The rollout that the decision is based on.
     pub row: &'a RolloutRow,
@@ -69,16 +69,16 @@ pub struct Steps<'a> {
     pub changes: &'a [Step],
     /// The hosts that the decision is based on.
     pub hosts: Vec<Host>,
-    /// The units among them that the catalogue does not know yet.
+    /// Those of `hosts` that the catalogue does not know yet.
     pub units: &'a [NewUnit],
-    /// Who acts, and when.
+    /// The author, the command and the time of the step.
     pub change: &'a Change,
-    /// Whether the audit trail gets an entry.
+    /// Whether the step adds an entry to the audit trail.
     pub is_audited: bool,
 }
 
 impl Catalog {
-    /// A rollout of a configuration; without `number`, its last one.
+    /// A rollout of a configuration; without `number`, the configuration's last rollout.
     pub async fn rollout(
         &self,
         name: &ConfigurationName,
@@ -95,8 +95,9 @@ impl Catalog {
         Ok(Some(RolloutView { row, members, waves, fleet }))
     }
 
-    /// Writes the changes of one step in one transaction, and returns the rollout after them. Fails
-    /// with [`crate::error::Error::Conflict`] if another registry has made a step meanwhile.
+    /// Writes the changes of one step in one transaction, and returns the rollout after the step.
+    /// Fails with [`crate::error::Error::Conflict`] if the rollout has changed since its row was
+    /// read.
     pub async fn advance(&self, steps: Steps<'_>) -> Result<Rollout> {
         let Steps { row, changes, mut hosts, units, change, is_audited } = steps;
         let mut transaction = self.write_tx().await?;
@@ -124,8 +125,8 @@ impl Catalog {
     }
 }
 
-/// Makes rows for the units that a wave takes, and returns the changes with the numbers of these
-/// rows.
+/// Adds rows for the units that a wave takes. Returns the changes, in which the numbers of these
+/// rows replace the negative numbers.
 async fn add_units(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -153,7 +154,8 @@ async fn add_units(
     Ok(changes)
 }
 
-/// Does what a change means outside of the rollout's own rows.
+/// Writes the effects of a change on other rows than those of the rollout and its hosts: waves, the
+/// current state, and events.
 async fn finish_step(
     transaction: &mut WriteTx,
     row: &RolloutRow,

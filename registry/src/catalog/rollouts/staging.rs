@@ -1,5 +1,5 @@
-//! The start of a rollout: a change of a configuration makes its new state a proposal, which the
-//! rollout then brings to the hosts.
+//! The start of a rollout. The new state of a configuration becomes a proposal, which the rollout
+//! then brings to the hosts.
 
 use deploy_rollout::{Change as Step, Rollout, apply};
 use deploy_store::{ConfigurationName, Digest};
@@ -14,8 +14,8 @@ use crate::catalog::tx::query;
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Error, Result, bad_row, nanoseconds};
 
-/// Makes way for a change of the configuration: ends its active rollout if the change supersedes
-/// it, and refuses the change otherwise.
+/// Handles the active rollout of a configuration before a change. If the change supersedes the
+/// rollout, the function ends the rollout. Otherwise, the function refuses the change.
 pub async fn make_way(
     transaction: &mut WriteTx,
     name: &ConfigurationName,
@@ -37,7 +37,7 @@ fn in_the_way(row: &RolloutRow) -> String {
     )
 }
 
-/// Ends an active rollout, whose hosts get the base again.
+/// Ends an active rollout. The registry then offers the base to all hosts again.
 pub async fn end(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -67,8 +67,8 @@ pub struct Proposal<'a> {
     pub revision: i64,
 }
 
-/// Starts the rollout of a proposal, if the change asks for one or the configuration has a policy.
-/// Returns whether there is a rollout.
+/// Starts the rollout of a proposal, if the change asks for a rollout or the configuration has a
+/// policy. A new configuration gets no rollout. Returns whether a rollout was started.
 pub async fn start(
     transaction: &mut WriteTx,
     proposal: &Proposal<'_>,

@@ -1,4 +1,4 @@
-//! Makes random changes of a catalogue. After each change, the test compares the table `uses`, and
+//! Makes random changes to a catalogue. After each change, the test compares the table `uses`, and
 //! all results that depend on it, with a reference computation. The reference computation reads
 //! every state of every configuration.
 
@@ -171,8 +171,8 @@ impl World {
         transaction.commit().await.unwrap();
     }
 
-    /// Checks that exactly the announced versions are deleted, and that exactly the announced blobs
-    /// are needed afterwards.
+    /// Checks that gc deletes exactly the planned versions, and that exactly the planned blobs are
+    /// needed afterwards.
     async fn collect(&self) {
         let (planned, left) = self.catalog.old_versions(KEEP_VERSIONS).await.unwrap();
         let mut done = self.catalog.delete_old_versions(KEEP_VERSIONS).await.unwrap();
@@ -184,7 +184,8 @@ impl World {
         self.catalog.remove_histories().await.unwrap();
     }
 
-    /// Checks that rollbacks restore the same states after thinning as before.
+    /// Checks that rollbacks restore the same states after thinning as before, if these states are
+    /// kept states.
     async fn thin(&mut self) {
         let before = self.targets().await;
         let cutoff = self.now.checked_sub(Duration::from_secs(60 * 5)).unwrap();
@@ -265,7 +266,7 @@ impl World {
         .unwrap();
         let count: i64 =
             query_scalar("SELECT COUNT(*) FROM uses").fetch_one(&mut transaction).await.unwrap();
-        assert_eq!(table.len(), usize::try_from(count).unwrap(), "uses of what is deleted");
+        assert_eq!(table.len(), usize::try_from(count).unwrap(), "orphaned rows in uses");
         assert_eq!(table.into_iter().collect::<BTreeSet<_>>(), uses);
         drop(transaction);
         assert_eq!(self.catalog.check().await.unwrap(), [""; 0]);
@@ -286,7 +287,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
     #[test]
-    fn uses_are_what_all_states_say(steps in steps()) {
+    fn uses_match_a_computation_from_all_states(steps in steps()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut world = World::new().await;

@@ -96,7 +96,8 @@ async fn reach(
         let connected = hosts.hosts - hosts.held;
         let mut effects = vec![(
             count(connected, "host"),
-            "will get the change: connected hosts at once, the others when they connect again."
+            "will be offered the change: connected hosts immediately, the others when they \
+             connect again."
                 .to_owned(),
         )];
         if hosts.held > 0 {
@@ -107,7 +108,7 @@ async fn reach(
             let rest = "will get the change at the next poll: the agent only polls.".to_owned();
             effects.push((count(hosts.unknown, "host"), rest));
         }
-        return Ok((effects, format!("{all} at once")));
+        return Ok((effects, format!("{all} together")));
     }
     let plan = registry.planned(name, changes, &options.rolling).await?;
     let mut effects: Effects = (1..)

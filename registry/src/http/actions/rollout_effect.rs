@@ -75,8 +75,8 @@ fn abort(status: &RolloutStatus) -> Effect {
             (
                 taken.clone(),
                 format!(
-                    "will return to state {base} at once. They still have its root, so they \
-                         download nothing."
+                    "will be offered state {base} again. They usually still have its root, so \
+                         they need not download it."
                 ),
             ),
             (count(status.waiting, "host"), format!("already at state {base} will not change.")),

@@ -178,7 +178,7 @@ pub async fn roll_back(
     let actor = changing::actor(&viewer, &headers)?;
     let Earlier { to } = changing::body(&headers, &bytes)?;
     if to.is_some_and(|to| i64::try_from(to).is_err()) {
-        return Err(changing::bad("to is too large"));
+        return Err(changing::bad("the number in the field to is too large"));
     }
     let shared = handle.shared().map_err(Problem::for_program)?;
     let name: ConfigurationName = name(&of)?;

@@ -80,7 +80,7 @@ pub async fn hold(
 ) -> Result<Response, Problem> {
     let command = |Hold { message }: Hold, host| {
         if message.is_empty() {
-            return Err(changing::bad("message is empty: say why the host is held"));
+            return Err(changing::bad("message is empty: give the reason for the hold"));
         }
         Ok(Command::Host(HostAction::Hold(host, message)))
     };

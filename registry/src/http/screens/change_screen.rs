@@ -32,7 +32,7 @@ pub async fn page(registry: &Registry, name: &ConfigurationName) -> Result<Page,
     let now = catalog.configuration(name).await?;
     let mut versions = Vec::new();
     for layer in now.layers() {
-        // If a component is deleted, the form offers only the current version.
+        // If the component no longer exists, the form offers only the current version.
         let newest = match catalog.newest_versions(&layer.component, None, VERSIONS).await {
             Ok(newest) => newest.into_iter().rev().collect(),
             Err(crate::error::Error::NotFound(_)) => Vec::new(),
@@ -71,7 +71,7 @@ fn form(choice: &Choice<'_>) -> Markup {
                 div class="actions" {
                     button class="main" { "Continue" }
                     a href=(here) { "Cancel" }
-                    small { "nothing changes yet: the next page says what will happen" }
+                    small { "nothing changes yet: the next page shows the effects" }
                 }
             }
         }
@@ -142,7 +142,7 @@ fn how(Choice { now, status, policy, .. }: &Choice<'_>) -> Markup {
                         (in_words(&one.policy)) "."
                     }
                     None => {
-                        "Leave all fields empty to change all hosts (" (hosts) ") at once."
+                        "Leave all fields empty to change all hosts (" (hosts) ") together."
                     }
                 }
             }
@@ -230,7 +230,7 @@ mod tests {
             "<option value=\"&lt;v92&gt;\" selected>&lt;v92&gt;</option>",
             // This component has no versions, so the form offers only the current version.
             "<option value=\"c41\" selected>c41</option>",
-            "change all hosts (41 hosts) at once",
+            "change all hosts (41 hosts) together",
         ] {
             assert!(html.contains(wanted), "{wanted} in {html}");
         }

@@ -146,8 +146,11 @@ fn counts(Difference { layers, files, .. }: &Difference<'_>) -> String {
 fn layer_table(difference: &Difference<'_>) -> Markup {
     let Difference { from, to, layers, reordered, sizes, .. } = difference;
     if layers.is_empty() {
-        let text =
-            if *reordered { "The layers come in another order." } else { "All layers are equal." };
+        let text = if *reordered {
+            "The layers are in a different order."
+        } else {
+            "All layers are equal."
+        };
         let body = html! { div class="card pad" { p { (text) } } };
         return section("layers", "Layers", &nothing(), &body).html;
     }
@@ -177,7 +180,7 @@ fn layer_table(difference: &Difference<'_>) -> Markup {
             }
         }
     };
-    let below = html! { @if *reordered { span { "The common layers come in another order." } } };
+    let below = html! { @if *reordered { span { "The common layers are in a different order." } } };
     section("layers", "Layers", &nothing(), &table("layers", &head, &rows, &below)).html
 }
 

@@ -9,8 +9,8 @@ const LAST_LINES: usize = 3;
 /// Longest line of a text that a screen shows, in characters.
 const LONGEST_LINE: usize = 200;
 
-/// One thing that needs attention. `class` is `bad`, `warn` or `good`; `link` and `output` may be
-/// empty.
+/// A list item about a problem that needs attention. `class` is `bad`, `warn` or `good`; `link` and
+/// `output` may be empty.
 pub fn need(class: &str, body: &Markup, link: &Markup, output: &str) -> Markup {
     let shape = if class == "bad" { "failed" } else { class };
     html! {

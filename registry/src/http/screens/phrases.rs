@@ -68,7 +68,7 @@ pub fn layer_changes(changes: &[LayerChange], reordered: bool) -> String {
         texts.push(format!("and {}", count(more, "more layer")));
     }
     if reordered {
-        texts.push("layers in another order".to_owned());
+        texts.push("layers in a different order".to_owned());
     }
     if texts.is_empty() { "no layer changed".to_owned() } else { texts.join(", ") }
 }
@@ -140,7 +140,7 @@ mod tests {
         let all = [a, b, c.clone(), c.clone(), c];
         assert!(
             layer_changes(&all, true)
-                .ends_with("c: removed, 1, and 2 more layers, layers in another order")
+                .ends_with("c: removed, 1, and 2 more layers, layers in a different order")
         );
         assert_eq!(layer_changes(&[], false), "no layer changed");
     }

@@ -61,7 +61,7 @@ pub fn next_step(status: &RolloutStatus) -> Markup {
         @if let Some(ended) = status.ended {
             "ended " (ago(ended))
         } @else if status.status != "running" {
-            "waits for you"
+            "waits for an operator"
         } @else if let Some(end) = status.soak_ends {
             "soak of " (of) ", " (until(end))
         } @else if *wave == 0 {

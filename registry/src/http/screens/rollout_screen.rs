@@ -240,7 +240,7 @@ mod tests {
             "by anna · bumpconf",
             "Retry 2 failed hosts…",
             "verb=retry&amp;name=web&amp;failed=true",
-            "waits for you",
+            "waits for an operator",
         ] {
             assert!(html.contains(text), "{text}: {html}");
         }

@@ -73,10 +73,10 @@ async fn serve(
         tokio::select! {
             login = logged_in => match login {
                 Ok(login) => Ok((session, login)),
-                Err(_) => Err("nobody logged in".to_owned()),
+                Err(_) => Err("the session ended before a login".to_owned()),
             },
             ended = &mut session => match ended {
-                Ok(()) => Err("left without logging in".to_owned()),
+                Ok(()) => Err("the client disconnected without a login".to_owned()),
                 Err(err) => Err(err.to_string()),
             },
         }
@@ -90,7 +90,7 @@ async fn serve(
     let (session, login) = match begun {
         Ok(begun) => begun?,
         Err(_) => {
-            tracing::info!(%address, "closed: nobody logged in within {LOGIN_TIME:?}");
+            tracing::info!(%address, "closed: no login within {LOGIN_TIME:?}");
             return Ok(());
         }
     };

@@ -125,7 +125,7 @@ fn parse_key(text: &str) -> Result<PublicKey, String> {
     };
     let comment = words.collect::<Vec<_>>().join(" ");
     let key = PublicKey::from_openssh(format!("{kind} {blob} {comment}").trim_end())
-        .map_err(|err| format!("key cannot be read: {}", escape(&err.to_string())))?;
+        .map_err(|err| format!("key is malformed: {}", escape(&err.to_string())))?;
     match key.algorithm() {
         Algorithm::Ed25519
         | Algorithm::Ecdsa { .. }
@@ -258,7 +258,7 @@ mod tests {
             refused.iter().map(|refused| refused.line).collect::<Vec<_>>(),
             [2, 3, 4, 5, 6, 7, 8, 9]
         );
-        assert!(refused[0].reason.contains("key cannot be read"), "{}", refused[0].reason);
+        assert!(refused[0].reason.contains("key is malformed"), "{}", refused[0].reason);
         assert!(
             refused[1].reason.contains("\"command\" is not supported"),
             "{}",

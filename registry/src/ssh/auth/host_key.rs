@@ -77,7 +77,7 @@ fn read(mut file: &File) -> Result<PrivateKey, String> {
             "has a passphrase, which a server cannot ask for; remove the passphrase".to_owned()
         }
         err => format!(
-            "cannot be read as a private key ({err}); restore it, \
+            "is not a valid private key ({err}); restore it, \
              or remove it, so that the registry makes a new one"
         ),
     })

@@ -115,8 +115,8 @@ impl Keyring {
         self.version.subscribe()
     }
 
-    /// Identifies the client that logs in as `user` with `proof` from `address`, or says why the
-    /// login is refused.
+    /// Identifies the client that logs in as `user` with `proof` from `address`, or returns the
+    /// reason why the login is refused.
     pub fn identify(&self, user: &str, proof: &Proof, address: IpAddr) -> Result<Identity, String> {
         let (role, file, others) = match user {
             SERVICE_USER => (Role::Service, &self.services, &self.operators),

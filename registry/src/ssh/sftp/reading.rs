@@ -128,8 +128,9 @@ impl View {
     }
 
     /// The place whose contents the client gets at `place`. For an agent's poll of a configuration,
-    /// the function also records the poll. If the agent's host is held, the agent sees the state
-    /// that it runs. If a wave of a rollout has taken the host, the agent sees the target.
+    /// the function also records the poll. If the agent's host is held, the agent is offered the
+    /// state that it runs. If a wave of a rollout has taken the host, the agent is offered the
+    /// target.
     fn shown(&self, place: Place) -> Shown {
         let Place::Configuration(name) = &place else { return Shown::from(place) };
         if self.operator {
@@ -161,8 +162,8 @@ impl View {
         }
         self.open.check_room()?;
         let Shown { place, fetches } = self.shown(self.place(path)?);
-        // A whole fleet may ask for a configuration at once, and all readers share its document in
-        // memory. So a configuration does not count towards the quota.
+        // A whole fleet may ask for a configuration at the same time, and all readers share its
+        // document in memory. So a configuration does not count towards the quota.
         let is_configuration = match place {
             Place::Configuration(_) => true,
             Place::State(..) => !self.operator,

@@ -84,7 +84,7 @@ impl Uploads {
         let catalog = &self.registry.catalog;
         let deleted = catalog.delete_version(&component, &version, false, &change).await;
         if let Err(err) = deleted {
-            tracing::warn!(%component, %version, "a version that was renamed stays: {err}");
+            tracing::warn!(%component, %version, "the version of a renamed upload stays: {err}");
             console::audit_refusal(&self.registry, &change, &err).await;
         }
     }
@@ -144,7 +144,8 @@ impl Uploads {
         let lines = left.map(|(path, uploaded)| {
             let (path, digest) = (escape(path), uploaded.digest);
             format!(
-                "{path} was not renamed and is no version; it stays for a while as -hash={digest}\n"
+                "{path} was not renamed and is not a version; it stays staged for a while as \
+                 -hash={digest}\n"
             )
         });
         let text: String = lines.collect();

@@ -177,11 +177,15 @@ impl Uploads {
         }
     }
 
-    /// Drops open uploads that lost their slots because the client was silent.
+    /// Discards open uploads whose slots other uploads took because the client sent nothing.
     pub fn drop_lost(&mut self) {
         for lost in self.open.close_where(|open| open.upload.has_lost_slot()) {
             let label = escape(&lost.label);
-            tracing::warn!(key = self.caller.key, label, "upload given up: nothing came of it");
+            tracing::warn!(
+                key = self.caller.key,
+                label,
+                "upload discarded: the client sent nothing, and another upload took its slot"
+            );
         }
     }
 

@@ -45,7 +45,8 @@ impl Registry {
             let labels = vec![("configuration", configuration.to_owned())];
             Sample { name, help, labels, value }
         };
-        let oldest = "Seconds since the last sign of life of the host that is silent for longest.";
+        let oldest = "Seconds since the registry last saw the host that has been silent for the \
+                      longest time.";
         let duplicate = "Hosts under whose name several agents are connected.";
         let ages = all
             .iter()

@@ -106,7 +106,7 @@ impl<R: Read + Seek> Entries<R> {
     }
 
     fn unreadable(&self) -> Error {
-        damaged(&self.path, "its entries cannot be read")
+        damaged(&self.path, "its entries are malformed")
     }
 }
 

@@ -52,8 +52,8 @@ fn numbers(text: &[u8]) -> HashMap<Vec<u8>, u32> {
     text.split(|byte| *byte == b'\n').filter_map(line).collect()
 }
 
-/// Converts a list in text form to the attribute's value. Returns `None` if the list states no more
-/// than the mode, or has an unknown name.
+/// Converts a list in text form to the attribute's value. Returns `None` for a list with an unknown
+/// name, and for an access list that states no more than the mode.
 pub fn from_text(
     text: &[u8],
     is_default: bool,
@@ -142,8 +142,8 @@ fn check(entries: &[Entry]) -> Result<(), String> {
     if entries.iter().all(entry) && !twice && mask && whole {
         return Ok(());
     }
-    Err("its access list is invalid: it must have user, group and other once each, further entries \
-         by number, and a mask"
+    Err("its access list is invalid: it must have user, group and other once each, each named user \
+         and group once, and a mask if it names a user or group"
         .to_owned())
 }
 
@@ -236,8 +236,8 @@ mod tests {
             (OTHER, 4, NOBODY),
         ];
         for text in [
-            // These lists have the formats of GNU tar, bsdtar and star. One list has a mask in the
-            // format of Solaris.
+            // These lists have the formats of GNU tar, bsdtar and star. The third list has `mask`
+            // and `other` in the Solaris form, with one colon.
             "user::rw-\nuser:1000:rwx\ngroup::r--\ngroup:50:r-x\nmask::rwx\nother::r--\n",
             "user::rw-,group::r--,other::r--,user:lisa:rwx:1000,group:staff:r-x:50,mask::rwx",
             "u::rw,g::r,o:r--,u:1000:rwx,g:50:r-x,m:rwx",

@@ -47,7 +47,7 @@ pub fn check_sum(header: &Header) -> Result<()> {
     match field(&header.as_old().cksum) {
         Ok(sum) if sum == unsigned || sum == signed => Ok(()),
         _ => Err(Error::bad_archive(&format!(
-            "has something that is not a header (wrong checksum) at {:?}",
+            "has a block that is not a header (wrong checksum) at {:?}",
             lossy(&name_of(header))
         ))),
     }

@@ -4,8 +4,8 @@
 //! The `tar` crate's `Header` gives the layout of the header block. The crate's entry reader is not
 //! used, for three reasons. The crate reads long names and PAX headers into memory without a limit.
 //! The crate splits PAX records at newlines, which binary attributes may contain. And the crate
-//! does not support PAX sparse files. Where two readers of tar could disagree, this reader refuses
-//! the archive.
+//! does not support PAX sparse files. In several cases in which readers of tar disagree, this
+//! reader refuses the archive.
 
 mod blocks;
 mod other;

@@ -13,8 +13,8 @@ use crate::root::merge;
 
 /// Collects the data for [`merge::check`], entry by entry.
 ///
-/// Nearly every archive is plain. In a plain archive, no path is a directory in one entry and
-/// something else in another entry. And no hardlink of such an archive leads to a directory, fifo
+/// Nearly every archive is plain. In a plain archive, no path is a directory in one entry and of
+/// another kind in another entry. And no hardlink of such an archive leads to a directory, fifo
 /// or device. The merge of a plain archive resolves and replaces nothing, and cannot fail. The
 /// check recognizes a plain archive by sets of hashes of its paths. If two paths have the same
 /// hash, a plain archive may seem not to be plain. The check keeps all entries, because it merges
@@ -42,7 +42,7 @@ struct Kept {
 }
 
 impl MergeCheck {
-    /// Adds the next entry.
+    /// Records the next entry.
     pub fn add(&mut self, entry: &Entry) {
         if entry.path.is_root() {
             // The root is always a directory.
@@ -143,8 +143,8 @@ impl Kept {
         }
     }
 
-    /// Adds a length in two bytes, or in six bytes if two do not suffice. With the standard limits,
-    /// two bytes suffice for the lengths of all paths and targets.
+    /// Appends a length in two bytes, or in six bytes if two do not suffice. With the standard
+    /// limits, two bytes suffice for the lengths of all paths and targets.
     fn number(&mut self, number: usize) {
         let number = u32::try_from(number).expect("paths are limited");
         match u16::try_from(number) {

@@ -148,10 +148,10 @@ impl Store {
         drifts
     }
 
-    /// Adds files whose bytes differ from `tree`, if only the ctime shows the write. For example, a
-    /// process may have set back the mtime. The ctime of such a file is later than the mark of the
-    /// root, because no process can set a ctime. Files whose ctime this program itself changed are
-    /// left out.
+    /// Adds to `drifts` the files whose bytes differ from `tree`, if only the ctime shows the
+    /// write. For example, a process may have set back the mtime. The ctime of such a file is later
+    /// than the mark of the root, because no process can set a ctime. Files whose ctime this
+    /// program itself changed are left out.
     fn compare_touched(
         &self,
         name: &CStr,
@@ -210,7 +210,8 @@ impl Store {
         Ok((own || described) && disk::may_be_used_like(&stat, &meta, described))
     }
 
-    /// Adds the files whose bytes differ from `tree` and that were not reported yet.
+    /// Adds to `drifts` the files whose bytes differ from `tree`, except files that `drifts` has
+    /// already.
     fn compare_contents(
         &self,
         name: &CStr,

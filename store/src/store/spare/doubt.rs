@@ -287,8 +287,8 @@ struct Doubtful {
 }
 
 impl Doubtful {
-    /// Adds the objects that the events in a root concern. Returns `false` if the events may also
-    /// concern other objects.
+    /// Records the objects that the events in a root concern. Returns `false` if the events may
+    /// also concern other objects.
     fn add(
         &mut self,
         store: &Store,

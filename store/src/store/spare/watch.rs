@@ -1,11 +1,11 @@
 //! Watches directories with inotify(7). One instance reports changes in all directories, and
 //! another instance reports the first open of a file in each directory.
 //!
-//! The spare is watched in every mode, because no other process has a reason to change the spare.
-//! With hardlinks, the published roots are watched, too, because a write to one of their files
-//! reaches the object and the spare. The directories of objects are watched to detect accidental
-//! changes. Events since the last check of the objects are evidence; [`super::doubt`] decides which
-//! objects must be checked again.
+//! The spare is watched in every mode. No other process has a reason to change the spare, so a
+//! changed spare is not used. With hardlinks, the published roots are watched, too, because a write
+//! to one of their files reaches the object and the spare. The directories of objects are watched
+//! to detect accidental changes. Events since the last check of the objects are evidence;
+//! [`super::doubt`] decides which objects must be checked again.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::CStr;
@@ -162,7 +162,7 @@ impl Watcher {
         self.seen.entry(place).or_default()
     }
 
-    /// Returns the evidence of a place, and forgets it.
+    /// Returns the evidence of a place, and forgets the evidence.
     pub fn take(&mut self, place: Place) -> Evidence {
         self.read();
         self.seen.insert(place, Evidence::default()).unwrap_or_default()

@@ -57,7 +57,7 @@ impl Watched {
                     self.failed = true;
                     tracing::warn!(
                         event = "not_watched",
-                        "roots cannot be watched, so the agent looks at all their files before \
+                        "roots cannot be watched, so the agent checks all their files before \
                          each change, which takes longer ({err}); raise \
                          fs.inotify.max_user_instances and max_user_watches"
                     );
@@ -90,7 +90,7 @@ impl Store {
                 if !std::mem::replace(&mut all.failed, true) {
                     tracing::warn!(
                         event = "not_watched",
-                        "not all roots can be watched, so the agent looks at all their files \
+                        "not all roots can be watched, so the agent checks all their files \
                          before each change, which takes longer ({err}); raise \
                          fs.inotify.max_user_watches"
                     );
@@ -145,7 +145,8 @@ impl Store {
         )
     }
 
-    /// Adds the watch of a published root.
+    /// Records the watch of the published root `id`. If files are not shared with roots, ends the
+    /// watch instead.
     pub(in crate::store) fn publish_watch(&self, id: Digest, place: Option<Place>, tree: &Tree) {
         let Some(place) = place else { return };
         let shared = self.is_shared();
@@ -222,7 +223,7 @@ impl Store {
         }
     }
 
-    /// Adds the replaced roots that an earlier agent left. These roots are not watched.
+    /// Records the replaced roots that an earlier agent left. These roots are not watched.
     pub(in crate::store) fn watch_asides(&self) -> Result<()> {
         if self.is_shared() {
             let names = self.unpacked.list()?.into_iter().map(|item| item.name);

@@ -6,7 +6,7 @@ use crate::config::Configuration;
 use crate::digest::Digest;
 
 /// The rules of a sweep: what it keeps and what it removes.
-#[expect(clippy::struct_excessive_bools, reason = "each flag concerns one kind of thing")]
+#[expect(clippy::struct_excessive_bools, reason = "each flag concerns one kind of data")]
 #[derive(Debug, Clone, Default)]
 pub struct Keep {
     /// The configurations whose layers are kept, each with the reason.

@@ -1,12 +1,13 @@
-//! Leftovers: files that could not be removed. A leftover is logged once, and the next sweep or
-//! start tries again. A leftover must not make other work fail.
+//! Leftovers: files that could not be removed. A leftover is logged once as a warning, and the next
+//! sweep or start tries again. A leftover must not make other work fail.
 
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
-use crate::disk::{Dir, Mounts};
-use crate::error::{Error, Result};
+use crate::disk::{Dir, Mounts, name_of};
+use crate::error::{Error, Result, if_exists};
 use crate::store::Store;
+use crate::store::names::{ok_name, retired_id};
 
 /// A file or directory that could not be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,6 +37,25 @@ pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<L
         }
     }
     Ok(left)
+}
+
+/// Removes the records of roots whose removal was interrupted after the root was moved away. Call
+/// this before the moved roots are removed: without them, such a record looks like the record of a
+/// lost root.
+pub(in crate::store) fn complete_removals(top: &Dir, unpacked: &Dir) -> Result<()> {
+    let moved: Vec<_> = unpacked.list()?.iter().filter_map(|it| retired_id(&it.name)).collect();
+    let Some(roots) = if_exists(top.child(c"roots"))? else { return Ok(()) };
+    let mut removed = false;
+    for id in moved {
+        let name = name_of(id);
+        // If the root was built again after the interruption, the record belongs to the new root.
+        if !unpacked.contains(&name)? && roots.contains(&name)? {
+            roots.remove_file(&name)?;
+            unpacked.remove_file(&ok_name(id))?;
+            removed = true;
+        }
+    }
+    if removed { roots.sync() } else { Ok(()) }
 }
 
 impl Store {

@@ -359,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn young_things_are_kept() {
+    fn young_data_is_kept() {
         let digest = Digest::of(b"layer");
         let inventory = Inventory {
             layers: vec![(digest, file(1, 1, 1))],

@@ -1,9 +1,9 @@
-//! The plan of a sweep: the things to remove and the things to keep, each with its reason.
+//! The plan of a sweep: the files and directories to remove and to keep, each with its reason.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
 
-/// A kind of thing in an agent's directory.
+/// A kind of file or directory in an agent's directory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum What {
     /// A published root.
@@ -43,14 +43,14 @@ impl What {
     }
 }
 
-/// A thing that a sweep removes.
+/// A file or directory that a sweep removes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removal {
     /// The kind.
     pub what: What,
     /// The path in the agent's directory.
     pub path: PathBuf,
-    /// Why the thing is removed.
+    /// The reason for the removal.
     pub why: &'static str,
     /// Number of removed names, without the directories.
     pub files: u64,
@@ -59,22 +59,22 @@ pub struct Removal {
 }
 
 impl Removal {
-    /// Converts a failed removal to a kept thing.
+    /// The [`Kept`] of this removal after it failed; `why` is the reason of the failure.
     pub(super) fn stuck(&self, why: String) -> Kept {
         Kept { what: self.what, path: self.path.clone(), why, count: 1, bytes: self.bytes }
     }
 }
 
-/// A kept thing. All objects that are kept for the same reason form one thing.
+/// A kept file or directory, or all objects that are kept for the same reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Kept {
     /// The kind.
     pub what: What,
     /// The path in the agent's directory.
     pub path: PathBuf,
-    /// Why the thing is kept.
+    /// The reason for which the sweep keeps it.
     pub why: String,
-    /// The number of things.
+    /// The number of files, directories or objects.
     pub count: u64,
     /// The total size in bytes, if it was counted.
     pub bytes: u64,
@@ -83,11 +83,11 @@ pub struct Kept {
 /// The plan of a sweep.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Sweep {
-    /// The things to remove, in the order in which they must be removed.
+    /// The planned removals, in the order in which the sweep must execute them.
     pub removals: Vec<Removal>,
-    /// The kept things.
+    /// The kept files and directories.
     pub kept: Vec<Kept>,
-    /// The things that stay because they cannot be removed.
+    /// The files and directories that stay because they cannot be removed.
     pub stuck: Vec<Kept>,
     /// Whether roots share extents with objects. Shared bytes count as bytes of the objects.
     pub extents_shared: bool,
@@ -104,7 +104,7 @@ impl Sweep {
         self.removals.iter().map(|removal| removal.bytes).sum()
     }
 
-    /// The plan without the things in `stuck`, which could not be removed.
+    /// The plan without the failed removals in `stuck`.
     #[must_use]
     pub fn without(mut self, stuck: Vec<Kept>) -> Self {
         if !stuck.is_empty() {
@@ -115,7 +115,7 @@ impl Sweep {
         self
     }
 
-    /// Number of removed things of a kind.
+    /// Number of planned removals of a kind.
     pub fn count(&self, what: What) -> usize {
         self.removals.iter().filter(|removal| removal.what == what).count()
     }

@@ -1,4 +1,5 @@
-//! Quarantines damaged files of the cache, so that these files are made again. Nothing is deleted.
+//! Quarantines damaged files of the cache, so that these files are made again. The files are moved,
+//! not removed. But a file that is moved replaces an earlier quarantined file of the same name.
 //! Before a file is moved, it is checked once more, because an earlier report may be outdated.
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -14,7 +14,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     name: "audit",
     about: "show who changed what, newest first",
     flags: &[
-            number("before", "only changes with lower numbers"),
+            number("before", "only changes with numbers below this one"),
             JSON,
             number("limit", "maximum number of changes to show"),
             text("since", "only changes since then, a time as in 2026-01-02T15:04:05Z or a duration before now as in 36h"),

@@ -10,7 +10,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     about: "show what differs between two states of configuration",
     flags: &[
             switch("files", "compare files rather than layers"),
-            number("from", "number of the earlier state (default: the state before the other one)"),
+            number("from", "number of the earlier state (default: the state before the state of -to)"),
             JSON,
             CONFIGURATION,
             number("to", "number of the later state (default: the current one)"),

@@ -13,7 +13,7 @@ pub(in crate::command) const VERB: Verb = Verb {
             JSON,
             number("limit", "show only this many of the newest events"),
             CONFIGURATION,
-            number("since", "only events with greater numbers"),
+            number("since", "only events with numbers above this one"),
         ],
     examples: &["events -limit 20", "events -since 4711 -follow -json"],
     changes: false,

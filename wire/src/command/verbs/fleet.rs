@@ -11,7 +11,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     about: "show which hosts run what, and what fails",
     flags: &[
             text("after", "only hosts whose names come after this name"),
-            switch("behind", "only hosts that do not run what the registry offers"),
+            switch("behind", "only hosts that have not confirmed the current state and are not held"),
             GROUP,
             JSON,
             number("limit", "maximum number of hosts to show"),

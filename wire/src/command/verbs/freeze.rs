@@ -29,7 +29,7 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
     if given.is_set("off") {
         return Ok(Command::Freeze { name, until: None });
     }
-    given.need(&["m"], "say why with -m")?;
+    given.need(&["m"], "give the reason with -m")?;
     let time = given.value("for", crate::flags::duration)?.unwrap_or(DEFAULT);
     Ok(Command::Freeze { name, until: Some((time, given.get("m").to_owned())) })
 }

@@ -9,7 +9,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     name: "history",
     about: "show states of configuration, newest first",
     flags: &[
-        number("before", "only states with lower numbers"),
+        number("before", "only states with numbers below this one"),
         JSON,
         number("limit", "maximum number of states to show"),
         CONFIGURATION,

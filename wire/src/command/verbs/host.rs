@@ -88,13 +88,13 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
             HostAction::Label(given.host()?, labels)
         }
         "hold" => {
-            given.need(&["m"], "say why with -m")?;
+            given.need(&["m"], "give the reason with -m")?;
             HostAction::Hold(given.host()?, given.get("m").to_owned())
         }
         "release" => HostAction::Release(given.host()?),
         "retire" => HostAction::Retire(given.host()?),
         _ => {
-            let text = "say what to do: host list, label, hold, release or retire";
+            let text = "missing or unknown action; use host list, label, hold, release or retire";
             return Err(Refusal::usage(text.to_owned()));
         }
     };

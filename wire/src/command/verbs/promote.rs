@@ -23,7 +23,7 @@ pub(in crate::command) const VERB: Verb = Verb {
             SOAK,
             SUPERSEDE,
             TIMEOUT,
-            configuration("to", "configuration that gets the layers; it is made if needed"),
+            configuration("to", "configuration that gets the layers; it is created if it does not exist"),
             WAIT,
             WAVES,
         ],

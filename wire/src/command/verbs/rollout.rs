@@ -179,7 +179,7 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
             let is_good = match given.get("result") {
                 "good" => true,
                 "failed" => false,
-                _ => return Err(usage("say the host and its result: rollout mark HOST good or failed")),
+                _ => return Err(usage("give the host and its result: rollout mark HOST good or failed")),
             };
             RolloutAction::Mark(name()?, given.host()?, is_good)
         }
@@ -192,8 +192,8 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
         "policy-delete" => RolloutAction::DeletePolicy(policy(given)?),
         _ => {
             return Err(usage(
-                "say what to do: rollout start, status, list, pause, resume, abort, skip-soak, mark, \
-                 policy set, policy list, policy use or policy delete",
+                "missing or unknown action; use rollout start, status, list, pause, resume, abort, \
+                 skip-soak, mark, policy set, policy list, policy use or policy delete",
             ));
         }
     };

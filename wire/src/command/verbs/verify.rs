@@ -8,9 +8,9 @@ use crate::command::{Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
     name: "verify",
-    about: "read all files and look for damage, exit code 8 if there is any",
+    about: "read all files and look for damage; exit code 8 if damage is found",
     flags: &[
-            text("budget", "begin no other file after this time, as in 10m"),
+            text("budget", "do not begin another file after this time, as in 10m"),
             JSON,
             QUIET_FLAG,
             switch("resume", "continue where the last verify ended"),

@@ -63,7 +63,7 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
         "list" => WindowAction::List { json: given.is_set("json") },
         "delete" => WindowAction::Delete(group()?),
         _ => {
-            let text = "say what to do: window set, list or delete";
+            let text = "missing or unknown action; use window set, list or delete";
             return Err(Refusal::usage(text.to_owned()));
         }
     };

@@ -43,7 +43,7 @@ fn policy_text(policy: Option<&NamedPolicy>) -> Markup {
     html! {
         @match policy {
             Some(one) => { (one.name) ": " (in_words(&one.policy)) }
-            None => { "none: a change reaches all hosts at once, unless it names waves" }
+            None => { "none: a change without waves reaches all hosts together" }
         }
     }
 }
@@ -78,6 +78,6 @@ mod tests {
         let html = section(None, None, &all, &[group]).html.into_string();
         assert!(html.contains("a&lt;b: ") && html.contains("22:00"), "{html}");
         assert!(!html.contains("other"), "{html}");
-        assert!(html.contains("a change reaches all hosts at once"), "{html}");
+        assert!(html.contains("a change without waves reaches all hosts together"), "{html}");
     }
 }

@@ -127,7 +127,7 @@ pub fn failure(failure: &Failure) -> Markup {
         @if *count == 1 {
             b { a href=(host_address(first)) { (first) } " failed" }
         } @else {
-            b { (count) " hosts failed alike" } ": " (some_hosts(hosts, *count, &others))
+            b { (count) " hosts failed in the same way" } ": " (some_hosts(hosts, *count, &others))
         }
         @if !failure.message.is_empty() { small { (first_line(&failure.message)) } }
         small {

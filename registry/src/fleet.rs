@@ -8,6 +8,7 @@
 //! maintenance    the windows of groups          host_view      the state to offer to a host
 //! open_rollouts  active rollouts, in memory     rollout_hosts  the hosts as a rollout sees them
 //! recent_deploys the deploys that have just ended
+//! watch_signals  signals from the registry to one watch
 //! ```
 //!
 //! These modules do not depend on ssh. The module `ssh` passes the lines of agents to them, and
@@ -26,5 +27,6 @@ pub mod recent_deploys;
 mod report_queue;
 pub mod rollout_hosts;
 pub mod watch_session;
+pub mod watch_signals;
 
 pub use hub::Fleet;

@@ -168,6 +168,7 @@ impl Fleet {
     /// Reads the maintenance windows again, because an operator has changed them.
     pub async fn reload_windows(&self) -> Result<()> {
         self.maintenance.set(self.catalog.windows_by_group().await?);
+        self.presence.signal_windows();
         Ok(())
     }
 

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use deploy_rollout::{Windows, is_open, next_close, next_open};
 use jiff::Timestamp;
-use tokio::sync::watch;
 
 /// After this time, a wait for the next opening or end of a window checks the clock again, because
 /// somebody may have set the clock.
@@ -15,32 +14,23 @@ const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
 
 /// The windows of all groups that have windows.
 #[derive(Debug, Default)]
-pub struct Maintenance {
-    groups: Mutex<HashMap<String, Arc<Windows>>>,
-    changed: watch::Sender<u64>,
-}
+pub struct Maintenance(Mutex<HashMap<String, Arc<Windows>>>);
 
 impl Maintenance {
     /// Replaces the windows of all groups.
     pub fn set(&self, groups: HashMap<String, Windows>) {
         let groups = groups.into_iter().map(|(group, windows)| (group, Arc::new(windows)));
-        *self.groups.lock().unwrap_or_else(PoisonError::into_inner) = groups.collect();
-        self.changed.send_modify(|count| *count += 1);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = groups.collect();
     }
 
     /// The windows of a group, if it has windows.
     pub fn of(&self, group: &str) -> Option<Arc<Windows>> {
-        self.groups.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
     }
 
     /// Whether the windows forbid the hosts of a group to switch to a new configuration now.
     pub fn is_closed(&self, group: &str, now: Timestamp) -> bool {
         self.of(group).is_some_and(|windows| !is_open(&windows, now))
-    }
-
-    /// A receiver whose value changes when operators change windows.
-    pub fn changed(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
     }
 
     /// The time after which the windows of a group may have opened or closed; `None` if the group

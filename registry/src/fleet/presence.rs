@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use deploy_store::ConfigurationName;
 use deploy_wire::fleet::{HostName, SILENCE};
 use jiff::Timestamp;
-use tokio::sync::Notify;
+
+use super::watch_signals::{WatchSignal, WatchSignals};
 
 /// Maximum number of disconnected agents that the registry remembers. If there are more, the
 /// registry forgets all of them.
@@ -50,17 +51,8 @@ struct Live {
     number: u64,
     instance: String,
     address: IpAddr,
-    signals: Signals,
+    signals: WatchSignals,
     since: Instant,
-}
-
-/// Signals that a watch waits for.
-#[derive(Debug, Clone, Default)]
-pub struct Signals {
-    /// An operator changed the host or the agent.
-    pub changed: Arc<Notify>,
-    /// The same agent has connected again, so this watch is dead.
-    pub replaced: Arc<Notify>,
 }
 
 /// Counts an agent as connected until this value is dropped.
@@ -71,7 +63,7 @@ pub struct Present {
     address: IpAddr,
     number: u64,
     /// The signals that the watch waits for.
-    pub signals: Signals,
+    pub signals: WatchSignals,
     /// Whether another agent is connected under the same name.
     pub is_duplicate: bool,
     /// Whether all agents under this name have the same directory id. If so, this may be a single
@@ -83,7 +75,7 @@ impl Presence {
     /// Records that an agent watches. An earlier watch of the same directory from the same address
     /// must be dead, so it gets the signal `replaced`.
     pub fn enter(self: &Arc<Self>, agent: AgentId, instance: &str, address: IpAddr) -> Present {
-        let signals = Signals::default();
+        let signals = WatchSignals::default();
         let mut agents = self.agents();
         agents.next += 1;
         let number = agents.next;
@@ -98,7 +90,7 @@ impl Presence {
         let others = agents.connected.entry(agent.clone()).or_default();
         let same = |other: &Live| other.instance == instance && other.address == address;
         for other in others.iter().filter(|other| same(other)) {
-            other.signals.replaced.notify_one();
+            other.signals.send(WatchSignal::Replaced);
         }
         let is_duplicate = others.iter().any(|other| !same(other));
         let is_same_instance = others.iter().all(|other| other.instance == instance);
@@ -192,7 +184,14 @@ impl Presence {
     pub fn signal(&self, agent: &AgentId) {
         let agents = self.agents();
         for live in agents.connected.get(agent).into_iter().flatten() {
-            live.signals.changed.notify_one();
+            live.signals.send(WatchSignal::AgentChanged);
+        }
+    }
+
+    /// Tells all watches that an operator changed maintenance windows.
+    pub fn signal_windows(&self) {
+        for live in self.agents().connected.values().flatten() {
+            live.signals.send(WatchSignal::WindowsChanged);
         }
     }
 
@@ -243,7 +242,7 @@ mod tests {
         let dead = presence.enter(agent("a"), "x", address(1));
         let again = presence.enter(agent("a"), "x", address(1));
         assert!(!again.is_duplicate && !presence.is_duplicate(&agent("a")));
-        dead.signals.replaced.notified().await;
+        assert_eq!(dead.signals.next().await, WatchSignal::Replaced);
         drop(dead);
         assert!(presence.is_connected(&agent("a")) && presence.last_seen(&agent("a")).is_none());
         drop(again);

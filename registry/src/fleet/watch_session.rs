@@ -18,6 +18,7 @@ use super::host_view::{HostView, view};
 use super::hub::Fleet;
 use super::offer_cache::Prepared;
 use super::presence::{AgentId, DOUBT, Present};
+use super::watch_signals::WatchSignal;
 use crate::catalog::Announced;
 use crate::catalog::fleet::{Applied, Sent};
 use crate::error::Result;
@@ -106,8 +107,6 @@ pub struct WatchSession {
     is_offer_due: bool,
     /// If the next offer announces a change: when the change was on the disk.
     changed: Option<Instant>,
-    /// A receiver whose value changes when operators change maintenance windows.
-    windows: watch::Receiver<u64>,
     /// Whether the windows of the host's group were closed at the last offer.
     was_closed: bool,
 }
@@ -132,7 +131,6 @@ impl WatchSession {
             tokio::spawn(report_duplicate(Arc::clone(&fleet), watcher.clone(), address, wait));
         }
         let pending = FuturesUnordered::new();
-        let windows = fleet.maintenance.changed();
         Ok(Self {
             fleet,
             watcher,
@@ -144,7 +142,6 @@ impl WatchSession {
             is_host_due: false,
             is_offer_due: false,
             changed: None,
-            windows,
             was_closed: false,
         })
     }
@@ -184,15 +181,9 @@ impl WatchSession {
 
     /// Waits for the next reason to send a line.
     async fn signal(&mut self) -> Signal {
-        let replaced = async {
+        let sent = async {
             match &self.present {
-                Some(present) => present.signals.replaced.notified().await,
-                None => std::future::pending().await,
-            }
-        };
-        let host_changed = async {
-            match &self.present {
-                Some(present) => present.signals.changed.notified().await,
+                Some(present) => present.signals.next().await,
                 None => std::future::pending().await,
             }
         };
@@ -205,15 +196,19 @@ impl WatchSession {
         };
         tokio::select! {
             biased;
-            () = replaced => Signal::Ended,
+            sent = sent => match sent {
+                WatchSignal::Replaced => Signal::Ended,
+                WatchSignal::AgentChanged => Signal::HostChanged,
+                WatchSignal::WindowsChanged => Signal::Clock,
+            },
             changed = self.changes.changed() => match changed {
                 Ok(()) => Signal::Changed(self.changes.borrow().at),
                 Err(_) => Signal::Ended,
             },
-            () = host_changed => Signal::HostChanged,
-            _ = self.windows.changed() => Signal::Clock,
             () = clock => Signal::Clock,
-            Some((seq, applied)) = self.pending.next() => Signal::Answered(seq, applied),
+            Some((seq, applied)) = self.pending.next(), if !self.pending.is_empty() => {
+                Signal::Answered(seq, applied)
+            }
         }
     }
 

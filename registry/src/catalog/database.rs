@@ -151,13 +151,16 @@ impl Database {
     }
 
     /// Begins a transaction that may change something. No other transaction changes anything before
-    /// this transaction ends.
+    /// this transaction ends. The futures of the libraries are large, so this and the next functions
+    /// box them.
     pub(super) async fn begin_write(&self) -> Result<Tx> {
         Ok(match self {
-            Self::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Sqlite { writer, .. } => {
+                Tx::Sqlite(Box::pin(writer.begin_with("BEGIN IMMEDIATE")).await?)
+            }
             Self::Postgres { writers, .. } => {
-                let mut transaction = writers.begin_with(BEGIN_WRITE).await?;
-                sqlx::query(WRITE_LOCK).execute(&mut *transaction).await?;
+                let mut transaction = Box::pin(writers.begin_with(BEGIN_WRITE)).await?;
+                Box::pin(sqlx::query(WRITE_LOCK).execute(&mut *transaction)).await?;
                 Tx::Postgres(transaction)
             }
         })
@@ -165,19 +168,27 @@ impl Database {
 
     /// Begins a short transaction that only reads.
     pub(super) async fn begin_read(&self) -> Result<Tx> {
-        Ok(match self {
-            Self::Sqlite { readers, .. } => Tx::Sqlite(readers.begin().await?),
-            Self::Postgres { readers, .. } => Tx::Postgres(readers.begin_with(BEGIN_READ).await?),
-        })
+        match self {
+            Self::Sqlite { readers, .. } => begin_in_file(readers).await,
+            Self::Postgres { readers, .. } => begin_on_server(readers).await,
+        }
     }
 
     /// Begins a transaction that only reads, and may take a long time.
     pub(super) async fn begin_scan(&self) -> Result<Tx> {
-        Ok(match self {
-            Self::Sqlite { scanners, .. } => Tx::Sqlite(scanners.begin().await?),
-            Self::Postgres { scanners, .. } => Tx::Postgres(scanners.begin_with(BEGIN_READ).await?),
-        })
+        match self {
+            Self::Sqlite { scanners, .. } => begin_in_file(scanners).await,
+            Self::Postgres { scanners, .. } => begin_on_server(scanners).await,
+        }
     }
+}
+
+async fn begin_in_file(readers: &SqlitePool) -> Result<Tx> {
+    Ok(Tx::Sqlite(Box::pin(readers.begin()).await?))
+}
+
+async fn begin_on_server(readers: &PgPool) -> Result<Tx> {
+    Ok(Tx::Postgres(Box::pin(readers.begin_with(BEGIN_READ)).await?))
 }
 
 /// Takes [`OWN_LOCK`] on a separate connection. The server releases the lock when the connection

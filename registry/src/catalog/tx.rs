@@ -26,16 +26,16 @@ impl Tx {
     /// Makes the changes of the transaction durable.
     pub(in crate::catalog) async fn commit(self) -> sqlx::Result<()> {
         match self {
-            Self::Sqlite(transaction) => transaction.commit().await,
-            Self::Postgres(transaction) => transaction.commit().await,
+            Self::Sqlite(transaction) => Box::pin(transaction.commit()).await,
+            Self::Postgres(transaction) => Box::pin(transaction.commit()).await,
         }
     }
 
     /// Undoes the transaction.
     pub(in crate::catalog) async fn rollback(self) -> sqlx::Result<()> {
         match self {
-            Self::Sqlite(transaction) => transaction.rollback().await,
-            Self::Postgres(transaction) => transaction.rollback().await,
+            Self::Sqlite(transaction) => Box::pin(transaction.rollback()).await,
+            Self::Postgres(transaction) => Box::pin(transaction.rollback()).await,
         }
     }
 }
@@ -154,19 +154,19 @@ pub(in crate::catalog) fn query_scalar<T>(sql: impl SqlSafeStr) -> Scalar<T> {
     Scalar(query_as(sql))
 }
 
-/// Runs `$call` on the statement, on the connection of the transaction `$tx`.
+/// Runs `$call` on the statement, on the connection of the transaction `$tx`. The futures of both
+/// engines are large, and thousands of watches contain such a future. So the macro boxes them.
 macro_rules! run {
     ($self:ident, $tx:ident, $call:ident) => {
         match $tx {
             Tx::Sqlite(transaction) => {
                 let arguments = sqlite_arguments($self.values)?;
-                sqlx::query_as_with($self.sql, arguments).$call(&mut **transaction).await
+                Box::pin(sqlx::query_as_with($self.sql, arguments).$call(&mut **transaction)).await
             }
             Tx::Postgres(transaction) => {
                 let arguments = postgres_arguments($self.values)?;
-                sqlx::query_as_with(without_hints($self.sql), arguments)
-                    .$call(&mut **transaction)
-                    .await
+                let query = sqlx::query_as_with(without_hints($self.sql), arguments);
+                Box::pin(query.$call(&mut **transaction)).await
             }
         }
     };
@@ -185,12 +185,12 @@ impl<R> Query<R> {
             Tx::Sqlite(transaction) => {
                 let arguments = sqlite_arguments(self.values)?;
                 let query = sqlx::query_with(self.sql, arguments);
-                Ok(query.execute(&mut **transaction).await?.rows_affected())
+                Ok(Box::pin(query.execute(&mut **transaction)).await?.rows_affected())
             }
             Tx::Postgres(transaction) => {
                 let arguments = postgres_arguments(self.values)?;
                 let query = sqlx::query_with(without_hints(self.sql), arguments);
-                Ok(query.execute(&mut **transaction).await?.rows_affected())
+                Ok(Box::pin(query.execute(&mut **transaction)).await?.rows_affected())
             }
         }
     }

@@ -121,11 +121,17 @@ impl WatchSession {
     /// Begins a watch.
     pub async fn begin(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr) -> Result<Self> {
         let changes = fleet.catalog.changes.subscribe(&watcher.name);
-        let host = look_up(&fleet, &watcher).await?;
+        let commits = fleet.catalog.changes.commits();
+        let mut host = look_up(&fleet, &watcher).await?;
         let agent = AgentId { host: watcher.host.clone(), name: watcher.name.clone() };
         let is_own = host.refused.is_none();
         let present =
             is_own.then(|| fleet.presence.enter(agent, &watcher.instance, address.to_canonical()));
+        // A change between the first look-up and the entry signals no watch.
+        if fleet.catalog.changes.commits() != commits {
+            host = look_up(&fleet, &watcher).await?;
+        }
+        let present = present.filter(|_| host.refused.is_none());
         if let Some(present) = present.as_ref().filter(|present| present.is_duplicate) {
             let wait = if present.is_same_instance { DOUBT } else { Duration::ZERO };
             tokio::spawn(report_duplicate(Arc::clone(&fleet), watcher.clone(), address, wait));

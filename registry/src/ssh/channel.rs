@@ -32,6 +32,9 @@ pub enum ChannelRequest {
 }
 
 /// Waits until `started` receives a granted request for `channel`, and serves this request.
+///
+/// A registry has a channel for each of thousands of watches. So the function boxes the futures of
+/// all other requests, and its own future stays small.
 pub async fn run(
     channel: Channel<Msg>,
     started: oneshot::Receiver<ChannelRequest>,
@@ -51,21 +54,22 @@ pub async fn run(
     let succeeded = match request {
         ChannelRequest::Exec(line, terminal, form) => {
             if let Some(follow) = follow::wanted(&line) {
-                return follow::run(client, &context, &follow, terminal.is_some()).await;
+                let followed = follow::run(client, &context, &follow, terminal.is_some());
+                return Box::pin(followed).await;
             }
             if web_login::wanted(&line).is_some_and(|wanted| !wanted.json) {
-                return log_in_to_page(client, &context, line, terminal, form).await;
+                return Box::pin(log_in_to_page(client, &context, line, terminal, form)).await;
             }
-            return exec(client, &context, line, terminal, form).await;
+            return Box::pin(exec(client, &context, line, terminal, form)).await;
         }
         ChannelRequest::Service(line) => return agent_commands::run(client, &context, &line).await,
         ChannelRequest::Shell(terminal, form) => {
-            shell::run(&mut client, &context, terminal, form).await
+            Box::pin(shell::run(&mut client, &context, terminal, form)).await
         }
         ChannelRequest::Sftp => {
             let uploads = (context.role == Role::Operator).then(|| Uploads::new(&context));
             let files = sftp::Files { view: View::new(&context), uploads };
-            sftp::run(&mut client, &context.activity, files).await
+            Box::pin(sftp::run(&mut client, &context.activity, files)).await
         }
     };
     match succeeded {
@@ -149,4 +153,20 @@ async fn exec_and_send(
     client.send(stdout).await?;
     client.send_error(stderr).await?;
     Ok((code, length))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The size in bytes of the future that `function` returns.
+    fn future_size<A, B, C, F>(_: fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn future_of_a_channel_is_small() {
+        let size = future_size(run);
+        assert!(size <= 8 << 10, "{size} bytes for each watch");
+    }
 }

@@ -15,7 +15,7 @@ use super::names::{
     REPLACED, RETIRED, TEMPORARY, UNFINISHED, is_directory, ok_name, replaced_name,
 };
 use super::spare::Made;
-use super::sweep::leftovers::{Left, complete_removals, remove_all};
+use super::sweep::leftovers::{Left, complete_removals, forget_ids, has_record, remove_all_but};
 use super::{Root, Store};
 use crate::config::Configuration;
 use crate::digest::Digest;
@@ -253,6 +253,8 @@ pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
 
 /// Removes roots that a crash left incomplete. Returns the roots that cannot be removed.
 pub(super) fn clean_up(top: &Dir, unpacked: &Dir) -> Result<Vec<Left>> {
-    complete_removals(top, unpacked)?;
-    remove_all(unpacked, &TEMPORARY)
+    let mut left = complete_removals(top, unpacked)?;
+    left.extend(remove_all_but(unpacked, &TEMPORARY, |name| has_record(top, unpacked, name))?);
+    forget_ids(top, unpacked)?;
+    Ok(left)
 }

@@ -239,10 +239,7 @@ impl AgentDir {
     /// them.
     fn sweep(&self, plan: &Sweep, release: &Release<'_>) -> Result<Vec<Kept>> {
         let mounts = Mounts::read();
-        if let Some(unpacked) = if_exists(self.top.child(c"unpacked"))? {
-            leftovers::complete_removals(&self.top, &unpacked)?;
-        }
-        let (mut stuck, mut layer_stays) = (Vec::new(), None::<String>);
+        let (mut stuck, mut layer_stays) = (self.complete_removals()?, None::<String>);
         let mut at: Option<(&Path, Dir)> = None;
         let mut before = None;
         for removal in &plan.removals {
@@ -269,6 +266,7 @@ impl AgentDir {
                     Err(Error::io("remove", dir.path_of(&name), std::io::Error::other(why.clone())))
                 }
                 (What::Object | What::Layer | What::Record, _) => dir.remove_tree(&name),
+                (What::Leftover, _) => self.remove_leftover(dir, &name, &mounts),
                 _ => dir.remove_unmounted(&name, &mounts),
             };
             let Err(err) = removed else { continue };
@@ -285,6 +283,26 @@ impl AgentDir {
             dir.sync()?;
         }
         Ok(stuck)
+    }
+
+    fn remove_leftover(&self, dir: &Dir, name: &CStr, mounts: &Mounts) -> Result<()> {
+        if leftovers::has_record(&self.top, dir, name)? {
+            let why = std::io::Error::other("its record in roots/ stays");
+            return Err(Error::io("remove", dir.path_of(name), why));
+        }
+        dir.remove_unmounted(name, mounts)
+    }
+
+    /// Completes removals of roots that were interrupted. Returns the records that could not be
+    /// removed.
+    fn complete_removals(&self) -> Result<Vec<Kept>> {
+        let Some(unpacked) = if_exists(self.top.child(c"unpacked"))? else { return Ok(Vec::new()) };
+        let left = leftovers::complete_removals(&self.top, &unpacked)?;
+        let kept = |Left { path, why }: Left| {
+            let path = path.strip_prefix(self.top.path()).map_or(path.clone(), Path::to_owned);
+            Kept { what: What::Record, path, why, count: 1, bytes: 0 }
+        };
+        Ok(left.into_iter().map(kept).collect())
     }
 
     fn open(&self, path: &Path) -> Result<Option<Dir>> {

@@ -56,6 +56,15 @@ impl Bench {
         self.work.path().join("agent/unpacked")
     }
 
+    /// The path of the only root that was moved away.
+    fn moved_root(&self) -> PathBuf {
+        let all = fs::read_dir(self.unpacked()).unwrap().map(|entry| entry.unwrap().path());
+        let moved: Vec<PathBuf> =
+            all.filter(|path| path.to_string_lossy().contains("/.old-")).collect();
+        assert_eq!(moved.len(), 1, "{moved:?}");
+        moved[0].clone()
+    }
+
     fn precious(&self) -> PathBuf {
         self.work.path().join("precious")
     }
@@ -282,17 +291,13 @@ fn immutable_and_append_only_files_stay() {
             let why = bench.sweep().unwrap();
             assert!(why.contains(reason), "{attribute} {at}: {why}");
             assert!(!bench.first().exists(), "the root must be moved away");
-            let left: Vec<PathBuf> = fs::read_dir(bench.unpacked())
-                .unwrap()
-                .map(|entry| entry.unwrap().path())
-                .filter(|path| path.to_string_lossy().contains("/.old-"))
-                .collect();
-            let [left] = &left[..] else { panic!("{attribute} {at}: {left:?}") };
+            let left = bench.moved_root();
             assert!(left.join("data/file").exists() && !left.join("v").exists());
             assert!(bench.sweep().unwrap().contains(reason), "the next sweep must try again");
             bench.goes_on();
             bench.reopen();
             bench.goes_on();
+            let left = bench.moved_root();
             run("chattr", &[&format!("-{attribute}"), text(&left.join(at))], Path::new("/"));
             assert_eq!(bench.sweep(), None);
             assert!(!left.exists());
@@ -333,6 +338,10 @@ fn store_opens_with_immovable_leftovers() {
             fs::write(agent.join(name), "x").unwrap();
             left.push(agent.join(name));
         }
+        // The removal of this root was interrupted.
+        let id = bench.all[0].id();
+        fs::rename(bench.first(), bench.unpacked().join(format!(".old-{id}-1-1"))).unwrap();
+        left.push(agent.join(format!("roots/{id}")));
         for path in &left {
             run("chattr", &["+i", text(path)], Path::new("/"));
         }

@@ -129,8 +129,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         for (text, mode, want) in [
             (include_str!("testdata/ec_private_key.pem"), 0o644, "mode 0644"),
-            ("garbage", 0o600, "as a private key"),
-            ("", 0o600, "as a private key"),
+            ("garbage", 0o600, "not a valid private key"),
+            ("", 0o600, "not a valid private key"),
             (include_str!("testdata/encrypted_key"), 0o600, "passphrase"),
         ] {
             put(dir.path(), text, mode);

@@ -1,13 +1,15 @@
 //! Leftovers: files that could not be removed. A leftover is logged once as a warning, and the next
 //! sweep or start tries again. A leftover must not make other work fail.
 
+use std::ffi::CStr;
 use std::path::PathBuf;
 use std::sync::PoisonError;
 
+use crate::digest::Digest;
 use crate::disk::{Dir, Mounts, name_of};
 use crate::error::{Error, Result, if_exists};
 use crate::store::Store;
-use crate::store::names::{ok_name, retired_id};
+use crate::store::names::{RETIRED, ok_name, retired_id};
 
 /// A file or directory that could not be removed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,10 +27,22 @@ impl Left {
 /// Removes everything in `dir` whose name begins with one of `prefixes`. Returns what could not be
 /// removed.
 pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<Left>> {
+    remove_all_but(dir, prefixes, |_| Ok(false))
+}
+
+/// Like [`remove_all`], but skips the names for which `stays` returns `true`.
+pub(in crate::store) fn remove_all_but(
+    dir: &Dir,
+    prefixes: &[&str],
+    stays: impl Fn(&CStr) -> Result<bool>,
+) -> Result<Vec<Left>> {
     let mut left = Vec::new();
     let mut mounts = None;
     for item in dir.list()? {
         if !prefixes.iter().any(|prefix| item.name.to_bytes().starts_with(prefix.as_bytes())) {
+            continue;
+        }
+        if stays(&item.name)? {
             continue;
         }
         let mounts = mounts.get_or_insert_with(Mounts::read);
@@ -41,21 +55,48 @@ pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<L
 
 /// Removes the records of roots whose removal was interrupted after the root was moved away. Call
 /// this before the moved roots are removed: without them, such a record looks like the record of a
-/// lost root.
-pub(in crate::store) fn complete_removals(top: &Dir, unpacked: &Dir) -> Result<()> {
-    let moved: Vec<_> = unpacked.list()?.iter().filter_map(|it| retired_id(&it.name)).collect();
-    let Some(roots) = if_exists(top.child(c"roots"))? else { return Ok(()) };
-    let mut removed = false;
-    for id in moved {
-        let name = name_of(id);
-        // If the root was built again after the interruption, the record belongs to the new root.
-        if !unpacked.contains(&name)? && roots.contains(&name)? {
-            roots.remove_file(&name)?;
-            unpacked.remove_file(&ok_name(id))?;
-            removed = true;
+/// lost root. Returns what could not be removed.
+pub(in crate::store) fn complete_removals(top: &Dir, unpacked: &Dir) -> Result<Vec<Left>> {
+    let mut left = Vec::new();
+    let Some(roots) = if_exists(top.child(c"roots"))? else { return Ok(left) };
+    for item in unpacked.list()? {
+        let Some(id) = retired_id(&item.name) else { continue };
+        if let Err(err) = complete_removal(&roots, unpacked, id) {
+            left.push(Left::new(roots.path_of(&name_of(id)), &err));
         }
     }
-    if removed { roots.sync() } else { Ok(()) }
+    Ok(left)
+}
+
+fn complete_removal(roots: &Dir, unpacked: &Dir, id: Digest) -> Result<()> {
+    let name = name_of(id);
+    // If the root was built again after the interruption, the record belongs to the new root.
+    if !unpacked.contains(&name)? {
+        roots.remove_file(&name)?;
+        roots.sync()?;
+        unpacked.remove_file(&ok_name(id))?;
+    }
+    Ok(())
+}
+
+/// Whether `moved` is a root whose record could not be removed yet. The root stays, because only
+/// its name shows that the record is no longer needed.
+pub(in crate::store) fn has_record(top: &Dir, unpacked: &Dir, moved: &CStr) -> Result<bool> {
+    let Some(id) = retired_id(moved) else { return Ok(false) };
+    let Some(roots) = if_exists(top.child(c"roots"))? else { return Ok(false) };
+    Ok(roots.contains(&name_of(id))? && !unpacked.contains(&name_of(id))?)
+}
+
+/// Gives moved roots that could not be removed a name without their id, once their records are
+/// removed. From then on, a record with this id belongs to a root that was built again.
+pub(in crate::store) fn forget_ids(top: &Dir, unpacked: &Dir) -> Result<()> {
+    for item in unpacked.list()? {
+        if retired_id(&item.name).is_some() && !has_record(top, unpacked, &item.name)? {
+            // A root that cannot be renamed keeps its name, and the next start tries again.
+            let _ = unpacked.move_to_temp(&item.name, unpacked, RETIRED);
+        }
+    }
+    Ok(())
 }
 
 impl Store {

@@ -273,6 +273,16 @@ fn read_all(
     Ok(())
 }
 
+/// Whether an earlier version of the agent extracted one of the configuration's layers.
+fn is_of_earlier_version(configuration: Option<&Configuration>, layers: &Dir) -> Result<bool> {
+    for layer in configuration.into_iter().flat_map(Configuration::layers) {
+        if if_exists(layers.open_file(&name_of(layer.digest)))?.is_some_and(is_earlier) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// Whether an agent removes the root `id`, or was interrupted while it removed the root. A removal
 /// moves the root away before it removes the record.
 fn is_being_removed(roots: &Dir, unpacked: &Dir, id: Digest) -> Result<bool> {
@@ -304,14 +314,10 @@ fn verify_root(
         return Ok(is_lost);
     };
     let configuration = Configuration::from_json(&json);
-    for layer in configuration.iter().flat_map(Configuration::layers) {
-        if if_exists(layers.open_file(&name_of(layer.digest)))?.is_some_and(is_earlier) {
-            tracing::info!(
-                "{} was built by an earlier version and is not compared",
-                root_path.display()
-            );
-            return Ok(true);
-        }
+    if is_of_earlier_version(configuration.as_ref().ok(), layers)? {
+        let root_path = root_path.display();
+        tracing::info!("{root_path} was built by an earlier version and is not compared");
+        return Ok(true);
     }
     let indexes = configuration.and_then(|configuration| {
         let layers = configuration.layers().iter().map(|layer| read_index(layers, layer.digest));

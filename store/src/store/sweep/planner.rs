@@ -74,6 +74,9 @@ pub(super) fn plan(
     planner.plan
 }
 
+/// Why a layer or blob is removed.
+const UNNEEDED: &str = "no kept configuration or root needs it";
+
 /// Whether a file that changed at the time `changed` is old enough to be removed.
 fn old(changed: i64, before: Option<SystemTime>) -> bool {
     before.is_none_or(|before| changed < seconds(before))
@@ -159,7 +162,7 @@ impl Planner {
             let path = Path::new("layers").join(digest.to_string());
             match kept.get(digest) {
                 Some(why) => self.keep(What::Layer, path, why, file.bytes),
-                None => self.remove(What::Layer, path, "no kept root or layer needs it", &[*file]),
+                None => self.remove(What::Layer, path, UNNEEDED, &[*file]),
             }
         }
     }
@@ -218,7 +221,7 @@ impl Planner {
                     self.keep(What::Blob, path, "it is new", file.bytes);
                 }
                 Some(_) => self.remove(What::Blob, path, "it is extracted", &[*file]),
-                None => self.remove(What::Blob, path, "no kept root or layer needs it", &[*file]),
+                None => self.remove(What::Blob, path, UNNEEDED, &[*file]),
             }
         }
     }

@@ -175,9 +175,9 @@ fn verified_text(verified: &Verified) -> String {
 }
 
 /// A hint with the way to restore lost files. `verify` itself does not restore files.
-const MEND: &str = "to restore a damaged or missing file, upload the same bytes again, with sftp, \
-                    or with the deployctl addver command of the first time; the registry restores \
-                    the file immediately\n";
+const MEND: &str = "to restore damaged or missing files, upload the same bytes again, with sftp, \
+                    or with the deployctl addver command of the first time: the registry restores \
+                    the files immediately\n";
 
 fn kind(kind: Kind) -> &'static str {
     match kind {

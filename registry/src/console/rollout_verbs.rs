@@ -139,7 +139,8 @@ pub async fn retry(
         Ok(Steer::Retry { host: found.ok_or_else(none)?.id })
     };
     match registry.command_rollout(&name, command, change).await {
-        // No wave has taken the host, or the host has not failed in its wave.
+        // The wave tries the host again, or it has no reason to: for example, the host is unknown, no
+        // wave has taken it, it has not failed, or the rollout has ended.
         Err(Error::Conflict(_) | Error::NotFound(_)) | Ok(_) => Ok(()),
         Err(err) => Err(err.into()),
     }

@@ -86,10 +86,8 @@ impl Reports {
             if !same {
                 // There was at least one deploy, even if its record is lost.
                 inner.attempts = inner.attempts.max(1);
-                inner.revision = inner
-                    .last
-                    .as_ref()
-                    .map_or(0, |last| if last.wants == state.wants { last.revision } else { 0 });
+                let last = inner.last.as_ref().filter(|last| last.wants == state.wants);
+                inner.revision = last.map_or(0, |last| last.revision);
                 inner.push(state);
             }
         });

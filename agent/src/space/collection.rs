@@ -80,7 +80,13 @@ pub async fn beside(
     let gc = blocking::run(work).await?;
     if !dry_run {
         let Gc { files, bytes, .. } = gc;
-        tracing::info!(event = "gc", files, bytes, "gc: {files} files of {} removed", Size(bytes));
+        tracing::info!(
+            event = "gc",
+            files,
+            bytes,
+            "gc: files removed: {files}, {} in all",
+            Size(bytes)
+        );
     }
     Ok(gc)
 }

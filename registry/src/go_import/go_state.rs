@@ -30,7 +30,7 @@ pub enum Error {
     #[error("is not the catalogue of a Go registry: it has neither components nor configs")]
     Foreign,
     /// A necessary part of the file is invalid.
-    #[error("cannot be imported: {path} {why}; repair or delete it with the Go tool")]
+    #[error("cannot be imported: {path}: {why}; repair or delete it with the Go tool")]
     Unusable {
         /// The path of the invalid part within the file.
         path: String,
@@ -142,7 +142,7 @@ impl<'a> Reader<'a> {
             match (std::str::from_utf8(key), item) {
                 (Ok(name), Item::Bucket(bucket)) => buckets.push((name.to_owned(), bucket)),
                 (Err(_), Item::Bucket(_)) => {
-                    return Err(bad(path, key, "has a name that is not UTF-8"));
+                    return Err(bad(path, key, "its name is not UTF-8"));
                 }
                 (_, Item::Value(_)) => {
                     self.odd.push(format!("{path}/{} is not a bucket", key.escape_ascii()));
@@ -218,7 +218,7 @@ impl<'a> Reader<'a> {
                     (Err(why), true) => return Err(bad(&path, key, why)),
                     (Err(why), false) => {
                         let key = key.escape_ascii();
-                        self.odd.push(format!("{path}/{key} {why}: this state is skipped"));
+                        self.odd.push(format!("{path}/{key} is skipped: {why}"));
                     }
                 }
             }
@@ -279,7 +279,7 @@ impl<'a> Reader<'a> {
 fn version(component: &ComponentName, key: &[u8], value: &[u8]) -> Result<Layer, String> {
     let layer = Layer::from_json(value).map_err(|err| err.to_string())?;
     if layer.component != *component || layer.version.as_str().as_bytes() != key {
-        return Err(format!("has the name {}:{}", layer.component, layer.version));
+        return Err(format!("its name is {}:{}", layer.component, layer.version));
     }
     Ok(layer)
 }
@@ -287,7 +287,7 @@ fn version(component: &ComponentName, key: &[u8], value: &[u8]) -> Result<Layer,
 fn configuration(name: &ConfigurationName, value: &[u8]) -> Result<Configuration, String> {
     let configuration = Configuration::from_json(value).map_err(|err| err.to_string())?;
     if configuration.name() != name {
-        return Err(format!("belongs to \"{}\"", configuration.name()));
+        return Err(format!("it belongs to \"{}\"", configuration.name()));
     }
     Ok(configuration)
 }

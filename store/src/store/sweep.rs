@@ -287,7 +287,7 @@ impl AgentDir {
 
     fn remove_leftover(&self, dir: &Dir, name: &CStr, mounts: &Mounts) -> Result<()> {
         if leftovers::has_record(&self.top, dir, name)? {
-            let why = std::io::Error::other("its record in roots/ stays");
+            let why = std::io::Error::other("its record in roots/ could not be removed");
             return Err(Error::io("remove", dir.path_of(name), why));
         }
         dir.remove_unmounted(name, mounts)

@@ -37,7 +37,7 @@ fn invalid_parts_are_reported() {
         (
             "\"Version\":\"m3\"",
             "\"Version\":\"m9\"",
-            "components/many/byVersion/m3 has the name many:m9",
+            "components/many/byVersion/m3: its name is many:m9",
         ),
         ("\"Name\":\"scripts\"", "\"Name\":\"scr/:ts\"", "components/scripts/byVersion/v1.0.0"),
         (
@@ -59,7 +59,7 @@ fn contradictions_are_reported_and_skipped() {
         (
             "\"Mtime\": \"2026-11-23T04:32:38",
             "\"Mtime\": \"2026-11-99T04:32:38",
-            "this state is skipped",
+            "is skipped: configuration",
         ),
         ("Z#m3", "Z#m2", "components/many: version \"m3\" is not in both byVersion and byTime"),
         (

@@ -31,6 +31,11 @@ use place_flags::PlaceFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// The allocator. With this allocator, an offer reaches 99 % of 2,000 agents in a fifth less time
+/// than with the allocator of the C library (see docs/PERFORMANCE.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Maximum time that closing the catalogue may take.
 const CLOSING: Duration = Duration::from_secs(5);
 

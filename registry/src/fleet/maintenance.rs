@@ -1,34 +1,35 @@
-//! The maintenance windows of groups. The registry keeps them in memory, because each watch checks
-//! whether its host may switch to a new configuration now.
+//! Keeps the maintenance windows of groups in memory, because each watch checks whether its host
+//! may switch to a new configuration now.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use deploy_rollout::{Windows, is_open, next_close, next_open};
 use jiff::Timestamp;
 
-/// After this time, a wait for the next opening or end of a window checks the clock again, because
-/// somebody may have set the clock.
+/// The longest wait for the next start or end of a window before the watch checks the clock again.
+/// Such a check is necessary because somebody may have set the clock.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
 
 /// The windows of all groups that have windows.
 #[derive(Debug, Default)]
-pub struct Maintenance(Mutex<HashMap<String, Arc<Windows>>>);
+pub struct Maintenance(RwLock<HashMap<String, Arc<Windows>>>);
 
 impl Maintenance {
     /// Replaces the windows of all groups.
     pub fn set(&self, groups: HashMap<String, Windows>) {
         let groups = groups.into_iter().map(|(group, windows)| (group, Arc::new(windows)));
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = groups.collect();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = groups.collect();
     }
 
-    /// The windows of a group, if it has windows.
+    /// The windows of a group, if the group has windows.
     pub fn of(&self, group: &str) -> Option<Arc<Windows>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
     }
 
-    /// Whether the windows forbid the hosts of a group to switch to a new configuration now.
+    /// Whether the group has windows, and all of them are closed at `now`. The hosts of the group
+    /// may then not switch to a new configuration.
     pub fn is_closed(&self, group: &str, now: Timestamp) -> bool {
         self.of(group).is_some_and(|windows| !is_open(&windows, now))
     }

@@ -1,8 +1,8 @@
-//! A cache of the lines that offer configurations to agents. The registry sends a change to
-//! thousands of agents at the same time, so it makes the line only once.
+//! Caches the lines that offer configurations to agents. The registry sends a change to thousands
+//! of agents at the same time, so it makes the line of the change only once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use bytes::Bytes;
 use deploy_store::ConfigurationName;
@@ -13,15 +13,15 @@ use tokio::sync::OnceCell;
 use crate::catalog::Catalog;
 use crate::error::Result;
 
-/// Maximum number of lines in the cache. If the cache is full, the registry empties it, and makes
-/// the lines again when agents need them.
+/// Maximum number of lines in the cache. If the cache is full, the registry empties the cache, and
+/// makes the lines again when agents need them.
 const MOST: usize = 2000;
 
-/// The name of the field [`Offer::start_after_ms`] in a line. No text in the line contains this
-/// sequence, because JSON escapes the quotation marks in texts.
+/// The name of the field [`Offer::start_after_ms`] as it appears in a line. No value in the line
+/// contains these bytes, because JSON escapes the quotation marks in a value.
 const START_AFTER: &[u8] = b"\"start_after_ms\":";
 
-/// An offer, and its line.
+/// An offer, and the line that sends the offer to an agent.
 #[derive(Debug)]
 pub struct Prepared {
     /// The offer.
@@ -54,22 +54,24 @@ impl Prepared {
     }
 }
 
-/// The parts of `line` before and after the number [`u64::MAX`], which follows `field`.
+/// Splits `line` at the number [`u64::MAX`] that follows `field`. Returns the parts before and
+/// after this number.
 fn around(line: &Bytes, field: &[u8]) -> (Bytes, Bytes) {
     let at = line.windows(field.len()).position(|part| part == field).unwrap_or(0) + field.len();
     (line.slice(..at), line.slice(at + u64::MAX.to_string().len()..))
 }
 
-/// The number of changes at the time when an agent requested the line, and the line. Another task
-/// may still be making the line.
+/// The number of the configuration's changes at the time when an agent requested the line, and the
+/// line itself. Another task may still be making the line.
 type Slot = (u64, Arc<OnceCell<Arc<Prepared>>>);
 
 /// The newest line of each configuration.
 #[derive(Debug, Default)]
-pub struct OfferCache(Mutex<HashMap<ConfigurationName, Slot>>);
+pub struct OfferCache(RwLock<HashMap<ConfigurationName, Slot>>);
 
 impl OfferCache {
-    /// The offer of a configuration after its change number `count`, or after a later change.
+    /// The offer of a configuration as it was after the change number `count`, or after a later
+    /// change.
     pub async fn get(
         &self,
         catalog: &Catalog,
@@ -88,11 +90,14 @@ impl OfferCache {
     }
 
     fn cell(&self, name: &ConfigurationName, count: u64) -> Arc<OnceCell<Arc<Prepared>>> {
-        let mut slots = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((made_after, cell)) = slots.get(name)
-            && *made_after >= count
-        {
-            return Arc::clone(cell);
+        let slots = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = made_after(&slots, name, count) {
+            return cell;
+        }
+        drop(slots);
+        let mut slots = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(cell) = made_after(&slots, name, count) {
+            return cell;
         }
         if slots.len() >= MOST {
             slots.clear();
@@ -101,6 +106,17 @@ impl OfferCache {
         slots.insert(name.clone(), (count, Arc::clone(&cell)));
         cell
     }
+}
+
+/// The line of a configuration, if an agent requested the line after change number `count`, or
+/// after a later change.
+fn made_after(
+    slots: &HashMap<ConfigurationName, Slot>,
+    name: &ConfigurationName,
+    count: u64,
+) -> Option<Arc<OnceCell<Arc<Prepared>>>> {
+    let (made_after, cell) = slots.get(name)?;
+    (*made_after >= count).then(|| Arc::clone(cell))
 }
 
 #[cfg(test)]

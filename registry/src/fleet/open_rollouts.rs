@@ -1,8 +1,8 @@
-//! The active rollouts, and the hosts to which they offer their targets. The registry keeps them in
-//! memory, because watches and polls read them often.
+//! Keeps the active rollouts in memory, with the hosts to which the registry offers their targets.
+//! Watches and polls read this data often.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 
 use deploy_store::ConfigurationName;
 use tokio::sync::watch;
@@ -10,19 +10,20 @@ use tokio::sync::watch;
 use super::offer_cache::Prepared;
 use crate::catalog::Announced;
 
-/// An active rollout that offers its target to some hosts.
+/// An active rollout, and the hosts to which the registry offers its target.
 #[derive(Debug)]
 pub struct OpenRollout {
     /// The number of the rollout.
     pub number: u64,
-    /// The number of the target's state.
+    /// The number of the state that is the target.
     pub target: u64,
     /// The offer of the target.
     pub(super) offer: Arc<Prepared>,
-    /// The members that are offered the target: their names, and the fingerprints of their keys.
+    /// The members to which the registry offers the target: the names of the hosts, and the
+    /// fingerprints of their keys.
     pub members: HashMap<String, String>,
-    /// Announces each later change of the configuration. Such a change ends the rollout, even
-    /// before the registry has checked the rollout again.
+    /// Announces each later change of the configuration. After such a change, the registry no
+    /// longer offers the target, even before it has read the rollout again.
     pub changes: Changed,
 }
 
@@ -31,10 +32,10 @@ pub type Changed = watch::Receiver<Announced>;
 
 /// The active rollouts.
 #[derive(Debug, Default)]
-pub struct OpenRollouts(Mutex<HashMap<ConfigurationName, Arc<OpenRollout>>>);
+pub struct OpenRollouts(RwLock<HashMap<ConfigurationName, Arc<OpenRollout>>>);
 
 impl OpenRollouts {
-    /// The rollout of a configuration, if the rollout offers its target to this host.
+    /// The active rollout of a configuration, if the registry offers the target to this host.
     pub fn shown_to(
         &self,
         name: &ConfigurationName,
@@ -51,11 +52,11 @@ impl OpenRollouts {
 
     /// The active rollout of a configuration.
     pub fn get(&self, name: &ConfigurationName) -> Option<Arc<OpenRollout>> {
-        self.all().get(name).cloned()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
     /// Replaces the active rollout of a configuration. Returns the hosts that joined or left the
-    /// rollout, because the registry may now offer them another state.
+    /// rollout, because the registry may now offer these hosts another state.
     pub fn set(&self, name: &ConfigurationName, rollout: Option<OpenRollout>) -> Vec<String> {
         let rollout = rollout.map(Arc::new);
         let mut all = self.all();
@@ -84,8 +85,8 @@ impl OpenRollouts {
         self.all().retain(|name, _| names.contains(name));
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<ConfigurationName, Arc<OpenRollout>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn all(&self) -> RwLockWriteGuard<'_, HashMap<ConfigurationName, Arc<OpenRollout>>> {
+        self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -1,9 +1,10 @@
-//! Which agents are connected. The registry keeps this information only in memory. A connection
-//! alone causes no writes to the disk, except that the janitor sometimes records that a host is
-//! connected (see `-retire-after`).
+//! Records which agents are connected. The registry keeps this information only in memory. A
+//! connection alone causes no writes to the disk, except that the janitor sometimes records that a
+//! host is connected (see `-retire-after`).
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -14,11 +15,11 @@ use jiff::Timestamp;
 use super::watch_signals::{WatchSignal, WatchSignals};
 
 /// Maximum number of disconnected agents that the registry remembers. If there are more, the
-/// registry forgets all of them.
+/// registry forgets all disconnected agents.
 const MOST_SEEN: usize = 200_000;
 
-/// If an agent has connected from a new address, its old connection has certainly ended after this
-/// time.
+/// The time after which an old connection of an agent has certainly ended, if the agent has
+/// connected again from a new address.
 pub const DOUBT: Duration = SILENCE.saturating_add(Duration::from_secs(10));
 
 /// An agent: one configuration on one host.
@@ -32,7 +33,11 @@ pub struct AgentId {
 
 /// The connected agents.
 #[derive(Debug, Default)]
-pub struct Presence(Mutex<Agents>);
+pub struct Presence {
+    agents: Mutex<Agents>,
+    /// The number of open watches. Each offer reads this number, so reading it takes no lock.
+    count: AtomicUsize,
+}
 
 #[derive(Debug, Default)]
 struct Agents {
@@ -40,8 +45,7 @@ struct Agents {
     /// When agents that are no longer connected were last seen, and at which address.
     seen: HashMap<AgentId, (Timestamp, IpAddr)>,
     next: u64,
-    count: usize,
-    /// How many watches have begun or ended.
+    /// A counter that grows by one whenever a watch begins or ends.
     moves: u64,
 }
 
@@ -66,14 +70,14 @@ pub struct Present {
     pub signals: WatchSignals,
     /// Whether another agent is connected under the same name.
     pub is_duplicate: bool,
-    /// Whether all agents under this name have the same directory id. If so, this may be a single
-    /// agent with a new address, whose old connection is dead.
+    /// Whether all agents under this name have the same directory id. If so, they may be one agent
+    /// that has connected again from a new address, and its old connection is dead.
     pub is_same_instance: bool,
 }
 
 impl Presence {
     /// Records that an agent watches. An earlier watch of the same directory from the same address
-    /// must be dead, so it gets the signal `replaced`.
+    /// must be dead, so the earlier watch gets the signal [`WatchSignal::Replaced`].
     pub fn enter(self: &Arc<Self>, agent: AgentId, instance: &str, address: IpAddr) -> Present {
         let signals = WatchSignals::default();
         let mut agents = self.agents();
@@ -95,8 +99,8 @@ impl Presence {
         let is_duplicate = others.iter().any(|other| !same(other));
         let is_same_instance = others.iter().all(|other| other.instance == instance);
         others.push(live);
-        agents.count += 1;
         agents.moves += 1;
+        self.count.fetch_add(1, Ordering::Relaxed);
         drop(agents);
         Present {
             presence: Arc::clone(self),
@@ -131,9 +135,9 @@ impl Presence {
         })
     }
 
-    /// Like [`Presence::is_duplicate`], but ignores a second address until [`DOUBT`] has passed.
-    /// Until then, one agent may have connected again from a new address, and its old connection
-    /// may be dead.
+    /// Like [`Presence::is_duplicate`], but ignores a second address until [`DOUBT`] has passed
+    /// since the newest connection. Until then, a single agent may have connected again from a new
+    /// address, and the connection from its old address may be dead.
     pub fn is_surely_duplicate(&self, agent: &AgentId) -> bool {
         self.agents().connected.get(agent).is_some_and(|live| {
             let is_other = |one: &Live| one.instance != live[0].instance;
@@ -151,10 +155,11 @@ impl Presence {
 
     /// The number of open watches.
     pub fn count(&self) -> usize {
-        self.agents().count
+        self.count.load(Ordering::Relaxed)
     }
 
-    /// How many watches have begun or ended since this registry started.
+    /// A counter that grows by one whenever a watch begins or ends. It is 0 at the start of the
+    /// registry.
     pub fn moves(&self) -> u64 {
         self.agents().moves
     }
@@ -188,7 +193,7 @@ impl Presence {
         }
     }
 
-    /// Tells all watches that an operator changed maintenance windows.
+    /// Wakes all watches, because an operator changed maintenance windows.
     pub fn signal_windows(&self) {
         for live in self.agents().connected.values().flatten() {
             live.signals.send(WatchSignal::WindowsChanged);
@@ -196,15 +201,15 @@ impl Presence {
     }
 
     fn agents(&self) -> MutexGuard<'_, Agents> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.agents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Present {
     fn drop(&mut self) {
         let mut agents = self.presence.agents();
-        agents.count -= 1;
         agents.moves += 1;
+        self.presence.count.fetch_sub(1, Ordering::Relaxed);
         let Some(live) = agents.connected.get_mut(&self.agent) else { return };
         live.retain(|one| one.number != self.number);
         if !live.is_empty() {

@@ -1,6 +1,6 @@
-//! The commands that measure each verb. Every repetition has a number, and uses its own
-//! configurations and versions. So no two repetitions change the same thing.
-//! `benches/catalogue/build` defines the names.
+//! Makes the commands with which each verb is measured. Every repetition has a number, and uses its
+//! own configurations and versions. So no two repetitions change the same object.
+//! `benches/catalogue/build` defines the names of these objects.
 
 use std::ops::Range;
 
@@ -12,24 +12,24 @@ use deploy_wire::client::Client;
 pub const MOST: u32 = 100;
 /// The configurations that only `delconf` uses.
 pub const DELETED: Range<u32> = 0..100;
-/// The first configurations that `changeconf`, `bumpconf` and `rollback` change. Each verb has two
-/// rounds.
+/// The number of the first configuration that `changeconf`, `bumpconf` or `rollback` changes. Each
+/// verb has two rounds with its own configurations.
 const CHANGED: u32 = 100;
 const BUMPED: u32 = 300;
 const ROLLED_BACK: u32 = 500;
-/// The configurations that the background changes, one each second.
+/// The configurations that the background load changes, one each second.
 const CHANGED_MEANWHILE: Range<u32> = 700..800;
-/// The first configuration whose old versions `delver` deletes.
+/// The number of the first configuration whose old versions `delver` deletes.
 const THINNED: u32 = 800;
 /// The number of all configurations.
 pub const CONFIGURATIONS: u32 = 1_000;
-/// The components that no configuration uses at the start, and that get new versions.
+/// The components that get new versions. At the start, no configuration uses these components.
 const GROWING: Range<u32> = 1_900..1_940;
-/// The first component that `delcomp` deletes. No configuration uses the components from this one
-/// on.
+/// The number of the first component that `delcomp` deletes. No configuration uses components with
+/// this or a higher number.
 const DELETED_COMPONENTS: u32 = 1_940;
-/// States use the versions 1 to 40 in turn. Versions 44 to 47 are for `gc`, `delver`, `pin` and
-/// `unpin`.
+/// The number of versions that states use: versions 1 to 40, in turn. Versions 44 to 47 are for
+/// `gc`, `delver`, `pin` and `unpin`.
 const CYCLE: u32 = 40;
 const LARGEST: usize = 1 << 20;
 
@@ -68,7 +68,7 @@ pub enum Verb {
     CollectMeanwhile,
 }
 
-/// The verbs, in the order in which they are measured. Each verb has the name of its row and its
+/// The verbs, in the order of the measurements. Each verb has the name of its table row and its
 /// maximum number of repetitions.
 pub const VERBS: [(Verb, &str, u32); 27] = [
     (Verb::ShowConfiguration, "showconf", MOST),
@@ -94,8 +94,8 @@ pub const VERBS: [(Verb, &str, u32); 27] = [
     (Verb::Unpin, "unpin", MOST),
     (Verb::DeleteVersion, "delver, never used", MOST),
     (Verb::DeleteOldVersion, "delver, used by old states", MOST),
-    (Verb::DeleteConfiguration, "delconf", 5),
-    (Verb::DeleteComponent, "delcomp", 5),
+    (Verb::DeleteConfiguration, "delconf", 20),
+    (Verb::DeleteComponent, "delcomp", 20),
     (Verb::WouldCollect, "gc -n", 5),
     (Verb::Collect, "gc", 5),
 ];
@@ -212,7 +212,7 @@ impl Verb {
     }
 }
 
-/// Reads the layer at `position` of a configuration in the way that agents read it.
+/// Reads the configuration as an agent would, and returns its layer at `position`.
 async fn layer(client: &Client, name: &str, position: usize) -> Result<Layer, String> {
     let path = format!("configs/{name}.json");
     let json = client.read_small(&path, LARGEST).await.map_err(|err| err.to_string())?;
@@ -222,7 +222,7 @@ async fn layer(client: &Client, name: &str, position: usize) -> Result<Layer, St
     layer.ok_or_else(|| format!("{path}: no layer {position}"))
 }
 
-/// The version that comes `turns` after the layer's version in the cycle.
+/// The version that comes `turns` places after the layer's version in the cycle.
 fn turn(layer: &Layer, turns: u32) -> Result<String, String> {
     let version = layer.version.as_str();
     let number: Option<u32> = version.strip_prefix('v').and_then(|digits| digits.parse().ok());

@@ -18,15 +18,15 @@ pub struct BlobCount {
 /// How many rows the catalogue has.
 #[derive(Debug, Clone, Copy)]
 pub struct RowCounts {
-    /// Components.
+    /// The number of components.
     pub components: u64,
-    /// Versions of all components.
+    /// The number of versions of all components.
     pub versions: u64,
-    /// Pinned versions.
+    /// The number of pinned versions.
     pub pins: u64,
-    /// Configurations.
+    /// The number of configurations.
     pub configurations: u64,
-    /// States of all configurations.
+    /// The number of states of all configurations.
     pub states: u64,
 }
 
@@ -50,7 +50,7 @@ impl Catalog {
         })
     }
 
-    /// Number and bytes of the live blobs, and number of damaged blobs.
+    /// The number and the bytes of the live blobs, and the number of damaged blobs.
     pub async fn blob_counts(&self) -> Result<(BlobCount, u64)> {
         let (live, bytes, damaged): (i64, i64, i64) = query_as(
             "SELECT COUNT(CASE WHEN state = 'live' THEN 1 END), \
@@ -66,7 +66,8 @@ impl Catalog {
     /// How many blobs and bytes there would be if each version had its own blob.
     pub async fn bound(&self) -> Result<BlobCount> {
         let (blobs, bytes): (i64, i64) = query_as(
-            "SELECT COUNT(*), CAST(COALESCE(SUM(b.bytes), 0) AS BIGINT) FROM versions v \
+            "SELECT COUNT(*), CAST(COALESCE(SUM(b.bytes), 0) AS BIGINT) \
+             FROM versions v INDEXED BY versions_by_digest \
              LEFT JOIN blobs b INDEXED BY blobs_counted ON b.digest = v.digest",
         )
         .fetch_one(&mut self.scan_tx().await?)
@@ -74,7 +75,8 @@ impl Catalog {
         Ok(BlobCount { blobs: blobs.cast_unsigned(), bytes: bytes.cast_unsigned() })
     }
 
-    /// Whether this catalogue is new: nothing was ever added to it.
+    /// Whether this catalogue is new: it has no components and no configurations, and no version
+    /// was ever added.
     pub async fn is_new(&self) -> Result<bool> {
         let count: i64 = query_scalar(
             "SELECT (SELECT value FROM counters WHERE name = 'version') \

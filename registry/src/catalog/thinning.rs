@@ -1,8 +1,9 @@
-//! Removes rows, a few at a time, from tables that would otherwise only grow. The rows belong to
-//! the histories of deleted configurations. With `-keep-history`, old states and old entries of the
-//! audit trail are removed, too.
+//! Removes old rows, a few at a time, from tables that would otherwise only grow. Such rows belong
+//! to the histories of deleted configurations. With `-keep-history`, the functions also remove old
+//! states and old entries of the audit trail.
 
 use std::collections::BTreeSet;
+use std::time::Instant;
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -13,16 +14,16 @@ use super::{Catalog, Result, nanoseconds, uses};
 
 /// Maximum number of states that one transaction removes. With this limit, other writers wait only
 /// for milliseconds.
-const STATES: i64 = 100;
+const STATES: i64 = 50;
 /// Maximum number of audit entries that one transaction removes.
-const ENTRIES: i64 = 500;
+const ENTRIES: i64 = 250;
 
-/// How many rows were removed because of their age.
+/// The number of rows that are removed because of their age.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Thinned {
-    /// States of configurations.
+    /// The number of states of configurations.
     pub states: u64,
-    /// Entries of the audit trail.
+    /// The number of entries of the audit trail.
     pub audit: u64,
 }
 
@@ -40,7 +41,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// How many states and entries [`Catalog::thin`] would remove.
+    /// How many states and entries of the audit trail [`Catalog::thin`] would remove.
     pub async fn would_thin(&self, before: Timestamp) -> Result<Thinned> {
         let mut thinned = Thinned::default();
         for (history, floor) in self.thinnable(before).await? {
@@ -81,7 +82,9 @@ impl Catalog {
                  (SELECT number FROM audit WHERE time < $1 ORDER BY time LIMIT $2)",
             );
             let some = some.bind(nanoseconds(before)).bind(ENTRIES);
+            let began = Instant::now();
             let removed = self.write_one(some).await?;
+            pause(began).await;
             thinned.audit += removed;
             if removed == 0 {
                 return Ok(thinned);
@@ -114,10 +117,11 @@ impl Catalog {
     }
 
     /// Removes the oldest states of a history with numbers below `floor`, [`STATES`] at most.
-    /// Returns the number of removed states. `counted` means that the counter of states includes
-    /// these states, because their configuration exists.
+    /// Returns the number of removed states. `counted` says whether the counter of states includes
+    /// these states. The counter includes them if their configuration still exists.
     async fn remove_states(&self, history: i64, floor: i64, counted: bool) -> Result<u64> {
         let mut transaction = self.write_tx().await?;
+        let began = Instant::now();
         let last: Option<i64> = query_scalar(
             "SELECT MAX(number) FROM (SELECT number FROM states \
              WHERE history = $1 AND number < $2 ORDER BY number LIMIT $3) AS oldest",
@@ -146,8 +150,15 @@ impl Catalog {
             count(&mut transaction, "states", -fewer).await?;
         }
         transaction.commit().await?;
+        pause(began).await;
         Ok(states)
     }
+}
+
+/// Pauses for as long as the transaction took that began at `began`. Without the pause, other
+/// writers would wait for a transaction of this module almost every time.
+async fn pause(began: Instant) {
+    tokio::time::sleep(began.elapsed()).await;
 }
 
 /// The number of the oldest state that stays. All later states stay, too, and none of them restored

@@ -1,5 +1,5 @@
-//! The rows of blobs. A row says whether the blob is live, condemned (gc may remove its file at any
-//! time) or damaged (its file is in quarantine).
+//! Reads and writes the rows of blobs. A row says whether the blob is live, condemned (gc may
+//! remove the blob's file at any time) or damaged (the blob's file is in quarantine).
 
 use std::collections::BTreeSet;
 
@@ -12,9 +12,9 @@ use super::{Catalog, Result, column, nanoseconds};
 /// The row of a blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobRow {
-    /// The blob.
+    /// The digest of the blob.
     pub digest: Digest,
-    /// The blob's length.
+    /// The length of the blob, in bytes.
     pub bytes: u64,
     /// Whether the blob's file was damaged and moved to quarantine.
     pub damaged: bool,
@@ -25,7 +25,7 @@ pub struct BlobRow {
 pub(super) enum BlobState {
     /// The file exists and is complete.
     Live,
-    /// The file may be removed at any time.
+    /// The garbage collection (gc) may remove the file at any time.
     Condemned,
     /// The file was damaged and is in quarantine.
     Damaged,
@@ -42,7 +42,7 @@ impl BlobState {
 }
 
 impl Catalog {
-    /// At most `limit` versions whose blobs are damaged: component and version.
+    /// The components and names of at most `limit` versions whose blobs are damaged.
     pub async fn damaged_versions(&self, limit: u64) -> Result<Vec<(String, String)>> {
         Ok(query_as(
             "SELECT v.component, v.name FROM blobs b JOIN versions v ON v.digest = b.digest \
@@ -92,18 +92,22 @@ impl Catalog {
         rows.iter().map(|digest| column(digest)).collect()
     }
 
-    /// Adds a row for each of `blobs` that has no row. A catalogue of an older format has no rows
-    /// of blobs. After a crash, the row of a blob may be missing.
+    /// Adds a row for each blob in `blobs` that has no row. All rows are missing in a catalogue of
+    /// an older format. A single row may be missing after a crash. If a row says that the blob is
+    /// damaged, the row is corrected: an upload has replaced the damaged file, and a crash
+    /// prevented the change of the row.
     pub async fn register_existing(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<()> {
-        let known: Vec<String> =
-            query_scalar("SELECT digest FROM blobs").fetch_all(&mut self.scan_tx().await?).await?;
+        let known: Vec<String> = query_scalar("SELECT digest FROM blobs WHERE state != 'damaged'")
+            .fetch_all(&mut self.scan_tx().await?)
+            .await?;
         let known: BTreeSet<Digest> =
             known.iter().map(|digest| column(digest)).collect::<Result<_>>()?;
         let mut transaction = self.write_tx().await?;
         for blob in blobs.iter().filter(|blob| !known.contains(&blob.digest)) {
             query(
                 "INSERT INTO blobs (digest, bytes, state, since) VALUES ($1, $2, 'live', $3) \
-                 ON CONFLICT (digest) DO NOTHING",
+                 ON CONFLICT (digest) DO UPDATE SET bytes = excluded.bytes, state = 'live', \
+                 since = excluded.since WHERE blobs.state = 'damaged'",
             )
             .bind(blob.digest.to_string())
             .bind(i64::try_from(blob.bytes).unwrap_or(i64::MAX))
@@ -114,7 +118,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// The condemned blobs. A crash may have interrupted their removal.
+    /// The condemned blobs. If a crash has interrupted gc, their files may still exist.
     pub async fn condemned(&self) -> Result<Vec<Digest>> {
         let rows: Vec<String> = query_scalar("SELECT digest FROM blobs WHERE state = 'condemned'")
             .fetch_all(&mut self.read_tx().await?)

@@ -1,7 +1,7 @@
-//! Measures cold and warm roots of real archives. `deploy-cold DIR LINK RUNS BLOB…` extracts the
-//! archives, lowest layer first, into a store in DIR, and builds their root. It then rebuilds the
-//! root RUNS times, only from the cache and without a spare. The program prints the milliseconds of
-//! each step.
+//! Measures how long it takes to build the root of real archives, without and with cached layers.
+//! `deploy-cold DIR LINK RUNS BLOB…` extracts the archives, lowest layer first, into a store in
+//! DIR, and builds their root. It then builds the root RUNS times again, from the cached layers
+//! alone and without a spare. The program prints the milliseconds of each step.
 
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
 

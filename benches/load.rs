@@ -1,7 +1,7 @@
-//! The load of `scripts/bench-load` on a registry. Many agents stay connected and poll from time to
-//! time. At the same time, operators upload archives, bind them to versions, and replace
-//! configurations. Downloads, `gc` and `verify` run, too. Then the program raises the rate of polls
-//! until the registry is too slow.
+//! Puts load on a registry for `scripts/bench-load`. Many agents stay connected and poll from time
+//! to time. At the same time, operators upload archives, bind them to versions, and replace
+//! configurations, while downloads, `gc` and `verify` run. Then the program raises the rate of
+//! polls until the registry is too slow.
 //!
 //! `deploy-load ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS POLLS-A-SECOND SECONDS`
 
@@ -22,14 +22,14 @@ use deploy_store::Digest;
 use deploy_wire::client::Client;
 use tokio::task::JoinSet;
 
-/// Maximum number of simultaneous logins. The registry allows each address 50 connections that have
-/// not logged in yet.
+/// The maximum number of simultaneous logins. The registry allows 50 connections without a login
+/// from each address.
 const LOGINS: usize = 40;
 /// The number of bytes of an upload, and of a download.
 const BLOB: usize = 16 << 20;
-/// A poll that takes longer than this is late, because agents poll every few seconds.
+/// A poll is late if it takes longer than this time. Agents poll every few seconds.
 const LATE: Duration = Duration::from_secs(1);
-/// The rates of the last measurements, as multiples of the requested rate of polls. The program
+/// The rates of polls in the last measurements, as multiples of the requested rate. The program
 /// stops at the first rate that is too high for the registry.
 const BEYOND: [u32; 6] = [2, 5, 10, 20, 40, 80];
 
@@ -102,8 +102,8 @@ fn archive(number: u64) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// Repeatedly uploads an archive, binds it to a version, and replaces a configuration with the
-/// version.
+/// Repeatedly uploads an archive, binds the archive to a version, and puts this version into a
+/// configuration.
 async fn upload(registry: Registry, number: u64, seen: Arc<Seen>, verbs: Arc<Seen>, end: Instant) {
     let client = registry.connect("operator").await.unwrap();
     let mut round = 0;
@@ -152,7 +152,7 @@ async fn repeat(registry: Registry, line: &'static str, seen: Arc<Seen>, end: In
     }
 }
 
-/// Polls the configuration `rate` times a second. Each poll uses the next connection.
+/// Polls the configuration `rate` times a second. Each poll uses the next connection in turn.
 async fn poll(agents: &[Arc<Client>], rate: u32, seen: &Arc<Seen>, end: Instant) {
     let mut timer = tokio::time::interval(Duration::from_secs(1) / rate);
     let mut asking = JoinSet::new();
@@ -169,8 +169,8 @@ async fn poll(agents: &[Arc<Client>], rate: u32, seen: &Arc<Seen>, end: Instant)
                 Ok(None) => Err("no configuration".to_owned()),
                 Err(err) => Err(err.to_string()),
             };
-            // The time is measured from the moment at which the poll was due, because an agent
-            // would also wait for a late poll.
+            // The measured time begins when the poll was due, because a real agent would also wait
+            // for a late poll.
             seen.note(due.elapsed(), 0, answer);
         });
         while asking.try_join_next().is_some() {}

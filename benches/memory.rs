@@ -1,5 +1,5 @@
-//! The program of `scripts/memory`. It makes archives that are large in different ways, and prints
-//! the peak memory of the work on one archive.
+//! Makes archives that are large in different ways, and prints the peak memory of one operation on
+//! an archive. `scripts/memory` runs this program.
 
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
 
@@ -58,7 +58,7 @@ fn main() {
     println!("{} MiB", peak / 1024);
 }
 
-/// A configuration with a layer of half a million files, and one more layer on top.
+/// A configuration with a layer of half a million files, and a small layer on top.
 fn configuration(dir: &str, store: &Store, config: &str) -> Configuration {
     let layer = |component: &str, name: &str| {
         let path = Path::new(dir).join(format!("{name}.tar.gz"));

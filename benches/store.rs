@@ -1,4 +1,4 @@
-//! Benchmarks of the store's steps. docs/PERFORMANCE.md explains how to read the results.
+//! Measures the store's single steps. docs/PERFORMANCE.md explains how to read the results.
 
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 #![allow(clippy::print_stderr, reason = "the benchmark prints what it leaves out")]
@@ -68,7 +68,7 @@ fn load_and_merge(criterion: &mut Criterion) {
     let layers = [load(&code), load(&config)];
     group.bench_function("merge", |bencher| bencher.iter(|| merge(black_box(&layers)).unwrap()));
     let base = merge(&layers[..1]).unwrap();
-    // This merge works as in an agent: it reuses the tree of the layers below the changed layer.
+    // As in an agent, this merge reuses the tree of the layers below the changed layer.
     let with = |config: &Index| {
         let mut tree = base.clone();
         add_layer(&mut tree, config.entries.iter().cloned().map(Ok)).unwrap();

@@ -4,8 +4,8 @@
 Usage: check-monitoring.py METRICS RULES-FILE
 
 METRICS is the output of the registry's verb `metrics`. The script writes the expressions of the dashboard to
-RULES-FILE as recording rules, so that `promtool check rules` can parse them. It prints each problem, and exits
-with 1 if there is any.
+RULES-FILE as recording rules, so that `promtool check rules` can parse them. The script prints each problem.
+If there is a problem, its exit code is 1.
 """
 
 import json
@@ -43,7 +43,7 @@ def problem(where, text):
 
 
 def exported(text):
-    """The metrics in the text format: each name with its type and its labels."""
+    """Reads metrics in the text format. Returns each name with its type and its labels."""
     types, labels = {}, {}
     for line in text.splitlines():
         if found := re.match(r"# TYPE (\S+) (\S+)$", line):
@@ -57,7 +57,7 @@ def exported(text):
 
 
 def names_of(metrics):
-    """The names that a query may use, with their labels."""
+    """Returns the names that a query may use, with their labels."""
     names = dict(FOREIGN)
     for name, (kind, labels) in metrics.items():
         if kind == "histogram":
@@ -69,7 +69,7 @@ def names_of(metrics):
 
 
 def selectors(expr):
-    """Each metric in a query, with the labels that its selector and the groupings name."""
+    """Returns each metric in a query, with the labels that its selector and the groupings name."""
     text = re.sub(r'"(\\.|[^"\\])*"', '""', expr)
     text = re.sub(r"\[[^\]]*\]", "", text)
     grouped = set()
@@ -104,7 +104,7 @@ def check_query(where, expr, names, used):
 
 
 def read_alerts():
-    """The alerts: each name with the fields of its rule. The file has one simple form, and promtool has
+    """Returns the name of each alert with the fields of its rule. The file has one simple form, and promtool has
     checked it."""
     alerts = {}
     for part in RULES.read_text().split("      - alert: ")[1:]:

@@ -1,4 +1,4 @@
-//! The `Agent`: the directory, the store and the settings that an agent works with.
+//! Defines [`Agent`], which holds the directory, the store and the settings of an agent.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,34 +33,35 @@ pub struct Agent {
     pub report: Reporter,
     /// Symlink to the current root.
     pub current: Option<PathBuf>,
-    /// Number of roots to keep, at least 1.
+    /// The number of roots that sweeps keep, at least 1.
     pub keep_roots: usize,
-    /// Whether roots that another program made count among the roots to keep.
+    /// Whether roots that another program made count towards `keep_roots`.
     pub count_taken_over: bool,
-    /// Whether blobs of extracted layers stay in the cache.
+    /// Whether the cache keeps the blob of a layer after the layer is extracted.
     pub keep_blobs: bool,
-    /// Bytes to keep free; 0 for none.
+    /// The number of bytes to keep free on the filesystem; 0 to keep none free.
     pub min_free: u64,
-    /// Makes spare roots; `None` with `-no-spare`, with `-once` and in subcommands.
+    /// The state of the spare builder. The value is `None` with `-no-spare`, with `-once` and in
+    /// subcommands, because the agent then makes no spare root.
     pub spares: Option<Spares>,
     /// Limits the rate of downloads.
     pub throttle: Throttle,
     /// The health gate, if there are checks.
     pub health: Option<Gate>,
-    /// What the agent reports to the registry.
+    /// The reports that the agent sends to the registry.
     pub reports: Reports,
     /// The offers that the registry has sent.
     pub offers: Offers,
-    /// Announces that the registry may have another configuration. The announcement ends a health
-    /// gate early.
+    /// Announces that the registry's configuration may have changed. Such an announcement ends a
+    /// health gate early.
     pub superseded: watch::Sender<()>,
-    /// Whether to show no progress.
+    /// Whether to suppress the display of progress.
     pub quiet: bool,
     /// Signals that the agent must stop.
     pub stop: Stop,
 }
 
-/// Makes spares, one at a time.
+/// The state of the spare builder, which makes one spare root at a time.
 #[derive(Debug, Default)]
 pub struct Spares {
     pub(crate) busy: Arc<AtomicBool>,
@@ -70,7 +71,7 @@ pub struct Spares {
 }
 
 /// While this value exists, a spare is being made, and `gc` waits. A panic also drops the value, so
-/// that `gc` does not wait forever.
+/// `gc` never waits forever.
 pub(crate) struct Busy(pub(crate) Arc<AtomicBool>);
 
 impl Drop for Busy {

@@ -1,10 +1,10 @@
-//! Computes how long the agent waits. Waits between polls have jitter, and waits after failures
-//! have an exponential backoff.
+//! Computes how long the agent waits between polls, with jitter, and after failures, with an
+//! exponential backoff.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
 
-/// Waits that double from `first` up to `cap`.
+/// Waits that start at `first`, double with each failure, and never exceed `cap`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Backoff {
     /// The wait after the first failure.
@@ -15,8 +15,9 @@ pub struct Backoff {
 
 impl Backoff {
     /// The wait after the `failures`-th failure in a row. The full wait doubles with each failure,
-    /// up to `cap`. Depending on `fraction` (0 to 1), the result is between half of the full wait
-    /// and the full wait. So the agents of a fleet do not all retry at the same time.
+    /// up to `cap`. The result is between half of the full wait (`fraction` 0) and the full wait
+    /// (`fraction` 1). With a random `fraction`, the agents of a fleet do not all retry at the same
+    /// time.
     pub fn delay(&self, failures: u32, fraction: f64) -> Duration {
         let doubled = 2_u32.checked_pow(failures.saturating_sub(1));
         let whole = doubled.and_then(|factor| self.first.checked_mul(factor));
@@ -25,13 +26,13 @@ impl Backoff {
     }
 }
 
-/// The wait between two polls without a failure: `poll` plus up to an eighth of `poll`.
+/// The wait after a poll that did not fail: `poll` plus up to an eighth of `poll`.
 pub fn jittered(poll: Duration, fraction: f64) -> Duration {
     poll.mul_f64(1.0 + fraction.clamp(0.0, 1.0) / 8.0)
 }
 
-/// A random number from 0 to 1. The standard library's hash keys are random enough to spread the
-/// load.
+/// A random number from 0 to 1. The number comes from the random hash keys of the standard library,
+/// which are random enough to spread the load.
 pub fn random_fraction() -> f64 {
     let bits = RandomState::new().build_hasher().finish();
     f64::from(u32::try_from(bits >> 32).unwrap_or(u32::MAX)) / f64::from(u32::MAX)

@@ -1,4 +1,4 @@
-//! Runs the synchronous work of the store on other threads than the network code.
+//! Runs the store's synchronous work on threads that the network code does not use.
 
 use crate::sandbox::Confinement;
 

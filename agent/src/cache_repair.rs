@@ -1,5 +1,5 @@
 //! `verify -repair` quarantines damaged files of the cache, and extracts or downloads their layers
-//! again. `verify -repair` does not repair roots, because services use them.
+//! again. `verify -repair` does not repair roots, because services use the roots.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -38,8 +38,8 @@ enum Made {
     Failed(String),
 }
 
-/// Repairs the files in `damaged`, and skips files that turn out to be sound. The paths are
-/// relative to the agent's directory.
+/// Repairs the files in `damaged`, and skips files that turn out to be sound. The paths in
+/// `damaged` are relative to the agent's directory.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -49,8 +49,8 @@ pub async fn run(
     spare_builder::idle(agent).await;
     let needed = needed(agent, pending)?;
     let mut all = Vec::new();
-    // Blobs come first, because layers are extracted from them. Indexes come second, because they
-    // list the objects of each layer.
+    // The blobs in `cache` come first, because layers are extracted from blobs. The indexes in
+    // `layers` come second, because an index lists the objects of its layer.
     for part in ["cache", "layers", "objects"] {
         let paths: Vec<PathBuf> =
             damaged.iter().map(PathBuf::from).filter(|path| path.starts_with(part)).collect();
@@ -81,7 +81,7 @@ pub async fn run(
     Ok(all)
 }
 
-/// The layers that are in use.
+/// Returns the layers that a root or a needed configuration uses.
 fn needed(agent: &Agent, pending: Option<&Configuration>) -> Result<BTreeMap<Digest, Layer>> {
     let needs = in_use::retention(agent, pending)?;
     let mut configurations: Vec<Configuration> =
@@ -128,8 +128,8 @@ async fn download(agent: &Agent, session: &mut Session, layer: &Layer) -> Result
     Ok(())
 }
 
-/// Repairs a cached blob. The agent downloads the blob again only with `-keep-blobs`; otherwise the
-/// extracted layer is enough.
+/// Repairs a cached blob. The agent downloads the blob again only with `-keep-blobs`. Without
+/// `-keep-blobs`, the extracted layer is enough.
 async fn blob(
     agent: &Agent,
     session: &mut Session,
@@ -139,7 +139,7 @@ async fn blob(
     let Some(moved) = &aside.moved else { return sound() };
     let digest = aside.path.file_name().and_then(|name| name.to_str()?.parse::<Digest>().ok());
     let layer = digest.and_then(|digest| needed.get(&digest)).filter(|_| agent.keep_blobs);
-    let Some(layer) = layer else { return (set_aside(moved, "nothing needs it"), true) };
+    let Some(layer) = layer else { return (set_aside(moved, "nothing needs the file"), true) };
     match fetch_blob(agent, session, layer).await {
         Ok(()) => (set_aside(moved, "fetched again"), true),
         Err(err) => (set_aside(moved, &format!("not fetched: {err}")), false),
@@ -170,7 +170,7 @@ fn describe(aside: &Aside, made: &BTreeMap<Digest, Made>) -> (String, bool) {
         None if made.iter().any(|made| matches!(made, Made::FromBlob)) => {
             "extracted again from its cached blob".to_owned()
         }
-        None => "nothing needs it".to_owned(),
+        None => "nothing needs the file".to_owned(),
     };
     let done = match &aside.moved {
         Some(moved) => set_aside(moved, &what),
@@ -180,9 +180,9 @@ fn describe(aside: &Aside, made: &BTreeMap<Digest, Made>) -> (String, bool) {
         0 => (done, failed.is_none()),
         n => {
             let linked = if n == 1 {
-                "1 file in published roots is a hardlink to it, and stays damaged"
+                "1 file in published roots is a hardlink to the file, and stays damaged"
             } else {
-                &format!("{n} files in published roots are hardlinks to it, and stay damaged")
+                &format!("{n} files in published roots are hardlinks to the file, and stay damaged")
             };
             (format!("{done}; {linked}"), false)
         }
@@ -190,7 +190,7 @@ fn describe(aside: &Aside, made: &BTreeMap<Digest, Made>) -> (String, bool) {
 }
 
 fn sound() -> (String, bool) {
-    ("it is sound now".to_owned(), true)
+    ("the file is sound now".to_owned(), true)
 }
 
 fn set_aside(moved: &Path, what: &str) -> String {
@@ -216,7 +216,8 @@ mod tests {
         assert_eq!(described(&aside(&[a], 0)), (fetched.to_owned(), true));
         let failed = "quarantined as quarantine/x; not made again: no";
         assert_eq!(described(&aside(&[a, b], 0)), (failed.to_owned(), false));
-        assert_eq!(described(&aside(&[], 0)).0, "quarantined as quarantine/x; nothing needs it");
+        let unneeded = "quarantined as quarantine/x; nothing needs the file";
+        assert_eq!(described(&aside(&[], 0)).0, unneeded);
         let linked = described(&aside(&[a], 2));
         assert!(linked.0.contains("2 files in published roots") && !linked.1);
     }

@@ -25,7 +25,7 @@ use crate::control::protocol::Answer;
 use crate::error::Error;
 use crate::flags::{Cli, Flags, Refused, Sub};
 
-/// Runs the command line. Returns the exit code.
+/// Runs the command that the command line gives, and returns the exit code.
 pub fn run(cli: &Cli) -> Result<u8> {
     let flags = &cli.flags;
     match cli.command {
@@ -62,8 +62,8 @@ fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
-/// Prints the answer: with `json` as JSON, otherwise as the text that `text` returns. Returns the
-/// exit code.
+/// Prints the answer, and returns the exit code. With `json`, the output is JSON. Otherwise the
+/// output is the text that `text` returns.
 fn show<T: Serialize + DeserializeOwned>(
     answer: &Answer,
     json: bool,

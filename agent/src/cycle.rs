@@ -46,19 +46,19 @@ pub async fn run(
     waiting: Option<&Configuration>,
     offered: &mut Option<Digest>,
 ) -> Result<Outcome> {
-    // This cycle may miss an offer that arrives after this line. `newer` signals such an offer.
+    // This cycle may overlook an offer that arrives after this line. `newer` signals such an offer.
     let mut newer = agent.superseded.subscribe();
     let Records { deployed, hold, unproven } = read_records(agent).await?;
     let deployed_id = deployed.as_ref().map(Configuration::id);
     if let Some(hold) = hold.as_ref().filter(|hold| hold.is_unfinished(deployed_id)) {
-        // The agent completes the rollback without the registry, which may be unreachable.
+        // The agent completes the rollback without asking the registry, which may be unreachable.
         return health_outcome::resume(agent, session, hold).await;
     }
     let needs_redeploy = redeploy::is_needed(agent, deployed_id).await;
     let wanted = match wanted::ask(agent, session).await {
         Ok(wanted) => wanted,
         Err(err) => {
-            // The agent also completes an interrupted gate without the registry.
+            // The agent completes an interrupted gate even if the registry is unreachable.
             let interrupted = unproven.is_some_and(|it| it.is_of(deployed_id) && !it.is_rejected());
             let Some(deployed) = deployed.filter(|_| interrupted && !needs_redeploy) else {
                 return Err(err);
@@ -101,7 +101,8 @@ pub async fn run(
     }
 }
 
-/// Reports that the cycle ended as `decision` says. Returns the outcome.
+/// Reports to the registry how the cycle ended after `decision` was carried out. Returns the
+/// outcome of the cycle.
 fn report(agent: &Agent, known: &Known<'_>, decision: &Decision<'_>, wanted: &Wanted) -> Outcome {
     let outcome = decision.outcome;
     let target = decision.target.id();
@@ -124,7 +125,8 @@ fn report(agent: &Agent, known: &Known<'_>, decision: &Decision<'_>, wanted: &Wa
     outcome
 }
 
-/// Acts on a decision. Returns an outcome only if the cycle ends differently from the decision.
+/// Carries out a decision. Returns an outcome only if the outcome of the cycle differs from the
+/// outcome of the decision.
 async fn act(
     agent: &Agent,
     session: &mut Session,
@@ -164,12 +166,12 @@ async fn act(
     health_outcome::check(agent, session, gate, newer).await
 }
 
-/// The agent's records, read from its directory.
+/// The records that a cycle reads from the agent's directory.
 struct Records {
     deployed: Option<Configuration>,
-    /// The hold that a rollback left.
+    /// The hold that a rollback left, if any.
     hold: Option<RollbackHold>,
-    /// The configuration that has not proven healthy.
+    /// The record of a configuration that has not proven healthy, if any.
     unproven: Option<Unproven>,
 }
 
@@ -181,7 +183,7 @@ async fn read_records(agent: &Agent) -> Result<Records> {
         let hold = RollbackHold::read(&dir)?;
         let unproven = Unproven::read(&dir);
         if unproven.is_some() && !has_gate {
-            // Without checks, the record has no use.
+            // Without health checks, the record has no use.
             unproven::remove(&dir)?;
         }
         Ok(Records { deployed, hold, unproven: unproven.filter(|_| has_gate) })
@@ -204,8 +206,8 @@ async fn lift_rejection(agent: &Agent, id: Digest) -> Result<()> {
     Ok(())
 }
 
-/// Deploys `new`. Returns the time of the script's end; `None` if a closed maintenance window
-/// prevents the switch.
+/// Deploys `new`. Returns the time at which the script ended, or `None` if a closed maintenance
+/// window prevents the switch.
 async fn deploy(
     agent: &Agent,
     session: &mut Session,
@@ -215,8 +217,9 @@ async fn deploy(
 ) -> Result<Option<Instant>> {
     preflight::check(agent, new)?;
     let root = prepare(agent, session, new, ChangedRoot::Refuse).await?;
-    // A first deploy disturbs no service, so it does not wait for the maintenance window. Without a
-    // watch, the agent does not know whether the window has opened, and waits for the registry.
+    // A first deploy disturbs no service, so the agent does not wait for the maintenance window. If
+    // the watch is lost, the agent does not know whether the window has opened, and keeps to the
+    // last offer.
     if old.is_some() && agent.offers.is_staged_only(wanted.id) {
         tracing::info!(
             event = "staged",
@@ -252,7 +255,8 @@ fn announce(change: Change, new: &Configuration) {
         tracing::info!(
             event = "same_tree",
             id = %new.id(),
-            "the deployed tree has other names or versions: the agent updates the state file and runs the script"
+            "the new configuration has the same tree with other names or versions: the agent \
+             updates the state file and runs the script"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Errors of a cycle, a rollback or a repair.
+//! Defines the errors of a cycle, a rollback or a repair.
 
 use std::path::{Path, PathBuf};
 
@@ -28,12 +28,12 @@ pub enum Error {
         /// The registry.
         addr: String,
     },
-    /// The registry's answer is not a valid configuration.
+    /// The registry's answer is not a valid configuration, or is another configuration.
     #[error("configuration \"{name}\" from the registry cannot be used: {reason}")]
     BadConfiguration {
         /// The configuration.
         name: String,
-        /// What is wrong.
+        /// What is wrong with the configuration.
         reason: String,
     },
     /// A layer's blob cannot be downloaded.
@@ -44,7 +44,7 @@ pub enum Error {
         /// The cause.
         cause: ClientError,
     },
-    /// The blob of a layer arrived twice with wrong bytes.
+    /// The agent downloaded the blob of a layer twice, and received wrong bytes both times.
     #[error("blob of layer {layer}: {cause}; the registry or the network damages data")]
     WrongBytes {
         /// Component and version.
@@ -78,7 +78,8 @@ pub enum Error {
     /// There is no configuration to roll back to.
     #[error("nothing to roll back to: {}", no_previous(held.as_deref()))]
     NothingBefore {
-        /// Id of the configuration that was last rolled back from.
+        /// Id of the configuration that the hold of the last rollback names, if there is such a
+        /// hold.
         held: Option<String>,
     },
     /// There is not enough room beside the bytes that `-min-free` keeps free.
@@ -90,23 +91,23 @@ pub enum Error {
         Size(*floor)
     )]
     NoRoom {
-        /// The step or the data that needs the room.
+        /// The step that needs the room, or the data that needs the room.
         what: String,
-        /// The needed bytes.
+        /// Number of bytes that are needed.
         need: u64,
-        /// Bytes that are free.
+        /// Number of bytes that are free.
         free: u64,
-        /// Bytes to keep free.
+        /// Number of bytes that `-min-free` keeps free.
         floor: u64,
     },
-    /// The filesystem is full.
+    /// The filesystem is full, or a quota is used up.
     #[error("{cause}; the deployed root stays unchanged; {}{}; {FREE_SOME}", lack.text(), still(*need))]
     Full {
         /// The error of the failed write.
         cause: String,
         /// The resource that is used up.
         lack: Lack,
-        /// If a download failed, the bytes that remain to be downloaded.
+        /// If a download failed, the number of bytes that remain to be downloaded.
         need: Option<u64>,
     },
     /// The script did not succeed.
@@ -160,7 +161,7 @@ impl Lack {
     }
 }
 
-/// How to free room.
+/// Advice on how to free room.
 const FREE_SOME: &str = "to free room: deploy-agent gc removes unused data, -keep-roots 1 \
     keeps no older root, -no-spare makes no spare root";
 
@@ -168,7 +169,7 @@ fn still(need: Option<u64>) -> String {
     need.map_or_else(String::new, |need| format!(", and {} remain to be downloaded", Size(need)))
 }
 
-/// A warning that the script may have made changes, with the place of the script's output. The text
+/// A warning that the script may have made changes, with the path of the script's output. The text
 /// is empty if the script has not run.
 fn after(cause: &script::Error, log: &Path) -> String {
     if !cause.has_run() {
@@ -178,7 +179,7 @@ fn after(cause: &script::Error, log: &Path) -> String {
     format!(", but the script may have made changes; its output is in {log} and in the agent's log")
 }
 
-/// What to do about a file that the registry lists but does not have.
+/// Advice about a blob that the registry lists but does not have.
 fn hint(cause: &ClientError) -> &'static str {
     if cause.code() == exit::NOT_FOUND {
         ": the registry does not have that archive; upload the same archive again"

@@ -1,4 +1,4 @@
-//! Finds out which blobs are missing, and downloads them.
+//! Finds out which blobs are missing, and downloads the missing blobs.
 
 pub mod registry_session;
 pub mod throttle;
@@ -17,18 +17,18 @@ use crate::fetch::throttle::Throttle;
 
 /// Maximum number of downloads at a time. All downloads use the same connection.
 const IN_FLIGHT: usize = 4;
-/// Duration after which a download counts as long. For a long download, the agent asks the registry
-/// for the size.
+/// Time after which a download counts as long. For a long download, the agent asks the registry for
+/// the size of the blobs.
 const LONG: Duration = Duration::from_millis(500);
 
 /// The result of a download.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Fetched {
-    /// Number of blobs.
+    /// Number of downloaded blobs.
     pub blobs: u64,
-    /// Received bytes, without the bytes of an earlier attempt.
+    /// Number of received bytes. Bytes that an earlier attempt received do not count.
     pub bytes: u64,
-    /// Bytes of the complete blobs.
+    /// Total size of the downloaded blobs, in bytes.
     pub whole: u64,
 }
 
@@ -112,15 +112,16 @@ pub async fn download(
     }
 }
 
-/// Passes the size of a long download to the meter. For a short download, the agent does not ask
-/// for the size.
+/// Tells the meter the size of a long download. For a short download, the agent does not ask the
+/// registry for the size.
 async fn expect(client: &Client, store: &Store, layers: Vec<Layer>) {
     tokio::time::sleep(LONG).await;
     let mut whole: u64 = 0;
     for layer in layers {
         match client.size(&format!("files/{}", layer.digest)).await {
             Ok(Some(bytes)) => whole = whole.saturating_add(bytes),
-            // The download continues without a known size, or fails with a better message.
+            // If the size is unknown, the download continues without the size, or fails with a
+            // better message.
             Ok(None) | Err(_) => return,
         }
     }

@@ -1,4 +1,4 @@
-//! The command line.
+//! Defines and reads the command line of `deploy-agent`.
 
 mod fingerprint;
 pub mod health_flags;
@@ -24,18 +24,18 @@ use crate::flags::health_flags::HealthFlags;
 pub use crate::flags::link_flag::Link;
 use crate::sandbox::Confine;
 
-/// Largest blob that is downloaded or unpacked, in bytes.
+/// Size of the largest blob that the agent downloads or unpacks, in bytes.
 pub const MAX_BLOB: u64 = 1 << 40;
 
-/// Tracks one configuration of a registry and deploys it: downloads its layers, builds a root from
-/// them, runs a script.
+/// Tracks one configuration of a registry and deploys it: downloads the layers, builds a root from
+/// the layers, and runs a script.
 #[derive(Debug, Parser)]
 #[command(name = "deploy-agent", args_override_self = true)]
 pub struct Cli {
-    /// The subcommand, if the program is not to track a configuration.
+    /// The subcommand. Without a subcommand, the program tracks a configuration.
     #[command(subcommand)]
     pub command: Option<Sub>,
-    /// The flags for tracking a configuration.
+    /// The flags of the agent. Subcommands use some of these flags, too.
     #[command(flatten)]
     pub flags: Flags,
 }
@@ -106,8 +106,8 @@ fn joined(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     all
 }
 
-/// Turns `-name` into `--name`, because clap would read `-name` as the flag `-n`, followed by more
-/// letters.
+/// Turns `-name` into `--name`, because clap would read `-name` as the one-letter flags `-n`, `-a`,
+/// `-m` and `-e`.
 fn long(argument: OsString) -> OsString {
     match argument.as_bytes() {
         [b'-', first, second, ..] if first.is_ascii_alphabetic() && *second != b'=' => {
@@ -119,7 +119,7 @@ fn long(argument: OsString) -> OsString {
     }
 }
 
-/// Adds the names of the boolean flags of `command` and its subcommands to `into`. Only boolean
+/// Adds to `into` the names of the boolean flags of `command` and of its subcommands. Only boolean
 /// flags take Go's words for true and false.
 fn names_of_booleans(command: &clap::Command, into: &mut Vec<String>) {
     for arg in command.get_arguments().filter(|arg| arg.is_require_equals_set()) {
@@ -129,7 +129,7 @@ fn names_of_booleans(command: &clap::Command, into: &mut Vec<String>) {
     command.get_subcommands().for_each(|sub| names_of_booleans(sub, into));
 }
 
-/// A subcommand. Every subcommand works on this host, and can run beside a running agent.
+/// A subcommand. Every subcommand works on files of this host, and can run while an agent runs.
 #[derive(Debug, Subcommand)]
 pub enum Sub {
     /// Show what is deployed, kept and cached in the agent's directory.
@@ -192,7 +192,7 @@ pub enum Sub {
 }
 
 impl Sub {
-    /// Whether the subcommand needs an existing agent's directory.
+    /// Whether the agent's directory must exist before the subcommand runs.
     pub fn looks_at_directory(&self) -> bool {
         !matches!(self, Self::Init { .. } | Self::Unpack { .. })
     }
@@ -217,10 +217,11 @@ pub struct Flags {
     /// How to confine the threads that read archives and build roots.
     #[arg(long, env = "DEPLOY_AGENT_CONFINE", default_value = "auto", global = true)]
     pub confine: Confine,
-    /// Symlink to the current root: switched before the script runs, and back if the script fails.
+    /// Symlink to the current root. The agent switches the symlink before it runs the script, and
+    /// switches it back if the script fails.
     #[arg(long, env = "DEPLOY_AGENT_CURRENT", global = true, value_name = "PATH")]
     pub current: Option<PathBuf>,
-    /// Directory for roots and cache; one agent at a time.
+    /// Directory for roots and cache; only one agent at a time can use it.
     #[arg(long, env = "DEPLOY_AGENT_DIR", default_value = ".", global = true)]
     pub dir: PathBuf,
     /// Fingerprint of the registry's host key, as SHA256:….
@@ -242,7 +243,7 @@ pub struct Flags {
     /// Keep downloaded blobs, so that repairs need no registry.
     #[arg(long, env = "DEPLOY_AGENT_KEEP_BLOBS", global = true)]
     pub keep_blobs: bool,
-    /// Roots to keep, including the current root.
+    /// Number of roots to keep, including the current root.
     #[arg(
         long,
         env = "DEPLOY_AGENT_KEEP_ROOTS",
@@ -272,11 +273,12 @@ pub struct Flags {
     /// Limits for archives.
     #[command(flatten)]
     pub limits: LimitFlags,
-    /// File for metrics in Prometheus' text format, for the textfile collector of its node exporter.
+    /// File to which the agent writes metrics in the Prometheus text format. The textfile collector
+    /// of the node exporter can read the file.
     #[arg(long, env = "DEPLOY_AGENT_METRICS_FILE", value_name = "FILE")]
     pub metrics_file: Option<PathBuf>,
-    /// Bytes to keep free, for example 10G: the agent removes unused cache, then old roots, then
-    /// the spare root; 0 for none.
+    /// Bytes to keep free, for example 10G; 0 to keep none free. To free space, the agent removes
+    /// unused cache, then old roots, then the spare root.
     #[arg(long, env = "DEPLOY_AGENT_MIN_FREE", global = true, default_value = "0", value_name = "SIZE", value_parser = deploy_wire::flags::size)]
     pub min_free: u64,
     /// Configuration to track.
@@ -288,17 +290,19 @@ pub struct Flags {
         hide_default_value = true
     )]
     pub name: String,
-    /// Make no spare root; each change then takes the time to place the whole root.
+    /// Make no spare root. Each deploy then takes longer, because the agent places all files of the
+    /// root.
     #[arg(long, env = "DEPLOY_AGENT_NO_SPARE")]
     pub no_spare: bool,
     /// Only poll the registry: changes arrive at the next poll, and the agent reports nothing.
     #[arg(long, env = "DEPLOY_AGENT_NO_WATCH")]
     pub no_watch: bool,
-    /// Run one cycle and end; the exit code is the result.
+    /// Run one cycle and end; the exit code gives the result.
     #[arg(long, env = "DEPLOY_AGENT_ONCE")]
     pub once: bool,
     /// Owner of the files in roots, instead of the archives' owners: USER, USER:GROUP, or
-    /// GLOB=USER:GROUP for some paths. May be given several times; the last match counts.
+    /// GLOB=USER:GROUP for some paths. May be given several times; for each path, the last matching
+    /// value counts.
     #[arg(
         long,
         env = "DEPLOY_AGENT_OWNER",
@@ -339,7 +343,8 @@ pub struct Flags {
     #[arg(short, env = "DEPLOY_AGENT_V", global = true)]
     pub v: bool,
     /// Paths in roots that the service writes to, for example var/** or etc/*.db. Each root gets
-    /// its own copies, and changes to them are not damage. May be given several times.
+    /// its own copies of these files, and changes to the copies are not damage. May be given
+    /// several times.
     #[arg(
         long,
         env = "DEPLOY_AGENT_WRITABLE",
@@ -348,19 +353,19 @@ pub struct Flags {
         value_delimiter = ','
     )]
     pub writable: Vec<String>,
-    /// The flags that have a value from the command line or the environment.
+    /// The names of the flags that have a value from the command line or from the environment.
     #[arg(skip)]
     pub given: BTreeSet<String>,
 }
 
-/// A flag with a missing or wrong value.
+/// The error for a flag with a missing or wrong value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct Refused(pub &'static str);
 
 impl Flags {
-    /// Makes the checks that clap cannot make. If the Go tool had a message, the new message begins
-    /// with the Go tool's words.
+    /// Checks the flags as far as clap cannot check them. If the Go tool had a message for the same
+    /// error, this message begins with the Go tool's words.
     pub fn check(&self) -> Result<(), Refused> {
         if self.name.is_empty() {
             return Err(Refused("empty configuration name; give one with -name"));
@@ -378,7 +383,7 @@ impl Flags {
     }
 
     /// Whether the user gave the number of roots to keep. If so, roots that another program made
-    /// count, too.
+    /// count towards this number.
     pub fn says_how_many_roots(&self) -> bool {
         self.given.contains("keep_roots") || self.cleanold
     }

@@ -1,5 +1,6 @@
-//! The agent tracks one configuration of a registry and deploys it. [`cycle`] has the steps of a
-//! deploy in their order. ARCHITECTURE.md also describes the steps before a deploy.
+//! The library of the agent, which tracks one configuration of a registry and deploys that
+//! configuration. The module [`cycle`] lists the steps of a deploy in order. ARCHITECTURE.md also
+//! describes the steps before a deploy.
 //!
 //! A module uses only modules above it in this list.
 
@@ -48,7 +49,8 @@ pub mod health {
     mod wording;
 }
 
-/// The watch at the registry. The agent receives offers and sends reports over the watch.
+/// The watch: a command that runs on the connection to the registry. Over the watch, the agent
+/// receives offers and sends reports.
 pub mod fleet {
     pub mod conversation;
     pub mod deploy_counts;
@@ -79,7 +81,7 @@ pub mod cycle;
 
 pub mod cache_repair;
 
-/// The requests of subcommands to a running agent.
+/// The requests that subcommands send to a running agent.
 pub mod control {
     pub mod ask;
     pub mod control_socket;

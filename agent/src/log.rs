@@ -1,4 +1,4 @@
-//! The agent's log: one line per event on stderr, for people or as JSON.
+//! Writes the agent's log to stderr: one line per event, for people or as JSON.
 //!
 //! The line for people is the event's `message`. The JSON form has `ts`, `level` and `event`, then
 //! the event's other fields, and finally `message`.
@@ -18,7 +18,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// The form of the agent's lines.
 pub const FORM: Form = Form { text: for_people, json: as_json };
 
-/// Sends the log of this process to stderr; `verbose` adds details.
+/// Sends the log of this process to stderr. If `verbose` is true, the log has more details.
 pub fn start(format: Format, verbose: bool) {
     let level = if verbose { LevelFilter::DEBUG } else { LevelFilter::INFO };
     // Log lines of other libraries are dropped, because these libraries also return their errors.
@@ -43,8 +43,8 @@ fn for_people(entry: &Entry, now: Timestamp, zone: &TimeZone) -> String {
         (Some(event), "") => event,
         (_, message) => message,
     };
-    // A line break before a tab comes from this program, and stays. All other line breaks are
-    // escaped.
+    // This program itself writes a line break before a tab, so such a line break stays. The log
+    // escapes all other line breaks.
     let text: Vec<String> = text.split("\n\t").map(printable).collect();
     format!("{}{}\n", entry.head(now, zone), text.join("\n\t"))
 }

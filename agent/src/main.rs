@@ -1,4 +1,5 @@
-//! `deploy-agent`: reads the command line and ends with the exit code. The library does the work.
+//! The program `deploy-agent` reads the command line, lets the library do the work, and ends with
+//! the exit code.
 
 use std::process::ExitCode;
 
@@ -22,7 +23,7 @@ fn main() -> ExitCode {
     match commands::run(&cli) {
         Ok(code) => ExitCode::from(code),
         Err(err) => {
-            // The text of each error contains its cause.
+            // The text of an error already contains the cause of the error.
             tracing::error!(event = "failed", "{err}");
             ExitCode::from(commands::exit_code(&err))
         }

@@ -1,4 +1,5 @@
-//! The polling loop: runs cycles, waits longer after failures, and serves requests between cycles.
+//! Runs the polling loop, which runs cycles, waits longer after failures, and serves requests
+//! between cycles.
 
 mod held_log;
 mod memory;
@@ -27,12 +28,12 @@ const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
 /// Minimum time between two sweeps if a new configuration is deployed. A sweep lists every object,
 /// but keeps objects that are younger than an hour.
 const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(10 * 60);
-/// Longest time that the first cycle waits for the registry's first offer.
+/// Longest time that the agent waits for the registry's first offer before the first cycle.
 const FIRST_OFFER: Duration = Duration::from_secs(5);
 
-/// Runs cycles, and serves requests between them, until a signal ends the agent. Returns the
-/// signal. Only an unusable key in the first cycle is an error, because other failures may be
-/// temporary.
+/// Runs cycles, and serves requests between the cycles, until a signal ends the agent. Returns the
+/// signal. An unusable key in the first cycle is an error. After any other failure the loop
+/// continues, because the failure may be temporary.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -43,7 +44,8 @@ pub async fn run(
     let mut first = true;
     let mut asked: Option<Asked> = None;
     tokio::select! {
-        // An agent of a held host must not deploy. Only the offer says whether the host is held.
+        // If an operator holds the host, the agent must not deploy. Only an offer says whether the
+        // host is held, so the agent waits for the first offer.
         _ = tokio::time::timeout(FIRST_OFFER, agent.offers.settled()) => {}
         signal = agent.stop.requested() => return Ok(signal),
     }
@@ -64,7 +66,7 @@ pub async fn run(
         let wait = memory.after(agent, session, poll, ended).await;
         first = false;
         if is_undecided {
-            // The next cycle answers the request.
+            // The request stays open, and a later cycle answers the request.
             continue;
         }
         if let Some(asked) = asked.take() {
@@ -119,7 +121,7 @@ pub async fn once(agent: &Agent, session: &mut Session) -> Result<Outcome, Stopp
     ended.map_err(|err| Stopped::Error(Box::new(err)))
 }
 
-/// Runs cycles until a cycle ends without an interruption by a newer configuration.
+/// Runs cycles until a cycle ends whose health gate was not interrupted by a newer configuration.
 async fn decided_cycle(
     agent: &Agent,
     session: &mut Session,

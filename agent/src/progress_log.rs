@@ -1,4 +1,5 @@
-//! Shows the progress of a cycle, of `unpack` and of `verify`: a bar on a terminal, or log lines.
+//! Shows the progress of a cycle, of `unpack` and of `verify`, as a bar on a terminal or as log
+//! lines.
 
 use std::time::{Duration, Instant};
 

@@ -1,18 +1,18 @@
-//! The sandbox of the threads that read archives and build roots. A bug in these threads must not
-//! lead to a write outside the agent's directory with the rights of root.
+//! Confines the threads that read archives and build roots in a sandbox. A bug in these threads
+//! must not lead to a write outside the agent's directory with the rights of root.
 //!
-//! The sandbox has three parts. Each part is used if the system supports it:
+//! The sandbox has three parts. The agent uses each part that the system supports:
 //!
 //! - Landlock (landlock(7)): the thread can change only files below the agent's directory. The
 //!   thread can neither run programs nor open TCP connections. The agent does not use the first
-//!   version of Landlock, because that version forbids renames.
-//! - `no_new_privs`: a program that a thread runs gains no rights.
+//!   version of Landlock, because that version forbids renames between directories.
+//! - `no_new_privs`: a program that the thread runs gains no additional rights.
 //! - Fewer capabilities: root keeps only the capabilities for owners, modes, devices and attributes
 //!   of files.
 //!
-//! All three restrictions apply to a thread and to the threads that it starts, and cannot be
-//! undone. Therefore confined work runs in a thread of its own. The deploy script is not confined,
-//! because an unconfined thread starts it.
+//! All three restrictions apply to a thread and to the threads that this thread starts, and cannot
+//! be undone. Therefore confined work runs in a thread of its own. The deploy script is not
+//! confined, because an unconfined thread starts the script.
 
 use std::fmt;
 use std::path::Path;
@@ -27,11 +27,12 @@ use landlock::{
 use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
 use serde::{Deserialize, Serialize};
 
-/// The newest rules that the agent asks for. An older kernel enforces the restrictions that it
-/// knows.
+/// The version of Landlock's rules that the agent asks for. An older kernel enforces only the
+/// restrictions that it knows.
 const RULES: ABI = ABI::V6;
-/// The capabilities that are kept, with their names for messages. These capabilities allow a thread
-/// to change the owner of any file, and to see who has a file open.
+/// The capabilities that a confined thread keeps, with their names for messages. Among other
+/// things, a thread with these capabilities can change the owner of any file, and can find out
+/// whether a file is open.
 const NEEDED: [(CapabilitySet, &str); 8] = [
     (CapabilitySet::CHOWN, "chown"),
     (CapabilitySet::DAC_OVERRIDE, "dac_override"),
@@ -46,7 +47,7 @@ const NEEDED: [(CapabilitySet, &str); 8] = [
 /// Values of `-confine`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum Confine {
-    /// Confine as far as the system supports.
+    /// Confine as far as the system allows.
     #[default]
     Auto,
     /// Confine completely, or do not start.
@@ -59,13 +60,15 @@ pub enum Confine {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Sandbox {
-    /// Landlock: `full`, `partial` (the kernel knows fewer rules), or `none`.
+    /// How Landlock confines the thread: `full`, `partial` (the kernel enforces only some of the
+    /// rules), or `none`.
     pub landlock: String,
-    /// Whether `no_new_privs` is set, so that running a program gains no rights.
+    /// Whether `no_new_privs` is set, so that a program that the thread runs gains no additional
+    /// rights.
     pub no_new_privs: bool,
-    /// The remaining capabilities.
+    /// The names of the capabilities that the thread keeps.
     pub capabilities: Vec<String>,
-    /// Whether all other capabilities are dropped.
+    /// Whether the thread has dropped all other capabilities.
     pub capabilities_dropped: bool,
 }
 
@@ -108,7 +111,7 @@ pub enum Error {
     Incomplete(Sandbox),
 }
 
-/// How to confine work. Clones confine in the same way.
+/// A way to confine work in a sandbox. A clone confines work in the same way.
 #[derive(Debug, Clone, Default)]
 pub struct Confinement(Option<Arc<Confined>>);
 
@@ -125,8 +128,8 @@ impl Confinement {
         Self(None)
     }
 
-    /// Confinement to the directory `dir`. The function tries the confinement in a thread, to find
-    /// out which restrictions take effect.
+    /// A confinement to the directory `dir`. To find out which restrictions take effect, the
+    /// function first confines a thread that does no other work.
     pub fn to(dir: &Path, how: Confine) -> Result<Self, Error> {
         if how == Confine::Off {
             return Ok(Self::none());
@@ -176,16 +179,16 @@ fn in_thread<T: Send>(work: impl FnOnce() -> T + Send) -> T {
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
-/// Whether this kernel's Landlock can allow links and renames between directories, which a build of
-/// a root needs. The first version (ABI 1, Linux 5.13 to 5.18) always forbids such links and
-/// renames.
+/// Whether this kernel's version of Landlock can allow links and renames between directories. The
+/// build of a root needs such links and renames. The first version of Landlock (ABI 1, Linux 5.13
+/// to 5.18) always forbids them.
 fn allows_renames() -> bool {
     let rules = Ruleset::default().set_compatibility(CompatLevel::HardRequirement);
     rules.handle_access(AccessFs::Refer).is_ok()
 }
 
-/// The rules for the directory `dir`. The rules apply to the directory that is opened here, and not
-/// to a directory that later takes its place.
+/// The rules for the directory `dir`. The rules apply to the directory that this function opens,
+/// and not to a directory that later replaces it.
 fn rules(dir: &Path) -> Result<RulesetCreated, Box<dyn std::error::Error>> {
     let changes = AccessFs::from_write(RULES);
     let rules = Ruleset::default()
@@ -223,7 +226,7 @@ fn confine(rules: Option<&RulesetCreated>) {
 }
 
 thread_local! {
-    /// Landlock's result in this thread. The kernel does not report this result later.
+    /// The result of Landlock in this thread. The kernel reports this result only once.
     static LANDLOCK: std::cell::Cell<&'static str> = const { std::cell::Cell::new("none") };
 }
 
@@ -292,7 +295,8 @@ mod tests {
                     }
                 });
             });
-            // Confined work may read files outside, for example time zones.
+            // Confined work may read files outside the directory, for example the data of time
+            // zones.
             fs::read(outside.join("canary")).unwrap();
         });
         fs::write(outside.join("x"), "x").unwrap();

@@ -1,9 +1,8 @@
-//! The deploy script: its inputs, and the reasons why it may fail.
+//! Defines the deploy script: its inputs, and the reasons why the script may fail.
 //!
-//! The agent starts the script at least once for every change that it deploys. If the agent dies
-//! after the script's end, but before the agent replaces the state file, the next agent starts the
-//! script again.
-//! Processes that the script leaves in the background continue to run.
+//! The agent starts the script at least once for every change that the agent deploys. If the agent
+//! dies after the end of the script, but before it replaces the state file, the next agent starts
+//! the script again. Processes that the script leaves in the background continue to run.
 
 pub mod env_file;
 mod environment;
@@ -24,12 +23,12 @@ pub use crate::script::environment::{MAX_ENVIRONMENT, PASSED, check_environment,
 use crate::script::executable::Missing;
 pub use crate::script::process::run;
 
-/// Time between TERM and KILL.
+/// Time between the signals TERM and KILL, if the agent ends a script.
 pub const KILL_AFTER: Duration = Duration::from_secs(10);
 /// Maximum time that a script may continue after the agent was asked to stop.
 pub const STOP_GRACE: Duration = Duration::from_secs(60);
 
-/// The script, which runs when a root is ready.
+/// The deploy script, which runs when a root is ready.
 #[derive(Debug, Clone)]
 pub struct Script {
     /// A path, or a name that is searched in `PATH`.
@@ -42,14 +41,14 @@ pub struct Script {
     pub timeout: Option<Duration>,
     /// Maximum time that the script may continue after the agent was asked to stop.
     pub grace: Duration,
-    /// Time between TERM and KILL.
+    /// Time between the signals TERM and KILL, if the agent ends the script.
     pub kill_after: Duration,
 }
 
-/// The change that the script is run for.
+/// The change for which the script runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Change<'a> {
-    /// The old configuration and its root; `None` on the first run, or if only names or versions
+    /// The old configuration and its root; `None` on the first deploy, or if only names or versions
     /// changed.
     pub old: Option<(Digest, &'a Path)>,
     /// The new configuration.
@@ -69,7 +68,7 @@ pub enum Error {
     Environment {
         /// The configuration.
         name: String,
-        /// What is wrong.
+        /// What is wrong with the configuration.
         reason: String,
     },
     /// The system did not start the script.
@@ -79,11 +78,11 @@ pub enum Error {
         program: String,
         /// The action that failed.
         action: &'static str,
-        /// Why it failed.
+        /// Why the action failed.
         cause: io::Error,
     },
     /// The script was started, but the agent cannot wait for its end.
-    #[error("{program:?}: cannot wait for its end: {cause}")]
+    #[error("{program:?}: cannot wait for the script's end: {cause}")]
     Unwatched {
         /// The script.
         program: String,
@@ -95,7 +94,7 @@ pub enum Error {
     Unready {
         /// The script.
         program: String,
-        /// What failed, and why.
+        /// The failed action and its cause.
         cause: Box<deploy_store::Error>,
     },
     /// The file with variables for the script cannot be used.
@@ -114,28 +113,28 @@ pub enum Error {
     Ended {
         /// The script.
         program: String,
-        /// Time that the script had run.
+        /// How long the script had run.
         after: Duration,
-        /// The exceeded limit.
+        /// The limit that the script exceeded, as the end of a sentence.
         why: &'static str,
     },
 }
 
 impl Script {
-    /// The file to run.
+    /// Finds the file to run.
     pub fn find(&self) -> Result<PathBuf, Missing> {
         executable::program(&self.program, std::env::var_os("PATH").as_deref())
     }
 }
 
 impl Error {
-    /// Whether the script was started. If so, nobody knows what the script has changed.
+    /// Whether the script was started. If so, it is unknown what the script has changed.
     pub fn has_run(&self) -> bool {
         matches!(self, Self::Failed { .. } | Self::Ended { .. } | Self::Unwatched { .. })
     }
 }
 
-/// How a process ended, in the Go tool's words.
+/// Describes how a process ended, in the Go tool's words.
 pub(crate) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),

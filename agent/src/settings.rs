@@ -1,5 +1,6 @@
-//! The settings of a subcommand that works without a running agent. The settings come from the
-//! subcommand's own flags. For flags that are not given, the last agent's values apply.
+//! Determines the settings of a subcommand that works without a running agent. The settings come
+//! from the flags of the subcommand. For a flag that is not given, the value of the last agent
+//! applies.
 
 use std::path::PathBuf;
 
@@ -9,21 +10,21 @@ use crate::flags::{Flags, Link};
 use crate::records::agent_report::Report;
 use crate::records::state_owner;
 
-/// The settings for sweeps and rollbacks.
+/// The settings that sweeps and rollbacks need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The state file.
+    /// The path of the state file.
     pub state: PathBuf,
-    /// How to place files.
+    /// How to place files in roots.
     pub link: LinkMode,
-    /// How the last agent placed files, if known. The subcommand does not probe the filesystem,
-    /// because a probe would take room on the disk.
+    /// How the last agent placed files in roots, or `link` if that is unknown. The subcommand does
+    /// not probe the filesystem, because a probe would take room on the disk.
     pub placing: LinkMode,
     /// Number of roots to keep.
     pub keep_roots: usize,
-    /// Whether to keep the blobs of extracted layers.
+    /// Whether the cache keeps the blob of a layer after the layer is extracted.
     pub keep_blobs: bool,
-    /// Whether roots that another program made count among the roots to keep.
+    /// Whether roots that another program made count towards `keep_roots`.
     pub count_taken_over: bool,
 }
 

@@ -1,4 +1,5 @@
-//! SIGTERM and SIGINT, and the critical section that they do not interrupt.
+//! Handles SIGTERM and SIGINT, and provides the critical section that these signals do not
+//! interrupt.
 
 use std::fmt;
 use std::io;
@@ -25,7 +26,7 @@ impl fmt::Display for Signal {
     }
 }
 
-/// The request to stop. Clones share the request.
+/// A request to the agent to stop. Clones share the request.
 #[derive(Debug, Clone)]
 pub struct Stop {
     signal: watch::Receiver<Option<Signal>>,
@@ -33,7 +34,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A request that the sender triggers.
+    /// A request that the returned sender triggers.
     pub fn new() -> (watch::Sender<Option<Signal>>, Self) {
         let (sender, signal) = watch::channel(None);
         (sender, Self { signal, critical: Arc::default() })

@@ -1,6 +1,6 @@
-//! Makes each disk operation of an agent fail in turn, or makes it the agent's last operation.
+//! Makes each disk operation of an agent fail in turn, or ends the agent after that operation.
 //! After each fault, every visible name is complete, and every acknowledged step has happened. The
-//! next start reaches the right root.
+//! agent reaches the right root after its next start.
 
 #[path = "it/trees/mod.rs"]
 mod trees;
@@ -24,7 +24,7 @@ struct World {
     wanted: [(Configuration, Files); 2],
 }
 
-/// The steps that were acknowledged.
+/// The steps that the agent's functions have acknowledged.
 #[derive(Default)]
 struct Said {
     deployed: Option<Digest>,
@@ -53,7 +53,7 @@ impl World {
         Self { blobs, wanted }
     }
 
-    /// Does all disk operations of an agent for all deploys of the test.
+    /// Performs all disk operations of an agent for all deploys of the test.
     fn deploy(&self, dir: &Path, link: LinkMode, said: &mut Said) -> Result<(), Error> {
         let limits = Limits::STANDARD;
         let options = Options { limits, link, max_blob: 1 << 20, keep_blobs: false };
@@ -65,14 +65,14 @@ impl World {
                     store.extract_for_root(layer.digest)?;
                 }
             }
-            // The first root is rebuilt, as if a service had changed it.
+            // The test rebuilds the first root, as if a service had changed that root.
             let first = wanted.id() == self.wanted[0].0.id();
             for rebuild in [false, true].into_iter().take(1 + usize::from(first)) {
                 let built = || {
                     if rebuild { store.rebuild_root(wanted) } else { store.root(wanted) }
                 };
                 match built() {
-                    // A damaged or lost blob is downloaded again.
+                    // The test downloads a damaged or lost blob again.
                     Err(Error::NoSuchBlob(digest)) => {
                         store.blobs().ingest(digest, self.blobs[&digest].as_slice())?;
                         store.extract(digest)?;
@@ -112,8 +112,8 @@ impl World {
     }
 }
 
-/// Checks that the next start removes the traces of interrupted work: then, no record lacks its
-/// root. A truncated record is not a fault, because the next deploy writes the record again.
+/// Checks that the next start removes the traces of interrupted work. After the start, every record
+/// has a root. A truncated record is not a fault, because the next deploy writes the record again.
 fn check_store(dir: &Path, link: LinkMode, what: &str) {
     let verified = |when: &str| {
         let mut findings = Vec::new();
@@ -132,8 +132,8 @@ fn check_store(dir: &Path, link: LinkMode, what: &str) {
 }
 
 /// The directories to test, each with a link mode and a step. The first directories are on a
-/// filesystem where syncs cost nothing; the others are on other filesystems. A step of 3 makes
-/// every third operation fail.
+/// filesystem where syncs take no time. The other directories are on other filesystems. With a step
+/// of 3, the test makes only every third operation fail.
 fn places() -> Vec<(PathBuf, LinkMode, u64)> {
     let memory = PathBuf::from("/dev/shm");
     let fast = if memory.is_dir() { memory } else { std::env::temp_dir() };

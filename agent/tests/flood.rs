@@ -1,5 +1,6 @@
-//! A hostile source opens as many connections and makes as many handshakes as it can. A real agent
-//! at another address still deploys, and the registry's memory stays small.
+//! Tests a flood of connections. A hostile source opens as many connections and makes as many
+//! handshakes as it can. A real agent at another address still deploys, and the registry's memory
+//! stays small.
 
 #![allow(clippy::print_stdout, reason = "the test prints its figures")]
 
@@ -75,7 +76,7 @@ fn agent_deploys_during_a_flood_from_one_source() {
                     tokio::time::interval(Duration::from_millis(1000 / HANDSHAKES_A_SECOND));
                 while !over.load(Ordering::Relaxed) {
                     tick.tick().await;
-                    // The flood opens refused connections again.
+                    // The flood replaces each connection that the registry has refused.
                     half_open.retain(|stream: &TcpStream| {
                         let mut byte = [0];
                         !matches!(stream.try_read(&mut byte), Ok(0))
@@ -107,7 +108,7 @@ fn agent_deploys_during_a_flood_from_one_source() {
         assert!(took < Duration::from_secs(seconds), "a deploy took {took:?}");
         longest = longest.max(took);
         assert_eq!(bench.runs(), round, "{log}");
-        // The agent starts with an empty directory again.
+        // The agent of the next deploy also starts with an empty directory.
         fs::remove_dir_all(bench.path("a1")).unwrap();
         fs::remove_file(bench.path("state.json")).unwrap();
     }

@@ -1,8 +1,8 @@
-//! Simulates a power cut at every moment of a "day", which is a fixed list of work. Registry and
-//! agent run in a user-mode-linux guest on ext4, and dm-log-writes logs every write. The test
-//! mounts each state of the disk, and also states that have lost unflushed writes. In each state,
-//! every acknowledged change is there, every visible name is complete, and the next start continues
-//! the work.
+//! Simulates a power cut at every moment of a "day", which is a fixed list of deploys and other
+//! work. Registry and agent run on ext4 in a guest with user-mode Linux, and dm-log-writes logs
+//! every write. The test mounts each state of the disk, and also states that have lost unflushed
+//! writes. In each state, every acknowledged change is present, every visible name is complete, and
+//! the programs continue the work after their next start.
 //!
 //! `scripts/test-crash` runs this test. Without `DEPLOY_TEST_CRASH`, the test only prints that it
 //! does not run.
@@ -36,14 +36,14 @@ const DISK: u64 = 256 << 20;
 const LOG: u64 = 2 << 30;
 /// Number of states with lost writes that the test makes before each flush.
 const LOSSY: u64 = 2;
-/// Number of disks that are checked at the same time.
+/// Number of disks that the test checks at the same time.
 const WORKERS: usize = 2;
 
-/// The work of the guest, and the states that it must lead to.
+/// The work of the guest, and the states that must result from the work.
 struct Day {
     todo: String,
     blobs: BTreeMap<String, (Digest, Vec<u8>)>,
-    /// States of the configuration, in order, with the files of each state.
+    /// The states of the configuration, in order, with the files of each state.
     states: Vec<(Configuration, Files)>,
     files: BTreeMap<(String, String), Files>,
 }
@@ -140,8 +140,8 @@ impl Day {
             fs::write(out.join(name), bytes).unwrap();
         }
         fs::write(out.join("todo"), &self.todo).unwrap();
-        // The script runs so long that the journal commits meanwhile. That commit has the visible
-        // root, but no later change.
+        // The script runs long enough for the filesystem's journal to commit meanwhile. That commit
+        // contains the visible root, but no later change.
         fs::write(out.join("script"), "#!/bin/sh\nsleep 2\n").unwrap();
         fs::set_permissions(out.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
         let guest = deploy_testing::package().join("tests/power_cut/guest");
@@ -179,8 +179,8 @@ impl Day {
         }
     }
 
-    /// Checks that every change that was acknowledged before this state is there and complete, and
-    /// that the programs continue.
+    /// Checks that every change that was acknowledged before this state is present and complete,
+    /// and that the programs continue the work.
     fn check(&self, disk: &Path, state: &State, threads: &tokio::runtime::Runtime) {
         let told = |kind: &str| {
             let numbers =
@@ -207,7 +207,7 @@ impl Day {
             else {
                 continue;
             };
-            // The day itself deletes these versions.
+            // The day deletes these versions, so they may be missing.
             if matches!((component, version), ("junk", _) | ("config", "v1" | "v2")) {
                 continue;
             }
@@ -244,7 +244,7 @@ impl Day {
         } else if let Ok(json) = fs::read(disk.join("state.json")) {
             Configuration::from_json(&json).unwrap();
         }
-        // The next start finds the root, or makes it from cached or downloaded layers.
+        // The next start finds the root, or makes the root from cached or downloaded layers.
         let limits = Limits::STANDARD;
         let options =
             Options { limits, link: LinkMode::Auto, max_blob: 1 << 20, keep_blobs: false };
@@ -275,8 +275,8 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {errors}");
 }
 
-/// A directory in which syncs cost nothing, if it has room for the guest's memory and disks.
-/// Otherwise, the directory for temporary files.
+/// A directory in which syncs take no time, if that directory has room for the guest's memory and
+/// disks. Otherwise the result is the directory for temporary files.
 fn roomy() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = Dir::open(memory).and_then(|dir| dir.free()).map_or(0, |(bytes, _)| bytes);
@@ -296,11 +296,11 @@ impl<'a> Mounted<'a> {
 impl Drop for Mounted<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            // Files may still be open.
+            // Files on the disk may still be open, so the unmount is lazy.
             return run(Command::new("umount").arg("-l").arg(self.0));
         }
-        // The other worker's child processes have this worker's files open until their exec, so the
-        // test tries again.
+        // A child process of the other worker has this worker's files open until the child executes
+        // its program. Therefore the test tries to unmount several times.
         let umount = || Command::new("umount").arg("-d").arg(self.0).output().unwrap();
         let unmounted = (0..100).any(|_| {
             let done = umount().status.success();
@@ -343,11 +343,12 @@ fn power_cut_at_any_moment_loses_nothing() {
                 }
             });
         }
-        // The channel must close when the last worker has ended, so this thread drops its receiver.
+        // The channel must close when the last worker has ended, so this thread drops its copy of
+        // the receiver.
         drop(take);
         Log::open(&log).replay(&base, LOSSY, seed, |disk, state| {
-            // Each state has a file of its own, because a loop device may exist for a while after
-            // it was unmounted. For a file of the same name, mount would use that device again,
+            // Each state has a file of its own, because the loop device of an unmounted file may
+            // exist for a while. For a file with the same name, mount would use that device again,
             // with old data.
             let image = work.path().join(format!("state{}", states[0] + states[1]));
             run(Command::new("cp").arg("--sparse=always").args([disk, &image]));

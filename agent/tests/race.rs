@@ -1,7 +1,7 @@
-//! A race: root unpacks and builds roots in a directory that another user owns. At the same time,
-//! that user replaces the directory's contents with symlinks that lead outside, as fast as
-//! possible. Nothing outside changes. `DEPLOY_TEST_ROUNDS` sets the number of rounds; `10000` makes
-//! a long race.
+//! Tests a race: root unpacks and builds roots in a directory that another user owns. At the same
+//! time, that user replaces the directory's contents as fast as possible with symlinks that lead
+//! outside the directory. Nothing outside the directory changes. `DEPLOY_TEST_ROUNDS` sets the
+//! number of rounds; `10000` makes a long race.
 
 #![allow(clippy::print_stderr, reason = "the test prints skipped parts and figures")]
 
@@ -20,7 +20,7 @@ use rustix::fs::{CWD, RenameFlags, renameat_with};
 const NOBODY: u32 = 65534;
 const TRAP: &str = "trap";
 const ASIDE: &str = "aside";
-/// The text before the count of swaps in a swapper's output.
+/// The text before the number of swaps in a swapper's output.
 const SWAPS: &str = "swaps:";
 
 fn options() -> Options {
@@ -28,18 +28,19 @@ fn options() -> Options {
 }
 
 /// Replaces the contents of `dir` with symlinks to `outside` and back, until the file `stop`
-/// exists. Returns the number of swaps. The symlinks are made in `dir` itself, because a user
-/// cannot move a directory elsewhere without write permission for it.
+/// exists. Returns the number of swaps. The function makes the symlinks in `dir`, because a user
+/// cannot move a directory to another parent without write permission for that directory.
 fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     let (trap, aside) = (dir.join(TRAP), dir.join(ASIDE));
     let mut swaps = 0_u64;
     while !stop.exists() {
         let names = fs::read_dir(dir).into_iter().flatten().flatten();
-        // The names are read first, because reading a directory during changes may never end.
+        // The function reads all names first, because reading a directory while it changes may
+        // never end.
         let names: Vec<OsString> = names.map(|entry| entry.file_name()).collect();
         for name in names.iter().filter(|name| *name != TRAP && *name != ASIDE) {
             let path = dir.join(name);
-            // Errors are ignored, because the name may have disappeared meanwhile.
+            // The function ignores errors, because the name may have disappeared meanwhile.
             let _ = symlink(outside, &trap);
             for _ in 0..2 {
                 if renameat_with(CWD, &path, CWD, &trap, RenameFlags::EXCHANGE).is_ok() {
@@ -58,7 +59,8 @@ fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     swaps
 }
 
-/// The other side of the race. Another user runs this program with only this test.
+/// The other side of the race. The test below starts this program as another user, with only this
+/// test.
 #[test]
 fn swap_entries_for_symlinks() {
     let [dir, outside, stop] = ["SWAP", "OUTSIDE", "STOP"].map(std::env::var_os);
@@ -82,7 +84,7 @@ impl Swapper {
         Self(command.spawn().unwrap())
     }
 
-    /// The number of swaps that the swapper printed at its end.
+    /// Stops the swapper, and returns the number of swaps that it printed.
     fn swaps(mut self) -> u64 {
         let mut said = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -165,7 +167,8 @@ fn directory_owner_cannot_make_root_write_elsewhere() {
     let temp = tempfile::tempdir().unwrap();
     fs::set_permissions(temp.path(), Permissions::from_mode(0o755)).unwrap();
     let at = |name: &str| temp.path().join(name);
-    // Makes directories and files outside, which files of the archive could replace.
+    // Makes directories and files outside the directory. If the race succeeded, files of the
+    // archive would replace them.
     let outside = at("outside");
     for dir in ["outside", "outside/open", "outside/open/deep", "outside/root"] {
         fs::create_dir(at(dir)).unwrap();

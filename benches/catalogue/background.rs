@@ -1,4 +1,4 @@
-//! The load in the background while verbs are measured: polls, `gc` in a loop, and one change each
+//! Makes the background load while verbs are measured: polls, `gc` in a loop, and one change each
 //! second.
 
 use std::collections::hash_map::RandomState;
@@ -33,7 +33,7 @@ struct Agent {
 }
 
 impl Agent {
-    /// The connection of the agent. If the connection is lost, the agent connects again.
+    /// The connection of the agent. If the connection is lost, the method connects again.
     async fn client(&self) -> Result<Arc<Client>, String> {
         let mut client = self.client.lock().await;
         if !client.is_alive() {
@@ -83,8 +83,7 @@ impl Agents {
             let (agent, seen) = (Arc::clone(agent), Arc::clone(seen));
             asking.spawn(async move {
                 let result = agent.poll(&path).await;
-                // The time is measured from the moment at which the poll was due, so a late start
-                // counts, too.
+                // The measured time begins when the poll was due, so that a late start counts, too.
                 seen.note(due.elapsed(), result);
             });
             while asking.try_join_next().is_some() {}

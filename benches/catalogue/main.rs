@@ -1,6 +1,6 @@
-//! The program that `scripts/bench-catalogue` runs. It measures every verb of a registry that has
-//! the catalogue of `benches/catalogue/build`. Each verb runs alone, and then beside polls, `gc`
-//! and changes.
+//! Measures every verb of a registry for `scripts/bench-catalogue`. The registry has the catalogue
+//! that `benches/catalogue/build` makes. Each verb runs first alone, and then in parallel with
+//! polls, `gc` and changes.
 //!
 //! `deploy-catalogue ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID REPETITIONS SECONDS`
 //!
@@ -22,14 +22,14 @@ use deploy_wire::client::Client;
 use crate::background::{Agents, Background};
 use crate::verb_steps::{VERBS, Verb};
 
-/// The minimum number of runs of a verb. These runs may take up to [`MUCH`] times the verb's time
-/// limit.
+/// The minimum number of repetitions of a verb. Until this number is reached, the repetitions may
+/// take up to [`MUCH`] times the verb's time limit.
 const FEWEST: u32 = 3;
 /// The factor by which the first [`FEWEST`] runs may exceed the time limit.
 const MUCH: u32 = 5;
 /// The maximum number of errors of one kind that are printed.
 const SHOWN: usize = 3;
-/// The number of errors of all kinds.
+/// The number of errors of all kinds of work so far.
 static ERRORS: AtomicUsize = AtomicUsize::new(0);
 
 /// The times and errors of one kind of work.
@@ -81,8 +81,8 @@ impl Seen {
     }
 }
 
-/// Repeats one verb with each of `numbers`. `longest` is the time limit (see [`FEWEST`]). The
-/// starts of two repetitions are at least `pause` apart.
+/// Repeats one verb once for each of `numbers`. `longest` is the time limit for the verb (see
+/// [`FEWEST`]). The starts of two repetitions are at least `pause` apart.
 async fn measure(
     client: &Client,
     verb: Verb,
@@ -100,7 +100,8 @@ async fn measure(
         }
         next.tick().await;
         seen.measure(client, verb, number).await;
-        // A verb that always fails would use up its whole time.
+        // If a verb always fails, its repetitions stop early, so that it does not use up its whole
+        // time.
         if seen.errors() > SHOWN {
             break;
         }
@@ -112,7 +113,8 @@ async fn all_verbs(client: &Client, kind: &str, round: u32, repetitions: u32, lo
     for (verb, name, most) in VERBS {
         let count = most.min(repetitions);
         let numbers = round * count..(round + 1) * count;
-        // Without pauses, all repetitions of a fast verb would fall into the same part of one gc.
+        // The pauses spread the repetitions. Otherwise, all repetitions of a fast verb would fall
+        // into the same part of one `gc`.
         let pause = if round == 0 { Duration::ZERO } else { longest / count };
         measure(client, verb, numbers, longest, pause).await.print(kind, name);
     }

@@ -1,4 +1,5 @@
-//! Measures what the page costs the registry: the first screen, and browsers that show it live.
+//! Measures the cost of the registry's web page: the time and size of the first screen, and the
+//! processor time for browsers that show it live.
 
 use std::time::{Duration, Instant};
 
@@ -7,11 +8,11 @@ use deploy_wire::client::Client;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// How often the program reads the first screen.
+/// The number of times that the program reads the first screen.
 const READS: usize = 20;
-/// How many browsers show the first screen live.
+/// The number of browsers that show the first screen live.
 const BROWSERS: usize = 200;
-/// How long the browsers watch.
+/// The time during which the browsers show the first screen live.
 const WATCH: Duration = Duration::from_secs(30);
 /// The pause between two changes while the browsers watch.
 const CHANGE_EVERY: Duration = Duration::from_secs(2);
@@ -23,7 +24,7 @@ async fn ask(http: &str, path: &str, more: &str) -> TcpStream {
     stream
 }
 
-/// The document at `path`, without its head.
+/// The body of the answer to a request for `path`.
 async fn read(http: &str, path: &str) -> String {
     let mut answer = String::new();
     let mut stream = ask(http, path, "connection: close\r\n").await;
@@ -45,7 +46,7 @@ async fn watch(mut stream: TcpStream, until: Instant) -> usize {
     }
 }
 
-/// Every two seconds, changes something that the first screen shows.
+/// Changes a host every two seconds. The first screen shows each change.
 async fn change(operator: &Client, host: &str, time: Duration) {
     let until = Instant::now() + time;
     for number in 0.. {
@@ -61,8 +62,7 @@ async fn change(operator: &Client, host: &str, time: Duration) {
     }
 }
 
-/// The percentage of one processor that the registry uses while something changes every two
-/// seconds.
+/// The percentage of one processor that the registry uses while a host changes every two seconds.
 async fn cost(registry: &Registry, operator: &Client, host: &str) -> f64 {
     let before = registry.cpu();
     change(operator, host, WATCH).await;
@@ -74,7 +74,8 @@ async fn cost(registry: &Registry, operator: &Client, host: &str) -> f64 {
 pub async fn measure(registry: &Registry, operator: &Client, http: &str, host: &str) {
     let (mut times, mut page) = (Vec::new(), String::new());
     for number in 0..READS {
-        // Each reading follows a change, so no reading can use the result of another.
+        // Each reading follows a change, so that no reading can use the cached result of an earlier
+        // one.
         let line = format!("host label {host} x={}", number % 2 + 1);
         exec(operator, &line, &[]).await.expect("the change is made");
         let began = Instant::now();

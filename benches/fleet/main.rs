@@ -1,13 +1,14 @@
-//! The program that `scripts/bench-fleet` runs. It simulates a fleet: thousands of agents watch a
-//! configuration with the code of the real client, and report each offer as deployed.
+//! Simulates a fleet for `scripts/bench-fleet`. Thousands of agents watch a configuration with the
+//! code of the real client, and report each offer as deployed.
 //!
 //! `deploy-fleet ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES SECONDS HTTP [FILE]`
 //!
-//! It measures the time from the start of an operator's change until each agent has the offer. It
-//! also measures the memory and processor time that an idle fleet costs the registry. HTTP is the
-//! address of the registry's page, which the program measures, too. With `-`, the program leaves
-//! out the page. If FILE is given, the program also measures the return of all agents after a
-//! restart. The program creates the file when it is ready for the restart.
+//! The program measures the time from the start of an operator's change until each agent has the
+//! offer. It also measures the memory and processor time that an idle fleet costs the registry.
+//! HTTP is the address of the registry's web page, which the program measures, too. If HTTP is `-`,
+//! the program does not measure the page. If FILE is given, the program also measures how long all
+//! agents take to connect again after a restart of the registry. The program creates FILE when the
+//! caller should restart the registry.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the program prints its results")]
 #![allow(
@@ -29,12 +30,12 @@ use tokio::sync::Semaphore;
 
 use crate::simulated_agent::{Fleet, run};
 
-/// Maximum number of simultaneous logins. The registry allows each address 50 connections that have
-/// not logged in yet.
+/// The maximum number of simultaneous logins. The registry allows 50 connections without a login
+/// from each address.
 const LOGINS: usize = 40;
-/// Time limit for all agents to connect.
+/// The maximum time until all agents are connected.
 const CONNECTING: Duration = Duration::from_secs(600);
-/// Time limit for an offer to reach the last agent.
+/// The maximum time until an offer has reached the last agent.
 const LONGEST_PUSH: Duration = Duration::from_secs(60);
 /// The pause between two pushes.
 const PAUSE: Duration = Duration::from_secs(1);
@@ -47,7 +48,8 @@ async fn prepare(operator: &Client, archive: &[u8]) -> Result<(), String> {
     exec(operator, "addconf -name fleet -layer code:v1", &[]).await
 }
 
-/// Waits until `count` is at least `agents`. Returns how long that took, or `None` after `longest`.
+/// Waits until `count` returns at least `agents`. Returns the duration of the wait, or `None` if it
+/// exceeds `longest`.
 async fn all(count: impl Fn() -> usize, agents: usize, longest: Duration) -> Option<Duration> {
     let began = Instant::now();
     while count() < agents {
@@ -59,7 +61,7 @@ async fn all(count: impl Fn() -> usize, agents: usize, longest: Duration) -> Opt
     Some(began.elapsed())
 }
 
-/// Changes the configuration `pushes` times, and prints how long the offers took to reach the
+/// Changes the configuration `pushes` times, and prints the times until the offers reached the
 /// agents.
 async fn measure_pushes(operator: &Client, fleet: &Fleet, agents: usize, pushes: u32) {
     let (mut times, mut changes, mut confirmed) = (Vec::new(), Vec::new(), Vec::new());
@@ -97,8 +99,8 @@ async fn measure_idle(registry: &Registry, seconds: u64) {
     println!("idle\t{}\t{share:.2}", registry.memory().0);
 }
 
-/// Asks for a restart by creating `file`. Prints how long the fleet took to connect again, and how
-/// long an operator's commands took meanwhile.
+/// Requests a restart by creating `file`. Prints the time until the fleet was connected again, and
+/// the times of an operator's commands meanwhile.
 async fn measure_return(registry: &Registry, fleet: &Fleet, agents: usize, file: &Path) {
     std::fs::write(file, "").expect("the file is made");
     let gone = all(|| agents - fleet.connected().min(agents), agents, CONNECTING).await;
@@ -120,14 +122,14 @@ async fn measure_return(registry: &Registry, fleet: &Fleet, agents: usize, file:
     println!("return\t{took:.1}\t{median:.0}\t{longest:.0}");
 }
 
-/// What to measure.
+/// The measurements that the command line requests.
 struct Wanted<'a> {
     agents: usize,
     pushes: u32,
     idle: u64,
-    /// The address of the page.
+    /// The address of the web page; `None` leaves out the page.
     http: Option<&'a str>,
-    /// The file that asks for a restart.
+    /// The file whose creation requests a restart; `None` leaves out the restart.
     file: Option<&'a Path>,
 }
 

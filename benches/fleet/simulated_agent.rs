@@ -1,5 +1,5 @@
-//! One simulated agent. The agent watches, records when an offer comes, and reports the offer as
-//! deployed.
+//! Runs one simulated agent. The agent watches a configuration, records when an offer arrives, and
+//! reports the offer as deployed.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -12,7 +12,7 @@ use deploy_wire::fleet::lines::{from_line, to_line};
 use deploy_wire::fleet::{Offer, Phase, Report, ToAgent, ToRegistry};
 use tokio::sync::Semaphore;
 
-/// How long the simulated deploy takes. A real agent holds back the report of a step for this time.
+/// The duration of the simulated deploy. A real agent delays the report of a step by this time.
 const DEPLOY: Duration = Duration::from_millis(100);
 /// The pause after a refused connection.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -27,7 +27,8 @@ pub fn name(number: usize) -> String {
 pub struct Fleet {
     connected: AtomicUsize,
     acknowledged: AtomicUsize,
-    /// When the change under measurement began, and how long its offer took to reach each agent.
+    /// The start of the change under measurement, and the times until the change's offer reached
+    /// each agent.
     expected: Mutex<(Option<Instant>, Vec<Duration>)>,
 }
 
@@ -43,7 +44,7 @@ impl Fleet {
         self.expected.lock().unwrap().1.len()
     }
 
-    /// Ends the measurement. Returns how long the offer took to reach each agent.
+    /// Ends the measurement. Returns the times until the offer reached each agent.
     pub fn take_times(&self) -> Vec<Duration> {
         let mut expected = self.expected.lock().unwrap();
         expected.0 = None;
@@ -82,7 +83,7 @@ impl Drop for Connected {
 pub async fn run(registry: Registry, number: usize, fleet: Arc<Fleet>, logins: Arc<Semaphore>) {
     let (mut seq, mut within) = (0, None);
     loop {
-        // The loop ignores why the watch ended, and begins the next watch.
+        // Whatever the reason for the end of the watch, the loop begins the next watch.
         let _ = watch(&registry, number, &fleet, &logins, (&mut seq, &mut within)).await;
         let fraction = f64::from(u32::try_from(number % 1000).unwrap_or(0)) / 1000.0;
         let wait = within.map_or(PAUSE, |within| within.mul_f64(fraction));
@@ -135,7 +136,7 @@ async fn watch(
             continue;
         };
         fleet.offered();
-        // The registry spreads the deploys of a large fleet.
+        // `start_after_ms` is the delay by which the registry spreads the deploys of a large fleet.
         let wait = Duration::from_millis(offer.start_after_ms) + DEPLOY;
         deploying = Some((Instant::now() + wait, offer));
     }

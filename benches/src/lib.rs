@@ -1,5 +1,5 @@
-//! Code that the benchmarks share: an archive like the archives in real deployments, and a registry
-//! to measure.
+//! Contains the code that the benchmarks share: archives like those of real deployments, and the
+//! access to a measured registry.
 
 pub mod measured_registry;
 
@@ -25,7 +25,7 @@ pub fn plain(files: usize, directories: usize) -> Vec<u8> {
     builder.into_inner().expect("memory takes everything")
 }
 
-/// The same archive as tar.gz.
+/// Makes the same archive as [`plain`], compressed with gzip.
 pub fn archive(files: usize, directories: usize) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::new(1));
     encoder.write_all(&plain(files, directories)).expect("memory takes everything");

@@ -1,4 +1,4 @@
-//! A registry that a benchmark measures: the connections to the registry, and the resources that it
+//! Connects to the registry that a benchmark measures, and reads the resources that the registry
 //! uses.
 
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ impl Registry {
         Duration::from_nanos(nanoseconds)
     }
 
-    /// The memory of the registry in MiB: the present amount, and the peak.
+    /// The memory that the registry uses now, and its peak, both in MiB.
     pub fn memory(&self) -> (u64, u64) {
         let status =
             std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("a live process");
@@ -108,8 +108,8 @@ pub fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// The quantile of the sorted `times`, in milliseconds: the given share of the times is at most
-/// this long.
+/// The quantile of the sorted `times`, in milliseconds. The given share of the times is at most as
+/// long as the quantile.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,

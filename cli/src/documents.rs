@@ -1,5 +1,5 @@
-//! The subcommands `completion`, `man` and `help exit-codes`, which every program has, and the
-//! printing of help. All of them use clap's description of the command line.
+//! Executes the subcommands that every program has (`completion`, `man` and `help exit-codes`), and
+//! prints help and usage errors. All of this uses clap's description of the command line.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
@@ -42,9 +42,9 @@ fn man() -> Command {
     )
 }
 
-/// Executes `arguments` if they are a subcommand of this module; otherwise returns `None`. The
+/// Executes `arguments` if they are a subcommand of this module. Otherwise returns `None`. The
 /// first argument is the program's name. `program` makes the description of the command line.
-/// `names` says whether the program's completions complete names from a registry.
+/// `names` states whether the program's completions include names from a registry.
 pub fn early(
     arguments: impl IntoIterator<Item = OsString>,
     program: impl FnOnce() -> Command,
@@ -96,7 +96,7 @@ fn answer(matches: &clap::ArgMatches, program: Command, names: Names) -> Result<
 /// Prints a usage error, or the requested help or version.
 pub fn exit(err: &clap::Error) -> ExitCode {
     let text = help(&without_escapes(err));
-    // The stream omits colours if it is not a terminal, or if NO_COLOR is set.
+    // If the stream is not a terminal, or if NO_COLOR is set, the stream omits colours.
     let printed = if err.use_stderr() {
         anstream::stderr().write_all(text.as_bytes())
     } else {
@@ -110,8 +110,8 @@ pub fn exit(err: &clap::Error) -> ExitCode {
     }
 }
 
-/// The error as clap renders it. If the user typed control characters, the text has no colours and
-/// shows these characters escaped, so that it cannot control the terminal.
+/// The error text that clap renders. If the user typed control characters, the function escapes
+/// them and removes the colours, so that the text cannot control the terminal.
 fn without_escapes(err: &clap::Error) -> String {
     let typed = err.context().flat_map(|(_, value)| match value {
         ContextValue::String(text) => vec![text.clone()],
@@ -139,7 +139,8 @@ fn completions(mut program: Command, shell: Shell) -> String {
     clap_complete::generate(shell, &mut program, &name, &mut script);
     let script = one_dash(&String::from_utf8_lossy(&script));
     match shell {
-        // With `-s`, zsh would read a word such as `-addr` as four flags of one letter each.
+        // With the option `-s`, zsh would read a word such as `-addr` as four flags of one letter
+        // each.
         Shell::Zsh => script.replace("(-s -S -C)", "(-S -C)").replace("(-s -C)", "(-C)"),
         Shell::Fish => fish(&script),
         // clap uses two different names for a subcommand if the program's name has a hyphen.
@@ -152,9 +153,9 @@ fn completions(mut program: Command, shell: Shell) -> String {
     }
 }
 
-/// Adapts the completions to fish, where long flags have two dashes and "old" flags have one dash.
-/// The script parses the line to find the subcommand. The script's parser does not know old flags,
-/// so it gets the flags with two dashes.
+/// Adapts the completions for fish to flags with one dash, which fish calls "old" flags. The script
+/// also parses the line to find the subcommand. Its parser does not know old flags, so the script
+/// passes the flags to the parser with two dashes.
 fn fish(script: &str) -> String {
     let line = |line: &str| match line.trim() {
         _ if line.starts_with("complete ") => line.replace(" -l ", " -o "),
@@ -166,7 +167,7 @@ fn fish(script: &str) -> String {
     script.lines().map(|text| line(text) + "\n").collect()
 }
 
-/// Returns `program` with everything that clap adds at run time.
+/// Returns `program` with the flags and subcommands that clap adds at run time.
 fn built(mut program: Command) -> Command {
     program.build();
     program
@@ -189,7 +190,7 @@ fn page(command: &Command) -> String {
     let man = clap_mangen::Man::new(command.clone().about(about.trim_end_matches('.').to_owned()));
     man.render(&mut roff).expect("memory takes any text");
     let mut text = String::from_utf8_lossy(&roff).into_owned();
-    // Flags have one dash here, as in all other texts.
+    // In man pages, flags have one dash, as in all other texts.
     for letter in 'a'..='z' {
         text = text.replace(&format!("\\-\\-{letter}"), &format!("\\-{letter}"));
     }
@@ -222,7 +223,7 @@ mod tests {
         }
     }
 
-    /// The script stores the subcommand's name in `cmd`, and later searches for the same name.
+    /// The script stores the subcommand's name in `cmd`, and later must search for the same name.
     #[test]
     fn bash_finds_the_subcommands_of_a_program_with_a_hyphen() {
         let sub = Command::new("status").arg(Arg::new("json").long("json"));

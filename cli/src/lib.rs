@@ -1,5 +1,6 @@
-//! The parts that all programs share. For command lines: help, completions, man pages, the version
-//! and limits for archives. For running work: logs, progress, and messages to a service manager.
+//! Contains the parts that several programs share. Some parts are for command lines: help,
+//! completions, man pages, the version, and the flags with limits for archives. The others are for
+//! running work: logs, progress, and messages to a service manager.
 
 mod documents;
 pub mod limit_flags;
@@ -22,8 +23,8 @@ pub use subcommand::focused;
 pub use git_version;
 
 /// The version with its commit, such as `0.9.0 (ff8aa91b4)`; `-modified` marks uncommitted changes.
-/// Outside a checkout, the version is `0.9.0 (no commit)`. The version is a macro, so that cargo
-/// rebuilds only the programs and no library after a new commit.
+/// If the build was not made in a checkout, the version is `0.9.0 (no commit)`. The version is a
+/// macro, so that after a new commit, cargo rebuilds only the programs and no library.
 #[macro_export]
 macro_rules! version {
     () => {

@@ -1,4 +1,4 @@
-//! The flags of the agent and the registry that set limits for archives; see
+//! Defines the flags of the agent and the registry that set the limits for archives; see
 //! [`deploy_store::Limits`].
 
 use clap::{Arg, Args, Command};
@@ -33,8 +33,8 @@ pub struct LimitFlags {
 }
 
 impl LimitFlags {
-    /// Gives these flags of `command` their environment variables, such as `PREFIX_MAX_ENTRIES`.
-    /// Applies `change` to each of these flags.
+    /// Adds the environment variable, such as `PREFIX_MAX_ENTRIES`, to each of these flags of
+    /// `command`. Also applies `change` to each of them.
     pub fn with_variables(command: Command, prefix: &str, change: fn(Arg) -> Arg) -> Command {
         let own = Self::augment_args(Command::new("limits"));
         let own: Vec<&str> = own.get_arguments().map(|flag| flag.get_id().as_str()).collect();

@@ -1,5 +1,5 @@
-//! The common part of the logs of the agent and the registry: one line for each event on stderr, as
-//! text or as JSON. Each program has its own form of these lines.
+//! Writes the logs of the agent and the registry: one line for each event on stderr, as text or as
+//! JSON. Each program passes its own form of these lines.
 //!
 //! Programs log with `tracing`. An event's `message` is its text.
 
@@ -15,7 +15,7 @@ use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer};
 
-/// Format of log lines.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Format {
     /// Text for people.
@@ -27,8 +27,8 @@ pub enum Format {
 /// The target of this crate's own events, for filters.
 pub const TARGET: &str = "deploy_cli";
 
-/// Logs each panic as one line, with control characters escaped. The text of a panic may contain
-/// data from a peer or an archive.
+/// Makes the program log each panic as one line. Control characters are escaped, because the text
+/// of a panic may contain data from a peer or an archive.
 pub fn log_panics() {
     std::panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
@@ -39,12 +39,12 @@ pub fn log_panics() {
     }));
 }
 
-/// The functions that write an entry as one line, with a newline at the end.
+/// The functions that format an entry as one line, with a newline at the end.
 #[derive(Debug, Clone, Copy)]
 pub struct Form {
-    /// Writes the text, with the time in the given zone.
+    /// Formats an entry as text, with the time in the given time zone.
     pub text: fn(&Entry, Timestamp, &TimeZone) -> String,
-    /// Writes the JSON document.
+    /// Formats an entry as a JSON document.
     pub json: fn(&Entry, Timestamp) -> String,
 }
 
@@ -72,7 +72,7 @@ impl<S: Subscriber, W: Write + 'static> Layer<S> for Lines<W> {
             Format::Json => (self.form.json)(&entry, Timestamp::now()),
         };
         if let Ok(mut out) = self.out.lock() {
-            // A log that cannot be written must not stop the program.
+            // An error is ignored, because a failed log write must not stop the program.
             let _ = out.write_all(line.as_bytes());
         }
     }
@@ -100,7 +100,8 @@ impl Entry {
         self.fields.iter().find(|(name, _)| *name == "event").and_then(|(_, value)| value.as_str())
     }
 
-    /// The start of a line of text, as in the Go tool's log: `2026/11/23 03:48:53 warning: `.
+    /// The start of a line of text: the time, and the level if it needs a word. The start has the
+    /// form of the Go tool's log: `2026/11/23 03:48:53 warning: `.
     pub fn head(&self, now: Timestamp, zone: &TimeZone) -> String {
         let time = now.to_zoned(zone.clone()).strftime("%Y/%m/%d %H:%M:%S");
         let level = match self.level {
@@ -151,7 +152,8 @@ pub fn time(now: Timestamp) -> String {
     format!("{now:.6}")
 }
 
-/// Escapes `text`, except for backslashes, because most text was escaped at its source.
+/// Escapes `text`, except for backslashes. Most texts were already escaped at their source, and a
+/// second escape would double their backslashes.
 pub fn printable(text: &str) -> String {
     let parts: Vec<String> = text.split('\\').map(escape).collect();
     parts.join("\\")

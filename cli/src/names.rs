@@ -1,23 +1,24 @@
-//! Names of a registry in shell completions. The shell's script asks the program for names, with a
-//! hidden subcommand. If the unfinished word cannot be a name, clap's completions apply.
+//! Adds names from a registry to shell completions. The shell's script runs a hidden subcommand of
+//! the program to get the names. If the unfinished word cannot be a name, clap's completions apply.
 
 use clap_complete::Shell;
 
-/// The hidden subcommand. Its arguments are the words typed so far; the last word is unfinished.
-/// The program prints complete words, one on a line, and fails if the last word cannot be a name.
+/// The name of the hidden subcommand. Its arguments are the words that the user has typed so far;
+/// the last word is unfinished. The subcommand prints complete words, one on a line. It fails if
+/// the last word cannot be a name.
 pub const COMPLETE_NAMES: &str = "complete-names";
 
-/// Whether a program knows names of a registry.
+/// Whether a program can complete names from a registry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Names {
-    /// The program does not know names.
+    /// The program completes no names.
     None,
-    /// The shell asks the program for names, with [`COMPLETE_NAMES`].
+    /// The shell gets names from the program through [`COMPLETE_NAMES`].
     Asked,
 }
 
-/// Bash splits words at colons and equals signs, and replaces only the part after the last of these
-/// signs.
+/// The functions for bash. Bash splits words at colons and equals signs, and replaces only the part
+/// after the last of these signs.
 const BASH: &str = r#"
 _NAME_names() {
     local words word typed= cut i
@@ -71,7 +72,8 @@ pub fn add(script: &str, shell: Shell, name: &str) -> String {
     let ours = |text: &str| text.replace("NAME", name);
     match shell {
         Shell::Bash => {
-            // The first lines are clap's function; the last lines register this function.
+            // In clap's script, the first lines define a function, and the last lines register this
+            // function.
             let by_us = format!("complete -F _{name}_names ");
             let script = script.replace(&format!("complete -F _{name} "), &by_us);
             script + &ours(BASH)

@@ -1,9 +1,9 @@
-//! Progress of long work: a bar on a terminal, or a line every ten seconds. Work that ends within a
-//! second shows nothing.
+//! Shows the progress of long work: a bar on a terminal, or otherwise a line every ten seconds. If
+//! the work ends within a second, nothing is shown.
 //!
-//! The work counts with a [`Meter`]. [`Display`] decides what to show and when. `Display` is pure,
-//! so that the registry can use it over ssh. [`Shown`] shows a display on this process's own
-//! stderr.
+//! The work counts its progress with a [`Meter`]. [`Display`] decides what to show and when.
+//! `Display` writes nothing itself, so that the registry can also send its texts over ssh.
+//! [`Shown`] writes them to this process's own stderr.
 
 mod bar;
 mod figures;
@@ -17,19 +17,19 @@ use deploy_store::{Meter, Reading};
 
 pub use bar::{Stderr, over, show};
 
-/// Time after which work counts as long.
+/// The time after which progress is first shown.
 const SHOW_AFTER: Duration = Duration::from_secs(1);
-/// Time between two lines.
+/// The time between two lines of progress.
 const LINE_EVERY: Duration = Duration::from_secs(10);
-/// Time between two readings of the meter.
+/// The time between two readings of the meter.
 pub const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// The columns of a terminal that does not state its width.
+/// The number of columns that is assumed if a terminal does not state its width.
 pub const COLUMNS: usize = 80;
-/// Minimum interval over which the rate is computed. At the start of the work, the interval is
-/// shorter.
+/// The minimum interval over which the rate is computed. Only at the start of the work is the
+/// interval shorter.
 const RATE_OVER: Duration = Duration::from_secs(5);
 
-/// How to show progress.
+/// The form in which progress is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
     /// Show no progress.
@@ -51,12 +51,12 @@ impl Form {
     }
 }
 
-/// A text to write.
+/// A text that shows progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
     /// A line, without its end.
     Line(String),
-    /// The new bar; empty to remove the bar.
+    /// The new bar. An empty text removes the bar.
     Bar(String),
 }
 
@@ -66,13 +66,14 @@ pub struct Display {
     form: Form,
     begun: Instant,
     stage: u64,
-    /// Time of the last line, or of the start of the work. `told` is the count in the last line.
+    /// The time of the last line, or of the start of the work if there was no line. `told` is the
+    /// count in the last line.
     line: Instant,
     told: Option<u64>,
     has_bar: bool,
-    /// Time and count at the start of the interval for the rate.
+    /// The time and the count at the start of the interval for the rate.
     from: (Instant, u64),
-    /// Time and count at the start of the next interval.
+    /// The time and the count at the start of the next interval.
     next: (Instant, u64),
 }
 
@@ -91,7 +92,7 @@ impl Display {
         }
     }
 
-    /// Returns what to show at `now` for this `reading` of the meter.
+    /// Returns the text to show at `now` for this `reading` of the meter, if any.
     pub fn look(&mut self, reading: Option<Reading>, now: Instant) -> Option<Told> {
         let Some(reading) = reading else { return self.without_bar() };
         let rate = self.rate(&reading, now);
@@ -112,8 +113,9 @@ impl Display {
         }
     }
 
-    /// Returns what to show at the end of the work. If the count has changed since the last line,
-    /// one more line reports the final count.
+    /// Returns the text to show at the end of the work, if any. If lines were shown, and the count
+    /// has changed since the last line, this text is a line with the final count. If a bar was
+    /// shown, the text removes the bar.
     pub fn end(&mut self, reading: Option<Reading>, now: Instant) -> Option<Told> {
         let told = self.told.take();
         if let (Some(reading), Some(told)) = (reading, told)
@@ -129,7 +131,7 @@ impl Display {
         std::mem::take(&mut self.has_bar).then(|| Told::Bar(String::new()))
     }
 
-    /// Units per second, over the last seconds; `None` at the first reading of a stage.
+    /// The rate over the last seconds, in units per second; `None` at the first reading of a stage.
     fn rate(&mut self, reading: &Reading, now: Instant) -> Option<u64> {
         let mark = (now, reading.done);
         if self.stage != reading.stage {
@@ -147,8 +149,8 @@ impl Display {
     }
 }
 
-/// Shows a meter from a thread of its own, until this value is dropped. Dropping this value removes
-/// the bar.
+/// Shows a meter from a separate thread until this value is dropped. Dropping the value removes the
+/// bar.
 #[derive(Debug)]
 pub struct Shown {
     stop: Option<Sender<()>>,
@@ -161,7 +163,7 @@ impl Shown {
         Self::with(meter, Form::here(quiet), show)
     }
 
-    /// Shows `meter` in this form through `tell`.
+    /// Shows `meter` in this form. The thread passes each text to `tell`.
     pub fn with(
         meter: &Arc<Meter>,
         form: Form,

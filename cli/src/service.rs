@@ -1,12 +1,12 @@
-//! Messages to the service manager, as `sd_notify(3)` describes them. Without a service manager,
-//! these functions do nothing.
+//! Sends messages to the service manager, as `sd_notify(3)` describes them. Without a service
+//! manager, these functions do nothing.
 
 use std::time::Duration;
 
 use sd_notify::{NotifyState, notify, watchdog_enabled};
 
 fn tell(states: &[NotifyState<'_>]) {
-    // A failure to notify must not stop the service.
+    // An error is ignored, because a failed notification must not stop the service.
     let _ = notify(states);
 }
 
@@ -32,7 +32,8 @@ pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Time between two calls of [`alive`], if the manager has a watchdog: half of the watchdog's time.
+/// The time between two calls of [`alive`], which is half of the watchdog's time. `None` if the
+/// manager has no watchdog for this service.
 pub fn watchdog() -> Option<Duration> {
     watchdog_enabled().map(|time| time / 2)
 }

@@ -1,7 +1,8 @@
-//! The spelling of flags in documentation: one dash, as in Go's flag package. clap writes two
-//! dashes.
+//! Converts the flags in texts from clap, which have two dashes, to flags with one dash, as in Go's
+//! flag package.
 
-/// Returns `text` with one dash before each flag's name. `text` may contain colours, which stay.
+/// Returns `text` with one dash before each flag's name. `text` may contain colours, which the
+/// function keeps.
 pub fn one_dash(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -41,8 +42,8 @@ fn help_line(line: &str) -> String {
     let indent = line.len() - line.trim_start_matches(' ').len();
     let gap = line[indent..].find("  ").filter(|_| bare.trim_start().starts_with('-'));
     let (flag, about) = line.split_at(gap.map_or(line.len(), |gap| indent + gap));
-    // Before a long flag, clap leaves room for a flag of one letter. This room is removed, because
-    // all flags have one dash here.
+    // Before a long flag, clap leaves room for a flag of one letter. The function removes this
+    // room, because all flags have one dash.
     let short = if bare.starts_with("      --") { &flag[4..] } else { flag };
     let spelt = one_dash(short);
     let lost = plain(flag).chars().count() - plain(&spelt).chars().count();

@@ -1,13 +1,15 @@
-//! The help of a subcommand: first its own flags, then the program's flags that apply to it, in
-//! groups. All other flags are shown only on request.
+//! Arranges the help of a subcommand. The help shows the subcommand's own flags first, and then, in
+//! groups, the program's flags that apply to the subcommand. It shows all other flags only on
+//! request.
 
 use std::ffi::OsString;
 
 use clap::Command;
 
-/// Returns `program`, prepared for reading `words` (the program's name first). If the words name a
-/// subcommand, its `-h` also shows the program's flags for which `heading` returns a heading.
-/// `heading` gets the names of the subcommand and the flag. `-help` shows all flags.
+/// Returns `program`, prepared for reading `words`, which begin with the program's name. If the
+/// words name a subcommand, the `-h` of this subcommand also shows the program's flags for which
+/// `heading` returns a heading. `heading` gets the names of the subcommand and the flag. `-help`
+/// shows all flags.
 pub fn focused(
     program: Command,
     words: &[OsString],

@@ -1,4 +1,4 @@
-//! Chooses the image of an archive, and finds its layers.
+//! Chooses one image of an archive, and finds the layers of this image.
 
 pub mod manifest;
 pub mod peek;
@@ -31,9 +31,9 @@ pub struct Wanted {
 pub struct Chosen {
     /// The names of the image. The configuration is named after the first of these names.
     pub names: Vec<String>,
-    /// The numbers of the layers in the archive, lowest layer first.
+    /// The image's layers as indexes into [`Archive::layers`], lowest layer first.
     pub layers: Vec<usize>,
-    /// How the image is run.
+    /// The settings for running the image.
     pub run: Run,
 }
 
@@ -41,7 +41,7 @@ pub struct Chosen {
 #[derive(Debug)]
 struct Candidate {
     names: Vec<String>,
-    /// The digests of the manifest and of the configuration, as far as the archive has them.
+    /// The digests of the manifest and of the configuration, if the archive has these documents.
     ids: Vec<Digest>,
     platform: Option<Platform>,
     source: Source,
@@ -113,8 +113,8 @@ impl Candidate {
     }
 }
 
-/// The form of a name that is compared with other names. This form lacks the prefixes that docker
-/// omits when it prints a name, and always has a tag. A missing tag means `latest`.
+/// The normal form of a name, in which names are compared. It lacks the prefixes that docker omits
+/// when it prints a name, and always has a tag. If `name` has no tag, the tag is `latest`.
 fn plain_name(name: &str) -> String {
     let short = name.strip_prefix("docker.io/library/").or_else(|| name.strip_prefix("docker.io/"));
     let short = short.unwrap_or(name);
@@ -136,8 +136,8 @@ fn candidates(archive: &Archive) -> Result<Vec<Candidate>> {
     if has_index {
         match index_of(archive) {
             Ok(list) => Walk::new(archive, &mut found, &mut skipped).index(&list, &[], 0)?,
-            // `manifest.json` may still describe an image. The error is returned only if no image
-            // is found there.
+            // `manifest.json` may still describe an image. The function returns this error only if
+            // `manifest.json` describes no image.
             Err(err)
                 if has_saved
                     && !matches!(&err, Error::Item { reason, .. } if reason == manifest::BOTH) =>
@@ -219,8 +219,9 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             let layer = |(at, name): (usize, &String)| {
                 let found = match named(archive, name) {
                     Ok(item) => number(item, name),
-                    // Old versions of docker also wrote links to layers of images that are not in
-                    // the archive. The configuration then states which layer is meant.
+                    // Old versions of docker wrote some layers as links to layers of images that
+                    // are not in the archive. In this case, the configuration states the digest of
+                    // the layer.
                     Err(err) => {
                         diff_ids.get(at).and_then(|id| with_diff_id(archive, id)).ok_or(err)
                     }
@@ -230,8 +231,8 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             saved.layers.iter().enumerate().map(layer).collect::<Result<_>>()?
         }
     };
-    // The configuration is checked after the layers. Otherwise, the error for a Helm chart would
-    // state only that `rootfs` is missing.
+    // The configuration is checked after the layers, so that a Helm chart gives a helpful error.
+    // The configuration of a chart would only give the error that `rootfs` is missing.
     let run = match config_digest {
         Some(digest) => check_config(archive, digest, &layers)?,
         None => Run::default(),
@@ -241,7 +242,7 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
     Ok(Chosen { names, layers, run })
 }
 
-/// Checks that a configuration lists these layers. Returns how the image is run.
+/// Checks that a configuration lists these layers. Returns the settings for running the image.
 fn check_config(archive: &Archive, digest: Digest, layers: &[(String, usize)]) -> Result<Run> {
     let config = read_config(archive, digest)?;
     let announced = &config.rootfs.diff_ids;

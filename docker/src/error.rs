@@ -1,30 +1,30 @@
-//! The importer's one error type.
+//! Defines the error type of the importer, and the exit code of each error.
 
 use std::io;
 use std::path::PathBuf;
 
 use deploy_wire::exit;
 
-/// Result of a step of an import.
+/// The result of a step of an import.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The reason why an image was not imported. A failed import may leave uploaded blobs. On a Go
-/// registry it may also leave versions, and in a directory it may leave layers.
+/// The reason why an image was not imported. A failed import may leave uploaded blobs on a
+/// registry, versions on a Go registry, and layers in a directory.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The input cannot be read.
     #[error("read {}: {cause}", what.escape_debug())]
     Input {
-        /// What was read.
+        /// The name of the input that was read.
         what: String,
-        /// Why the operation failed.
+        /// The reason why the operation failed.
         cause: io::Error,
     },
     /// The input is not an image archive.
     #[error("the image archive {reason}")]
     Archive {
-        /// What is wrong.
+        /// The description of the defect.
         reason: String,
     },
     /// A file of the image archive is invalid.
@@ -32,10 +32,11 @@ pub enum Error {
     Item {
         /// The name or digest.
         item: String,
-        /// What is wrong.
+        /// The description of the defect.
         reason: String,
     },
-    /// No image, or more than one, matches the request.
+    /// No image matches the request, several images match it, or the matching image is empty or has
+    /// no name.
     #[error("{0}")]
     Choice(String),
     /// The layers cannot be put on top of one another.
@@ -45,17 +46,17 @@ pub enum Error {
         layer: usize,
         /// The entry's path.
         entry: String,
-        /// What is wrong.
+        /// The description of the defect.
         reason: String,
     },
     /// The temporary file cannot be used.
     #[error("{action} a temporary file in {}: {cause} (-tmpdir chooses another place)", dir.display())]
     Temporary {
-        /// The failed action, as a verb.
+        /// The failed action, as a verb, such as `make`.
         action: &'static str,
         /// The directory.
         dir: PathBuf,
-        /// Why the operation failed.
+        /// The reason why the operation failed.
         cause: io::Error,
     },
     /// The cache of earlier layers cannot be used.
@@ -63,13 +64,13 @@ pub enum Error {
     Cache {
         /// The directory.
         dir: PathBuf,
-        /// Why the cache cannot be used.
+        /// The reason why the cache cannot be used.
         reason: String,
     },
-    /// The registry would refuse a name.
+    /// A name is invalid, so the registry would refuse it.
     #[error("{source}; give another with -name")]
     Name {
-        /// What is wrong.
+        /// The description of the defect.
         source: deploy_store::Error,
     },
     /// The destination refused the import.
@@ -85,11 +86,11 @@ pub enum Error {
     Output {
         /// The file or directory.
         path: PathBuf,
-        /// Why the operation failed.
+        /// The reason why the operation failed.
         cause: io::Error,
     },
     /// The blobs of the image disappeared several times.
-    #[error("{0}; the import was tried several times")]
+    #[error("{0}; the importer gave up after several attempts")]
     Vanishing(String),
 }
 

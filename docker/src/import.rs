@@ -1,6 +1,6 @@
-//! Runs a complete import: reads the input, chooses an image, and plans its layers. The import then
-//! asks the destination which of the layers exist there, and sends the others. The last step makes
-//! the configuration.
+//! Runs a complete import: reads the input, chooses an image, and plans the layers of the image.
+//! The import then asks the destination which layers it has, and sends the others. Finally, the
+//! import makes the configuration.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -25,8 +25,8 @@ use crate::send::repack::needs;
 use crate::send::{Hashes, Part, Stage, unknown};
 pub use crate::to::{Committed, Destination};
 
-/// The total number of attempts. One attempt may not suffice, because a layer of the destination
-/// may disappear before the transaction.
+/// The maximum number of attempts. Further attempts are needed if a layer disappears from the
+/// destination before the transaction.
 const TRIES: u32 = 3;
 
 /// Imports an image.
@@ -37,7 +37,7 @@ pub fn import(
     tell: &mut dyn FnMut(Event<'_>),
 ) -> Result<Summary> {
     if let Some(name) = &options.name {
-        // The name is checked before anything is read.
+        // A bad name fails before the input is read.
         configuration_name(name)?;
     }
     let path = if let Source::Path(path) = source { Some(path) } else { None };
@@ -46,7 +46,7 @@ pub fn import(
     if let Some(cache) = &options.cache
         && let Err(err) = archive.remember(cache)
     {
-        // The cache is optional, so its failure is shown but does not fail the import.
+        // The cache is optional, so an error of the cache is shown but does not fail the import.
         tell(Event::Forgotten(&err));
     }
     let name = name_of(&chosen, options)?;
@@ -77,7 +77,8 @@ struct Prepared<'a> {
 
 impl Prepared<'_> {
     /// Sends the blobs that the destination does not have, and makes the configuration. If blobs
-    /// disappear meanwhile, the method asks again which blobs exist, and sends the missing blobs.
+    /// disappear meanwhile, the method tries again: it asks which blobs exist, and sends the
+    /// missing ones.
     fn commit(
         self,
         mut archive: Archive,
@@ -89,8 +90,8 @@ impl Prepared<'_> {
         let mut made = BTreeSet::new();
         for tried in 0..TRIES {
             if tried != 1 {
-                // The second attempt relies on the blobs that the first attempt sent. The third
-                // attempt relies on no earlier blobs.
+                // The second attempt assumes that the blobs from the first attempt still exist. The
+                // third attempt does not assume this.
                 hashes.clear();
             }
             for known in destination.known(&origins)? {
@@ -125,8 +126,8 @@ impl Prepared<'_> {
         Err(Error::Vanishing(missing))
     }
 
-    /// The blobs of `unknown` are made from the bytes of certain layers. If these bytes were not
-    /// kept, the method reads the layers again.
+    /// Makes available the bytes of all layers that are needed to make the blobs of `unknown`. If
+    /// the bytes of a layer were not kept, the method reads this layer again from the input.
     fn fetch(&self, archive: Archive, unknown: &[&Part]) -> Result<Archive> {
         let needed = unknown.iter().flat_map(|part| needs(part.number, &self.planned[part.number]));
         let needed = needed.map(|number| self.chosen.layers[number]).collect();
@@ -158,7 +159,8 @@ impl Prepared<'_> {
     }
 }
 
-/// Reads the input. If a file was skipped only because of its name, the input is read again.
+/// Reads the input. If a file was skipped because its name states a wrong digest, the function
+/// reads the input again without the cache.
 fn read_image(
     source: Source<'_>,
     path: Option<&Path>,
@@ -171,15 +173,15 @@ fn read_image(
     };
     let archive = read(source, few, options.cache.clone(), options)?;
     match path {
-        // The digest of the skipped file differs from the digest in its name. But the image may
-        // need the layer in this file.
+        // The digest of the skipped file differs from the digest in its name, but the image may
+        // still need the layer in this file.
         Some(path) if archive.misled => read(Source::Path(path), few, None, options),
         _ => Ok(archive),
     }
 }
 
-/// Whether the registry knows most of the layers that the image lists. The answer is no if the
-/// input cannot be read twice.
+/// Whether the registry knows most of the layers that the image lists. If the input cannot be read
+/// twice, the result is `false`.
 fn most_are_known(
     path: &Path,
     options: &Options,
@@ -199,8 +201,9 @@ fn tars<'a>(archive: &'a Archive, chosen: &Chosen) -> Vec<&'a Tar> {
     chosen.layers.iter().map(|number| &archive.layers[*number]).collect()
 }
 
-/// Reads the whole input. If `few` is set, the import will need few layers, so the bytes of large
-/// layers are not kept. Large layers are then listed, or their listings are taken from `cache`.
+/// Reads the whole input. If `few` is set, the import will probably need few layers, so the
+/// function does not keep the bytes of large layers. It only lists them, or takes their listings
+/// from `cache`.
 fn read(source: Source<'_>, few: bool, cache: Option<Cache>, options: &Options) -> Result<Archive> {
     let Options { tmpdir, max_temporary, min_free, limits, .. } = options;
     let spool = Spool::new(tmpdir.as_deref(), *max_temporary)?.leaving(*min_free);
@@ -246,7 +249,7 @@ fn each(
     done
 }
 
-/// A reader that counts its bytes.
+/// A reader that counts the bytes that it reads.
 struct Counted<'a, R> {
     input: R,
     meter: &'a Meter,
@@ -268,7 +271,7 @@ fn configuration_name(name: &str) -> Result<ConfigurationName> {
 fn name_of(chosen: &Chosen, options: &Options) -> Result<ConfigurationName> {
     match (&options.name, chosen.names.first()) {
         (Some(name), _) => configuration_name(name),
-        // The Go importer makes the same name.
+        // The Go importer derives the same name from the name of an image.
         (None, Some(name)) => configuration_name(&name.replace([':', '/'], ".")),
         (None, None) => Err(Error::Choice(
             "the image has no name: give the configuration a name with -name".into(),
@@ -276,7 +279,7 @@ fn name_of(chosen: &Chosen, options: &Options) -> Result<ConfigurationName> {
     }
 }
 
-/// The layers of which at least one member stays.
+/// The layers that keep at least one member.
 fn parts(
     name: &ConfigurationName,
     images: usize,

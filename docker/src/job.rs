@@ -1,4 +1,4 @@
-//! The request of an import, and its events and result.
+//! Defines the request, the events and the result of an import.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -14,32 +14,33 @@ use crate::read::cache::Cache;
 /// The request for an import.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// Which image of the archive to import.
+    /// The image to import, if the archive has several images.
     pub wanted: Wanted,
-    /// The name of the configuration, with which the names of the components begin, too. `None`
-    /// uses the name of the image.
+    /// The name of the configuration. The components' names begin with the same name. `None` stands
+    /// for the name of the image.
     pub name: Option<String>,
     /// Existing layers to put on top of the image's layers.
     pub layers: Vec<(ComponentName, VersionName)>,
-    /// How blobs are compressed.
+    /// The compression format of the blobs.
     pub compression: Compression,
-    /// Whether to add a layer that states how the image is run.
+    /// Whether to add a layer with a file that states how to run the image.
     pub image_config: bool,
-    /// Whether to change nothing and to report what an import would do.
+    /// Whether to report only what the import would do, and to change nothing.
     pub dry_run: bool,
-    /// The directory of the temporary file. `None` uses the system's directory.
+    /// The directory of the temporary files. `None` stands for the system's directory for such
+    /// files.
     pub tmpdir: Option<PathBuf>,
-    /// The maximum number of bytes in the temporary file.
+    /// The maximum number of bytes in all temporary files together.
     pub max_temporary: u64,
-    /// The number of bytes that the temporary file must leave free on the filesystem.
+    /// The number of bytes that the temporary files must leave free on the filesystem.
     pub min_free: u64,
     /// Limits on a layer.
     pub limits: Limits,
-    /// The number of threads that compress.
+    /// The number of threads that compress blobs.
     pub threads: usize,
     /// The cache of earlier imports.
     pub cache: Option<Cache>,
-    /// Counts the progress of the import.
+    /// The counter of the import's progress.
     pub meter: Arc<Meter>,
 }
 
@@ -76,7 +77,7 @@ pub enum Source<'a> {
 pub enum Event<'a> {
     /// A layer is being sent: its number among the layers to send, and the count of these layers.
     Sending(usize, usize, &'a ComponentName),
-    /// The listings of layers cannot be cached.
+    /// The listings of layers cannot be written to the cache.
     Forgotten(&'a Error),
     /// The transaction begins.
     Updating(&'a ConfigurationName),
@@ -89,11 +90,11 @@ pub struct Summary {
     pub name: ConfigurationName,
     /// The layers from the image, lowest first.
     pub layers: Vec<Imported>,
-    /// The number of the image's layers of which no member stays.
+    /// The number of the image's layers that keep no member.
     pub empty: usize,
     /// The number of bytes that were sent.
     pub sent: u64,
-    /// The destination's answer to the transaction.
+    /// The destination's answer after it made the configuration.
     pub said: String,
 }
 
@@ -108,7 +109,7 @@ pub struct Imported {
     pub tar_bytes: u64,
     /// The length of the layer's blob in bytes, if this length is known.
     pub blob_bytes: Option<u64>,
-    /// Whether the blob existed before.
+    /// Whether the destination had the blob before the import.
     pub reused: bool,
     /// The number of members that were left out because later layers remove them.
     pub removed: usize,

@@ -1,12 +1,13 @@
-//! Plans which members each layer contributes to the image. Whiteouts and opaque directories (OCI
-//! Image Format Specification 1.1, "Layer Filesystem Changeset") are resolved here. So every agent
-//! that unpacks the layers in order gets the image, even if the agent is older than this importer.
+//! Plans which members each layer contributes to the image. The planner resolves whiteouts and
+//! opaque directories (OCI Image Format Specification 1.1, "Layer Filesystem Changeset"). Agents
+//! need not know them: every agent that unpacks the planned layers in order gets the image, even if
+//! the agent is older than this importer.
 //!
-//! All layers are put into one tree of paths. A removal is noted at the removed path, with the
-//! number of the layer that removes the path. The members that earlier layers have at or below
-//! this path are left out. A member that a later layer replaces but does not remove stays.
-//! So a layer depends on later layers only if they remove one of its members. The planner does not
-//! use the disk or the network.
+//! The planner puts all layers into one tree of paths. A removed path has the number of the layer
+//! that removes it. The planner leaves out the members that earlier layers have at or below a
+//! removed path. It keeps a member that a later layer replaces but does not remove. So the plan of
+//! a layer depends on a later layer only if the later layer removes members of the earlier one. The
+//! planner uses neither the disk nor the network.
 
 mod left;
 mod path_tree;
@@ -22,16 +23,18 @@ use crate::read::listing::Listing;
 /// The plan of one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
-    /// The numbers of the members that are left out, in order. These are whiteouts, and members
-    /// that later layers remove.
+    /// The numbers of the members that the planner leaves out, in order. These members are the
+    /// whiteouts of the layer, and the members that later layers remove.
     pub dropped: Vec<u32>,
-    /// The hardlinks whose target is left out or is reached through symlinks, in order.
+    /// The hardlinks that get a replacement, in order. The target of such a hardlink is left out,
+    /// or the path to the target leads through symlinks.
     pub relinked: Vec<(u32, Relink)>,
-    /// The members whose path leads through symlinks of this layer or of lower layers, in order and
-    /// with the resolved path. Not every unpacker keeps such a path within the root.
+    /// The members whose path leads through symlinks of this layer or of lower layers, in order.
+    /// Each member has its resolved path, because some unpackers would follow the symlinks out of
+    /// the root.
     pub moved: Vec<(u32, Vec<u8>)>,
-    /// The digest over everything in the plan that depends on later layers. If nothing depends on
-    /// later layers, this is the digest of no bytes.
+    /// The digest over the differences between the plan and the unchanged layer. If the only
+    /// differences are left-out whiteouts, this is the digest of an empty input.
     pub removals: Digest,
     /// The number of members that later layers remove.
     pub removed: usize,
@@ -42,9 +45,9 @@ pub struct Planned {
 /// The replacement of a hardlink.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Relink {
-    /// A hardlink to this name of the file.
+    /// A hardlink with this path as its target.
     To(Vec<u8>),
-    /// The file itself, which is a member of a layer.
+    /// A copy of the file, which is a member of a layer.
     File {
         /// The layer's number, from 0.
         layer: u16,
@@ -62,7 +65,7 @@ pub struct Layer<'a> {
     pub listing: &'a Listing,
 }
 
-/// Plans each of `layers`, lowest first. The memory of a plan is limited.
+/// Plans each of `layers`, lowest first. Fails if a plan would need too much memory.
 pub fn plan(layers: &[Layer<'_>]) -> Result<Vec<Planned>> {
     let mut tree = Tree::new(layers);
     for number in 0..layers.len() {

@@ -1,4 +1,4 @@
-//! Reads an image: its input, its documents, and its layers with their contents.
+//! Reads an image archive: its documents, and its layers with their contents.
 
 pub mod budget;
 pub mod input;

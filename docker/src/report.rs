@@ -1,4 +1,4 @@
-//! The result of an import, as text.
+//! Formats the result of an import as text.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -23,7 +23,8 @@ pub fn plan(summary: &Summary) -> String {
     text
 }
 
-/// The last line: the number of layers, of reused layers and of bytes, and the time.
+/// The last line of the output, with the number of layers, the number of reused layers, the number
+/// of sent bytes, and the duration.
 pub fn closing(summary: &Summary, dry_run: bool, time: Duration) -> String {
     let Summary { name, layers, empty, sent, .. } = summary;
     let reused = layers.iter().filter(|layer| layer.reused).count();

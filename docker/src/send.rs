@@ -1,4 +1,4 @@
-//! Makes the blobs of missing layers from the temporary file, and sends them.
+//! Makes the blobs of missing layers from the temporary files, and sends these blobs.
 
 pub mod compress;
 pub mod image_json;
@@ -18,10 +18,11 @@ use crate::to::Destination;
 use compress::{Chunk, chunk_bytes, compress};
 use repack::{Piece, pieces};
 
-/// The digests and lengths of blobs, by the origins from which the blobs are made.
+/// The digest and the length in bytes of each blob, by the origin of the blob.
 pub type Hashes = BTreeMap<Origin, (Digest, u64)>;
 
-/// A layer that may be sent.
+/// A layer of the image that keeps at least one member. If the destination does not have its blob,
+/// the blob is sent.
 #[derive(Debug)]
 pub struct Part {
     /// The component of the layer.
@@ -98,7 +99,7 @@ impl Stage<'_> {
         Ok(sent)
     }
 
-    /// Reads the data to send in chunks, until the consumer stops.
+    /// Passes the data to send to `next` in chunks, until `next` returns `false`.
     fn produce(&self, unknown: &[&Part], next: &mut dyn FnMut(Chunk) -> bool) -> Result<()> {
         let most = chunk_bytes(self.options.compression);
         for (blob, part) in unknown.iter().enumerate() {
@@ -107,8 +108,8 @@ impl Stage<'_> {
             let mut each = |piece: Piece| {
                 let mut taken = 0;
                 while taken < piece.len() {
-                    // A full chunk is passed on only when more data follows, because the last chunk
-                    // must be marked.
+                    // A full chunk is passed on only after more data has arrived, because only then
+                    // is it certain that the chunk is not the last.
                     if chunk.len() == most {
                         let bytes = std::mem::replace(&mut chunk, Vec::with_capacity(most));
                         if !next(Chunk { blob, bytes, last: false }) {

@@ -1,4 +1,4 @@
-//! Destinations of an import: a directory, or a registry over ssh.
+//! Defines the destinations of an import: a directory, or a registry over ssh.
 
 pub mod directory;
 #[cfg(feature = "program")]
@@ -9,20 +9,20 @@ use deploy_wire::image::{Image, KnownLayer, Origin};
 
 use crate::error::Result;
 
-/// A destination of layers, which also knows the layers of earlier imports.
+/// A destination of layers. A destination may also know the layers of earlier imports.
 pub trait Destination {
     /// Checks that `layers` exist. The import puts these layers on top of the image's layers.
     fn check(&mut self, layers: &[(ComponentName, VersionName)]) -> Result<()>;
     /// Finds the blobs that exist already for `origins`.
     fn known(&mut self, origins: &[Origin]) -> Result<Vec<KnownLayer>>;
-    /// Begins a blob.
+    /// Begins the upload of a blob.
     fn begin(&mut self, component: &ComponentName) -> Result<()>;
-    /// Adds bytes to the blob.
+    /// Adds bytes to the current upload.
     fn write(&mut self, bytes: Vec<u8>) -> Result<()>;
-    /// Ends the blob.
+    /// Ends the upload of the blob with this digest.
     fn finish(&mut self, digest: Digest) -> Result<()>;
-    /// Makes the configuration, in one transaction if the destination supports it. On a Go
-    /// registry, a failure may leave versions.
+    /// Makes the configuration, in one transaction if the destination supports transactions. On a
+    /// Go registry, a failed call may leave versions.
     fn commit(
         &mut self,
         name: &ConfigurationName,
@@ -31,11 +31,12 @@ pub trait Destination {
     ) -> Result<Committed>;
 }
 
-/// The result of the transaction.
+/// The result of [`Destination::commit`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Committed {
     /// The import succeeded. The text is the answer of the destination.
     Done(String),
-    /// Blobs that were known or sent have disappeared. The text is the answer of the destination.
+    /// The destination has lost blobs that it had announced or received. The text is the answer of
+    /// the destination.
     Missing(String),
 }

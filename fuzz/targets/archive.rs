@@ -1,6 +1,6 @@
-//! Reads any bytes as an archive. The reader refuses the bytes, or finds the same entries as
-//! another reader of tar, the `tar` crate. If the crate stops early, the entries up to this point
-//! must agree.
+//! Reads any bytes as an archive. The store's reader must refuse the bytes, or find the same
+//! entries as another reader of tar, the `tar` crate. If the crate stops early, the entries up to
+//! this point must agree.
 #![no_main]
 
 mod forge;
@@ -51,8 +51,9 @@ fn contents(mut body: Body<'_, &[u8]>) -> Result<Content> {
     Ok(body.content())
 }
 
-/// The entries that the `tar` crate finds, up to the first entry that it cannot read. `None` if the
-/// crate interprets something in the archive differently, as explained below.
+/// The entries that the `tar` crate finds, up to the first entry that it cannot read. Returns
+/// `None` if the crate interprets a part of the archive differently from the store's reader. The
+/// comments below explain these differences.
 fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
     let mut all = Vec::new();
     let mut archive = tar::Archive::new(plain);
@@ -68,8 +69,8 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
             EntryType::XGlobalHeader => return None,
             other => other,
         };
-        // If a header has the magic of ustar but another version than `00`, the crate reads the
-        // header as v7. The store's reader and GNU tar rely on the magic.
+        // If a header has the magic bytes of ustar but a version other than `00`, the crate reads
+        // the header as v7. The store's reader and GNU tar rely on the magic.
         let magic = &header.as_bytes()[257..265];
         if !agrees(&mut entry) || (magic.starts_with(b"ustar\0") && magic != b"ustar\x0000") {
             return None;
@@ -77,7 +78,7 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
         let name = entry.path_bytes().into_owned();
         // The crate reads a body after every header with a size. The store's reader may find no
         // body after such a header, unless the member is a regular file or a GNU directory (`D`).
-        // So these archives are not compared.
+        // So the target does not compare such archives.
         let is_file = matches!(kind.as_byte(), b'0' | 0 | b'7' | b'S') && !name.ends_with(b"/");
         if !is_file && kind.as_byte() != b'D' && entry.size() > 0 {
             return None;
@@ -120,9 +121,10 @@ fn theirs(plain: &[u8]) -> Option<Vec<Seen>> {
 
 /// Whether both readers interpret this entry's extended headers in the same way. The crate differs
 /// from the store's reader in six cases. The crate does not support PAX sparse files, splits
-/// records at newlines, and truncates names at a NUL byte. The crate ignores that an empty value
-/// cancels a global header. If a record occurs twice, the crate takes the first record, while POSIX
-/// takes the last. If there is a GNU name beside a PAX name, the crate takes the GNU name.
+/// records at newlines, and truncates names at a NUL byte. In the crate, an empty value does not
+/// cancel the value of a global header. If a record occurs twice, the crate takes the first record,
+/// while POSIX takes the last. If an entry has both a GNU name and a PAX name, the crate takes the
+/// GNU name.
 fn agrees(entry: &mut tar::Entry<'_, &[u8]>) -> bool {
     let mut seen = Vec::new();
     let Ok(Some(records)) = entry.pax_extensions() else { return true };
@@ -144,12 +146,12 @@ fn agrees(entry: &mut tar::Entry<'_, &[u8]>) -> bool {
 
 fuzz_target!(|data: &[u8]| {
     for archive in forge::archives(data) {
-        // The archive may be accepted or refused. A panic, a hang or an unlimited allocation is a
-        // defect.
+        // The check may accept or refuse the archive. A panic, a hang or an unlimited allocation is
+        // a defect.
         let whole = check_archive(&archive[..], LIMITS);
         let read = ours(&archive);
         if !archive.starts_with(&[0x1f, 0x8b]) && !archive.starts_with(&[0x28, 0xb5]) {
-            // The reader accepts everything that the pipeline accepts.
+            // The reader alone must accept every archive that the whole check accepts.
             assert!(whole.is_err() || read.is_ok(), "{whole:?}, {read:?}");
         }
         let (Ok(read), Some(other)) = (&read, theirs(&archive)) else { continue };

@@ -1,6 +1,6 @@
-//! Parses any text as a file of authorized keys. Each line has the same meaning alone and among
-//! other lines. Every label can be printed. An option never gives a key a right that the key lacks
-//! without the option.
+//! Parses any text as a file of authorized keys. Each line must have the same meaning alone and
+//! among other lines. Every label must be printable. No option may give a key a right that the key
+//! lacks without the option.
 #![no_main]
 
 use std::net::IpAddr;

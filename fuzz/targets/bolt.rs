@@ -1,6 +1,6 @@
 //! Reads any bytes as a Go registry's `state.db`: first unchanged, and then as the pages after two
-//! valid meta pages. The reader accepts or refuses the bytes, in a time that is limited by their
-//! length.
+//! valid meta pages. The reader must accept or refuse the bytes, in a time that their length
+//! bounds.
 #![no_main]
 
 use deploy_registry::go_import::State;

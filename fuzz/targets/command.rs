@@ -1,15 +1,16 @@
-//! Parses any line as a command. The line is refused, or the printed form of the command is parsed
-//! as the same command. The words must equal those of another splitter, `shlex`, which follows a
-//! POSIX shell. A word that is quoted here or by `shlex` must be read back unchanged.
+//! Parses any line as a command. The parser must refuse the line, or parse the printed form of the
+//! command as the same command. The words must equal those of another splitter, `shlex`, which
+//! follows a POSIX shell. If the project's code or `shlex` quotes a word, the splitter must read
+//! the word back unchanged.
 #![no_main]
 
 use deploy_wire::command::{parse, quote, split};
 use libfuzzer_sys::fuzz_target;
 
-/// Whether a shell may read a line differently, which is intended. The intended differences concern
-/// comments, carriage returns, continued lines, and backslashes in double quotes. As in the Go
-/// tool, a carriage return is a blank here, and a backslash in double quotes always escapes. A
-/// shell keeps this backslash before most characters.
+/// Whether the line contains syntax that a shell intentionally reads differently. The differences
+/// concern comments, carriage returns, continued lines, and backslashes in double quotes. In the
+/// registry's commands, as in the Go tool, a carriage return is a blank, and a backslash in double
+/// quotes always escapes. A shell keeps this backslash before most characters.
 fn means_another(line: &str) -> bool {
     line.contains(['#', '\r'])
         || line.contains("\\\n")

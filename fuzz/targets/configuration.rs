@@ -1,7 +1,7 @@
-//! Reads any bytes, and generated documents that are nearly right, as a configuration. Each
-//! document is refused, or read in the same way as by another reader of JSON. The id of the
-//! configuration is the hash of its layers. The JSON of the configuration is read back as the same
-//! configuration. Errors have no control characters.
+//! Reads any bytes, and generated documents that are nearly right, as a configuration. The parser
+//! must refuse each document, or read it in the same way as another reader of JSON. The id of the
+//! configuration must be the hash of its layers. The parser must read the JSON of the configuration
+//! back as the same configuration. Errors must have no control characters.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -84,7 +84,7 @@ fn document(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
         "Hash": id,
         "Layers": layers,
     });
-    // Sometimes a member is missing, has another kind, or is new.
+    // Sometimes, a member is missing, has a value of another kind, or is unknown.
     let member = *bytes.choose(&["Name", "Mtime", "Hash", "Layers", "name", "Other"])?;
     match bytes.int_in_range(0..=31)? {
         0 => drop(document.as_object_mut().expect("an object").remove(member)),
@@ -124,7 +124,7 @@ fn check(bytes: &[u8]) {
     assert_eq!(document["Name"], configuration.name().as_str());
     assert_eq!(configuration.id(), Digest::of(hashed.as_bytes()));
     assert_eq!(document["Hash"], configuration.id().to_string());
-    // Listings use the name as a file name.
+    // Directory listings use the name as a file name, so it must not contain a slash.
     assert!(!configuration.name().as_str().contains('/'));
     let again = Configuration::from_json(&configuration.to_json()).expect("its own JSON");
     assert_eq!(again, configuration);

@@ -1,10 +1,11 @@
-//! Makes archives from arbitrary bytes. Compressed bytes, and bytes that fill at least one block,
-//! are used as an archive. In the second case, the checksums of possible headers are corrected, so
-//! that a changed seed passes the checks. All other bytes are a recipe for members.
+//! Makes archives from arbitrary bytes. If the bytes are compressed or fill at least one block, the
+//! module uses them as an archive. In an uncompressed archive, it corrects the checksums of
+//! possible headers, so that a changed seed passes the checks. Otherwise, the module uses the bytes
+//! as a recipe for members.
 //!
-//! The names come from a short list of names that confuse readers of tar. With so few names,
-//! members interact: for example a symlink and a write below it, or a hardlink and a replacement of
-//! its target.
+//! The names come from a short list of names that confuse readers of tar. Because there are so few
+//! names, members interact. For example, a member is written below a symlink, or replaces the
+//! target of a hardlink.
 
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 
@@ -44,7 +45,7 @@ const TARGETS: [&[u8]; 14] = [
 const TYPES: &[u8] = b"0000000555522221111346\x007SVDMgKLxX";
 const SIZES: [u64; 10] = [0, 0, 1, 5, 511, 512, 513, 1 << 33, 1 << 62, u64::MAX];
 
-/// Makes the archives, lowest first: one archive, or two or three archives to merge.
+/// Makes one archive, or two or three archives to merge, lowest first.
 pub fn archives(data: &[u8]) -> Vec<Vec<u8>> {
     if is_archive(data) {
         return vec![with_checksums(data)];
@@ -54,7 +55,8 @@ pub fn archives(data: &[u8]) -> Vec<Vec<u8>> {
     (0..count).map(|_| archive(&mut bytes)).collect()
 }
 
-/// Whether the data is used as an archive, because it is compressed or at least as long as a block.
+/// Whether the module uses the data as an archive. This is so if the data is compressed or at least
+/// as long as a block.
 fn is_archive(data: &[u8]) -> bool {
     let packed: [&[u8]; 2] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
     packed.iter().any(|magic| data.starts_with(magic)) || data.len() >= BLOCK
@@ -66,7 +68,8 @@ fn with_checksums(data: &[u8]) -> Vec<u8> {
         return fixed;
     }
     for block in fixed.chunks_exact_mut(BLOCK) {
-        // A block with a checksum of any kind or with a magic is probably a header.
+        // If a block has digits in the field of the checksum, or magic bytes, the block is probably
+        // a header.
         let summed = block[148..154].iter().all(u8::is_ascii_digit);
         if summed || block[257..262] == *b"ustar" {
             seal(block);
@@ -126,7 +129,7 @@ fn member(bytes: &mut Unstructured<'_>, out: &mut Vec<u8>) -> Result<()> {
         header[257..265].copy_from_slice(if bytes.arbitrary()? { b"ustar  \0" } else { &[0; 8] });
     }
     if matches!(kind, b'3' | b'4') {
-        // This is the number of a device that does not exist.
+        // These digits are the number of a device that does not exist.
         header[329..337].copy_from_slice(b"0007776\0");
         header[337..345].copy_from_slice(b"0000001\0");
     }
@@ -141,7 +144,7 @@ fn name(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let count = bytes.int_in_range(1..=4)?;
     let mut parts = Vec::new();
     for _ in 0..count {
-        // Most parts are valid, because an error would hide everything after it.
+        // Most parts are valid, because an invalid part would hide all later members.
         let most = if bytes.ratio(1, 8)? { PARTS.len() } else { 6 };
         parts.push(*bytes.choose(&PARTS[..most])?);
     }

@@ -1,11 +1,11 @@
-//! Reads any files as an image archive: indexes, manifests, configurations and layers. Either the
-//! image is refused, or every layer gets a plan. Agents must be able to read the archive that each
-//! plan gives. This archive must have no whiteouts.
+//! Reads any files as an image archive: indexes, manifests, configurations and layers. The importer
+//! must refuse the image, or make a plan for every layer. Agents must be able to read the archive
+//! that each plan gives, and this archive must have no whiteouts.
 //!
-//! The input is a sequence of files. Each file begins with a byte that has the length of its name,
-//! and with the name. Two bytes with the length of the contents (little-endian) follow, and then
-//! the contents. In a name or a document, `@N@` stands for the digest of the N-th file, and `%N%`
-//! for its length. A fuzzer could not guess these values.
+//! The input is a sequence of files. A file consists of one byte with the length of the name, the
+//! name, two bytes with the length of the contents (little-endian), and the contents. In a name or
+//! a document, `@N@` stands for the digest of the N-th file, and `%N%` for its length, because a
+//! fuzzer could not guess these values.
 #![no_main]
 
 use deploy_from_docker::choose::{Wanted, choose};

@@ -1,5 +1,6 @@
-//! Reads any bytes as a layer's index, with a corrected checksum. Either the bytes are refused, or
-//! the index is encoded as the same bytes again. The merge accepts or refuses the index.
+//! Reads any bytes as a layer's index, with a corrected checksum. The reader must refuse the bytes,
+//! or the index must be encoded as the same bytes again. The merge must then accept or refuse the
+//! index.
 #![no_main]
 
 use std::path::Path;

@@ -1,5 +1,5 @@
-//! Merges layers of arbitrary entries. The tree must equal the tree of a naive model. The model
-//! keeps one map from paths to nodes, and adds one entry after another.
+//! Merges layers of arbitrary entries. The merged tree must equal the tree of a naive model, which
+//! keeps a map from paths to nodes and adds one entry after another.
 #![no_main]
 
 use std::collections::{BTreeMap, HashMap};
@@ -40,7 +40,8 @@ fn parent(path: &str) -> &str {
 }
 
 impl Model {
-    /// Finds the directory that `path` leads to from `at`. Symlinks are followed as in a chroot.
+    /// Finds the directory that `path` leads to from `at`. The function follows symlinks as in a
+    /// chroot.
     fn walk(&self, at: &str, path: &str, hops: &mut u32) -> Option<String> {
         let mut at = if path.starts_with('/') { String::new() } else { at.to_owned() };
         for part in path.split('/') {
@@ -77,7 +78,7 @@ impl Model {
         self.nodes.insert(path.to_owned(), node);
     }
 
-    /// Adds one entry. `None` if this is impossible.
+    /// Adds one entry. Returns `None` if the entry cannot be added.
     fn put(&mut self, entry: &Entry) -> Option<()> {
         let path = text(&entry.path);
         let (directories, name) = path.rsplit_once('/').unwrap_or(("", &path));
@@ -187,7 +188,7 @@ fn entry(bytes: &mut Unstructured<'_>) -> Result<Entry> {
     let kind = match bytes.int_in_range(0..=9)? {
         0..=2 => Kind::Directory,
         3..=5 => {
-            // Two equal files must stay two inodes.
+            // Two files with equal contents must stay two inodes.
             Kind::File { size: bytes.int_in_range(0..=1)?, content: Content::of(b"") }
         }
         6 | 7 => {

@@ -1,6 +1,6 @@
-//! Sends any bytes as HTTP requests, through ssh with and without a login, and through the port.
-//! The registry answers with HTTP or ends the connection, and never reports an internal error. The
-//! registry changes nothing, because no request has a form token.
+//! Sends any bytes as HTTP requests: through ssh, with and without a login in the browser, and
+//! through the HTTP port. The registry must answer with HTTP or end the connection, and must never
+//! report an internal error. It must change nothing, because no request has a form token.
 #![no_main]
 
 use std::sync::{Arc, OnceLock};
@@ -12,7 +12,7 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Runtime;
 
-/// A registry and its page. Both are made only once.
+/// A registry and its web page, which are made only once.
 struct Ground {
     runtime: Runtime,
     registry: Arc<Registry>,

@@ -1,5 +1,6 @@
-//! Unpacks one to three archives into one directory. Either the archives are refused and leave
-//! nothing, or they are unpacked completely. Nothing outside the directory ever changes.
+//! Unpacks one to three archives into one directory. The function under test must refuse the
+//! archives and leave nothing, or unpack them completely. It must never change anything outside the
+//! directory.
 #![no_main]
 
 mod forge;
@@ -15,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { entries: 1_000, bytes: 4 << 20, depth: 50, ..Limits::STANDARD };
 
-/// The surroundings of the target directory, which are made only once.
+/// The directory around the target directory, which is made only once.
 fn ground() -> &'static Path {
     static GROUND: OnceLock<PathBuf> = OnceLock::new();
     GROUND.get_or_init(|| {
@@ -44,8 +45,8 @@ fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
         }
         let meta = fs::symlink_metadata(&path).expect("metadata");
         let contents = if meta.is_file() { fs::read(&path).expect("contents") } else { Vec::new() };
-        // The time and the number of links of a directory change when an entry is created in it, so
-        // they are left out.
+        // The function leaves out the time and the number of links of a directory, because both
+        // change when an entry is created in the directory.
         let fixed =
             if meta.is_dir() { (0, 0, 0) } else { (meta.mtime(), meta.mtime_nsec(), meta.nlink()) };
         let owner = (meta.uid(), meta.gid(), meta.mode());
@@ -57,8 +58,8 @@ fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
     all
 }
 
-/// Removes a tree, even if the modes of its directories deny access. An ordinary user may run the
-/// fuzzer.
+/// Removes a tree, even if the modes of its directories deny access. The modes matter, because an
+/// ordinary user may run the fuzzer.
 fn clear(path: &Path) {
     if let Ok(meta) = fs::symlink_metadata(path)
         && meta.is_dir()
@@ -95,7 +96,7 @@ fuzz_target!(|data: &[u8]| {
     let done = unpack(&paths, &into, options);
     let after = seen(ground, &into);
     assert_eq!(before, after, "something outside changed");
-    // The directory exists exactly if the archives were unpacked.
+    // The directory must exist if the archives were unpacked, and must not exist otherwise.
     assert_eq!(done.is_ok(), into.exists(), "{done:?}");
     clear(&into);
     clear(&input);

@@ -1,8 +1,8 @@
-//! Runs work that waits for the disk.
+//! Runs blocking work, such as disk access, on separate threads.
 
 use std::path::PathBuf;
 
-/// Runs `work` on a separate thread. Meanwhile, the tasks that wait for the network continue.
+/// Runs `work` on a thread for blocking work. The async tasks of the registry continue meanwhile.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
 ) -> deploy_store::Result<T> {

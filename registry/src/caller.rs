@@ -1,35 +1,35 @@
-//! The user who sends a command, and the program that the user runs.
+//! Describes the sender of a command: the user, the key, the address and the client program.
 
 use deploy_wire::command::Command;
 use jiff::Timestamp;
 
 use crate::catalog::Change;
 
-/// The ssh identification of this project's clients begins with this prefix.
+/// The beginning of the ssh identification that this project's clients send.
 const OURS: &str = "SSH-2.0-deploy-tools";
-/// The ssh identification of Go programs without a name of their own, such as the Go tool.
+/// The default ssh identification of Go programs. The Go tool sends this identification.
 const GO: &str = "SSH-2.0-Go";
 
 /// The user who sends a command.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// User name.
+    /// The name of the user.
     pub user: String,
-    /// Fingerprint and comment of the key.
+    /// The fingerprint and the comment of the user's key, separated by a blank.
     pub key: String,
-    /// The client's address.
+    /// The network address of the client.
     pub address: String,
-    /// The client's program.
+    /// The client program.
     pub client: Client,
 }
 
 impl Caller {
-    /// The fingerprint of the key.
+    /// The fingerprint of the user's key, without the comment.
     pub fn fingerprint(&self) -> String {
         self.key.split(' ').next().unwrap_or_default().to_owned()
     }
 
-    /// The audit data for a change that this caller makes now with `command`.
+    /// The audit data for the change that this caller makes now with `command`.
     pub fn change(&self, command: &Command) -> Change {
         Change {
             user: self.user.clone(),
@@ -46,7 +46,7 @@ impl Caller {
 /// The program that sends commands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Client {
-    /// `ssh`, or any other program.
+    /// `ssh`, or a program that this enum does not list.
     Ssh,
     /// The registry's interactive prompt.
     Prompt,
@@ -71,14 +71,14 @@ impl Client {
         }
     }
 
-    /// Returns `line` in the form in which a user of this client types it. At the prompt and for
-    /// the Go tool, the line stays unchanged.
+    /// Returns the command line `line` in the form in which a user of this client types the
+    /// command. At the prompt and for the Go tool, the line does not change.
     pub fn typed(self, line: &str) -> String {
         match self {
             Self::Prompt | Self::Go => line.to_owned(),
             Self::Deployctl => format!("deployctl {line}"),
-            // The user's shell and the registry both parse the line. If a shell could change a
-            // quoted value, this function quotes the whole line again.
+            // The user's shell parses the line first, and the registry parses the result. If the
+            // shell could change a quoted value, this function quotes the whole line for the shell.
             Self::Ssh | Self::Web
                 if line.contains(['\\', '$', '`', '\'', ' ', '*', '?', '~']) && quoted(line) =>
             {
@@ -89,7 +89,7 @@ impl Client {
     }
 }
 
-/// Whether the line has a quoted value that needs its quotes.
+/// Whether a value in double quotes has a character that needs the quotes.
 fn quoted(line: &str) -> bool {
     line.split('"').skip(1).step_by(2).any(|value| {
         !value.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._+@:/-".contains(&byte))

@@ -1,5 +1,5 @@
-//! The console: runs one command line and prints its answer. Exec requests, the prompt and piped
-//! lines all use the console.
+//! The console runs one command line and returns the answer. Commands from ssh, lines at the prompt
+//! and lines from a pipe all use the console.
 
 mod configuration_verbs;
 mod exit_codes;
@@ -35,16 +35,16 @@ use crate::verbs::add_version::not_uploaded;
 /// The answer to a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Answer {
-    /// The data of the answer.
+    /// The bytes for standard output: the data of the answer.
     pub stdout: Vec<u8>,
-    /// All text that is not data.
+    /// The bytes for standard error: all text that is not data.
     pub stderr: Vec<u8>,
-    /// The exit code.
+    /// The exit code of the command.
     pub code: u8,
 }
 
 impl Answer {
-    /// The answer of a command that could not run, with `text` on standard error.
+    /// The answer for a command that could not run. Standard error has `text`.
     pub fn failed(text: &str) -> Self {
         Self { stdout: Vec::new(), stderr: text.into(), code: exit::FAILED }
     }
@@ -55,7 +55,8 @@ impl Answer {
     }
 }
 
-/// Runs one command line, with `input` as its standard input. `meter` counts its progress.
+/// Runs one command line, with `input` as its standard input. `meter` counts the progress of the
+/// command.
 pub async fn run(
     registry: &Registry,
     caller: &Caller,
@@ -79,7 +80,7 @@ pub async fn run(
     }
 }
 
-/// Runs a command that needs no input. Returns the command's text for the user.
+/// Runs a command without standard input. Returns the command's text for the user.
 pub async fn perform(
     registry: &Registry,
     caller: &Caller,
@@ -91,8 +92,8 @@ pub async fn perform(
     done.map(|done| done.stdout)
 }
 
-/// The document that a command prints with `-json`. Such a command only shows data, so it needs no
-/// caller, and the console does not log it.
+/// The document that `command` prints. The command has the flag `-json` and only shows data. So the
+/// command needs no caller, and the console does not log the command.
 pub async fn show_document(registry: &Registry, command: &Command) -> Result<String, Refusal> {
     let (user, key, address) = (String::new(), String::new(), String::new());
     let caller = Caller { user, key, address, client: Client::Web };
@@ -102,7 +103,7 @@ pub async fn show_document(registry: &Registry, command: &Command) -> Result<Str
 }
 
 /// Runs a command. If the command is a change and fails, the function adds the failure to the audit
-/// trail.
+/// trail. A refused question, see [`only_asks`], gets no entry.
 async fn run_command(
     registry: &Registry,
     caller: &Caller,
@@ -111,11 +112,12 @@ async fn run_command(
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
     let change = caller.change(command);
-    // Dropping the input here signals that the command reads no input.
+    // If the command reads no input, the function drops `input` here. The sender of the input then
+    // notices that nobody reads the input.
     let input = if command.has_input() { input } else { Input::none() };
     let unseen = Arc::default();
-    // Scripts for the Go tool treat every line on stderr as a hint, so the Go tool's client gets no
-    // progress.
+    // The Go tool's client gets no progress, because scripts for the Go tool expect only hints on
+    // stderr.
     let is_seen = !command.is_quiet() && caller.client != Client::Go;
     let meter = if is_seen { meter } else { &unseen };
     let done = execute(registry, caller, command, &change, input, meter).await;
@@ -146,7 +148,8 @@ pub fn refusal(err: Error) -> Refusal {
     err.into()
 }
 
-/// Events, one on each line, as text or as JSON.
+/// Formats events, one on each line. With `json`, each line is a JSON document. Otherwise, each
+/// line is text.
 pub fn events(events: &[Event], json: bool) -> String {
     let line = if json { fleet_text::event_json } else { fleet_text::event };
     events.iter().map(line).collect()
@@ -313,7 +316,7 @@ fn help(verb: Option<&str>) -> String {
     match verb {
         None | Some("help") => command::listing(),
         Some("exit-codes") => exit::HELP.to_owned(),
-        // The Go tool's help ignores unknown verbs.
+        // For an unknown verb, this help lists all verbs, as the Go tool's help does.
         Some(name) => command::find(name).map_or_else(command::listing, command::Verb::help),
     }
 }

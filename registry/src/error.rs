@@ -1,5 +1,5 @@
-//! The errors of the registry. `console/exit_codes.rs` chooses the exit code for each error.
-//! `ssh/sftp/packets.rs` chooses the status for an sftp client.
+//! Defines the errors of the registry. `console/exit_codes.rs` chooses the exit code for each
+//! error. `ssh/sftp/packets.rs` chooses the status for an sftp client.
 
 use deploy_store::Digest;
 
@@ -12,16 +12,16 @@ pub enum Error {
     /// Layers of an image are neither stored nor staged. An importer sends these layers again.
     #[error("{0}")]
     MissingLayers(String),
-    /// The change conflicts with something that exists.
+    /// The change conflicts with the present data of the registry.
     #[error("{0}")]
     Conflict(String),
-    /// A name is not allowed.
+    /// A name or the value of a flag is not allowed.
     #[error("{0}")]
     Invalid(String),
     /// No agent could unpack the archive.
     #[error("no agent could unpack {digest}: {cause}")]
     BadArchive {
-        /// The staged blob.
+        /// The digest of the staged blob.
         digest: Digest,
         /// Why an agent could not unpack the archive.
         cause: deploy_store::Error,
@@ -29,30 +29,31 @@ pub enum Error {
     /// A blob or the catalogue is damaged, or a blob is missing.
     #[error("{0}")]
     Damaged(String),
-    /// Too many operations are in progress. A later attempt may succeed.
+    /// Too many operations are in progress, or the data changed during each attempt. A later
+    /// attempt may succeed.
     #[error("{0}")]
     Busy(String),
-    /// The upload is larger than a limit allows, or larger than the free space.
+    /// The command exceeds a limit, or the upload is larger than the free space.
     #[error("{0}")]
     OverLimit(String),
-    /// Another failure.
+    /// A failure that has no variant of its own.
     #[error("{0}")]
     Failed(String),
-    /// An upload is complete, but no version could be bound to it.
+    /// An upload is complete, but the registry could not bind a version to this upload.
     #[error("{cause}; the upload stays staged for a while as -hash={digest}")]
     NotBound {
-        /// The staged blob.
+        /// The digest of the staged blob.
         digest: Digest,
-        /// Why the version could not be made.
+        /// Why the registry could not bind a version to the upload.
         cause: Box<Error>,
     },
-    /// The disk or a file failed.
+    /// An operation on a file or on the disk failed.
     #[error(transparent)]
     Store(deploy_store::Error),
     /// The database failed.
     #[error("{0}")]
     Database(String),
-    /// The database did not answer in time.
+    /// The database did not answer in time, or the connection to the database is lost.
     #[error("{0}")]
     NoAnswer(String),
 }

@@ -17,21 +17,22 @@ use crate::registry::Registry;
 /// The name of the note in the catalogue. The note has the number of the last event for which the
 /// program ran.
 const NOTE: &str = "event_program";
-/// Number of events that one query reads.
+/// Maximum number of events that one query reads.
 const PAGE: u64 = 100;
-/// How often the registry looks for new events while it writes no reports.
+/// The longest time between two checks for new events. While the registry writes reports, the
+/// checks are more frequent.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
-/// How long the program may take for one event.
+/// How long the program may run for one event. After this time, the registry kills the program.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How many times the program runs for one event if it fails. After the last failure, the registry
-/// skips the event.
+/// Maximum number of times that the registry runs the program for one event. If the program fails
+/// each time, the registry skips the event.
 const TRIES: u32 = 3;
 
 /// Runs `program` for each event, one after the other, until this future is dropped. If no program
 /// has run before, the registry begins with the next new event. After a restart, the registry
 /// begins with the first event for which the program has not run. The program gets the event as a
 /// line of JSON on its standard input. The environment variables `EVENT_…` have the same values,
-/// except the time.
+/// but no variable has the time.
 pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     let mut written = registry.fleet.written();
     let mut after = first(&registry).await;
@@ -86,7 +87,7 @@ async fn tell(program: &PathBuf, event: &Event) {
         let why = match told {
             Ok(Ok(())) => return,
             Ok(Err(why)) => why,
-            Err(_) => format!("it took longer than {LONGEST:?} and was ended"),
+            Err(_) => format!("it ran for more than {LONGEST:?} and was killed"),
         };
         tracing::warn!(
             event = "event_program",

@@ -1,4 +1,4 @@
-//! The fleet: the connected agents, the offers to them, and their reports.
+//! The fleet consists of the connected agents, the offers to these agents, and their reports.
 //!
 //! ```text
 //! hub            parts that all watches share   watch_session  one agent's watch
@@ -11,8 +11,8 @@
 //! watch_signals  signals from the registry to one watch
 //! ```
 //!
-//! These modules do not depend on ssh. The module `ssh` passes the lines of agents to them, and
-//! `console` runs the verbs.
+//! These modules do not depend on ssh. The module `ssh` passes the lines that agents send to these
+//! modules, and the module `console` runs the verbs.
 
 pub mod convergence;
 pub mod host_view;

@@ -1,4 +1,4 @@
-//! Samples of the free space over the last day.
+//! Keeps samples of the free disk space of the last day.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -8,18 +8,19 @@ use jiff::Timestamp;
 
 /// The time from one sample to the next.
 pub const EVERY: Duration = Duration::from_secs(5 * 60);
-/// Number of samples that the registry keeps: those of one day.
+/// Maximum number of samples that the registry keeps: the samples of one day.
 const MOST: usize = 288;
 
-/// A time, and the number of bytes that were free then.
+/// A time, and the number of bytes that were free on the disk at this time.
 pub type Sample = (Timestamp, u64);
 
-/// The samples since this registry started, oldest first.
+/// The samples of the last day, oldest first. Samples from before the start of the registry are
+/// lost.
 #[derive(Debug, Default)]
 pub struct FreeSpace(Mutex<VecDeque<Sample>>);
 
 impl FreeSpace {
-    /// Adds a sample, and removes the oldest sample if there are too many.
+    /// Adds a sample. If there would be too many samples, removes the oldest sample.
     pub fn add(&self, sample: Sample) {
         let mut samples = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if samples.len() == MOST {

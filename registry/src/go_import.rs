@@ -1,5 +1,5 @@
-//! Imports the directory of a Go registry. The import reads `state.db` and never changes this file.
-//! It loads the contents of `state.db` into a new catalogue, in one transaction.
+//! Imports the directory of a Go registry. The import reads the file `state.db` and never changes
+//! this file. One transaction loads the contents of `state.db` into a new catalogue.
 
 pub mod bolt;
 mod go_files;
@@ -23,12 +23,12 @@ pub use go_state::State;
 
 /// The name of the Go tool's catalogue in a registry's directory.
 pub const STATE_DB: &str = "state.db";
-/// The name of the note about an import.
+/// The name of the note in the catalogue that records an import.
 const NOTE: &str = "import";
 /// Maximum size of a `state.db` that the import reads, in bytes.
 const MAX_STATE_DB: u64 = 8 << 30;
 
-/// Why nothing was imported.
+/// Why the registry imported nothing.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The Go registry is running.
@@ -39,23 +39,23 @@ pub enum Error {
         pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default()
     )]
     Running {
-        /// The file.
+        /// The path of `state.db`.
         path: PathBuf,
-        /// The process.
+        /// The id of the process that uses the file, if it is known.
         pid: Option<u32>,
     },
-    /// The file cannot be imported.
+    /// The registry cannot import `state.db`.
     #[error("{} {cause}; nothing was imported or changed", path.display())]
     Unusable {
-        /// The file.
+        /// The path of `state.db`.
         path: PathBuf,
-        /// Why the file cannot be imported.
+        /// Why the registry cannot import the file.
         cause: go_state::Error,
     },
-    /// The file is larger than the limit.
+    /// `state.db` is larger than the limit.
     #[error("{} is larger than {}; nothing was imported", path.display(), Size(MAX_STATE_DB))]
     TooLong {
-        /// The file.
+        /// The path of `state.db`.
         path: PathBuf,
     },
     /// A Go registry has changed `state.db` since the import.
@@ -66,7 +66,7 @@ pub enum Error {
         path.display()
     )]
     Changed {
-        /// The file.
+        /// The path of `state.db`.
         path: PathBuf,
         /// The time of the import.
         time: Timestamp,
@@ -74,10 +74,10 @@ pub enum Error {
     /// There is no `state.db`.
     #[error("there is no {}, so there is nothing to import", path.display())]
     Nothing {
-        /// The file.
+        /// The path of `state.db`.
         path: PathBuf,
     },
-    /// The directory or a file in it cannot be used.
+    /// An operation on the directory, or on a file in the directory, failed.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
     /// The catalogue failed.
@@ -92,7 +92,8 @@ struct Imported {
     contents: String,
 }
 
-/// The catalogue of a Go registry. The file is locked, so that the Go registry cannot start.
+/// The open catalogue of a Go registry. While this value exists, the file is locked, so that the Go
+/// registry cannot start.
 #[derive(Debug)]
 pub struct StateDb {
     path: PathBuf,
@@ -101,7 +102,7 @@ pub struct StateDb {
 }
 
 impl StateDb {
-    /// Opens `state.db` in `dir`, if it exists.
+    /// Opens `state.db` in `dir`, if this file exists.
     pub fn open(dir: &Path) -> Result<Option<Self>, Error> {
         let path = dir.join(STATE_DB);
         let file = match File::open(&path) {
@@ -154,7 +155,7 @@ pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<
 }
 
 /// Imports the state of a Go registry in `dir`, and logs the report. `meter` counts the bytes that
-/// are read.
+/// the import reads.
 pub async fn take_over(
     dir: &Path,
     state_db: &StateDb,
@@ -177,8 +178,8 @@ pub async fn take_over(
         overrides: false,
         rolling: Rolling::default(),
     };
-    // The import moves damaged files before it writes its note. If the import is interrupted, the
-    // next import finds these files missing, which is correct.
+    // The import moves damaged files to quarantine before it writes its note. If the import is then
+    // interrupted, the next import reports these files as missing, which is correct.
     for (digest, (bytes, why)) in &files.damaged {
         tracing::error!(
             event = "blob_damaged",
@@ -223,7 +224,7 @@ fn unchanged(state_db: &StateDb, imported: &Imported) -> Result<(), Error> {
         Ok(_) => Err(Error::Changed { path: state_db.path.clone(), time: imported.time }),
         Err(err) => {
             tracing::warn!(
-                "{err}; it was imported on {:.0} and is no longer needed",
+                "{err}; state.db was imported on {:.0} and is no longer needed",
                 imported.time
             );
             Ok(())
@@ -245,7 +246,8 @@ fn log(report: &Report) {
     for (kind, bad) in [("damaged", &report.damaged), ("missing", &report.missing)] {
         for bad in bad {
             let hits = bad.hits.join(", ");
-            tracing::warn!("{kind} {}: {}; hits {hits}", bad.path, bad.why);
+            let hits = if hits.is_empty() { hits } else { format!("; hits {hits}") };
+            tracing::warn!("{kind} {}: {}{hits}", bad.path, bad.why);
         }
     }
     for (what, count) in [
@@ -260,7 +262,7 @@ fn log(report: &Report) {
 }
 
 /// The report that an import of the Go registry in `dir` would make. This function changes nothing.
-/// `meter` counts the bytes that are read.
+/// `meter` counts the bytes that the function reads.
 pub fn dry_run(dir: &Path, meter: &Meter) -> Result<Report, Error> {
     let path = dir.join(STATE_DB);
     let state_db = StateDb::open(dir)?.ok_or(Error::Nothing { path })?;

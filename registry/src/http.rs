@@ -1,4 +1,4 @@
-//! The page, the API and the metrics over HTTP.
+//! Serves the page, the API and the metrics over HTTP.
 //!
 //! ```text
 //! secret       random secrets               access        who may send requests, and from where
@@ -12,7 +12,7 @@
 //! monitoring   `/metrics`, `/healthz`, `/readyz`   replay  answers requests from memory
 //! ```
 //!
-//! The screens and the API read the registry with the verbs' own functions, and each change is a
+//! The screens and the API read data with the functions of the verbs, and make each change as a
 //! command of the console. So the page, the API and the console use the same code for data and for
 //! changes.
 

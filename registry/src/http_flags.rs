@@ -1,4 +1,4 @@
-//! The flags of the port for HTTP.
+//! Defines the flags of the HTTP port.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -25,7 +25,8 @@ pub struct HttpFlags {
 }
 
 impl HttpFlags {
-    /// The address of `-http`, and the access rules of the port; `None` without `-http`.
+    /// The address that `-http` gives, and the access rules of the HTTP port; `None` without
+    /// `-http`.
     pub fn access(&self) -> Result<Option<(&str, Arc<PortAccess>)>> {
         let Some(address) = self.http.as_deref().filter(|address| !address.is_empty()) else {
             if self.http_user_header.is_some() {

@@ -1,4 +1,4 @@
-//! The registry's log. Each event is one line on stderr, as text or as JSON.
+//! Writes the registry's log. Each log entry is one line on stderr, as text or as JSON.
 
 use std::fmt::Write as _;
 
@@ -14,9 +14,10 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// The formats of the registry's log lines.
 const FORM: Form = Form { text: for_people, json: as_json };
 
-/// Sends the log of this process to stderr, including panics.
+/// Starts the log: from then on, all log entries and panics of this process appear on stderr.
 pub fn start(format: Format) {
-    // Other libraries need no log, because they return their errors.
+    // The log leaves out the entries of other libraries, because these libraries return their
+    // errors.
     let ours = Targets::new()
         .with_target("deploy_registry", LevelFilter::INFO)
         .with_target("deploy_store", LevelFilter::INFO)

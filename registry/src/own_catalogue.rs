@@ -1,5 +1,6 @@
 //! Makes sure that a directory and a catalogue on a server belong together. With the catalogue of
-//! another directory, this directory's blobs would have no references, and gc would remove them.
+//! another directory, the blobs of this directory would have no references, and gc would remove
+//! these blobs.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -10,18 +11,18 @@ use deploy_store::{Blobs, replace_file};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 
-/// The file with the id of the catalogue on a server. A directory with a catalogue file has no such
-/// file.
+/// The name of the file with the id of the catalogue on a server. A directory with a catalogue file
+/// has no file of this name.
 const ID: &str = "catalogue.id";
-/// The note with the id in a catalogue on a server.
+/// The name of the note that has the same id in the catalogue on the server.
 const NOTE: &str = "catalogue";
 
 /// Why a directory cannot be used with a catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Mismatch {
-    /// The directory has a catalogue file, but a server is given.
+    /// The directory has a catalogue file, but `-catalogue` names a server.
     HasFile,
-    /// The catalogue of the directory is on a server, but no server is given.
+    /// The catalogue of the directory is on a server, but `-catalogue` is not given.
     NeedsServer,
     /// The catalogue on the server belongs to another directory.
     OtherDirectory,
@@ -36,7 +37,9 @@ impl Mismatch {
                 "the directory has the catalogue catalogue.db; leave -catalogue out, or give an \
                  empty -dir"
             }
-            Self::NeedsServer => "the catalogue is on a database server; give its -catalogue",
+            Self::NeedsServer => {
+                "the catalogue is on a database server; give the server's address with -catalogue"
+            }
             Self::OtherDirectory => {
                 "the catalogue on the database server belongs to another directory; give that \
                  -dir, or another database"
@@ -54,7 +57,7 @@ impl Mismatch {
     }
 }
 
-/// Checks a directory before its catalogue is opened.
+/// Checks whether a directory has the kind of catalogue that the registry is about to open.
 fn before(is_on_server: bool, has_file: bool, has_id: bool) -> Option<Mismatch> {
     match is_on_server {
         true if has_file => Some(Mismatch::HasFile),
@@ -72,15 +75,17 @@ fn compare(dir: Option<&str>, catalogue: Option<&str>, has_blobs: bool) -> Optio
     }
 }
 
-/// Fails if the directory has the other kind of catalogue: a file, or one on a server.
+/// Fails if the directory has the other kind of catalogue: a file if `is_on_server` is true, or a
+/// catalogue on a server if `is_on_server` is false.
 pub(crate) fn check_kind(dir: &Path, is_on_server: bool) -> Result<()> {
     let [has_file, has_id] = ["catalogue.db", ID].map(|name| dir.join(name).exists());
     let mismatch = before(is_on_server, has_file, has_id);
     mismatch.map_or(Ok(()), |mismatch| Err(mismatch.error(dir)))
 }
 
-/// Fails if the directory does not belong to the open catalogue on the server. A new catalogue and
-/// a directory without blobs belong together from now on.
+/// Fails if the directory does not belong to the open catalogue on the server. If the catalogue is
+/// new and the directory has no blobs, records in both the directory and the catalogue that they
+/// belong together.
 pub(crate) async fn check_server(dir: &Path, catalog: &Catalog, blobs: &Blobs) -> Result<()> {
     let path = dir.join(ID);
     let own = match fs::read_to_string(&path) {
@@ -94,7 +99,8 @@ pub(crate) async fn check_server(dir: &Path, catalog: &Catalog, blobs: &Blobs) -
         return Err(mismatch.error(dir));
     }
     if recorded.is_none() {
-        // A crash between the two writes leaves a new catalogue and a directory without blobs.
+        // After a crash between the two writes, the catalogue is still new and the directory still
+        // has no blobs. The next start then repeats both writes.
         let id = own.map_or_else(|| catalog.session_id().to_owned(), str::to_owned);
         replace_file(&path, format!("{id}\n").as_bytes(), 0o600)?;
         catalog.set_note(NOTE, &id).await?;

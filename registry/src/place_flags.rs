@@ -1,4 +1,4 @@
-//! The flags that set where a registry keeps its data.
+//! Defines the flags that say where a registry keeps its data.
 
 use std::path::PathBuf;
 

@@ -112,7 +112,7 @@ impl<P: AsRef<Path> + ?Sized> From<&P> for Place {
 #[derive(Debug)]
 pub struct Registry {
     blobs: Arc<Blobs>,
-    /// The catalogue, for verbs that use no blobs.
+    /// The catalogue. It is public, because verbs that use no blobs call it directly.
     pub catalog: Catalog,
     /// The settings: what the registry keeps, and its limits.
     pub settings: Settings,

@@ -1,4 +1,4 @@
-//! `init`: creates the directory, host key and key files of a new registry.
+//! The subcommand `init` creates the directory, the host key and the key files of a new registry.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -13,7 +13,7 @@ use deploy_store::disk::Dir;
 use deploy_store::replace_file;
 use deploy_wire::exit;
 
-/// Longest key file, in bytes.
+/// Maximum size of a key file, in bytes.
 const MAX_KEY: u64 = 1 << 20;
 /// First line of the operators' key file.
 const OPERATORS: &str = "# Public keys of operators, one a line, as in sshd's authorized_keys.\n";
@@ -31,8 +31,9 @@ pub struct Init {
 }
 
 impl Init {
-    /// Creates all files and prints the next steps. `init` replaces no existing file. Every file
-    /// gets the owner of its directory, so that root can run `init` for another user.
+    /// Creates all files and prints the next steps. If a key file exists, `init` only adds missing
+    /// keys to the file. Every written file gets the owner of its directory, so that root can run
+    /// `init` for another user.
     pub fn run(&self, addr: &str, dir: &Path, opauth: &Path, srvauth: &Path) -> Result<u8> {
         // `init` checks all arguments before it creates the first file.
         let operators = read_all(&self.operator_key)?;
@@ -83,18 +84,20 @@ impl Init {
     }
 }
 
-/// The name of an entry in `dir`, if the directory exists and is not empty.
+/// The first name in `dir`, in byte order, if the directory exists and is not empty.
 fn first_in(dir: &Path) -> Result<Option<String>> {
     let entries = match fs::read_dir(dir) {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
         other => other.with_context(|| format!("read directory {}", dir.display()))?,
     };
     let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-    // The root directory of a filesystem may have an entry `lost+found`.
+    // The entry `lost+found` does not count, because the root directory of a filesystem may have
+    // this entry.
     Ok(names.filter(|name| name != "lost+found").min())
 }
 
-/// Reads the public keys in `keys`. Each item is a key, or a file with one key on each line.
+/// Reads public keys. Each item of `keys` is a key, or the path of a file with one key on each
+/// line.
 fn read_all(keys: &[String]) -> Result<Vec<String>> {
     let mut lines = Vec::new();
     for key in keys {
@@ -113,13 +116,13 @@ fn read_all(keys: &[String]) -> Result<Vec<String>> {
 fn read_key(path: &Path) -> Result<String> {
     let failed = |err: std::io::Error| anyhow!("read key {}: {err}", path.display());
     if fs::metadata(path).map_err(failed)?.len() > MAX_KEY {
-        bail!("read key {}: it is longer than {MAX_KEY} bytes", path.display());
+        bail!("read key {}: the file is larger than {MAX_KEY} bytes", path.display());
     }
     fs::read_to_string(path).map_err(failed)
 }
 
-/// Adds missing `keys` to the key file at `path`. Returns the number of keys in the file
-/// afterwards.
+/// Adds each of `keys` that is missing to the key file at `path`. Returns the number of keys that
+/// the file then has.
 fn add_keys(path: &Path, head: &str, keys: &[String]) -> Result<usize> {
     let failed = |err: std::io::Error| anyhow!("key file {}: {err}", path.display());
     let (mut text, is_new) = match fs::read_to_string(path) {
@@ -144,7 +147,7 @@ fn add_keys(path: &Path, head: &str, keys: &[String]) -> Result<usize> {
     Ok(ssh::keys_in(&text).unwrap_or_else(|_| text.lines().count()))
 }
 
-/// Gives a file to the owner and group of its directory.
+/// Gives a file the owner and the group of its directory.
 fn give_to_owner(path: &Path) -> Result<()> {
     let dir = path
         .parent()

@@ -1,17 +1,17 @@
-//! The emergency reserve: a file that the registry removes when the disk is full. The catalogue
-//! then has room to record the removals of gc.
+//! Makes and releases the emergency reserve, which is a file of fixed size. If the disk is full,
+//! the registry removes this file. The catalogue then has room to record what gc removes.
 
 use std::ffi::CStr;
 
 use deploy_store::disk::{Dir, fault};
 use deploy_store::{Blobs, Error, Result};
 
-/// Size of the reserve, in bytes.
+/// The size of the reserve, in bytes.
 const BYTES: usize = 1 << 20;
 const NAME: &CStr = c"reserve";
 
-/// Removes the reserve from the directory `top` if the disk is full. Returns whether the reserve
-/// was removed.
+/// Removes the reserve from the directory `top` if fewer than [`BYTES`] bytes are free. Returns
+/// whether the function removed the reserve.
 pub(crate) fn release(top: &Dir, blobs: &Blobs) -> Result<bool> {
     if blobs.free_bytes()? >= BYTES as u64 || !top.contains(NAME)? {
         return Ok(false);
@@ -20,7 +20,8 @@ pub(crate) fn release(top: &Dir, blobs: &Blobs) -> Result<bool> {
     Ok(true)
 }
 
-/// Makes the reserve in the directory `top`, if the disk has enough room.
+/// Makes the reserve in the directory `top`, if more than four times the size of the reserve is
+/// free.
 pub(crate) fn make(top: &Dir, blobs: &Blobs) {
     if let Err(err) = try_make(top, blobs) {
         tracing::warn!("cannot make the emergency reserve: {err}");

@@ -1,6 +1,6 @@
-//! The loop that makes the automatic steps of rollouts. The loop keeps nothing in memory, so a kill
-//! at any point loses nothing. Several registries may run the loop on one catalogue: each step is
-//! one transaction, and only one registry writes the step.
+//! Makes the automatic steps of rollouts, in a loop. The loop keeps no state in memory, so a kill
+//! at any point loses nothing. Each step is one transaction, which fails if the rollout has changed
+//! in the meantime. So even two registries on one catalogue would not write the same step twice.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,13 +14,13 @@ use crate::registry::Registry;
 const PAUSE: Duration = Duration::from_millis(20);
 /// The pause between two checks, as a multiple of the time that a check takes.
 const PAUSE_FACTOR: u32 = 4;
-/// The longest time between two checks of an active rollout. Regular checks are necessary because
+/// The longest time between two checks of a running rollout. Regular checks are necessary because
 /// the loop gets no signal when a host disconnects.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
-/// The longest time between two checks if no rollout is active.
+/// The longest time between two checks if no rollout is running.
 const REST: Duration = Duration::from_secs(30);
 
-/// Drives all rollouts until the registry stops.
+/// Makes the automatic steps of all rollouts until the registry stops.
 pub async fn run(registry: Arc<Registry>) {
     let mut rollouts = registry.catalog.changes.rollouts();
     let mut written = registry.fleet.written();
@@ -42,7 +42,7 @@ pub async fn run(registry: Arc<Registry>) {
     }
 }
 
-/// Makes all steps that are due. Returns how long to wait until the next check; `None` if no
+/// Makes all steps that are due. Returns the longest time until the next check; `None` if no
 /// rollout is active.
 async fn look(registry: &Registry) -> Option<Duration> {
     let showing = registry.fleet.showing.lock().await;
@@ -62,7 +62,7 @@ async fn look(registry: &Registry) -> Option<Duration> {
             Ok(next) => next.map_or(REST, |next| until(next).min(LOOK_EVERY)),
             Err(err) => {
                 let name = name.as_str();
-                tracing::warn!(event = "rollout_error", name, "cannot step the rollout: {err}");
+                tracing::warn!(event = "rollout_error", name, "cannot advance the rollout: {err}");
                 LOOK_EVERY
             }
         };

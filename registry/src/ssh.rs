@@ -1,4 +1,4 @@
-//! The ssh server of the registry. The server accepts connections, and serves each connection in a
+//! Runs the ssh server of the registry, which accepts connections and serves each connection in a
 //! separate task.
 //!
 //! ```text
@@ -57,12 +57,12 @@ const KEYS_EVERY: Duration = Duration::from_secs(2);
 /// The pause after `accept` has failed, for example because of too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// The fingerprint of a key, as ssh prints it.
+/// The fingerprint of a host key, in the form that ssh prints.
 pub fn fingerprint(key: &HostKey) -> String {
     key.key.public_key().fingerprint(HashAlg::Sha256).to_string()
 }
 
-/// Listens on `address`, which is `host:port`. Without a host, the server listens on all
+/// Listens on `address`, which has the form `host:port`. Without a host, the server listens on all
 /// interfaces.
 pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     let failed = |address: &str, cause| Error::Listen { address: address.to_owned(), cause };
@@ -77,7 +77,8 @@ pub async fn listen(address: &str) -> Result<TcpListener, Error> {
     TcpListener::bind(first).await.map_err(|err| failed(&first.to_string(), err))
 }
 
-/// Serves until `stop` is done. Then the server waits for active work, for at most [`GRACE`].
+/// Serves connections until the future `stop` completes. Then the server waits for active work, for
+/// at most [`GRACE`].
 pub async fn serve(server: Arc<Server>, listener: TcpListener, stop: impl Future<Output = ()>) {
     let (stopping, stopped) = watch::channel(false);
     let mut connections = JoinSet::new();
@@ -129,14 +130,14 @@ fn admit(
                 tracing::warn!(%address, count, "connection refused: {reason}");
             }
             // Like sshd, the server sends a line before its identification. Clients show this line
-            // in verbose mode. The server does not wait for a client that does not read.
+            // in verbose mode. The server does not wait until the client reads the line.
             let _ = stream.try_write(format!("{reason}\r\n").as_bytes());
         }
     }
 }
 
-/// Pauses after `accept` has failed. Two causes must not end the server: a full file table, and a
-/// connection that ended before the server accepted it.
+/// Logs a failure of `accept`, and pauses. Such a failure must not end the server. Its cause may be
+/// a full file table, or a connection that ended before the server accepted it.
 async fn pause(err: &io::Error) {
     tracing::warn!("accept: {}", start_error::plain(err));
     sleep(ACCEPT_PAUSE).await;

@@ -1,6 +1,6 @@
-//! The standard input of a command, as a stream. The stream holds only a few chunks at a time, so a
-//! fast client has to wait for the command. The stream ends without an error only if the client has
-//! ended its input.
+//! Passes the standard input from a client to a command, as a stream. The stream holds only a few
+//! pieces at a time, so a fast client has to wait for the command. The stream ends without an error
+//! only if the client has ended its input.
 
 use std::io::{self, Read};
 
@@ -8,7 +8,7 @@ use bytes::{Buf, Bytes};
 use deploy_store::Size;
 use tokio::sync::mpsc;
 
-/// Maximum number of chunks that may wait to be read. After this many chunks, the client must wait.
+/// Maximum number of pieces that the stream holds. If the stream is full, the client has to wait.
 const MAX_CHUNKS: usize = 4;
 
 /// The reading end of the stream.
@@ -32,20 +32,20 @@ pub enum Piece {
     End,
 }
 
-/// The two ends of an input.
+/// Makes a stream. Returns its writing end and its reading end.
 pub fn channel() -> (Feed, Input) {
     let (feed, pieces) = mpsc::channel(MAX_CHUNKS);
     (feed, Input { pieces: Some(pieces), current: Bytes::new(), ended: false })
 }
 
 impl Input {
-    /// An input without bytes. Commands at the prompt have no input, because further bytes belong
-    /// to the next line.
+    /// An input without bytes. Commands at the prompt get this input, because all further bytes
+    /// belong to the next command line.
     pub fn none() -> Self {
         Self { pieces: None, current: Bytes::new(), ended: true }
     }
 
-    /// Whether there is no input.
+    /// Whether [`Input::none`] made this input.
     pub fn is_none(&self) -> bool {
         self.pieces.is_none()
     }
@@ -64,7 +64,7 @@ impl Input {
         }
     }
 
-    /// Waits until the first bytes, or the end, have arrived.
+    /// Waits until the first bytes, or the end of the stream, have arrived.
     pub async fn begin(&mut self) -> io::Result<()> {
         if let Some(bytes) = self.next().await? {
             self.current = bytes;
@@ -72,7 +72,8 @@ impl Input {
         Ok(())
     }
 
-    /// All bytes. The function fails if there are more than `limit` bytes.
+    /// All bytes up to the end. The function fails if there are more than `limit` bytes, or if the
+    /// stream was cut off.
     pub async fn all(&mut self, limit: usize) -> io::Result<Vec<u8>> {
         let mut all = Vec::new();
         while let Some(bytes) = self.next().await? {
@@ -100,7 +101,7 @@ impl Input {
     }
 }
 
-/// The blocking form of the input, for threads that may block.
+/// Reads the input in code that may block its thread.
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {

@@ -1,5 +1,5 @@
-//! The survey of the store, which the page shows. A survey takes long, so all viewers share one
-//! survey for a minute.
+//! Keeps the last survey of the store for the page. A survey takes a long time, so all viewers
+//! share one survey for a minute.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::error::Result;
 /// How long viewers share one survey.
 const LASTS: Duration = Duration::from_secs(60);
 
-/// The use of the space, and the plan of gc.
+/// A survey of the store: the space that the blobs take, and the plan of gc.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Survey {
     /// The space that the blobs take.
@@ -26,28 +26,28 @@ pub struct Survey {
 pub struct GcPlan {
     /// The number of versions that gc would delete.
     pub versions: u64,
-    /// Some of these versions, each with its component.
+    /// Some of these versions: component and version.
     pub some_versions: Vec<(String, String)>,
-    /// The blobs that gc would remove.
+    /// The number and the bytes of the blobs that gc would remove.
     pub blobs: BlobCount,
-    /// The uploads that gc would remove.
+    /// The number and the bytes of the uploads that gc would remove.
     pub uploads: BlobCount,
-    /// The states and entries of the audit trail that gc would remove.
+    /// The number of states, and of entries of the audit trail, that gc would remove.
     pub thinned: Thinned,
     /// The number of bytes that gc would free.
     pub bytes: u64,
-    /// The blobs that gc would keep, by reason.
+    /// The number and the bytes of the blobs that gc would keep, for each reason.
     pub kept: Vec<(&'static str, BlobCount)>,
 }
 
-/// The last survey. Within a minute, only a collection leads to a new survey. Other changes of the
-/// registry do not.
+/// The time, the key and the result of the last survey. The key says when gc last ran. So within a
+/// minute, only a run of gc leads to a new survey, and other changes do not.
 #[derive(Debug, Default)]
 pub struct SurveyCache(Mutex<Option<(Instant, String, Arc<Survey>)>>);
 
 impl SurveyCache {
-    /// Returns the last survey if it is not too old and was made for the same `key`. Otherwise,
-    /// makes a new survey. Other callers wait meanwhile, and get the same survey.
+    /// If the last survey is not too old and has the same `key`, returns this survey. Otherwise,
+    /// makes a new survey. Callers that ask meanwhile wait, and get the new survey, too.
     pub async fn get(
         &self,
         key: String,

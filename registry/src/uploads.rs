@@ -1,5 +1,5 @@
-//! Uploads and downloads of clients, and their limits. Keys share each limit, so that no single
-//! client can use up a limit.
+//! Counts and limits the uploads and downloads of clients. Each limit is shared among all keys, so
+//! that no single client can use up a limit.
 //!
 //! ```text
 //! upload         one upload, from its first byte to the staged blob

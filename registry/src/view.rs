@@ -1,5 +1,5 @@
-//! The files that clients see: the paths, and the contents at each path. This module does not
-//! depend on a protocol.
+//! Defines the files that clients see: the paths, and the contents at each path. The module does
+//! not depend on a protocol.
 
 pub(crate) mod items;
 pub(crate) mod lookup;

@@ -1,6 +1,6 @@
-//! Makes every disk operation of every verb fail, or makes it the last operation before a crash.
+//! Makes each disk operation of each verb fail, alone or with all later operations as in a crash.
 //! After each fault, no acknowledged change is missing, and there is no damage except the injected
-//! damage. The verb can then be repeated.
+//! damage. After that, the verb can be repeated.
 
 #![allow(clippy::print_stdout, reason = "the test prints the number of steps")]
 

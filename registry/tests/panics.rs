@@ -1,5 +1,5 @@
-//! Makes the server panic at every place while it serves a client. This client gets an error or is
-//! disconnected. The panic must not affect another client, which is in the middle of an upload.
+//! Makes each disk operation panic while the server serves a client. This client gets an error or
+//! is disconnected. The panic must not affect another client, which is in the middle of an upload.
 
 #![allow(clippy::print_stdout, reason = "the test prints the number of panics")]
 
@@ -25,7 +25,7 @@ use russh_sftp::protocol::{FileAttributes, OpenFlags};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-/// Longest wait for an answer.
+/// Maximum wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A registry and the keys of its clients. The registry runs in the process of the test, so that

@@ -337,7 +337,7 @@ async fn layers_reported_to_an_importer_are_not_removed() {
                 // If `n` is odd, gc may remove the blob of the image.
                 let origin = image.layers[0].origin.unwrap();
                 if n % 2 == 0 && !registry.known_layers(Some(&[origin])).await.unwrap().is_empty() {
-                    // The registry knows the layer, so the client does not send it again.
+                    // The registry knows the layer, so the client does not send the layer again.
                     let added = registry.add_image(&configuration, &image, &[], &change()).await;
                     added.unwrap();
                     reused += 1;

@@ -1,4 +1,5 @@
-//! The census: which hosts count, which of them a wave may take, and which are absent.
+//! Takes the census: determines which hosts count, which of these hosts a wave may take, and which
+//! are absent.
 
 use std::collections::HashSet;
 
@@ -18,15 +19,15 @@ pub(crate) struct Census<'a> {
     pub counting: u64,
     /// The hosts that a wave may take, in order of precedence.
     pub candidates: Vec<&'a Host>,
-    /// The hosts that a wave could take if they were connected.
+    /// The hosts that a wave cannot take only because they are not connected.
     pub missing: Vec<&'a Host>,
-    /// The number of absent hosts: hosts that count, are away, and have not failed.
+    /// The number of absent hosts. A host is absent if it counts, is away, and has not failed.
     pub absent: u64,
-    /// The number of absent hosts that disconnected so long ago that the rollout does not wait for
-    /// them.
+    /// The number of absent hosts that have been away for at least [`Policy::reconnect`]. The
+    /// rollout does not wait for these hosts.
     pub long_absent: u64,
-    /// The number of absent hosts that are good: they disconnected after they had deployed the
-    /// target.
+    /// The number of absent hosts that are good. These hosts disconnected after they had deployed
+    /// the target.
     pub vanished: u64,
 }
 
@@ -64,7 +65,8 @@ impl<'a> Census<'a> {
         census
     }
 
-    /// Whether a host that the wave selects has just disconnected, and so may connect again soon.
+    /// Whether a host that `selector` selects has just disconnected, so that it may soon connect
+    /// again.
     pub fn may_return(&self, selector: &Selector, policy: &Policy, now: Timestamp) -> bool {
         let fresh: Vec<&Host> = self
             .missing
@@ -80,8 +82,8 @@ fn is_fresh(away_since: Timestamp, policy: &Policy, now: Timestamp) -> bool {
     now < after(away_since, policy.reconnect)
 }
 
-/// The key for sorting hosts. Unhealthy hosts come first, because the target may repair them, and
-/// they have little to lose. The host's number makes the order unambiguous.
+/// The key for sorting hosts. Unhealthy hosts come first, because the target may repair them and
+/// can hardly make them worse. The host's number makes the order unambiguous.
 fn precedence(host: &Host) -> (bool, &str, i64) {
     (host.standing != Standing::BaseUnhealthy, host.name.as_str(), host.id)
 }
@@ -99,14 +101,14 @@ fn names(selector: &Selector) -> impl Iterator<Item = &str> {
     hosts.iter().map(HostName::as_str)
 }
 
-/// Whether the rollout may take the host. The rollout takes an absent host only after the host has
-/// connected.
+/// Whether the host counts. A wave takes only hosts that count, and an absent host only after the
+/// host has connected again.
 pub(crate) fn counts(host: &Host, policy: &Policy, named: &HashSet<&str>) -> bool {
     !host.held && !host.duplicate && is_admitted(host, policy, named)
 }
 
-/// Whether the host is known, or the policy allows unknown hosts, or a wave has taken or names the
-/// host.
+/// Whether the host may count even if it is unknown. Known hosts always may. An unknown host may if
+/// the policy allows unknown hosts, or if a wave names the host or has taken it.
 pub(crate) fn is_admitted(host: &Host, policy: &Policy, named: &HashSet<&str>) -> bool {
     !host.unknown
         || policy.allow_unknown
@@ -132,7 +134,7 @@ pub(crate) fn pick<'a>(
     candidates.iter().filter(|host| is_selected(host)).take(most).copied().collect()
 }
 
-/// The largest number of hosts that the selector takes.
+/// The maximum number of hosts that the selector takes.
 fn most(selector: &Selector, counting: u64) -> usize {
     let most = match selector {
         Selector::Group(_) | Selector::Hosts(_) | Selector::Percent(Share::ALL) => u64::MAX,

@@ -1,5 +1,5 @@
-//! The deadlines of the hosts to which the rollout has offered the target. The deadlines of a host
-//! without a result stand still while its maintenance windows are closed.
+//! Computes the deadlines of the hosts to which the rollout has offered the target. For a host
+//! without a result, only the time in its open maintenance windows counts.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -17,8 +17,8 @@ use crate::windows::{Windows, open_for};
 /// Computes the deadlines of one rollout.
 pub(crate) struct Deadlines<'a> {
     pub rollout: &'a Rollout,
-    /// The deadlines that were computed from windows so far. All hosts of a wave and a group have
-    /// the same deadline, and computing it takes some microseconds.
+    /// The deadlines that were already computed from windows. Hosts of the same wave and group
+    /// share a deadline, and one computation takes some microseconds.
     known: RefCell<HashMap<(*const Windows, Timestamp, Duration), Timestamp>>,
 }
 
@@ -27,30 +27,30 @@ impl<'a> Deadlines<'a> {
         Self { rollout, known: RefCell::default() }
     }
 
-    /// The time at which a host without a result has failed.
+    /// The time at which the host fails if it has no result by then.
     pub fn no_result_at(&self, host: &Host, member: &Member) -> Timestamp {
         let timeout = self.rollout.policy.wave_timeout;
         self.heard(host, self.deployed_for(host, member, self.start(member), timeout))
     }
 
-    /// The time at which the host counts as lost. None if the host is not away.
+    /// The time at which the host counts as lost if it stays away. `None` if the host is not away.
     pub fn lost_at(&self, host: &Host, member: &Member) -> Option<Timestamp> {
         let away = host.away_since?.max(self.start(member));
         Some(self.deployed_for(host, member, away, self.rollout.policy.lost_after))
     }
 
-    /// The time at which a good host of the open wave has failed unless it has been healthy for one
-    /// whole soak. None before the soak.
+    /// The time at which a good host of the open wave fails if it has not been healthy for one
+    /// whole soak. `None` before the soak.
     pub fn unsteady_at(&self, host: &Host) -> Option<Timestamp> {
         soak::latest_end(self.rollout).map(|deadline| self.heard(host, deadline))
     }
 
-    /// The time from which the host's deadlines run: the offer, or a later resume.
+    /// The start of the host's deadlines, which is the time of the offer or of a later resume.
     fn start(&self, member: &Member) -> Timestamp {
         member.offered.max(self.rollout.status_since)
     }
 
-    /// The time at which the host has had the duration `time` to deploy the target. For a host
+    /// The time at which the host has had `time` since `start` to deploy the target. For a host
     /// without a result, only the time in open windows counts.
     fn deployed_for(
         &self,
@@ -69,9 +69,9 @@ impl<'a> Deadlines<'a> {
         }
     }
 
-    /// The deadline of a host, extended if the host has just disconnected: such a host gets time to
-    /// connect again. While the registry is down, deadlines may pass although the hosts have
-    /// results that they cannot report.
+    /// The deadline of a host. If the host has just disconnected, the deadline is extended, so that
+    /// the host can connect again. Without the extension, a deadline could pass while the registry
+    /// is down and a host cannot report its result.
     fn heard(&self, host: &Host, deadline: Timestamp) -> Timestamp {
         match host.away_since {
             Some(since) => deadline.max(after(since, self.rollout.policy.reconnect)),

@@ -1,4 +1,4 @@
-//! Why a host counts as failed.
+//! Defines the reasons why a host counts as failed.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::duration_words::in_words;
 use crate::milliseconds;
 
-/// Why a host counts as failed. In JSON, times are whole milliseconds.
+/// The reason why a host counts as failed. In JSON, times are whole milliseconds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", content = "detail", rename_all = "snake_case")]
 pub enum Failure {
@@ -17,14 +17,14 @@ pub enum Failure {
     /// The host was healthy on the target, and reported a failure later. The text comes from the
     /// host.
     TurnedUnhealthy(String),
-    /// The host was away for this time after the rollout had offered the target to it.
+    /// The host was away for this time after the offer of the target.
     Lost(#[serde(with = "milliseconds")] Duration),
-    /// The host had no result for this time after the rollout had offered the target to it.
+    /// The host had no result within this time after the offer of the target.
     NoResult(#[serde(with = "milliseconds")] Duration),
-    /// The host became healthy on the target, but did not then stay connected and healthy for the
-    /// length of a soak before the deadline.
+    /// The host became healthy on the target. But it did not then stay connected and healthy for
+    /// the length of a soak before the deadline.
     Unsteady,
-    /// An operator marked the host.
+    /// An operator marked the host as failed.
     Marked,
 }
 

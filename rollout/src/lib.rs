@@ -1,14 +1,15 @@
-//! Decides the steps of a rollout: a deploy that reaches a fleet in waves, and stops if it fails.
-//! The hosts of a wave change from the *base*, the current state of a configuration, to the
-//! *target*, the new state. The code is pure and synchronous: it uses no disk, network or clock.
+//! Decides the steps of a rollout. A rollout is a deploy that reaches a fleet in waves, and halts
+//! if too many hosts fail. The hosts of a wave change from the *base*, the current state of a
+//! configuration, to the *target*, the new state. The code is synchronous, and uses no disk,
+//! network or clock.
 //!
 //! The registry keeps the [`Rollout`] and each host's [`Member`] in its catalogue. The registry
 //! calls [`step()`] after each change of a host, after each [`command()`], and at the time that the
-//! last step returned. The registry writes the changes of a step in one transaction. [`apply`]
-//! defines what each change does. A step keeps nothing in memory. Its result depends only on its
-//! arguments: the rollout, the hosts as the registry sees them, and the time. So the registry may
-//! be killed at any moment. After the changes are applied, another step with the same time has no
-//! changes.
+//! previous step returned. The registry writes the changes of a step in one transaction. [`apply`]
+//! defines what each change does. A step keeps nothing in memory, and its result depends only on
+//! its arguments: the rollout, the hosts as the registry sees them, and the time. So a kill of the
+//! registry at any moment does no harm. If the registry applies the changes of a step and makes
+//! another step with the same time, that step has no changes.
 //!
 //! # Rules
 //!
@@ -16,38 +17,39 @@
 //! counts if the policy allows unknown hosts, or if a wave names it. A percentage refers to the
 //! hosts that count when the wave opens.
 //!
-//! **Opening.** A wave takes hosts that count, are connected, and are not in a wave yet. Unhealthy
-//! hosts come first, and then the order is by name. The wave skips absent hosts; later waves may
-//! take them. If too many hosts are absent, the rollout halts. Before it halts, the rollout waits
-//! for hosts that have just disconnected ([`Policy::reconnect`]). So a restart of the registry does
-//! not halt the rollout. A good host that disconnects counts as absent. The rollout skips a wave
-//! that finds no host, without a soak.
+//! **Opening.** A wave takes hosts that count, are connected, and are not in a wave yet. The wave
+//! takes unhealthy hosts first, and otherwise sorts the hosts by name. It skips absent hosts, which
+//! later waves may take. If too many hosts are absent, the rollout halts. Before it halts, the
+//! rollout waits for hosts that have just disconnected ([`Policy::reconnect`]). Because of this
+//! wait, a restart of the registry does not halt the rollout. A good host that disconnects counts
+//! as absent. If a wave finds no host, the rollout skips the wave and its soak.
 //!
 //! **Results.** A host is good once it is healthy on the target. A host has failed if it reports a
 //! failure, if it is away for too long, or if it has no result in time. If a host has just
 //! disconnected when a deadline passes, the host gets time to connect again. A failure is final:
-//! only an operator's mark or retry changes it. Reports do not change a mark. A host that an
-//! operator holds does not count. After the hold, the deadlines of a host without a result start
-//! again.
+//! only an operator's mark or retry changes the result of a failed host. Reports do not change a
+//! result that an operator marked. A host that an operator holds does not count. When the hold
+//! ends, the deadlines of a host without a result start again.
 //!
-//! **Soak.** The soak of a wave begins when all hosts have a result. The soak ends when each good
-//! host of the wave has been connected and healthy for the whole time. A host that was interrupted
-//! gets time for one more soak, or [`Policy::lost_after`] if this is longer. After that time, the
-//! host has failed. For hosts of earlier waves, only a failure that they report counts.
+//! **Soak.** The soak of a wave begins when all hosts of the wave have a result. The soak ends when
+//! each good host of the wave has been connected and healthy for the whole length of a soak. If a
+//! host was interrupted, the rollout waits for one more soak, or for [`Policy::lost_after`] if this
+//! is longer. If the host is not ready by then, it has failed. A good host of an earlier wave fails
+//! only if it reports a failure.
 //!
 //! **Halt.** The rollout halts if more hosts have failed than its budget allows. It halts if no
 //! host of a wave is good, unless all hosts of the wave were unhealthy before. It also halts if no
-//! host at all is good at the end. So if the waves can take no host, the target does not become the
-//! current state, because no host has tried it. Only a rollout without any hosts succeeds
-//! immediately.
+//! host of the fleet is good after the last wave. So the target never becomes the current state
+//! before a host has tried it. The only exception is a configuration without any hosts, whose
+//! rollout succeeds immediately.
 //!
 //! **Maintenance windows.** A wave also takes hosts whose windows are closed. These hosts deploy
-//! when a window opens. While its windows are closed, the deadlines of a host without a result
-//! stand still.
+//! when a window opens. The deadlines of a host without a result stand still while its windows are
+//! closed.
 //!
-//! **Pause.** While a rollout is paused or halted, deadlines do not count, but the reports of hosts
-//! do. A resume restarts the deadlines and the soak. The registry refuses a resume if the rollout
-//! would stop again immediately.
+//! **Pause.** While a rollout is paused or halted, no deadline makes a host fail, but the reports
+//! of hosts still count. A resume restarts the deadlines and the soak. The registry refuses a
+//! resume if the rollout would stop again immediately.
 
 mod census;
 mod deadlines;

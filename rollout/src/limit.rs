@@ -1,4 +1,4 @@
-//! A limit on the number of hosts that may fail or be absent.
+//! Defines a limit on the number of hosts that may fail or be absent.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::percentage::{parse_percentage, rounded_down};
 
-/// How many hosts may fail, or be absent, before the rollout halts.
+/// The number of hosts that may fail or be absent. If more hosts fail or are absent, the rollout
+/// halts.
 ///
 /// In text form and in JSON, a limit is a count (`2`), a percentage (`2%`), or the larger of both
 /// (`1 or 2%`).
@@ -33,7 +34,7 @@ pub struct BadLimit {
 }
 
 impl Limit {
-    /// The limit as a number, if `hosts` hosts count.
+    /// The limit as a number of hosts, for a rollout in which `hosts` hosts count.
     pub fn of(self, hosts: u64) -> u64 {
         match self {
             Self::Count(count) => count,

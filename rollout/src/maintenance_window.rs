@@ -1,4 +1,5 @@
-//! A maintenance window: a time of the day, on some days of the week, in a time zone.
+//! Reads a maintenance window, and computes when it opens and closes. A window is a time of the
+//! day, on some days of the week, in a time zone.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +8,7 @@ use jiff::civil::{Date, DateTime, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{Timestamp, ToSpan};
 
-/// The minutes of a day.
+/// The number of minutes of a day.
 const DAY: u16 = 24 * 60;
 const DAYS: [(Weekday, &str); 7] = [
     (Weekday::Monday, "Mon"),
@@ -21,19 +22,19 @@ const DAYS: [(Weekday, &str); 7] = [
 
 /// A time of the day in which hosts may deploy, such as `Sat,Sun 02:00-05:00 Europe/Berlin`.
 ///
-/// Without days, the window opens every day. A window over midnight belongs to the day on which it
-/// opens. The window opens when the clocks of its time zone first show its beginning, or skip it.
-/// The window closes when the clocks first show its end, or skip it. So if the clocks repeat an
-/// hour, the window opens only once. If the clocks skip the whole window, it opens when they jump,
-/// and stays open for its usual length.
+/// Without days, the window opens every day. If a window contains midnight, it belongs to the day
+/// on which it opens. The window opens when the clocks of its time zone first show or skip its
+/// beginning. It closes when the clocks first show or skip its end. So if the clocks repeat an
+/// hour, the window opens only once. If the clocks skip the whole window, the window opens at the
+/// jump of the clocks, and stays open for its usual length.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Window {
     /// Whether the window opens on each day of the week, from Monday on.
     days: [bool; 7],
-    /// The beginning in minutes after midnight.
+    /// The beginning of the window, in minutes after midnight.
     from: u16,
-    /// The end in minutes after midnight. An end that is not greater than the beginning is on the
-    /// next day.
+    /// The end of the window, in minutes after midnight. If the end is not greater than the
+    /// beginning, it is on the next day.
     to: u16,
     zone: TimeZone,
 }
@@ -66,14 +67,14 @@ fn parse(text: &str) -> Result<Window, String> {
             return Err(text.to_owned());
         }
     };
-    let hours_text = || format!("has bad hours {hours:?}; they should be such as 22:00-06:00");
+    let hours_text = || format!("has bad hours {hours:?}; write hours like 22:00-06:00");
     let (from, to) = hours.split_once('-').ok_or_else(hours_text)?;
     let (from, to) = parse_time(from).zip(parse_time(to)).ok_or_else(hours_text)?;
     if from == to || from == DAY {
-        return Err("has no length; the whole day is 00:00-24:00".to_owned());
+        return Err("has no length; for the whole day, write 00:00-24:00".to_owned());
     }
     let zone = TimeZoneDatabase::bundled().get(zone).map_err(|_| {
-        format!("has an unknown time zone {zone:?}; it should be such as UTC or Europe/Berlin")
+        format!("has an unknown time zone {zone:?}; write a time zone like UTC or Europe/Berlin")
     })?;
     Ok(Window { days, from, to, zone })
 }
@@ -89,7 +90,7 @@ fn parse_days(text: &str) -> Result<[bool; 7], String> {
     for part in text.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = (place(first)?, place(last)?);
-        // `Fri-Mon` passes the end of the week.
+        // A range such as `Fri-Mon` passes the end of the week.
         let length = (last + 7 - first) % 7;
         (first..=first + length).for_each(|day| days[day % 7] = true);
     }
@@ -113,8 +114,8 @@ impl Window {
         self.zone.to_datetime(now).date()
     }
 
-    /// The time at which the window opens on this day, and the time at which it closes again. None
-    /// if the window does not open on this day. The second time is always later than the first one.
+    /// The time at which the window opens on this day, and the time at which it then closes. `None`
+    /// if the window does not open on this day. The second time is always later than the first.
     pub(crate) fn period(&self, day: Date) -> Option<(Timestamp, Timestamp)> {
         let weekday = usize::try_from(day.weekday().to_monday_zero_offset()).ok()?;
         if !self.days[weekday] {
@@ -140,14 +141,15 @@ fn at(day: Date, minutes: u16) -> Option<DateTime> {
     }
 }
 
-/// The moment at which the clocks of a time zone first show this time, or skip it.
+/// The moment at which the clocks of a time zone first show or skip this time.
 fn first_shown(zone: &TimeZone, time: DateTime) -> Option<Timestamp> {
     let ambiguous = zone.to_ambiguous_timestamp(time);
     match ambiguous.offset() {
         AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => {
             ambiguous.earlier().ok()
         }
-        // With the offset from before the jump, a skipped time is a moment after the jump.
+        // If a skipped time is read with the offset from before the jump, the result is a moment
+        // after the jump.
         AmbiguousOffset::Gap { .. } => {
             let after = ambiguous.later().ok()?.checked_add(1.nanosecond()).ok()?;
             Some(zone.preceding(after).next()?.timestamp())

@@ -1,4 +1,4 @@
-//! The form of times in JSON: whole milliseconds.
+//! Writes and reads durations in JSON as whole milliseconds.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The commands that operators give to a rollout, and the reasons to refuse a command.
+//! Executes the commands that operators give to a rollout, or refuses them with a reason.
 
 use jiff::Timestamp;
 
@@ -29,7 +29,7 @@ pub enum Command {
     Abort,
     /// Ends the soak of the open wave.
     SkipSoak,
-    /// Sets the result of a host, whatever the host reports.
+    /// Sets the result of a host. Reports of the host do not change this result.
     Mark {
         /// The host.
         host: i64,
@@ -41,11 +41,11 @@ pub enum Command {
         /// The host.
         host: i64,
     },
-    /// Ends the rollout, because another change of the configuration replaces it.
+    /// Ends the rollout, because another change of the configuration replaces the rollout.
     Supersede,
 }
 
-/// Why a command is not executed.
+/// The reason why a command is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// The status does not allow the command.
@@ -71,9 +71,9 @@ pub enum Refusal {
     /// The rollout would stop again immediately.
     #[error("cannot resume, because the rollout would stop again immediately: {why}; {advice}")]
     StopsAgain {
-        /// Why the rollout would stop.
+        /// The reason why the rollout would stop.
         why: String,
-        /// What the operator can do.
+        /// The actions that remain for the operator.
         advice: &'static str,
     },
     /// No wave is soaking.
@@ -125,8 +125,8 @@ fn possible(status: &Status) -> &'static str {
     }
 }
 
-/// The changes that a command makes. The caller writes them in one transaction, and should then
-/// make a step immediately.
+/// Returns the changes that a command makes. The caller writes these changes in one transaction,
+/// and should then make a step immediately.
 pub fn command(
     rollout: &Rollout,
     hosts: &[Host],

@@ -2,8 +2,8 @@
 
 use deploy_wire::command::Share;
 
-/// Reads a percentage such as `5%` or `0.25%`. The sign `%` is required, because a bare number is a
-/// count.
+/// Reads a percentage such as `5%` or `0.25%`. The sign `%` is required, because a number without
+/// it is a count.
 pub(crate) fn parse_percentage(text: &str) -> Option<Share> {
     let number = text.strip_suffix('%')?;
     let (whole, part) = number.split_once('.').unwrap_or((number, "0"));

@@ -1,4 +1,5 @@
-//! The policy of a rollout: its waves, its deadlines, and its limits on failed and absent hosts.
+//! Defines the policy of a rollout: its waves, its deadlines, and its limits on failed and absent
+//! hosts.
 
 use std::time::Duration;
 
@@ -10,25 +11,25 @@ use crate::limit::Limit;
 use crate::milliseconds;
 use crate::waves::Waves;
 
-/// The longest time that a policy may set. This maximum bounds the time until a rollout ends or
-/// halts.
+/// The longest time that a policy may set. Because of this maximum, every rollout ends or halts
+/// after a limited time.
 pub const MAX_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// How a rollout proceeds. In JSON, times are whole milliseconds, and a missing field has its
-/// default.
+/// The rules of a rollout. In JSON, times are whole milliseconds, and a missing field has its
+/// default value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Policy {
     /// The waves.
     pub waves: Waves,
-    /// The time that the hosts of a wave have to stay healthy before the next wave opens.
+    /// The time for which the hosts of a wave must stay healthy before the next wave opens.
     #[serde(rename = "soak_ms", with = "milliseconds")]
     pub soak: Duration,
-    /// How many hosts may fail during the whole rollout.
+    /// The number or share of hosts that may fail during the whole rollout.
     pub max_failed: Limit,
-    /// How many hosts may be absent when a wave opens.
+    /// The number or share of hosts that may be absent when a wave opens.
     pub max_absent: Limit,
     /// A host has failed if it is away for this time after the offer of the target.
     #[serde(rename = "lost_after_ms", with = "milliseconds")]
@@ -36,11 +37,12 @@ pub struct Policy {
     /// A host has failed if it has no result for this time after the offer of the target.
     #[serde(rename = "wave_timeout_ms", with = "milliseconds")]
     pub wave_timeout: Duration,
-    /// A rollout that is paused for this time halts.
+    /// If a rollout is paused for this time, it halts.
     #[serde(rename = "pause_limit_ms", with = "milliseconds")]
     pub pause_limit: Duration,
-    /// How long a wave waits, before it opens, for hosts that have just disconnected. So a restart
-    /// of the registry, which disconnects all hosts, does not halt the rollout.
+    /// The time that a wave waits, before it opens, for hosts that have just disconnected. A
+    /// restart of the registry disconnects all hosts, and because of this wait, the restart does
+    /// not halt the rollout.
     #[serde(rename = "reconnect_ms", with = "milliseconds")]
     pub reconnect: Duration,
     /// Whether waves take unknown hosts. Such a host usually has an agent of the Go tool, which
@@ -64,13 +66,13 @@ impl Default for Policy {
     }
 }
 
-/// Why a policy is refused.
+/// The reason why a policy is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadPolicy {
     /// A time is longer than [`MAX_TIME`].
     #[error("the {name} of {} is too long; the longest is {}", in_words(*.time), in_words(MAX_TIME))]
     TooLong {
-        /// What the time is for.
+        /// The name of the time, such as `soak`.
         name: &'static str,
         /// The time.
         time: Duration,

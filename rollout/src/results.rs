@@ -9,8 +9,9 @@ use crate::rollout_host::{Host, Member, Outcome, Standing};
 use crate::rollout_state::{Rollout, Status};
 use crate::soak::ready_at;
 
-/// The changes of all hosts. The reports of hosts always count. Deadlines count only while the
-/// rollout is running. While the rollout is paused or halted, an operator may work on a host.
+/// The new results of all hosts, as changes. The reports of hosts always count. Deadlines count
+/// only while the rollout is running, because an operator may work on a host while the rollout is
+/// paused or halted.
 pub(crate) fn new_results(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Vec<Change> {
     let deadlines = Deadlines::new(rollout);
     let change = |host: &Host| {
@@ -56,8 +57,8 @@ fn first_result(
     lost
 }
 
-/// The change of a host whose result is good. The wave of the host may have ended already. Then
-/// only a failure that the host reports counts.
+/// The change of a host whose result is good. If the wave of the host has ended already, only a
+/// failure that the host reports counts.
 fn later_change(
     deadlines: &Deadlines,
     host: &Host,

@@ -1,4 +1,4 @@
-//! The changes of a rollout, and the effect of each change.
+//! Defines the changes of a rollout, and applies them.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::rollout_state::{Rollout, Status};
 /// state after each change is valid, even if the later changes are lost.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// The next wave waits for hosts that have just disconnected.
+    /// The next wave begins to wait for hosts that have just disconnected.
     AwaitHosts,
     /// A wave opens. A wave that takes no hosts is skipped.
     OpenWave {
@@ -51,7 +51,8 @@ pub enum Change {
         /// The host.
         host: i64,
     },
-    /// The hold of such a host ends. If the host has no result, its deadlines start again.
+    /// The hold of a host of a wave ends, so the host counts again. If the host has no result, its
+    /// deadlines start again.
     Return {
         /// The host.
         host: i64,
@@ -99,7 +100,7 @@ pub enum Change {
     Supersede,
 }
 
-/// A host that a wave takes.
+/// A host that a wave takes, and its health before the offer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Taken {
     /// The host.
@@ -108,8 +109,8 @@ pub struct Taken {
     pub repair: bool,
 }
 
-/// Applies one change to the rollout and its hosts. A change of a host that does not exist any more
-/// has no effect.
+/// Applies one change to the rollout and its hosts. If a change is about a host that does not exist
+/// any more, the change has no effect.
 pub fn apply(rollout: &mut Rollout, hosts: &mut [Host], change: &Change, now: Timestamp) {
     apply_all(rollout, hosts, std::slice::from_ref(change), now);
 }
@@ -173,7 +174,7 @@ fn change_rollout(rollout: &mut Rollout, change: &Change, now: Timestamp) {
             rollout.budget = *budget;
             rollout.waiting_since = None;
         }
-        // The wave has a host without a result again, or may have one.
+        // After this change, the wave has or may have a host without a result again.
         Change::Retry { .. } | Change::Return { .. } => {
             rollout.soaking_since = None;
             rollout.soak_skipped = false;
@@ -183,7 +184,7 @@ fn change_rollout(rollout: &mut Rollout, change: &Change, now: Timestamp) {
     }
 }
 
-/// The host that the change is about. None if the change is not about a single host.
+/// The host that the change is about. `None` if the change is not about a single host.
 pub(crate) fn host_of(change: &Change) -> Option<i64> {
     match change {
         Change::Healthy { host }

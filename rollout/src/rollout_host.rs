@@ -1,4 +1,4 @@
-//! A host as the registry sees it at one moment, with its part in the rollout.
+//! Describes a host as the registry sees it at one moment, with its part in the rollout.
 
 use std::sync::Arc;
 
@@ -10,8 +10,8 @@ use crate::failure::Failure;
 use crate::policy::Policy;
 use crate::windows::Windows;
 
-/// A host (a unit) as the registry sees it at this moment. Retired hosts are not in the list of
-/// hosts at all.
+/// A host (a unit) as the registry sees it at this moment. The lists of hosts in this crate do not
+/// contain retired hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// The number of the host in the catalogue.
@@ -20,38 +20,39 @@ pub struct Host {
     pub name: HostName,
     /// The group, or an empty text.
     pub group: String,
-    /// What the host has reported about the target.
+    /// The state of the host according to its reports about the target.
     pub standing: Standing,
-    /// Since when the host is away: the moment at which it disconnected. If the host has not
-    /// connected since the registry started, it is away since that start. If the agent only polls,
-    /// the host is away since its next poll was due. None if the host is connected, and the
-    /// registry has read its first report on this connection. Also None if the agent polled lately.
+    /// The moment since which the host is away. Usually, the host disconnected at this moment. If
+    /// the host has not connected since the registry started, this is the moment of the start. If
+    /// the agent only polls, this is the moment at which its next poll was due. The field is `None`
+    /// if the host is connected and the registry has read the host's first report on this
+    /// connection. It is also `None` if the agent has polled recently.
     pub away_since: Option<Timestamp>,
     /// Whether two agents use the host's name.
     pub duplicate: bool,
     /// Whether an operator holds the host.
     pub held: bool,
-    /// Whether the host has never reported. Usually its agent is that of the Go tool, which only
-    /// polls. Once the host has reported anything (with the command `report`), it is not unknown
-    /// any more.
+    /// Whether the host has never reported. Usually, such a host has the agent of the Go tool,
+    /// which only polls. After its first report (with the command `report`), the host is not
+    /// unknown any more.
     pub unknown: bool,
-    /// The maintenance windows of the host's group. While the windows are closed, the host does not
-    /// deploy the target, and its deadlines stand still. None if the host may always deploy. The
+    /// The maintenance windows of the host's group; `None` if the host may always deploy. While the
+    /// windows are closed, the host does not deploy the target, and its deadlines stand still. The
     /// hosts of a group should share one `Arc`, because deadlines are computed once for each `Arc`.
     pub windows: Option<Arc<Windows>>,
     /// The host's part in the rollout, if a wave has taken it.
     pub member: Option<Member>,
 }
 
-/// What a host has reported about the target. A report from before [`Member::offered`] does not
-/// count: it may belong to an earlier try.
+/// The state of a host according to its reports about the target. A report from before
+/// [`Member::offered`] does not count, because it may belong to an earlier try.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Standing {
     /// The host has reported nothing about the target, and was healthy before.
     Base,
     /// The host has reported nothing about the target, and was unhealthy before.
     BaseUnhealthy,
-    /// The host is deploying the target. For an unknown host, this means that it has fetched the
+    /// The host is deploying the target. An unknown host has this state once it has fetched the
     /// target.
     Working,
     /// The host runs the target and is healthy.
@@ -65,18 +66,19 @@ pub enum Standing {
 pub struct Member {
     /// The number of the wave that took the host.
     pub wave: u32,
-    /// When the rollout offered the target to the host, or last restarted the host's deadlines.
+    /// The time at which the rollout offered the target to the host, or last restarted the host's
+    /// deadlines.
     pub offered: Timestamp,
-    /// Since when the host is healthy on the target without an interruption.
+    /// The time since which the host has been healthy on the target without an interruption.
     pub healthy_since: Option<Timestamp>,
     /// The result.
     pub result: Option<Outcome>,
-    /// Whether the host was unhealthy before the offer. If so, a failure of the host does not
-    /// count.
+    /// Whether the host was unhealthy before the offer. If so, a failure of the host does not spend
+    /// the budget.
     pub repaired: bool,
     /// Whether an operator set the result. If so, reports of the host do not change the result.
     pub marked: bool,
-    /// Whether the host does not count at the moment, because an operator holds it.
+    /// Whether the host currently does not count, because an operator holds it.
     pub left: bool,
 }
 
@@ -91,7 +93,7 @@ pub enum Outcome {
 }
 
 impl Member {
-    /// The part of a host to which the rollout offers the target now.
+    /// The part in the rollout of a host to which the rollout now offers the target.
     pub fn new(wave: u32, offered: Timestamp, repaired: bool) -> Self {
         let (healthy_since, result, marked, left) = (None, None, false, false);
         Self { wave, offered, healthy_since, result, repaired, marked, left }
@@ -99,14 +101,14 @@ impl Member {
 }
 
 impl Host {
-    /// The host's part in the rollout. None if an operator holds the host, because then it does not
-    /// count.
+    /// The host's part in the rollout. `None` if an operator holds the host, because a held host
+    /// does not count.
     pub fn counted_member(&self) -> Option<&Member> {
         self.member.as_ref().filter(|_| !self.held)
     }
 
     /// Whether the host is healthy on the target. If the policy allows unknown hosts, an unknown
-    /// host that has fetched the target counts as healthy, because it may never report.
+    /// host counts as healthy once it has fetched the target, because it may never report.
     pub(crate) fn is_healthy(&self, policy: &Policy) -> bool {
         match self.standing {
             Standing::Healthy => true,
@@ -127,7 +129,7 @@ impl Host {
         matches!(result, Some(Outcome::Good))
     }
 
-    /// Whether the host's failure spends a part of the budget.
+    /// Whether the host has failed, and its failure spends a part of the budget for failures.
     pub(crate) fn spends_budget(&self) -> bool {
         self.has_failed() && self.member.as_ref().is_some_and(|member| !member.repaired)
     }

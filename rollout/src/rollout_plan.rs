@@ -1,4 +1,4 @@
-//! The plan of a rollout, for the flag `-n`: what the rollout would do if no host changed.
+//! Plans a rollout for the flag `-n`. The plan states what the rollout would do if no host changed.
 
 use std::collections::HashSet;
 
@@ -9,7 +9,7 @@ use crate::policy::Policy;
 use crate::rollout_host::Host;
 use crate::wave_opening::{budget, too_many_absent};
 
-/// What a rollout would do if it started now and no host changed.
+/// The actions of a rollout that starts now, if no host changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
     /// The waves.
@@ -18,16 +18,17 @@ pub struct Plan {
     pub counting: u64,
     /// The number of hosts that may fail.
     pub budget: u64,
-    /// Why the rollout would halt immediately.
+    /// The reason why the rollout would halt immediately, if there is one.
     pub halt: Option<String>,
-    /// The hosts that are away. They get the target after the rollout has succeeded, unless they
-    /// are back before the last wave opens.
+    /// The hosts that are away. If such a host connects before the last wave opens, a wave takes
+    /// it. Otherwise, it gets the target after the rollout has succeeded.
     pub absent: Vec<i64>,
     /// The hosts that an operator holds.
     pub held: Vec<i64>,
     /// The hosts whose name two agents use.
     pub duplicate: Vec<i64>,
-    /// The unknown hosts that no wave takes. They get the target after the rollout has succeeded.
+    /// The unknown hosts that no wave takes. These hosts get the target after the rollout has
+    /// succeeded.
     pub unknown: Vec<i64>,
 }
 
@@ -36,12 +37,12 @@ pub struct Plan {
 pub struct PlannedWave {
     /// The selector as text.
     pub selector: String,
-    /// The hosts, in order of precedence. A wave without hosts would be skipped.
+    /// The hosts, in order of precedence. The rollout would skip a wave without hosts.
     pub hosts: Vec<i64>,
 }
 
-/// Plans a rollout. `hosts` has all hosts of the configuration. None of them has a part in a
-/// rollout yet.
+/// Plans a rollout over `hosts`, which are all hosts of the configuration. No host may have a part
+/// in a rollout yet.
 pub fn plan(policy: &Policy, hosts: &[Host]) -> Plan {
     // A plan does not wait for hosts, so the time does not matter.
     let census = Census::new(policy, hosts, Timestamp::MAX);

@@ -1,4 +1,4 @@
-//! A rollout and its status.
+//! Describes a rollout and its status.
 
 use jiff::Timestamp;
 
@@ -12,20 +12,21 @@ pub struct Rollout {
     pub policy: Policy,
     /// The status.
     pub status: Status,
-    /// Since when the rollout has this status. A resume restarts the deadlines of the open wave.
+    /// The time since which the rollout has this status. The deadlines of the open wave do not
+    /// start before this time, so a resume restarts them.
     pub status_since: Timestamp,
     /// The number of the open wave; 0 before the first wave opens.
     pub wave: u32,
-    /// When the open wave opened.
+    /// The time at which the open wave opened.
     pub opened: Option<Timestamp>,
-    /// When the soak of the open wave began.
+    /// The time at which the soak of the open wave began.
     pub soaking_since: Option<Timestamp>,
     /// Whether an operator ended the soak of the open wave.
     pub soak_skipped: bool,
-    /// Since when the next wave waits for hosts that have just disconnected.
+    /// The time since which the next wave has been waiting for hosts that have just disconnected.
     pub waiting_since: Option<Timestamp>,
-    /// The number of hosts that may fail. The rollout computes this number when a wave opens. It is
-    /// never lower than the number of hosts that have failed by then.
+    /// The number of hosts that may fail. The rollout computes this number when a wave opens. The
+    /// number is never lower than the number of hosts that have already failed.
     pub budget: u64,
 }
 
@@ -36,12 +37,12 @@ pub enum Status {
     Running,
     /// An operator or a duplicate host has paused the rollout. The rollout takes no more hosts.
     Paused {
-        /// Why the rollout is paused.
+        /// The reason for the pause.
         why: String,
     },
     /// The rollout has stopped by itself, and takes no more hosts.
     Halted {
-        /// Why the rollout has halted.
+        /// The reason for the halt.
         why: String,
     },
     /// An operator has aborted the rollout. All hosts get the base again.
@@ -70,7 +71,7 @@ impl Rollout {
 }
 
 impl Status {
-    /// The status as one word.
+    /// The status as one word, as in JSON.
     pub fn word(&self) -> &'static str {
         match self {
             Self::Running => "running",
@@ -82,7 +83,7 @@ impl Status {
         }
     }
 
-    /// Why the rollout is paused or has halted.
+    /// The reason why the rollout is paused or has halted.
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Paused { why } | Self::Halted { why } => Some(why),
@@ -96,12 +97,13 @@ impl Status {
     }
 }
 
-/// Whether the rollout offers the target to a host with this part in the rollout.
+/// Whether the rollout offers the target to a host. `member` is the host's part in the rollout.
 ///
 /// The rollout offers the target to a host of a wave until the rollout ends, even if the host has
-/// failed or the rollout has halted. The health gate of a failed host already holds the target
-/// back, and another state would make the host deploy once more. After the end, the host is offered
-/// the current state of the configuration. After a success, this state is the target.
+/// failed or the rollout has halted. A failed host does not try the same target again on its own,
+/// but the offer of another state would make the host deploy once more. After the end, the registry
+/// offers the current state of the configuration to the host. After a success, this state is the
+/// target.
 ///
 /// A hold of the host has precedence over the rollout, so the caller checks for a hold first.
 pub fn shows_target(rollout: &Rollout, member: Option<&Member>) -> bool {

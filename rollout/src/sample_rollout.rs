@@ -1,4 +1,4 @@
-//! A small rollout for unit tests. The tests compare its changes as text.
+//! Simulates a small rollout for unit tests. The tests compare the changes of the rollout as text.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ pub fn policy(waves: &str) -> Policy {
 }
 
 impl Sample {
-    /// A rollout over this number of hosts. The hosts are numbered from 1 on.
+    /// A rollout over this number of hosts. The hosts have the numbers from 1 on.
     pub fn new(policy: Policy, hosts: i64) -> Self {
         let now = "2026-11-29T12:00:00Z".parse().unwrap();
         Self { rollout: Rollout::new(policy, now), hosts: (1..=hosts).map(host).collect(), now }

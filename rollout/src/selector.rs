@@ -1,4 +1,4 @@
-//! A selector determines which hosts a wave takes.
+//! Reads the selectors of waves. A selector determines which hosts a wave takes.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,7 +8,7 @@ use deploy_wire::fleet::{HostName, Label};
 
 use crate::percentage::parse_percentage;
 
-/// Maximum number of hosts that one selector names.
+/// Maximum number of hosts that the selectors of a rollout may name.
 pub const MAX_NAMED_HOSTS: usize = 10_000;
 
 /// Selects the hosts that a wave takes. Hosts that an earlier wave has taken are not selected.
@@ -36,7 +36,7 @@ pub struct BadSelector {
     reason: String,
 }
 
-/// The first characters of a text, for a message.
+/// The first characters of a text, for use in a message.
 fn beginning(text: &str) -> String {
     text.chars().take(80).collect()
 }

@@ -1,4 +1,4 @@
-//! The soak of a wave: the time in which its good hosts have to stay healthy.
+//! Computes the soak of a wave, which is the time in which the wave's good hosts must stay healthy.
 
 use jiff::Timestamp;
 
@@ -6,25 +6,25 @@ use crate::duration_words::after;
 use crate::rollout_host::{Host, Member};
 use crate::rollout_state::Rollout;
 
-/// When the soak began, or when a resume restarted it. None before the soak.
+/// The time at which the soak began, or at which a resume restarted it. `None` before the soak.
 fn start(rollout: &Rollout) -> Option<Timestamp> {
     Some(rollout.soaking_since?.max(rollout.status_since))
 }
 
-/// When the soak ends if all hosts stay healthy.
+/// The time at which the soak ends if all hosts stay healthy.
 pub(crate) fn regular_end(rollout: &Rollout) -> Option<Timestamp> {
     Some(after(start(rollout)?, rollout.policy.soak))
 }
 
-/// When the soak ends at the latest. A host whose health was interrupted has time for one more
-/// soak, and a host that is away has time to come back.
+/// The latest time at which the soak ends. If a host was interrupted, it has time for one more
+/// soak. If a host is away, it has time to connect again.
 pub(crate) fn latest_end(rollout: &Rollout) -> Option<Timestamp> {
     let policy = &rollout.policy;
     Some(after(regular_end(rollout)?, policy.soak.max(policy.lost_after)))
 }
 
-/// The time at which the host will have been healthy for one whole soak. None while the host is
-/// away or not healthy. A host that an operator has marked is ready when the soak starts.
+/// The time at which the host will have been healthy for one whole soak. `None` while the host is
+/// away or not healthy. If an operator has marked the host, it is ready when the soak starts.
 pub(crate) fn ready_at(rollout: &Rollout, host: &Host, member: &Member) -> Option<Timestamp> {
     let start = start(rollout)?;
     if member.marked {
@@ -35,8 +35,9 @@ pub(crate) fn ready_at(rollout: &Rollout, host: &Host, member: &Member) -> Optio
     Some(after(since.max(start), rollout.policy.soak))
 }
 
-/// Whether the soak of the open wave has ended. The soak ends when its time is over, and each good
-/// host of the wave has been healthy for one whole soak. An operator can end the soak earlier.
+/// Whether the soak of the open wave has ended. The soak ends when its regular time is over and
+/// each good host of the wave has been healthy for one whole soak. An operator can end the soak
+/// earlier.
 pub(crate) fn is_over(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> bool {
     if rollout.soak_skipped {
         return true;

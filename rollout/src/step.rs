@@ -1,5 +1,5 @@
-//! One step of a rollout: the changes that the registry has to write now, and the time of the next
-//! step.
+//! Computes one step of a rollout. A step states the changes that the registry must write now, and
+//! the time of the next step.
 
 use jiff::Timestamp;
 
@@ -12,20 +12,21 @@ use crate::rollout_state::{Rollout, Status};
 use crate::soak;
 use crate::wave_opening::open_next;
 
-/// What the registry has to do.
+/// The work of the registry in one step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// The changes to write, in this order, as one transaction. Often there are none.
+    /// The changes to write, in this order, as one transaction. The list is often empty.
     pub changes: Vec<Change>,
-    /// When the next step is due, if no host changes and no operator gives a command before. Always
-    /// later than now. None if only an operator can change the status of the rollout.
+    /// The time at which the next step is due, which is always later than now. A changed host or an
+    /// operator's command makes a step due earlier. The time is `None` if only an operator can
+    /// change the status of the rollout.
     pub next: Option<Timestamp>,
 }
 
-/// Decides what happens to the rollout now.
+/// Decides the current step of the rollout.
 ///
-/// After the changes are applied, another step with the same time has no changes. If the changes
-/// are lost, the next step decides again.
+/// If the caller applies the changes and makes another step with the same time, that step has no
+/// changes. If the changes are lost, the next step decides again.
 pub fn step(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Step {
     let first = round(rollout, hosts, now);
     if first.is_empty() {
@@ -42,7 +43,8 @@ pub fn step(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Step {
     Step { changes, next: next_look(&rollout, &hosts, now) }
 }
 
-/// The changes that follow from this state. These changes may cause more changes.
+/// The changes that follow directly from this state. After these changes, further changes may
+/// follow.
 fn round(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Vec<Change> {
     if rollout.status.is_final() {
         return Vec::new();
@@ -98,7 +100,7 @@ fn names<'a>(hosts: impl Iterator<Item = &'a Host>) -> String {
     }
 }
 
-/// The changes of a running rollout in which no host has a new result.
+/// The changes of a running rollout if no host has a new result.
 fn proceed(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Vec<Change> {
     let members = || hosts.iter().filter_map(Host::counted_member);
     if members().any(|member| member.result.is_none()) {
@@ -121,7 +123,7 @@ fn proceed(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Vec<Change> {
     if soak::is_over(rollout, hosts, now) { open_next(rollout, hosts, now) } else { Vec::new() }
 }
 
-/// The earliest time at which the rollout may change although no host changes.
+/// The earliest time at which the rollout may change even if no host changes.
 fn next_look(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Option<Timestamp> {
     match rollout.status {
         Status::Paused { .. } => Some(after(rollout.status_since, rollout.policy.pause_limit)),

@@ -9,8 +9,8 @@ use crate::rollout_change::{Change, Taken};
 use crate::rollout_host::{Host, Standing, count, failed};
 use crate::rollout_state::Rollout;
 
-/// The changes after a wave has ended: the next wave opens, or waits for hosts to connect, or the
-/// rollout ends.
+/// The changes after a wave has ended. Either the next wave opens or waits for hosts to connect, or
+/// the rollout ends or halts.
 pub(crate) fn open_next(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Vec<Change> {
     let policy = &rollout.policy;
     let wave = rollout.wave + 1;
@@ -28,7 +28,7 @@ pub(crate) fn open_next(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Ve
         None => vec![Change::AwaitHosts],
     };
     if let Some(why) = too_many_absent(policy, &census) {
-        // Hosts that have been away for long are not expected back soon.
+        // A wait would not help if too many hosts have been away for a long time.
         let is_hopeless = census.long_absent > policy.max_absent.of(census.counting);
         return if has_waited || is_hopeless { vec![Change::Halt { why }] } else { wait() };
     }
@@ -47,7 +47,7 @@ pub(crate) fn budget(policy: &Policy, census: &Census, hosts: &[Host]) -> u64 {
     policy.max_failed.of(census.counting).max(failed(hosts))
 }
 
-/// If too many hosts are absent, the reason why the rollout halts.
+/// The reason to halt the rollout if too many hosts are absent; `None` otherwise.
 pub(crate) fn too_many_absent(policy: &Policy, census: &Census) -> Option<String> {
     let Census { counting, absent, vanished, .. } = census;
     if *absent <= policy.max_absent.of(*counting) {
@@ -61,8 +61,8 @@ pub(crate) fn too_many_absent(policy: &Policy, census: &Census) -> Option<String
     Some(format!("{absent} of {counting} hosts absent{vanished}; at most {most} may be"))
 }
 
-/// The end of a rollout after its last wave. Without a single good host, nothing shows that the
-/// target works. So the target must not become the current state.
+/// The change that ends or halts a rollout after its last wave. If no host is good, nothing shows
+/// that the target works. So in this case, the target must not become the current state.
 fn end(hosts: &[Host]) -> Change {
     if hosts.is_empty() || hosts.iter().any(Host::is_good) {
         return Change::Succeed;

@@ -1,4 +1,4 @@
-//! The waves of a rollout: a list of selectors.
+//! Reads the waves of a rollout, which are a list of selectors.
 
 use std::fmt;
 use std::str::FromStr;
@@ -13,12 +13,13 @@ pub const MAX_WAVES: usize = 50;
 
 /// The waves in their order. The last wave always takes all hosts that remain.
 ///
-/// In text form, which JSON uses, too, commas separate the selectors: `canary,2,5%,100%`.
+/// In the text form, commas separate the selectors: `canary,2,5%,100%`. JSON contains the text
+/// form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Waves(Vec<Selector>);
 
-/// Why a list of selectors cannot be the waves of a rollout.
+/// The reason why a list of selectors cannot be the waves of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadWaves {
     /// One of the selectors is not valid.
@@ -92,7 +93,8 @@ impl FromStr for Waves {
     type Err = BadWaves;
 
     fn from_str(text: &str) -> Result<Self, BadWaves> {
-        // The function counts first, so that it refuses a long list without reading the selectors.
+        // The function counts the selectors first. So it refuses a long list without reading the
+        // selectors.
         let count = text.split(',').count();
         if count > MAX_WAVES {
             return Err(BadWaves::TooMany(count));

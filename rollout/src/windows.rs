@@ -1,4 +1,4 @@
-//! The maintenance windows of a group of hosts.
+//! Computes when the maintenance windows of a group of hosts are open.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +12,7 @@ use crate::maintenance_window::{BadWindow, Window};
 
 /// Maximum number of windows of one group.
 pub const MAX_WINDOWS: usize = 20;
-/// The maximum number of openings over which [`open_for`] adds up time.
+/// The maximum number of openings whose durations [`open_for`] adds up.
 const MAX_PERIODS: usize = 500;
 /// The number of days in which [`next_close`] looks for a time at which all windows are closed.
 const ALWAYS: i64 = 15;
@@ -20,7 +20,7 @@ const ALWAYS: i64 = 15;
 /// The maintenance windows of a group, at least one. The group's hosts may deploy while any of the
 /// windows is open.
 ///
-/// In text form, which JSON uses, too, `;` separates the windows.
+/// In the text form, `;` separates the windows. JSON contains the text form.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Windows(Vec<Window>);
@@ -73,16 +73,16 @@ pub fn is_open(windows: &Windows, now: Timestamp) -> bool {
     periods(windows, now, 1).any(|(opens, closes)| opens <= now && now < closes)
 }
 
-/// The earliest time, from now on, at which one of the windows is open. If a window is open now,
-/// this is `now`. None only near the last moment that a timestamp can express.
+/// The earliest time from `now` on at which one of the windows is open. If a window is open now,
+/// this is `now`. The result is `None` only near the last moment that a timestamp can express.
 pub fn next_open(windows: &Windows, now: Timestamp) -> Option<Timestamp> {
-    // Each window opens once a week.
+    // Each window opens at least once a week.
     let ends_later = periods(windows, now, 8).filter(|(_, closes)| *closes > now);
     ends_later.map(|(opens, _)| opens.max(now)).min()
 }
 
-/// The earliest time, from now on, at which no window is open. If no window is open now, this is
-/// `now`. None if there is always an open window.
+/// The earliest time from `now` on at which no window is open. If no window is open now, this is
+/// `now`. The result is `None` if a window is always open.
 pub fn next_close(windows: &Windows, now: Timestamp) -> Option<Timestamp> {
     let mut periods: Vec<_> = periods(windows, now, ALWAYS).collect();
     periods.sort_unstable();
@@ -96,8 +96,8 @@ pub fn next_close(windows: &Windows, now: Timestamp) -> Option<Timestamp> {
     (!is_always).then_some(end)
 }
 
-/// The moment at which windows have been open for `time` in total since `start`. If this takes more
-/// than 500 openings, the result is the end of the last of them.
+/// The moment at which the windows have been open for `time` in total since `start`. If this takes
+/// more than 500 openings, the result is the end of the 500th opening.
 pub fn open_for(windows: &Windows, start: Timestamp, time: Duration) -> Timestamp {
     let (mut moment, mut rest) = (start, time);
     for _ in 0..MAX_PERIODS {
@@ -113,8 +113,8 @@ pub fn open_for(windows: &Windows, start: Timestamp, time: Duration) -> Timestam
 }
 
 /// The periods in which windows are open, from the day before yesterday until `days` days after
-/// today. A window that is open now may have opened the day before yesterday: it may last over
-/// midnight, and a repeated hour makes it longer.
+/// today. The periods begin so early because a window that is open now may have opened the day
+/// before yesterday: a window may contain midnight, and a repeated hour makes it longer.
 fn periods(
     windows: &Windows,
     now: Timestamp,

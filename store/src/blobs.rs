@@ -1,10 +1,11 @@
-//! Blobs: whole archives named by their sha256. [`Blobs`] serves the registry's `files/` and
-//! `uploads/`, and the agent's `cache/`.
+//! Stores blobs. A blob is a whole archive, and its name is the sha256 of the archive. [`Blobs`]
+//! manages the registry's directories `files/` and `uploads/`, and the agent's `cache/` and
+//! `partial/`.
 //!
 //! A blob is first staged under a temporary name (`upload-…`). When the blob is complete and
 //! synced, the file is renamed to its digest within the staging directory. Publishing moves the
 //! blob to the files directory under the same name. Each of these two moves is one rename. A file
-//! gets a digest as its name only after its bytes were hashed.
+//! gets a digest as its name only after all its bytes were hashed.
 
 mod publish_all;
 mod writer;
@@ -25,7 +26,7 @@ use writer::read_all;
 
 const UPLOAD: &str = "upload";
 const PARTIAL: &str = "partial-";
-/// Prefix of the Go agent's downloads.
+/// The prefix of the Go agent's unfinished downloads.
 const GO_TEMPORARY: &[u8] = b"temp-";
 
 /// A directory of published blobs with a staging directory on the same filesystem.
@@ -39,34 +40,35 @@ pub struct Blobs {
 /// A published blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobInfo {
-    /// The name.
+    /// The digest, which is the blob's name.
     pub digest: Digest,
     /// The size in bytes.
     pub bytes: u64,
-    /// When the blob was last written, in whole seconds.
+    /// The time of the last write to the blob, in whole seconds.
     pub modified: SystemTime,
 }
 
-/// The files that a sweep removed.
+/// A number of files and their size, for example the files that a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Swept {
-    /// Number of files.
+    /// The number of files.
     pub files: u64,
-    /// Total size of these files in bytes.
+    /// The total size of these files in bytes.
     pub bytes: u64,
 }
 
 impl Blobs {
-    /// Opens the two directories, and creates each directory that is missing. A blob may have at
-    /// most `max_bytes` bytes.
+    /// Opens the directories `files` and `staging`. A missing directory is created. A blob may have
+    /// at most `max_bytes` bytes.
     pub fn open(files: &Path, staging: &Path, max_bytes: u64) -> Result<Self> {
         let files = Dir::open_or_create(files, 0o700)?;
         let staging = Dir::open_or_create(staging, 0o700)?;
         Ok(Self { files: Arc::new(files), staging: Arc::new(staging), max_bytes })
     }
 
-    /// Like [`Blobs::open`], but for two directories in `dir`. A symlink in place of either
-    /// directory is refused: a user who may write to `dir` must not choose where blobs are written.
+    /// Like [`Blobs::open`], but for two directories in `dir`. The method refuses a symlink in
+    /// place of either directory. Otherwise, a user who can write to `dir` could choose where blobs
+    /// are written.
     pub(crate) fn open_in(dir: &Dir, files: &CStr, staging: &CStr, max_bytes: u64) -> Result<Self> {
         let files = dir.child_or_create(files, 0o700)?;
         let staging = dir.child_or_create(staging, 0o700)?;
@@ -98,8 +100,8 @@ impl Blobs {
         }
     }
 
-    /// Publishes the blob that [`Blobs::resume`] began, if there is such a blob. The blob must be
-    /// complete.
+    /// Publishes the blob that [`Blobs::resume`] began. The blob must be complete. If there is no
+    /// such blob, the method does nothing.
     pub fn publish_partial(&self, digest: Digest) -> Result<()> {
         let name = name_of_partial(digest);
         match self.staging.open_file(&name) {
@@ -155,8 +157,8 @@ impl Blobs {
         self.staging.sync()
     }
 
-    /// Moves a published blob back to the staging directory. The registry does this if it cannot
-    /// write the database row that refers to the blob.
+    /// Moves a published blob back to the staging directory. The registry calls this method if the
+    /// registry cannot write the database row for the blob.
     pub fn withdraw(&self, digest: Digest) -> Result<()> {
         let name = name_of(digest);
         self.files.rename(&name, &self.staging, &name)?;
@@ -164,7 +166,7 @@ impl Blobs {
         self.files.sync()
     }
 
-    /// Opens a published blob. An open blob stays readable after it is removed.
+    /// Opens a published blob. If the blob is removed while it is open, it stays readable.
     pub fn reader(&self, digest: Digest) -> Result<File> {
         open_blob(&self.files, digest)
     }
@@ -184,7 +186,7 @@ impl Blobs {
         self.staging.contains(&name_of(digest))
     }
 
-    /// All published blobs, by digest. Names that are not digests are skipped.
+    /// All published blobs, sorted by digest. Files whose names are not digests are skipped.
     pub fn list(&self) -> Result<Vec<BlobInfo>> {
         let mut blobs = Vec::new();
         for item in self.files.list()? {
@@ -203,7 +205,7 @@ impl Blobs {
         Ok(blobs)
     }
 
-    /// The length of a published blob in bytes; `None` if there is no such blob.
+    /// The length of a published blob in bytes. `None` if there is no such blob.
     pub fn size(&self, digest: Digest) -> Result<Option<u64>> {
         match self.files.stat(&name_of(digest)) {
             Err(err) if err.is_not_found() => Ok(None),
@@ -211,8 +213,8 @@ impl Blobs {
         }
     }
 
-    /// The names in the files directory that belong to no blob. Such a name is not a digest, or
-    /// does not lead to a regular file.
+    /// The names in the files directory that belong to no blob. Such a name is not a digest, or is
+    /// not the name of a regular file.
     pub fn foreign(&self) -> Result<Vec<String>> {
         let items = self.files.list()?.into_iter();
         let foreign = items
@@ -233,7 +235,7 @@ impl Blobs {
         self.files.sync()
     }
 
-    /// Moves a published blob to the directory `aside`, under a name that is free there.
+    /// Moves a published blob to the directory `aside`, under a name that is not used in `aside`.
     pub fn set_aside(&self, digest: Digest, aside: &Dir) -> Result<()> {
         let name = |n: u32| match n {
             0 => name_of(digest),
@@ -253,8 +255,8 @@ impl Blobs {
         self.staging.remove_file(&name_of(digest))
     }
 
-    /// Removes staged files that were last written before `before`, unless a writer holds the file
-    /// open.
+    /// Removes each staged file whose last write was before the time `before`. A file that a writer
+    /// holds open stays.
     pub fn expire(&self, before: SystemTime) -> Result<Swept> {
         Ok(self.remove_staged(self.expired(before, false)?))
     }
@@ -270,8 +272,8 @@ impl Blobs {
         Ok(())
     }
 
-    /// Removes the uploads that a crash interrupted, regardless of their age. Call this before any
-    /// upload begins.
+    /// Removes the uploads that a crash interrupted, regardless of their age. Call this method
+    /// before any upload begins.
     pub fn clean_up(&self) -> Result<Swept> {
         Ok(self.remove_staged(self.expired(SystemTime::UNIX_EPOCH, true)?))
     }
@@ -314,7 +316,7 @@ impl Blobs {
         Ok(expired)
     }
 
-    /// The number of files and bytes in the staging directory.
+    /// The number of files in the staging directory, and their total size.
     pub fn staged(&self) -> Result<Swept> {
         let mut staged = Swept::default();
         for item in self.staging.list()? {
@@ -325,7 +327,7 @@ impl Blobs {
         Ok(staged)
     }
 
-    /// Free bytes on the filesystem of the blobs.
+    /// The number of free bytes on the filesystem of the blobs.
     pub fn free_bytes(&self) -> Result<u64> {
         self.files.free().map(|(bytes, _)| bytes)
     }
@@ -347,8 +349,8 @@ fn name_of_partial(digest: Digest) -> CString {
     CString::new(format!("{PARTIAL}{digest}")).expect("hex has no NUL")
 }
 
-/// Removes a leftover file, and returns whether it was removed. A failure is logged, but does not
-/// make other work fail.
+/// Removes a leftover file. Returns whether the file was removed. If the removal fails, the
+/// function logs the error and returns `false`.
 fn remove_leftover(dir: &Dir, name: &CStr) -> bool {
     dir.remove_tree(name)
         .inspect_err(|err| {

@@ -1,4 +1,5 @@
-//! Layers and configurations, the rule for ids, and the JSON form that agents read.
+//! Defines layers and configurations, the rule for a configuration's id, and the JSON form that
+//! agents read.
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -12,16 +13,16 @@ pub const MAX_LAYERS: usize = 10_000;
 /// The maximum size in bytes of the JSON form of a configuration or layer.
 pub const MAX_JSON: usize = 4 << 20;
 
-/// One component version as a configuration uses it.
+/// One layer of a configuration: a version of a component, and the blob of this version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Layer {
     /// The component.
     pub component: ComponentName,
     /// The version.
     pub version: VersionName,
-    /// The blob of the version.
+    /// The digest of the version's blob.
     pub digest: Digest,
-    /// When the version was added.
+    /// The time at which the version was added.
     pub created: Timestamp,
 }
 
@@ -38,7 +39,7 @@ impl Layer {
     }
 }
 
-/// A named, ordered list of layers. The id always agrees with the layers.
+/// A named, ordered list of layers. The id always matches the layers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Configuration {
     name: ConfigurationName,
@@ -48,8 +49,8 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// Makes a configuration of `layers`, lowest first. The function fails if there are no layers,
-    /// too many layers, or two layers of one component.
+    /// Makes a configuration of `layers`, which are ordered from the lowest layer to the highest.
+    /// The function fails if there are no layers, too many layers, or two layers of one component.
     pub fn new(name: ConfigurationName, layers: Vec<Layer>, modified: Timestamp) -> Result<Self> {
         let refuse = |reason: String| {
             Err(Error::BadConfiguration { name: name.as_str().to_owned(), reason })
@@ -72,7 +73,7 @@ impl Configuration {
         &self.name
     }
 
-    /// When the configuration was last changed.
+    /// The time at which the configuration was last changed.
     pub fn modified(&self) -> Timestamp {
         self.modified
     }
@@ -83,12 +84,12 @@ impl Configuration {
         self.id
     }
 
-    /// The layers, lowest first.
+    /// The layers, from the lowest to the highest.
     pub fn layers(&self) -> &[Layer] {
         &self.layers
     }
 
-    /// The JSON form, byte for byte as Go's encoder writes it with tabs.
+    /// The JSON form. The bytes are the same as the output of Go's encoder with tabs.
     pub fn to_json(&self) -> Vec<u8> {
         let document = Document {
             name: self.name.as_str().to_owned(),
@@ -104,8 +105,8 @@ impl Configuration {
         go_escapes(&json)
     }
 
-    /// Reads the JSON form, and checks the names, the digests and the id. The JSON members `File`
-    /// are never used as paths, and unknown members are ignored.
+    /// Reads the JSON form, and checks the names, the digests and the id. The values of the `File`
+    /// members are not used, and unknown members are ignored.
     pub fn from_json(bytes: &[u8]) -> Result<Self> {
         let bad =
             |name: &str, reason: String| Error::BadConfiguration { name: name.to_owned(), reason };
@@ -120,14 +121,14 @@ impl Configuration {
             let (id, hash) = (configuration.id, escape(&document.hash));
             return Err(bad(
                 configuration.name.as_str(),
-                format!("has Hash {hash}, but its layers make {id}"),
+                format!("has Hash {hash}, but the id of its layers is {id}"),
             ));
         }
         Ok(configuration)
     }
 }
 
-/// The id of a list of layers: the sha256 over the hex digests, each followed by a newline.
+/// The id of a list of layers: the sha256 of the layers' hex digests, each followed by a newline.
 fn id_of(layers: &[Layer]) -> Digest {
     let mut hasher = Hasher::default();
     for layer in layers {
@@ -219,7 +220,7 @@ mod tests {
         let doubled = good.replace(&good[layer.clone()], &format!("{0},\n{0}", &good[layer]));
         for (bad, why) in [
             (good.replace("\"Hash\": \"e8", "\"Hash\": \"E8"), "hex"),
-            (good.replace("\"Hash\": \"e8", "\"Hash\": \"e9"), "its layers make"),
+            (good.replace("\"Hash\": \"e8", "\"Hash\": \"e9"), "the id of its layers is"),
             (good.replace("project1", "a/b"), "cannot contain /"),
             (doubled, "twice"),
             (good[..40].to_owned(), "is malformed"),

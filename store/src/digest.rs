@@ -1,4 +1,4 @@
-//! Sha256 digests: the names of blobs and the ids of configurations.
+//! Defines sha256 digests, which are the names of blobs and the ids of configurations.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -9,8 +9,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Result};
 
-/// A sha256 digest. Its only text form is 64 lowercase hex digits ([`FromStr`] and
-/// [`fmt::Display`]). JSON uses the same form.
+/// A sha256 digest. Its only text form is 64 lowercase hex digits. [`FromStr`], [`fmt::Display`]
+/// and JSON use this form.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Digest([u8; 32]);
@@ -21,12 +21,12 @@ impl Digest {
         Self(Sha256::digest(bytes).into())
     }
 
-    /// The 32 bytes.
+    /// The 32 bytes of the digest.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
 
-    /// A digest from its 32 bytes.
+    /// Makes a digest from its 32 bytes.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -97,7 +97,7 @@ impl Hasher {
         self.0.update(bytes);
     }
 
-    /// The digest of all hashed bytes.
+    /// Returns the digest of all hashed bytes.
     pub fn finish(self) -> Digest {
         Digest(self.0.finalize().into())
     }
@@ -118,12 +118,12 @@ pub struct HashingReader<R> {
 }
 
 impl<R: Read> HashingReader<R> {
-    /// A reader that hashes all bytes from `inner`.
+    /// Makes a reader that hashes all bytes from `inner`.
     pub fn new(inner: R) -> Self {
         Self { inner, hasher: Hasher::default(), count: 0 }
     }
 
-    /// Returns the digest of all bytes that were read, and their number.
+    /// Returns the digest and the number of all bytes that were read.
     pub fn finish(self) -> (Digest, u64) {
         (self.hasher.finish(), self.count)
     }

@@ -1,9 +1,9 @@
-//! The only module that changes the filesystem: no other module creates, renames, links, unlinks or
-//! syncs files.
+//! Contains all operations that create, rename, link or remove files: no other module has such
+//! operations.
 //!
-//! Operations on files are relative to an open directory ([`Dir`]) and take a single name. So below
-//! the opened directory, no symlink can redirect such an operation. Paths from the command line,
-//! for example in [`Dir::open`], may lead through symlinks.
+//! An operation on a file is relative to an open directory ([`Dir`]) and takes a single name. So no
+//! symlink below the open directory can redirect the operation. Paths from the command line, for
+//! example in [`Dir::open`], may lead through symlinks.
 
 mod attributes;
 mod dir;
@@ -44,7 +44,7 @@ pub(crate) fn name_of(digest: Digest) -> CString {
     CString::new(digest.to_string()).expect("hex has no NUL")
 }
 
-/// Reads a file name as a digest. `None` if the name is not a digest.
+/// Reads a file name as a digest. Returns `None` if the name is not a digest.
 pub(crate) fn digest_of(name: &CStr) -> Option<Digest> {
     name.to_str().ok()?.parse().ok()
 }

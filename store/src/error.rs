@@ -1,5 +1,5 @@
-//! The one error type of the store. Each variant states the action, the file or name, and the
-//! cause. The text of an error includes its cause. There is no `source`, because a caller would
+//! Defines the only error type of the store. Each variant states the action, the file or name, and
+//! the cause. The text of an error includes its cause. There is no `source`, because a caller would
 //! print the cause a second time.
 
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::digest::Digest;
 use crate::size::Size;
 
-/// Result of a store operation.
+/// The result of a store operation.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// An error of the store.
@@ -25,8 +25,7 @@ pub enum Error {
         /// Why the operation failed.
         cause: io::Error,
     },
-    /// The directory at the path of a root cannot be moved away, because of a mount or a missing
-    /// permission.
+    /// A mount or a missing permission prevents the move of a root's directory.
     #[error("{action} {}: {cause}", path.display())]
     RootHeld {
         /// The action, as a verb.
@@ -39,7 +38,7 @@ pub enum Error {
     /// The bytes do not have the announced digest.
     #[error("content of {what} has digest {found}, expected {expected}")]
     DigestMismatch {
-        /// Where the bytes came from.
+        /// The source of the bytes, for example a path.
         what: String,
         /// The announced digest.
         expected: Digest,
@@ -54,7 +53,7 @@ pub enum Error {
     BadName {
         /// The kind of text, for example `component name`.
         what: &'static str,
-        /// The text as given.
+        /// The refused text.
         text: String,
         /// The reason for the refusal.
         reason: String,
@@ -67,16 +66,16 @@ pub enum Error {
         /// The reason for the refusal.
         reason: String,
     },
-    /// An archive cannot be read as a whole.
+    /// An archive is invalid or cannot be read. The error does not concern a single entry.
     #[error("archive: {reason}")]
     BadArchive {
-        /// Why the archive cannot be read.
+        /// What is wrong with the archive.
         reason: String,
     },
-    /// A pattern of paths is invalid.
+    /// A path pattern is invalid.
     #[error("invalid pattern of paths: {cause}")]
     BadGlob {
-        /// What is wrong.
+        /// What is wrong with the pattern.
         cause: globset::Error,
     },
     /// An archive holds an entry that cannot be unpacked.
@@ -95,12 +94,13 @@ pub enum Error {
         /// The limit.
         limit: u64,
     },
-    /// Another process holds the directory.
+    /// Another process has locked the directory or file.
     #[error("{} is in use by another process{}", path.display(), holder(*pid))]
     Busy {
-        /// The directory.
+        /// The directory or file.
         path: PathBuf,
-        /// The process that holds the directory, if the system reports the process.
+        /// The id of the process that holds the lock; `None` if the system does not report the
+        /// process.
         pid: Option<u32>,
     },
     /// A file of the store is damaged.
@@ -108,10 +108,10 @@ pub enum Error {
     Corrupt {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// What is wrong with the file.
         reason: String,
     },
-    /// A file of the store was written by a newer program. The file must stay unchanged.
+    /// A newer program wrote this file of the store. This program must not change the file.
     #[error("{} is a {what} of a newer format: use a newer program", path.display())]
     NewerFormat {
         /// The file.
@@ -122,12 +122,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::Io`] for `action` on `path`.
+    /// Makes an [`Error::Io`] for `action` on `path`.
     pub fn io(action: &'static str, path: impl AsRef<Path>, cause: impl Into<io::Error>) -> Self {
         Self::Io { action, path: path.as_ref().to_owned(), cause: cause.into() }
     }
 
-    /// An [`Error::BadArchive`].
+    /// Makes an [`Error::BadArchive`].
     pub(crate) fn bad_archive(reason: &str) -> Self {
         Self::BadArchive { reason: reason.to_owned() }
     }
@@ -142,8 +142,8 @@ impl Error {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Converts the error of a failed move of a root's directory. If the cause is a mount or a
-    /// missing permission, the result is [`Error::RootHeld`].
+    /// Converts the error after a move of a root's directory has failed. If the cause is a mount or
+    /// a missing permission, the result is [`Error::RootHeld`].
     pub(crate) fn of_moving_root(self) -> Self {
         use io::ErrorKind::{CrossesDevices, PermissionDenied, ResourceBusy};
         let held = |kind| matches!(kind, CrossesDevices | PermissionDenied | ResourceBusy);
@@ -155,7 +155,7 @@ impl Error {
         }
     }
 
-    /// Whether this is an [`Error::RootHeld`].
+    /// Whether the error is an [`Error::RootHeld`].
     pub fn is_root_held(&self) -> bool {
         matches!(self, Self::RootHeld { .. })
     }
@@ -173,7 +173,7 @@ impl Error {
     }
 }
 
-/// Converts the error of a missing file or directory to `None`.
+/// Converts an error about a missing file or directory to `None`.
 pub(crate) fn if_exists<T>(found: Result<T>) -> Result<Option<T>> {
     match found {
         Err(err) if err.is_not_found() => Ok(None),
@@ -181,7 +181,8 @@ pub(crate) fn if_exists<T>(found: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Quotes and escapes text from outside, so that the text cannot control a terminal.
+/// Quotes and escapes text that comes from outside the program, so that the text cannot control a
+/// terminal.
 fn quoted(text: &str) -> String {
     format!("{text:?}")
 }

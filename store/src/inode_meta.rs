@@ -1,24 +1,24 @@
-//! The metadata of an inode.
+//! Defines the metadata of an inode.
 
-/// A time relative to the epoch. The time is before the epoch if `seconds` is negative.
+/// A time relative to the Unix epoch. If `seconds` is negative, the time is before the epoch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mtime {
     /// Whole seconds, rounded down.
     pub seconds: i64,
-    /// Nanoseconds after the whole seconds, below 10^9.
+    /// The nanoseconds after the whole seconds. The value is below 10^9.
     pub nanoseconds: u32,
 }
 
-/// Permissions, owner, time and extended attributes.
+/// The permissions, owner, group, time and extended attributes of an inode.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Meta {
-    /// Permission bits with setuid, setgid and sticky: `0o7777` at most.
+    /// The permission bits, including setuid, setgid and sticky. The value is at most `0o7777`.
     pub mode: u32,
-    /// Owner by number.
+    /// The number of the user that owns the inode.
     pub uid: u32,
-    /// Group by number.
+    /// The number of the group that owns the inode.
     pub gid: u32,
-    /// Time of the last change.
+    /// The time of the last change of the contents.
     pub mtime: Mtime,
     /// The extended attributes that may be restored, sorted by name.
     pub xattrs: Box<[Xattr]>,
@@ -27,15 +27,15 @@ pub struct Meta {
 /// One extended attribute.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Xattr {
-    /// Name with its namespace.
+    /// The name, including the namespace, for example `user.a`.
     pub name: Box<[u8]>,
-    /// Value.
+    /// The value.
     pub value: Box<[u8]>,
 }
 
 impl Meta {
-    /// A digest over all metadata of an inode. Without `owner`, the digest leaves out the user and
-    /// the group, because they are not restored.
+    /// A digest over all metadata of an inode. If `owner` is `false`, the digest leaves out the
+    /// user and the group, because the agent does not restore owners.
     pub fn fingerprint(&self, owner: bool) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         let (uid, gid) = if owner { (self.uid, self.gid) } else { (0, 0) };

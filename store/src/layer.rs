@@ -1,5 +1,5 @@
-//! Layers, which are made from archives. An archive is decoded once into an [`Index`](index::Index)
-//! (its entries) and objects (the contents of its files).
+//! Makes layers from archives. An archive is decoded once into an [`Index`](index::Index) (its
+//! entries) and objects (the contents of its files).
 
 pub mod archive;
 pub mod content;

@@ -1,10 +1,10 @@
-//! Private paths. The file at a private path was found changed in a root, so each root gets its own
-//! copy of the file.
+//! Stores the private paths of an agent's directory. The file at a private path was found changed
+//! in a root. So each new root gets its own copy of this file.
 //!
 //! With hardlinks, a file is shared with the cache and with later roots. A script that changes
 //! owners (`chown -R`), or a service that writes to a file, would damage the file for all roots
 //! again and again. So the store remembers the path of each file that was found changed. From then
-//! on, the agent copies the file at this path into every root of the directory.
+//! on, the agent copies the file at this path into every new root.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -16,11 +16,11 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::reason::PrivateReason;
 use crate::limits::Limits;
 
-/// Name of the file in the agent's directory that holds the private paths. Each line is
+/// The name of the file, in the agent's directory, that holds the private paths. Each line is
 /// `REASON<TAB>PATH`, with the path escaped.
 const FILE: &str = "private";
-/// The maximum number of paths that are remembered individually. With more paths, all files are
-/// private.
+/// The maximum number of paths that are remembered individually. If more paths are added, all files
+/// become private.
 const MOST: usize = 100_000;
 /// The maximum number of bytes that are read from the file.
 const MOST_BYTES: u64 = 64 << 20;
@@ -37,8 +37,8 @@ struct State {
 }
 
 impl Learned {
-    /// Reads the paths that earlier agents saved in the directory `top`. Unreadable lines are
-    /// ignored, because the agent will find their paths again.
+    /// Reads the paths that earlier agents saved in the directory `top`. Invalid lines are ignored,
+    /// because the agent will find the changed files again.
     pub fn read(top: &Dir) -> Result<Self> {
         use std::io::Read as _;
         let name = std::ffi::CString::new(FILE).expect("the name has no NUL");
@@ -163,7 +163,7 @@ mod tests {
         assert!(learned.is_empty());
         let odd = path(b"a/\xff\tb\n'\"\\c");
         assert!(learned.learn(&odd, PrivateReason::Written));
-        assert!(!learned.learn(&odd, PrivateReason::Metadata), "it was known");
+        assert!(!learned.learn(&odd, PrivateReason::Metadata), "the path was private already");
         assert!(learned.learn(&path(b"etc/x"), PrivateReason::Open));
         learned.write(temp.path()).unwrap();
         let again = Learned::read(&dir).unwrap();

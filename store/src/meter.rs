@@ -1,5 +1,5 @@
-//! The progress of long work. The thread that does the work counts, and another thread reads the
-//! counts and shows them.
+//! Measures the progress of long work. The thread that does the work updates the counts, and
+//! another thread reads and shows the counts.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,12 +13,12 @@ pub enum Unit {
     Items(&'static str),
 }
 
-/// The state of a stage.
+/// The progress of a stage at one time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
-    /// Number of the stage, so that a reader sees when the next stage begins.
+    /// The number of the stage. A new number shows that the next stage has begun.
     pub stage: u64,
-    /// The verb for the progress line, for example "uploaded".
+    /// The past participle for the progress line, for example "uploaded".
     pub verb: &'static str,
     /// The counted unit.
     pub unit: Unit,
@@ -28,7 +28,7 @@ pub struct Reading {
     pub whole: Option<u64>,
 }
 
-/// Counts the progress of successive stages of work. Counting takes no lock.
+/// Counts the progress of successive stages of work. The methods that count take no lock.
 #[derive(Debug, Default)]
 pub struct Meter {
     stage: Mutex<Stage>,
@@ -53,7 +53,7 @@ impl Meter {
         self.whole.store(whole, Ordering::Relaxed);
     }
 
-    /// Ends the stage: nothing is shown until the next stage begins.
+    /// Ends the stage. No progress is shown until the next stage begins.
     pub fn end(&self) {
         self.stage.lock().unwrap_or_else(PoisonError::into_inner).counts = None;
     }
@@ -68,7 +68,7 @@ impl Meter {
         self.done.store(done, Ordering::Relaxed);
     }
 
-    /// Sets the total of the stage, once the total is known.
+    /// Sets the total of a stage whose total was not known at its beginning.
     pub fn expect(&self, whole: u64) {
         self.whole.store(whole, Ordering::Relaxed);
     }

@@ -1,10 +1,9 @@
-//! Names of components, versions and configurations.
+//! Defines the names of components, versions and configurations. Also checks and escapes names.
 //!
 //! Parsing accepts the names that the Go tool could have stored, up to [`MAX_NAME`] bytes, so that
-//! imported data stays usable. [`ComponentName::check_new`] and its siblings check the stricter
-//! rule for new names.
-//! `Display` escapes the name, so that it can be printed to a terminal; `as_str` is the name
-//! itself.
+//! imported data stays usable. [`ComponentName::check_new`] and the same methods of the other types
+//! check the stricter rule for new names. `Display` escapes the name for output to a terminal, and
+//! `as_str` returns the name unchanged.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -28,8 +27,9 @@ macro_rules! name {
                 &self.0
             }
 
-            /// Checks that the name may be created. It must have only letters, digits and `._+@~-`,
-            /// not start with `-` or `.`, and have at most [`MAX_NEW_NAME`] bytes.
+            /// Checks the name against the rule for new names. The name may contain only ASCII
+            /// letters, digits and `._+@~-`. The name must not start with `-` or `.`, and may have
+            /// at most [`MAX_NEW_NAME`] bytes.
             pub fn check_new(&self) -> Result<()> {
                 check_new($what, &self.0)
             }
@@ -58,15 +58,15 @@ macro_rules! name {
 }
 
 name!(
-    /// Name of a component, which is a series of versions.
+    /// The name of a component, which is a series of versions.
     ComponentName, "component name", Some(':')
 );
 name!(
-    /// Name of one version of a component.
+    /// The name of one version of a component.
     VersionName, "version name", None
 );
 name!(
-    /// Name of a configuration.
+    /// The name of a configuration.
     ConfigurationName, "configuration name", Some('/')
 );
 
@@ -100,8 +100,8 @@ fn check_new(what: &'static str, text: &str) -> Result<()> {
     Err(Error::BadName { what, text: text.chars().take(80).collect(), reason })
 }
 
-/// Escapes everything in `text` that could control a terminal or break a line: control characters,
-/// invisible and direction-changing characters, and the backslash.
+/// Escapes the characters of `text` that could control a terminal or break a line. These are
+/// control characters, invisible and direction-changing characters, and the backslash.
 pub fn escape(text: &str) -> String {
     let plain = |c: char| c == '\'' || c == '"' || (c != '\\' && c.escape_debug().len() == 1);
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
@@ -115,8 +115,8 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Escapes every character in the JSON document `json` that could control a terminal. The value of
-/// the document stays the same. JSON itself requires this escape only for the control characters
-/// below U+0020.
+/// the document stays the same. JSON itself requires escapes only for the control characters below
+/// U+0020.
 pub fn escape_json(json: &str) -> String {
     let plain = |c: char| c == '\n' || c.is_ascii_graphic() || c.escape_debug().len() == 1;
     json.chars().fold(String::with_capacity(json.len()), |mut out, c| {

@@ -1,5 +1,5 @@
-//! Rules that override the owners that the archives give to files in roots. With such rules, the
-//! agent's script needs no `chown`.
+//! Applies rules that override the owners from the archives for files in roots. With such rules,
+//! the agent's script needs no `chown`.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
 
-/// Name of the file in the agent's directory that holds the rules of the last agent. Each line is
-/// `UID:GID`, a tab and the pattern. Programs that compare roots read this file.
+/// The name of the file, in the agent's directory, that holds the rules of the last agent. Each
+/// line has `UID:GID`, a tab and the pattern. Programs that compare roots read this file.
 const FILE: &CStr = c"owners";
 /// The maximum number of bytes that are read from the file.
 const MOST: u64 = 1 << 20;
@@ -22,16 +22,16 @@ const MOST: u64 = 1 << 20;
 /// A rule that gives matching files an owner. If several rules match a file, the last rule applies.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OwnerRule {
-    /// The pattern of paths in roots, as in [`crate::Writable`]. `None` matches all paths,
-    /// including the root itself.
+    /// The pattern for paths in a root, in the syntax of [`crate::Writable`]. `None` matches all
+    /// paths, including the root itself.
     pub pattern: Option<String>,
-    /// The user; `None` keeps the archive's user.
+    /// The number of the user. `None` keeps the user from the archive.
     pub uid: Option<u32>,
-    /// The group; `None` keeps the archive's group.
+    /// The number of the group. `None` keeps the group from the archive.
     pub gid: Option<u32>,
 }
 
-/// Rules about owners.
+/// The compiled rules about owners.
 #[derive(Debug, Clone, Default)]
 pub struct Owners(Arc<[Rule]>);
 
@@ -43,7 +43,7 @@ struct Rule {
 }
 
 impl Owners {
-    /// Compiles rules.
+    /// Compiles `rules`.
     pub fn new(rules: &[OwnerRule]) -> Result<Self> {
         let rule = |rule: &OwnerRule| {
             let glob = rule.pattern.as_deref().map(|pattern| {
@@ -62,9 +62,9 @@ impl Owners {
         self.0.is_empty()
     }
 
-    /// Sets the owner of the entry at `path` in `meta`, as the rules state. As with chown(2), a
-    /// file whose owner changes loses setuid, setgid and its capabilities; `file` states whether
-    /// the entry is a file.
+    /// Sets the owner in `meta` for the entry at `path`, as the rules state. `file` states whether
+    /// the entry is a regular file. As with chown(2), a regular file whose owner changes loses
+    /// setuid, setgid and its capabilities.
     pub fn give(&self, path: &EntryPath, meta: &mut Meta, file: bool) {
         if self.is_empty() {
             return;

@@ -1,4 +1,4 @@
-//! Roots: trees merged from layers, and built as directories.
+//! Merges layers into trees, and builds trees as roots.
 
 pub mod apply;
 pub mod build;

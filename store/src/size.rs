@@ -1,9 +1,9 @@
-//! Numbers of bytes in a form that people read easily.
+//! Formats numbers of bytes for people.
 
 use std::fmt;
 
-/// Shows a number of bytes in the largest unit that is not larger than the number, with one decimal
-/// place: `1.5 GiB`.
+/// A number of bytes. The text form uses the largest unit that is not larger than the number, and
+/// one decimal place unless this place is zero: `1.5 GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Size(pub u64);
 

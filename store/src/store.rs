@@ -1,4 +1,4 @@
-//! An agent's directory: cached blobs, extracted layers, objects and roots.
+//! Manages an agent's directory: cached blobs, extracted layers, objects and roots.
 //!
 //! ```text
 //! DIR/                  locked while an agent runs
@@ -59,12 +59,12 @@ pub use verify::{Finding, Verified, verify, verify_cache, verify_roots};
 pub struct Options {
     /// Limits on archives.
     pub limits: Limits,
-    /// How files are placed.
+    /// The way in which files are placed in roots.
     pub link: LinkMode,
-    /// Largest blob, in bytes.
+    /// The maximum size of a blob, in bytes.
     pub max_blob: u64,
-    /// Whether blobs stay in the cache after they are extracted. If they do not stay, the agent
-    /// must fetch a blob again to repair damage.
+    /// Whether blobs stay in the cache after their layers are extracted. If a blob does not stay,
+    /// the agent must download the blob again to repair damage.
     pub keep_blobs: bool,
 }
 
@@ -95,13 +95,13 @@ pub struct Store {
 /// The result of extracting a layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extracted {
-    /// Entries of the archive.
+    /// The number of entries in the archive.
     pub entries: u64,
-    /// Regular files of the archive.
+    /// The number of regular files in the archive.
     pub files: u64,
-    /// Total size of these files in bytes.
+    /// The total size of these files in bytes.
     pub bytes: u64,
-    /// Files whose bytes were not in the cache before.
+    /// The number of objects that were added to the cache.
     pub new_objects: u64,
 }
 
@@ -116,17 +116,19 @@ pub struct Root {
     pub reused: bool,
     /// Whether the root was made from the spare.
     pub from_spare: bool,
-    /// How the files of a new root were placed.
+    /// The number of files of a new root that were placed in each way.
     pub placed: Placed,
-    /// The path of the replaced root. This root is kept because a service may still run in it.
+    /// The path of the replaced root. The replaced root is kept, because a service may still run in
+    /// the replaced root.
     pub replaced: Option<PathBuf>,
-    /// Paths in the root that differ from the configuration. The root is used nevertheless.
+    /// The paths in the root that differ from the configuration. The root is used despite these
+    /// differences.
     pub changed: Vec<String>,
 }
 
 impl Store {
     /// Locks and opens the store in `dir`. Creates missing directories, and removes unfinished work
-    /// that a crash left. A leftover that cannot be removed is logged and stays.
+    /// that a crash left. A leftover that cannot be removed stays, and the method logs its path.
     pub fn open(dir: &Path, options: Options) -> Result<Self> {
         let top = Dir::open_or_create(dir, 0o755)?;
         let lock = Lock::take(dir)?;
@@ -174,7 +176,7 @@ impl Store {
         &self.blobs
     }
 
-    /// Whether the layer is extracted, so that its blob is not needed any more.
+    /// Whether the layer is extracted. The blob of an extracted layer is not needed any more.
     pub fn has_layer(&self, digest: Digest) -> Result<bool> {
         if self.is_pending(digest) {
             return Ok(true);
@@ -188,7 +190,7 @@ impl Store {
         }
     }
 
-    /// The path of the root `id`, even if the root does not exist.
+    /// The path of the root `id`. The root need not exist.
     pub fn root_path(&self, id: Digest) -> PathBuf {
         self.path.join("unpacked").join(id.to_string())
     }
@@ -207,7 +209,7 @@ impl Store {
         owners::write(&self.path, rules)
     }
 
-    /// The meter for extracting a layer and building a root.
+    /// The meter for the progress of extracting layers and building roots.
     pub fn meter(&self) -> &Arc<Meter> {
         &self.placement.meter
     }
@@ -218,7 +220,7 @@ impl Store {
     }
 
     /// The link mode of this store: the mode that the options force, or the mode that the probe
-    /// found. Never `Auto`.
+    /// found. The result is never `Auto`.
     pub fn link_mode(&self) -> LinkMode {
         self.placement.mode
     }

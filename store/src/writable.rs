@@ -1,4 +1,4 @@
-//! Files that a service writes to. Each root gets its own copy of these files.
+//! Matches the files that a service writes to. Each root gets its own copy of these files.
 
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt as _;
@@ -11,12 +11,13 @@ use crate::disk::{Dir, replace_file};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 
-/// Name of the file in the agent's directory that holds the patterns of the last agent, one in each
-/// line. Programs that compare roots read this file.
+/// The name of the file, in the agent's directory, that holds the patterns of the last agent. Each
+/// line has one pattern. Programs that compare roots read this file.
 const FILE: &str = "writable";
 
-/// Patterns of paths in a root, without a leading slash. `*` and `?` match anything but a slash,
-/// and `**` matches whole directories (see the crate globset).
+/// Patterns for paths in a root. A leading slash in a pattern is ignored. `*` matches any
+/// characters except slashes, `?` matches one character except a slash, and `**` matches whole
+/// directories (see the crate globset).
 #[derive(Debug, Clone, Default)]
 pub struct Writable(Option<Arc<GlobSet>>);
 
@@ -41,7 +42,7 @@ impl Writable {
         self.0.is_none()
     }
 
-    /// Whether the file at `path` matches.
+    /// Whether `path` matches a pattern.
     pub fn has(&self, path: &EntryPath) -> bool {
         let path = Path::new(OsStr::from_bytes(path.as_bytes()));
         self.0.as_ref().is_some_and(|set| set.is_match(path))

@@ -1,15 +1,16 @@
-//! A catalogue on a database server, for tests that run over both kinds of catalogue.
+//! Makes a catalogue on a database server, for tests that use both kinds of catalogue.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::process::Command;
 
-/// The address of a catalogue for the registry in `dir`. A call for the same directory returns the
-/// same catalogue. If `DEPLOY_TEST_POSTGRES` has no server's address, returns `None`: the catalogue
-/// is a file. `DEPLOY_TEST_POSTGRES` has the form `postgres://USER@/NAME?host=DIR`.
+/// The address of a catalogue for the registry in `dir`. Every call for the same directory returns
+/// the same catalogue. If `DEPLOY_TEST_POSTGRES` is not set or is empty, the function returns
+/// `None`, and the test uses a catalogue in a file. `DEPLOY_TEST_POSTGRES` has the form
+/// `postgres://USER@/NAME?host=DIR`.
 ///
 /// # Panics
-/// If `psql` cannot make the catalogue.
+/// The function panics if `psql` cannot make the catalogue.
 pub fn catalogue(dir: &Path) -> Option<String> {
     let server = std::env::var("DEPLOY_TEST_POSTGRES").ok().filter(|server| !server.is_empty())?;
     let mut hasher = DefaultHasher::new();

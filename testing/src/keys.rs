@@ -1,4 +1,4 @@
-//! Makes and reads keys of users and hosts with OpenSSH's `ssh-keygen`.
+//! Makes keys of users and hosts, and reads their fingerprints, with OpenSSH's `ssh-keygen`.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! Helpers that the tests of several crates share. No program depends on this crate.
+//! Contains helpers that the tests of several crates share. No program depends on this crate.
 
 mod again;
 mod catalogue;

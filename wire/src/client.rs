@@ -1,5 +1,5 @@
-//! The ssh and sftp client. A client has one connection, which stays open until the client is
-//! dropped.
+//! Runs commands on a server, and transfers files, over ssh and sftp. A client has one connection,
+//! which stays open until the client is dropped.
 
 mod addresses;
 mod certificate;
@@ -36,13 +36,13 @@ pub use operator::{OPERATOR_TIMEOUT, operator};
 use sftp::{STALLED, Sftp};
 pub use watch_channel::WatchChannel;
 
-/// Largest accepted answer to a command, in bytes.
+/// Maximum size of a command's standard output and standard error together, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
-/// Flow control window of a channel: the maximum number of bytes that may be on their way to the
-/// client.
+/// Flow-control window of a channel, in bytes: how much the server may send before the client has
+/// taken earlier bytes.
 const WINDOW: u32 = 16 << 20;
 
-/// The server, and how to connect to it.
+/// The server, and the settings for the connection to the server.
 #[derive(Debug, Clone)]
 pub struct Connect {
     /// The address as `host:port`, or several addresses with commas between them.
@@ -51,9 +51,10 @@ pub struct Connect {
     pub user: String,
     /// The keys for logging in.
     pub keys: Keys,
-    /// How to identify the server.
+    /// The way in which the client identifies the server.
     pub host: HostKey,
-    /// The host that the client declares as its own before it reads over sftp, if any.
+    /// The name of the client's host. If the field is set, the client declares this name before it
+    /// opens an sftp session.
     pub declared: Option<HostName>,
     /// Maximum time for connecting and logging in.
     pub timeout: Duration,
@@ -85,11 +86,13 @@ impl std::fmt::Debug for Client {
 
 impl Client {
     /// Connects, checks the server's key and logs in. If there are several addresses, the client
-    /// begins at a random address. If it cannot connect, it tries the next address.
+    /// begins at a random address. If a connection fails, the client tries the next address, unless
+    /// every registry would refuse the client.
     pub async fn connect(connect: &Connect) -> Result<Self, ClientError> {
         let mut left = addresses::shuffled(&connect.addr);
         let Some(mut addr) = left.pop() else {
-            return Err(ClientError::Setup("no address of a registry was given".to_owned()));
+            let text = "no registry address was given; give host:port";
+            return Err(ClientError::Setup(text.to_owned()));
         };
         let reach = if left.is_empty() { connect.timeout } else { addresses::TRY };
         loop {
@@ -128,7 +131,7 @@ impl Client {
         !self.handle.is_closed() && self.sftp.get().is_none_or(Sftp::is_alive)
     }
 
-    /// When the last answer over sftp arrived, if there is an sftp session.
+    /// The time at which the last sftp answer arrived; `None` without an sftp session.
     pub fn heard(&self) -> Option<Instant> {
         self.sftp.get().map(Sftp::heard)
     }
@@ -139,8 +142,8 @@ impl Client {
         answer(&mut reader).await
     }
 
-    /// Like [`Client::exec`], but passes the command's standard error to `told` as it arrives.
-    /// `columns` is the value of [`PROGRESS`](crate::PROGRESS), if any.
+    /// Like [`Client::exec`], but passes the command's standard error to `told` as it arrives. If
+    /// `columns` is given, it becomes the value of [`PROGRESS`](crate::PROGRESS).
     pub async fn exec_told(
         &self,
         line: &str,
@@ -149,7 +152,7 @@ impl Client {
     ) -> Result<Exec, ClientError> {
         let channel = self.handle.channel_open_session().await?;
         if let Some(columns) = columns {
-            // A registry that does not know this variable ignores it.
+            // A registry that does not support this variable ignores the variable.
             channel.set_env(false, crate::PROGRESS, columns.to_string()).await?;
         }
         channel.exec(true, line).await?;
@@ -161,8 +164,8 @@ impl Client {
     pub async fn exec_with_input(&self, line: &str, input: &[u8]) -> Result<Exec, ClientError> {
         let (mut reader, writer) = self.start(line).await?;
         let send = async {
-            // If the connection breaks, the wait for the answer fails, too, so this error is
-            // ignored.
+            // Write errors are ignored, because a broken connection also makes the wait for the
+            // answer fail.
             if writer.data(input).await.is_ok() {
                 let _ = writer.eof().await;
             }
@@ -171,7 +174,7 @@ impl Client {
         tokio::pin!(send, answer);
         tokio::select! {
             biased;
-            // A refused command ends before it has read its input.
+            // If the server refuses a command, the answer arrives before all input is sent.
             answer = &mut answer => answer,
             () = &mut send => answer.await,
         }
@@ -186,20 +189,20 @@ impl Client {
         Ok(channel.split())
     }
 
-    /// Connects `stream` to the page of the registry, until one side ends the connection.
+    /// Connects `stream` to the registry's web page, until one side ends the connection.
     pub async fn forward_to_page<S>(&self, mut stream: S) -> Result<(), ClientError>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
     {
         let channel = self.handle.channel_open_direct_tcpip("web", 80, "localhost", 0).await?;
-        // Each side may end the connection at any time, so this error is ignored.
+        // Errors of the copy are ignored, because each side may end the connection at any time.
         let _ = tokio::io::copy_bidirectional(&mut stream, &mut channel.into_stream()).await;
         Ok(())
     }
 
     /// Sends a disconnect message. A dropped client closes the connection without such a message.
     pub async fn disconnect(&self) {
-        // This call may fail, because the server may have closed the connection already.
+        // Errors are ignored, because the server may have closed the connection already.
         let _ = self.handle.disconnect(Disconnect::ByApplication, "", "en").await;
     }
 
@@ -214,7 +217,7 @@ impl Client {
     async fn open_sftp(&self) -> Result<Sftp, ClientError> {
         let mut channel = self.handle.channel_open_session().await?;
         if let Some(host) = &self.declared {
-            // A registry that does not know this variable ignores it.
+            // A registry that does not support this variable ignores the variable.
             channel.set_env(false, crate::HOST, host.as_str()).await?;
         }
         channel.request_subsystem(true, "sftp").await?;

@@ -1,5 +1,5 @@
-//! The grammar of the commands for the registry's console. ssh exec, the interactive prompt and
-//! `deployctl` all use this grammar.
+//! Defines the grammar of the commands for the registry's console. ssh exec, the interactive prompt
+//! and `deployctl` all use this grammar.
 
 mod change_options;
 pub mod complete;
@@ -74,7 +74,8 @@ pub enum Command {
         layers: Vec<(ComponentName, VersionName)>,
         /// Whether to replace an existing configuration of this name.
         replace: bool,
-        /// Whether to change a frozen configuration, and whether to wait for the hosts.
+        /// Whether to change a frozen configuration, how the change reaches the hosts, and whether
+        /// to wait.
         options: ChangeOptions,
     },
     /// `addimage`, with the layers on standard input
@@ -96,9 +97,10 @@ pub enum Command {
         name: ConfigurationName,
         /// Layers to change, in one transaction.
         changes: Vec<(ComponentName, VersionName)>,
-        /// If given, the change is made only if the configuration has this id.
+        /// If given, the registry makes the change only if the configuration has this id.
         if_hash: Option<Hash>,
-        /// Whether to change a frozen configuration, and whether to wait for the hosts.
+        /// Whether to change a frozen configuration, how the change reaches the hosts, and whether
+        /// to wait.
         options: ChangeOptions,
     },
     /// `bumpconf`
@@ -107,9 +109,10 @@ pub enum Command {
         name: ConfigurationName,
         /// Components to set to their newest version, in one transaction.
         components: Vec<ComponentName>,
-        /// If given, the change is made only if the configuration has this id.
+        /// If given, the registry makes the change only if the configuration has this id.
         if_hash: Option<Hash>,
-        /// Whether to change a frozen configuration, and whether to wait for the hosts.
+        /// Whether to change a frozen configuration, how the change reaches the hosts, and whether
+        /// to wait.
         options: ChangeOptions,
     },
     /// `showconf`
@@ -127,7 +130,7 @@ pub enum Command {
         name: ComponentName,
         /// If given, show only versions that were added before this version.
         before: Option<VersionName>,
-        /// Maximum number of versions to show, newest versions only; `None` shows all.
+        /// Number of the newest versions to show; `None` shows all.
         limit: Option<u64>,
         /// Whether to answer as JSON.
         json: bool,
@@ -163,14 +166,16 @@ pub enum Command {
         component: ComponentName,
         /// Version to delete.
         version: VersionName,
-        /// Whether to delete even versions that an earlier state of a configuration needs.
+        /// Whether to delete a version even if an earlier state of a configuration needs the
+        /// version.
         force: bool,
     },
     /// `delcomp`
     DeleteComponent {
         /// Component to delete with all its versions.
         name: ComponentName,
-        /// Whether to delete even versions that an earlier state of a configuration needs.
+        /// Whether to delete a version even if an earlier state of a configuration needs the
+        /// version.
         force: bool,
     },
     /// `delconf`
@@ -200,7 +205,8 @@ pub enum Command {
         /// State to make current again; `None` stands for an earlier state that the registry
         /// chooses.
         to: Option<u64>,
-        /// Whether to change a frozen configuration, and whether to wait for the hosts.
+        /// Whether to change a frozen configuration, how the change reaches the hosts, and whether
+        /// to wait.
         options: ChangeOptions,
     },
     /// `diff`
@@ -222,7 +228,7 @@ pub enum Command {
         component: ComponentName,
         /// Version to keep until it is unpinned.
         version: VersionName,
-        /// Why the version is pinned.
+        /// The reason why the version is pinned.
         message: String,
     },
     /// `unpin`
@@ -243,7 +249,7 @@ pub enum Command {
     Collect {
         /// Whether only to show what would be removed.
         dry_run: bool,
-        /// Whether to run even if the catalogue has no version at all.
+        /// Whether to run even if the catalogue has no version of any component.
         force: bool,
         /// Whether to answer as JSON.
         json: bool,
@@ -252,9 +258,9 @@ pub enum Command {
     },
     /// `verify`
     Verify {
-        /// Share of the blobs to read. The blobs are picked at random.
+        /// Share of the blobs to read, picked at random; `None` reads all blobs.
         sample: Option<Share>,
-        /// Time after which the run does not begin another blob.
+        /// If given, the run begins no further blob after this time.
         budget: Option<Duration>,
         /// Whether to continue where the last run stopped.
         resume: bool,
@@ -281,8 +287,8 @@ pub enum Command {
     },
     /// `fleet`
     Fleet {
-        /// If given, show only agents of this configuration. `None` shows a summary of each
-        /// configuration.
+        /// If given, show only the hosts that track this configuration. `None` shows a summary of
+        /// each configuration.
         name: Option<ConfigurationName>,
         /// If given, show only hosts of this group.
         group: Option<Label>,
@@ -314,8 +320,7 @@ pub enum Command {
         name: Option<ConfigurationName>,
         /// If given, show only events with numbers above this one.
         since: Option<u64>,
-        /// Maximum number of events to show, newest events only; `None` shows all that the registry
-        /// keeps.
+        /// Number of the newest events to show; `None` shows all events that the registry keeps.
         limit: Option<u64>,
         /// Whether to show new events until interrupted.
         follow: bool,
@@ -326,7 +331,7 @@ pub enum Command {
     Host(HostAction),
     /// `retry`
     Retry {
-        /// If given, only agents of this configuration try again.
+        /// If given, only the agents that track this configuration try again.
         name: Option<ConfigurationName>,
         /// The host; `None` stands for all hosts whose deploy failed.
         host: Option<HostName>,
@@ -335,7 +340,7 @@ pub enum Command {
     Freeze {
         /// The configuration.
         name: ConfigurationName,
-        /// How long the configuration stays frozen, and why; `None` ends the freeze.
+        /// The duration of the freeze, and the reason for it; `None` ends the freeze.
         until: Option<(Duration, String)>,
     },
     /// `rollout`
@@ -344,11 +349,13 @@ pub enum Command {
     Promote {
         /// The configuration that has the layers.
         from: ConfigurationName,
-        /// The configuration that gets the layers. It is created if it does not exist.
+        /// The configuration that gets the layers. The registry creates the configuration if it
+        /// does not exist.
         to: ConfigurationName,
-        /// Promote only if this is the hash of `from` now.
+        /// If given, the registry promotes only if `from` has this hash.
         if_hash: Option<Hash>,
-        /// How the change reaches the hosts, and whether to wait for them.
+        /// Whether to change a frozen configuration, how the change reaches the hosts, and whether
+        /// to wait.
         options: ChangeOptions,
     },
     /// `window`

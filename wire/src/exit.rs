@@ -1,4 +1,4 @@
-//! Exit codes. They are the same in every program and in the answers of the registry.
+//! Defines the exit codes, which are the same in every program and in the answers of the registry.
 
 /// The work is done.
 pub const OK: u8 = 0;

@@ -1,5 +1,5 @@
-//! Converts flags to the spelling that clap reads. Users may spell flags as in the Go tool or as in
-//! GNU tools. This module also reads values in Go's spelling.
+//! Converts flags to the spelling that clap reads, and reads values in Go's spelling. Users may
+//! spell flags as in the Go tool or as in GNU tools.
 
 use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -24,7 +24,7 @@ fn normalize_one(argument: OsString, known: &[String]) -> OsString {
     if known.iter().any(|flag| flag.as_bytes() == &rest[..end]) { dashed(rest) } else { argument }
 }
 
-/// Rewrites an unknown `-flag`, so that clap's error has the whole flag and not only its first
+/// Rewrites an unknown `-flag`, so that clap's error names the whole flag and not only its first
 /// letter.
 pub fn name_in_full(word: OsString) -> OsString {
     match word.as_bytes() {
@@ -34,7 +34,7 @@ pub fn name_in_full(word: OsString) -> OsString {
 }
 
 /// Splits the arguments of a program whose subcommands have their own grammar. Returns the leading
-/// flags, spelt for clap, and all later words, unchanged. `valued` lists the flags with a value.
+/// flags in clap's spelling, and all later words unchanged. `valued` lists the flags with a value.
 /// The value may be the next word, and may start with a dash. `--` ends the flags, and is dropped.
 pub fn leading(
     arguments: impl IntoIterator<Item = OsString>,

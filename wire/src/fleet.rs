@@ -1,5 +1,5 @@
-//! The messages between agents and the registry about deploys. Agents also read files, which are
-//! not described here.
+//! Defines the messages between agents and the registry about deploys. Agents also read files over
+//! sftp, which this module does not describe.
 //!
 //! An agent keeps one `watch` command open on its connection. Both sides send lines of JSON: the
 //! registry sends offers, and the agent sends reports. Each side ignores fields that it does not
@@ -15,17 +15,17 @@ pub use lines::{Offer, ToAgent, ToRegistry, Unreadable};
 
 use std::time::Duration;
 
-/// Longest line on a watch, in bytes, in either direction. A line of this length has room for the
-/// longest output, even if each byte is escaped.
+/// Maximum length of a line on a watch in either direction, in bytes. Such a line has room for the
+/// longest output of a script, even if each byte is escaped.
 pub const MAX_LINE: usize = 512 << 10;
-/// Longest configuration document inside an offer, in bytes. An agent reads a longer document over
-/// sftp.
+/// Maximum length of a configuration document inside an offer, in bytes. An agent reads a longer
+/// document over sftp.
 pub const MAX_DOCUMENT: usize = 64 << 10;
 /// Maximum number of bytes of a script's output in a report of a failure.
 pub const MAX_OUTPUT: usize = 64 << 10;
 /// Maximum number of bytes of a script's output in a report of a success.
 pub const MAX_OUTPUT_OF_SUCCESS: usize = 4 << 10;
-/// How often each side sends at least one line.
+/// Each side sends at least one line in every interval of this length.
 pub const HEARTBEAT: Duration = Duration::from_secs(25);
-/// After this time without a line from the other side, a watch is dead.
+/// If a side receives no line for this long, it treats the watch as dead.
 pub const SILENCE: Duration = Duration::from_secs(90);

@@ -1,5 +1,5 @@
-//! The JSON documents that an importer of container images and the registry exchange. They are the
-//! input and output of `showlayers -` and `addimage -`.
+//! Defines the JSON documents that an importer of container images and the registry exchange. The
+//! documents are the input and output of `showlayers -` and `addimage -`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,7 +7,7 @@ use std::str::FromStr;
 use deploy_store::{ComponentName, Digest, MAX_JSON, MAX_LAYERS};
 use serde::{Deserialize, Serialize};
 
-/// The compression of a layer's blob.
+/// The compression format of a layer's blob.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -20,8 +20,8 @@ pub enum Compression {
     Zstd,
 }
 
-/// The origin of a layer's blob. The same origin gives the same archive, so a blob of a known
-/// origin need not be made or sent again.
+/// The origin of a layer's blob. Two blobs of the same origin contain the same archive. So the
+/// importer neither makes nor sends a blob whose origin the registry knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
@@ -58,7 +58,7 @@ pub struct ImageLayer {
     /// The blob, which was uploaded or is known to the registry.
     #[serde(with = "text")]
     pub hash: Digest,
-    /// The origin of the blob. The registry remembers the origin.
+    /// The origin of the blob, which the registry stores.
     pub origin: Option<Origin>,
 }
 
@@ -70,7 +70,7 @@ pub struct Image {
     pub layers: Vec<ImageLayer>,
 }
 
-/// Why a document is refused.
+/// The reason why a document is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct BadImage(String);

@@ -1,6 +1,6 @@
 //! Converts names to parts of the paths that operators see over sftp, such as
-//! `/components/NAME/VERSION`. Names that are allowed today stay unchanged. Older names may have
-//! bytes that a path cannot have. These bytes are percent-encoded (RFC 3986, section 2.1).
+//! `/components/NAME/VERSION`. A name that is allowed today stays unchanged. An older name may have
+//! bytes that a path cannot have. The module percent-encodes these bytes (RFC 3986, section 2.1).
 
 use std::fmt::Write as _;
 

@@ -1,8 +1,8 @@
-//! Patterns with `*` and `?`, as in ssh's `known_hosts` files.
+//! Matches patterns with `*` and `?`, as in ssh's `known_hosts` files.
 
 /// Whether `pattern` matches `text`. `*` matches any text, and `?` matches one byte, which is one
-/// character of ASCII text. For every pattern, the time is at most proportional to the product of
-/// both lengths.
+/// character of ASCII text. For every pattern, the running time is at most proportional to the
+/// product of the two lengths.
 pub fn matches(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut at, mut from) = (0, 0);

@@ -13,7 +13,8 @@ const INTERNAL: &str = "internal-sftp";
 /// A server with the same limit as the Go tool's server: requests of at most 32 KiB.
 const OLD: &str = "internal-sftp -P limits";
 
-/// Pseudo-random bytes, in which a test notices a missing or misplaced piece.
+/// Pseudo-random bytes. A missing or misplaced piece changes such data, so a test notices the
+/// error.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -224,7 +225,7 @@ async fn known_hosts_files_are_checked() {
     let (right, ecdsa) = (sshd.known_line("host.pub"), sshd.known_line("host_ecdsa.pub"));
     let wrong = sshd.known_line("stranger.pub");
     let mut connect = sshd.connect();
-    // The check works even if the server would show another key first.
+    // The check works even if the server would by default show another key.
     for lines in [vec![right.clone()], vec![ecdsa.clone()], vec![wrong.clone(), right.clone()]] {
         connect.host = with(&lines);
         Client::connect(&connect).await.unwrap();

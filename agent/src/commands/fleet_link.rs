@@ -1,5 +1,5 @@
-//! Connects an agent to the registry's fleet while the agent tracks a configuration. Prepares the
-//! watch and the reports, and makes the first report after the agent's start.
+//! Connects an agent to the fleet of a registry while the agent tracks a configuration: prepares
+//! the watch and the reports, and makes the first report after the agent's start.
 
 use std::io::Read as _;
 use std::time::Duration;
@@ -21,19 +21,19 @@ use crate::records::rollback_hold::RollbackHold;
 use crate::records::unproven::Unproven;
 use crate::records::{state_file, unsettled};
 
-/// Longest time that an agent with `-once` waits until its reports are delivered.
+/// Longest time that an agent with `-once` takes to deliver its reports.
 const DELIVERY: Duration = Duration::from_secs(5);
 
 /// The agent's connection to the fleet: the watch, and the keeper of the reports.
 #[derive(Debug)]
 pub(super) struct FleetLink {
-    /// `None` with `-no-watch`.
+    /// The watch; `None` with `-no-watch`.
     watch: Option<Watch>,
     keeper: Keeper,
 }
 
 impl FleetLink {
-    /// Prepares the connection, and reports the state according to the agent's records.
+    /// Prepares the connection, and reports the state that follows from the agent's records.
     pub(super) fn new(
         flags: &Flags,
         agent: &Agent,
@@ -79,7 +79,7 @@ impl FleetLink {
     }
 
     /// Delivers the reports of an agent that ran one cycle, if the registry can be reached.
-    /// Undelivered reports stay on the disk, and the next agent delivers them.
+    /// Undelivered reports stay on the disk until the next agent delivers them.
     pub(super) async fn deliver(self, reachable: bool) {
         if let Some(mut watch) = self.watch.filter(|_| reachable) {
             let done = tokio::time::timeout(DELIVERY, watch_task::deliver(&mut watch)).await;

@@ -1,4 +1,4 @@
-//! `gc`: the running agent does the work. If no agent runs, the subcommand does the work.
+//! Runs `gc`. If an agent runs, the agent does the work. Otherwise the subcommand does the work.
 
 use anyhow::Result;
 use deploy_wire::exit;

@@ -1,4 +1,4 @@
-//! `init`: creates the directory, key and settings of a new agent for the systemd unit
+//! Runs `init`, which creates the directory, key and settings of a new agent for the systemd unit
 //! `deploy-agent@NAME`.
 
 use std::fmt::Write as _;
@@ -16,7 +16,7 @@ use crate::flags::Flags;
 
 /// The parent of the agents' directories.
 const DIRS: &str = "/var/lib/deploy-agent";
-/// The directory of the agents' keys and settings.
+/// The directory of the key and the settings of the agents.
 const SETTINGS: &str = "/etc/deploy-agent";
 
 /// Why no agent was created.
@@ -24,15 +24,16 @@ const SETTINGS: &str = "/etc/deploy-agent";
 pub enum Error {
     /// The agent's directory is not empty, or the settings file exists already.
     #[error(
-        "{what} {} is in use: it has {name}; start the agent on it, or give another {flag}",
+        "{what} {} is in use: it has {name}; start the agent with this {what}, or give another \
+         {flag}",
         path.display()
     )]
     InUse {
         /// The word `directory` or the word `file`.
         what: &'static str,
-        /// The path.
+        /// The path of the directory or file.
         path: PathBuf,
-        /// A name in the directory, or the word `settings` for a file.
+        /// The name of an entry in the directory, or the word `settings` for a file.
         name: String,
         /// The flag with which the user can choose another directory or file.
         flag: &'static str,
@@ -40,7 +41,7 @@ pub enum Error {
     /// A setting has a character that a settings file cannot hold.
     #[error("-{flag} has a line break or NUL in it, which {SETTINGS}/NAME.env cannot hold")]
     Unwritable {
-        /// The flag.
+        /// The name of the flag.
         flag: &'static str,
     },
     /// The configuration's name cannot be part of a unit's name.
@@ -126,8 +127,8 @@ pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     Ok(told)
 }
 
-/// The alphabetically first name in `dir`, apart from `lost+found`; `None` if there is no such name
-/// or no directory.
+/// The alphabetically first name in `dir`, apart from `lost+found`; `None` if there is no such
+/// name, or if `dir` does not exist.
 fn first_in(dir: &Path) -> Result<Option<String>, Error> {
     let entries = match fs::read_dir(dir) {
         Err(err) if err.kind() == ErrorKind::NotFound => return Ok(None),
@@ -137,7 +138,7 @@ fn first_in(dir: &Path) -> Result<Option<String>, Error> {
     Ok(names.filter(|name| name != "lost+found").min())
 }
 
-/// A line of the settings file, which sets the environment variable of `flag` to `value`.
+/// Returns a line of the settings file that sets the environment variable of `flag` to `value`.
 /// systemd.exec(5) describes the syntax.
 fn setting(flag: &'static str, value: &str) -> Result<String, Error> {
     if value.contains(['\n', '\r', '\0']) {

@@ -1,4 +1,4 @@
-//! Opens the agent that the flags describe: its store and its connection.
+//! Opens the agent that the flags describe: opens its store, and prepares its connection.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,10 +28,10 @@ use crate::stop::Stop;
 
 /// The user name of agents at the registry.
 const USER: &str = "deploy-agent";
-/// Maximum time to connect and log in.
+/// Maximum time to connect to the registry and log in.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Opens the agent that tracks a configuration, and records its settings for subcommands.
+/// Opens the agent that tracks a configuration, and records the agent's settings for subcommands.
 pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationName)> {
     let state = flags.state.clone().unwrap_or_else(|| state_owner::find(&flags.dir));
     state_owner::check(&flags.dir, &state)?;
@@ -63,7 +63,8 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationNam
     }
     store.set_owners(&owners).map_err(|err| anyhow!("-owner: {err}"))?;
     if let Err(err) = state_owner::take(&flags.dir, &settings.state) {
-        // A debug line is enough, because each deploy reports a state file that cannot be written.
+        // A debug line is enough, because each deploy fails with an error if the state file cannot
+        // be written.
         tracing::debug!("cannot record the owner of the state file: {err}");
     }
     let link = link_word(store.link_mode());
@@ -115,7 +116,7 @@ pub(super) fn agent(flags: &Flags, settings: &Settings, store: Store, stop: Stop
         count_taken_over: settings.count_taken_over,
         keep_blobs: settings.keep_blobs,
         min_free: flags.min_free,
-        // With `-once` there is no spare, because a spare exists only while the agent runs.
+        // With `-once` the agent makes no spare, because a spare exists only while the agent runs.
         spares: (!flags.no_spare && !flags.once).then(Spares::default),
         throttle: Throttle::new(flags.limit_download),
         health: health(flags),

@@ -1,5 +1,5 @@
-//! `rollback` and `rollback -release`: the running agent does the work. If no agent runs, the
-//! subcommand does the work.
+//! Runs `rollback` and `rollback -release`. If an agent runs, the agent does the work. Otherwise
+//! the subcommand does the work.
 
 use anyhow::Result;
 use deploy_store::disk::Lock;
@@ -34,7 +34,7 @@ fn roll_back_alone(flags: &Flags) -> Result<Answer, ask::Error> {
             return Answer::failed(exit::FAILED, err.to_string());
         }
         if let Some(Err(err)) = agent.script.as_ref().map(Script::find) {
-            // A rollback without its script could not succeed.
+            // The rollback could not succeed without the script.
             return Answer::failed(exit::FAILED, format!("script {err}"));
         }
         handler::answer(deploy_previous::run(agent, session, None).await)

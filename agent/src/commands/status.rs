@@ -1,4 +1,5 @@
-//! `status`: describes the contents of an agent's directory. An agent may run at the same time.
+//! Runs `status`, which describes the contents of an agent's directory. An agent may run at the
+//! same time.
 
 mod status_text;
 
@@ -27,7 +28,7 @@ use crate::records::{previous, state_file};
 use crate::sandbox::Sandbox;
 use crate::settings::Settings;
 
-/// The result of `status`.
+/// The result of `status`, as shown in JSON and as text.
 #[derive(Debug, Serialize)]
 pub struct Status {
     dir: PathBuf,
@@ -43,8 +44,8 @@ pub struct Status {
     roots: Vec<Root>,
     /// Ids of roots that another program made, oldest first.
     taken_over: Vec<String>,
-    /// Private paths. A file at a private path was changed in a root, so each root has its own copy
-    /// of the file.
+    /// The private paths. A file at a private path was changed in a root, so each new root gets its
+    /// own copy of the file.
     private: Vec<Private>,
     cache: Cache,
     /// The running script, if any.
@@ -65,30 +66,30 @@ pub struct Status {
     quarantine: u64,
     /// The name of this host at the registry.
     host: Option<String>,
-    /// Whether a watch is open, so that changes arrive without waiting for a poll.
+    /// Whether a watch is open. While a watch is open, changes arrive without a poll.
     watching: bool,
-    /// What the agent reports to the registry.
+    /// The state of the reports to the registry.
     reports: Reports,
-    /// Free bytes on the filesystem.
+    /// Number of free bytes on the filesystem.
     free_bytes: u64,
-    /// Bytes to keep free.
+    /// Number of bytes to keep free.
     min_free: u64,
 }
 
-/// What the agent reports.
+/// The state of the agent's reports to the registry.
 #[derive(Debug, Serialize)]
 struct Reports {
     /// The last report, if there is one.
     last: Option<LastReport>,
-    /// The registry has acknowledged reports up to this number.
+    /// Number of the last report that the registry has acknowledged.
     acknowledged: u64,
     /// Number of reports that the registry has not acknowledged.
     waiting: usize,
-    /// Why the registry keeps no reports of this agent.
+    /// Why the registry keeps no reports of this agent, if the registry refuses the reports.
     refused: Option<String>,
 }
 
-/// The last report.
+/// The last report to the registry.
 #[derive(Debug, Serialize)]
 struct LastReport {
     seq: u64,
@@ -136,7 +137,7 @@ struct Root {
 #[derive(Debug, Serialize)]
 struct Private {
     path: String,
-    /// The reason in one word.
+    /// The reason why the path is private, in one word.
     reason: &'static str,
     #[serde(skip)]
     text: &'static str,
@@ -151,9 +152,9 @@ struct Cache {
     objects: u64,
     object_bytes: u64,
     bytes: u64,
-    /// Bytes of files in all extracted layers together.
+    /// Number of bytes of the files in all extracted layers together.
     layer_bytes: u64,
-    /// `layer_bytes` divided by the bytes of objects; `None` without objects.
+    /// `layer_bytes` divided by `object_bytes`; `None` if there are no bytes in objects.
     dedupe_ratio: Option<f64>,
 }
 
@@ -174,7 +175,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         root.current = id.as_ref() == Some(&root.id);
         root.previous = previous.as_ref() == Some(&root.id) && !root.current;
     }
-    // If the user may not read the directory, no roots of other programs are shown.
+    // If the user may not read the directory, `status` shows no roots of other programs.
     let taken_over = deploy_store::taken_over(dir).unwrap_or_default();
     let (hold, hold_error) = match RollbackHold::read(dir) {
         Ok(hold) => (hold, None),
@@ -188,7 +189,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
     // unsettled.
     let unsettled = unsettled::read(dir).filter(|left| script.is_none() || left.failures > 0);
     let unsettled = unsettled.map(|left| Left {
-        // If no agent runs, no next attempt is planned.
+        // If no agent runs, the script's next run is not planned.
         unsettled: Unsettled { next: left.next.filter(|_| agent_pid.is_some()), ..left },
         registry: report.offered,
     });
@@ -210,7 +211,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         script,
         last_error: report.error,
         placed: report.placed,
-        // The spare does not outlive the agent.
+        // The next agent removes a spare of an ended agent, so `status` does not show it.
         spare: report.spare.filter(|_| agent_pid.is_some()),
         hold,
         hold_error,
@@ -264,8 +265,8 @@ impl Status {
     }
 }
 
-/// The private paths; none if their record cannot be read. In this case the agent detects the paths
-/// again.
+/// The private paths. If the record of these paths cannot be read, the result is empty. In this
+/// case, the agent detects the paths again.
 fn private(dir: &Path) -> Vec<Private> {
     let paths = deploy_store::private_paths(dir).unwrap_or_default();
     let private = |(path, why): (EntryPath, PrivateReason)| Private {
@@ -276,7 +277,7 @@ fn private(dir: &Path) -> Vec<Private> {
     paths.into_iter().map(private).collect()
 }
 
-/// Published roots that the store built, newest first.
+/// The published roots that the store built, newest first.
 fn roots(dir: &Path) -> Vec<Root> {
     let mut roots: Vec<Root> = names(&dir.join("roots"))
         .filter_map(|name| name.parse::<Digest>().ok())
@@ -300,7 +301,7 @@ fn cache(dir: &Path) -> Cache {
     let (layers, index_bytes) = count(&dir.join("layers"), 0);
     let (objects, object_bytes) = count(&dir.join("objects"), 1);
     let bytes = blob_bytes + partial_bytes + index_bytes + object_bytes;
-    // An index that is damaged or being removed does not count.
+    // The index of a layer does not count if the index is damaged or is being removed.
     let layer_bytes = names(&dir.join("layers"))
         .filter_map(|name| name.parse::<Digest>().ok())
         .filter_map(|digest| deploy_store::layer_bytes(dir, digest).ok())
@@ -347,11 +348,12 @@ fn names(dir: &Path) -> impl Iterator<Item = String> {
 }
 
 /// Maximum number of times that `status` reads the list of locks. The kernel returns the list in
-/// parts. If other locks come and go between two parts, a lock may be missing from the list.
+/// parts. If other locks are taken or released between two parts, a lock may be missing from the
+/// list.
 const LOCK_READS: usize = 5;
 
-/// The process that holds the agent's lock on the directory. The function does not take the lock,
-/// because an agent that starts meanwhile would then fail.
+/// The id of the process that holds the agent's lock on the directory. The function does not try to
+/// take the lock, because an agent that starts at the same time would then fail.
 fn holder(dir: &fs::Metadata) -> Option<u32> {
     (0..LOCK_READS).find_map(|_| {
         let locks = fs::read_to_string("/proc/locks").ok()?;
@@ -362,8 +364,8 @@ fn holder(dir: &fs::Metadata) -> Option<u32> {
     })
 }
 
-/// Process and inode of an exclusive flock, from a line of `/proc/locks` such as `1: FLOCK ADVISORY
-/// WRITE 708 08:01:1234 0 EOF`, see proc(5).
+/// The process id and the inode number of an exclusive flock, from a line of `/proc/locks` such as
+/// `1: FLOCK ADVISORY WRITE 708 08:01:1234 0 EOF`, see proc(5).
 fn holder_of(line: &str) -> Option<(u32, u64)> {
     let fields: Vec<&str> = line.split_whitespace().collect();
     let [_, "FLOCK", _, "WRITE", pid, file, ..] = fields[..] else { return None };
@@ -371,11 +373,11 @@ fn holder_of(line: &str) -> Option<(u32, u64)> {
 }
 
 /// Whether the process has the directory open. Only this check distinguishes inodes with the same
-/// number on two filesystems. The device numbers in `/proc/locks` are not compared, because on some
-/// filesystems they differ from the device numbers of stat(2).
+/// number on two filesystems. The function does not compare the device numbers in `/proc/locks`,
+/// because on some filesystems these numbers differ from the device numbers of stat(2).
 fn has_open(pid: u32, dir: &fs::Metadata) -> bool {
-    // The open files of another user's process cannot be listed. In this case the inode number
-    // alone decides.
+    // If the process belongs to another user, its open files cannot be listed. In this case, the
+    // inode number alone decides.
     let Ok(open) = fs::read_dir(format!("/proc/{pid}/fd")) else { return true };
     open.filter_map(|fd| fs::metadata(fd.ok()?.path()).ok())
         .any(|meta| (meta.st_dev(), meta.st_ino()) == (dir.st_dev(), dir.st_ino()))

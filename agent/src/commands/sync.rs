@@ -1,4 +1,4 @@
-//! `sync`: asks the running agent to poll the registry. If no agent runs, `sync` fails.
+//! Runs `sync`, which asks the running agent to poll the registry. If no agent runs, `sync` fails.
 
 use anyhow::Result;
 use deploy_store::disk::Lock;
@@ -12,8 +12,8 @@ use crate::flags::Flags;
 
 pub(super) fn run_sync(flags: &Flags, json: bool) -> Result<u8> {
     let answer = ask::either(&flags.dir, &Request::Sync, || {
-        // If a program without a socket uses the directory, for example an agent with `-once`, the
-        // lock is busy.
+        // An agent with `-once` has no socket, but holds the lock. In this case, the attempt to
+        // take the lock fails, and the error says that the directory is in use.
         let _lock = Lock::take(&flags.dir)?;
         let why = "no agent runs here; start the agent, or run deploy-agent with the agent's flags \
                    and -once";

@@ -1,4 +1,4 @@
-//! Tracks a configuration: the work of `deploy-agent` without a subcommand.
+//! Tracks a configuration, which is the work of `deploy-agent` without a subcommand.
 
 use anyhow::{Result, anyhow};
 use deploy_cli::progress::{Form, Shown};
@@ -27,7 +27,7 @@ pub(super) fn track(flags: &Flags) -> Result<u8> {
         let _entered = runtime.enter();
         let stop = Stop::on_signals().map_err(|err| anyhow!("watch for signals: {err}"))?;
         open(flags, stop).map(|(agent, name)| {
-            // With `-once` there is no socket, because there is no polling loop that would serve
+            // With `-once` there is no socket, because no polling loop runs that could serve
             // requests.
             let control = (!flags.once).then(|| Control::open(&flags.dir));
             (agent, name, control)
@@ -41,7 +41,7 @@ pub(super) fn track(flags: &Flags) -> Result<u8> {
             }
         })
     });
-    // Work on the disk may still be under way. Each step of that work can be interrupted.
+    // Work on the disk may still be under way. An interruption of that work does no harm.
     runtime.shutdown_background();
     done
 }
@@ -86,7 +86,8 @@ async fn run_once(flags: &Flags, agent: &Agent, name: ConfigurationName) -> Resu
 }
 
 /// Whether the agent can deliver its reports after the cycle. A signal that ends the agent prevents
-/// the delivery, and so does an unreachable registry.
+/// the delivery. An error of the registry, for example an unreachable registry, also prevents the
+/// delivery.
 fn can_deliver(done: &Result<Outcome, Stopped>) -> bool {
     match done {
         Err(Stopped::Signal(_)) => false,

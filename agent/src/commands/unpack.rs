@@ -1,4 +1,4 @@
-//! `unpack`: merges local archives into a directory, without a registry.
+//! Runs `unpack`, which merges local archives into a directory without a registry.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -15,8 +15,8 @@ use crate::progress_log;
 use crate::records::agent_report;
 use crate::sandbox::Confinement;
 
-/// Merges `archives`, lowest first, into the directory `into`; `meter` counts the progress. Returns
-/// the line for people with the result.
+/// Merges `archives` into the directory `into`. The first archive is the lowest layer. `meter`
+/// counts the progress. Returns a line of text with the result.
 pub fn run(
     archives: &[PathBuf],
     into: &Path,
@@ -36,16 +36,16 @@ pub fn run(
     Ok(format!("unpacked {archives} into {into:?}: {placed} in {ms} ms"))
 }
 
-/// The directory to which `unpack` is confined: `into` if `into` exists, otherwise the nearest
-/// existing parent.
+/// The directory to which the sandbox confines `unpack`: `into` if `into` exists, otherwise the
+/// nearest existing parent of `into`.
 pub fn ground(into: &Path) -> PathBuf {
     let path = std::path::absolute(into).unwrap_or_else(|_| into.to_owned());
     let there = path.ancestors().find(|above| above.is_dir());
     there.unwrap_or(Path::new("/")).to_owned()
 }
 
-/// Confines the whole program, and unpacks. The whole program can be confined, because it only
-/// unpacks.
+/// Confines the whole program in the sandbox, and unpacks. The sandbox may confine the whole
+/// program, because the program only unpacks.
 pub(super) fn unpack_confined(flags: &Flags, blobs: &[PathBuf], into: &Path) -> anyhow::Result<u8> {
     let confinement = Confinement::to(&ground(into), flags.confine)?;
     confinement.enter();

@@ -1,4 +1,5 @@
-//! `verify`: reads the cache and the roots of an agent's directory, and reports damage and repairs.
+//! Runs `verify`, which reads the cache and the roots of an agent's directory, and reports damage
+//! and repairs.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -29,7 +30,8 @@ pub struct Verification {
     blobs: u64,
     layers: u64,
     roots: u64,
-    /// Number of roots that another program made. These roots were read, but not compared.
+    /// Number of roots that another program made. `verify` reads these roots, but cannot compare
+    /// them.
     taken_over: u64,
     /// Whether a repair was attempted.
     repaired: bool,
@@ -40,7 +42,7 @@ pub struct Verification {
 struct Finding {
     path: PathBuf,
     what: String,
-    /// What was done about the finding, if anything.
+    /// What the repair did about the finding, if anything.
     done: Option<String>,
     mended: bool,
 }
@@ -57,7 +59,7 @@ pub fn read(dir: &Path, meter: &Meter) -> Result<Verification, Error> {
 }
 
 /// Verifies the directory, and repairs the cache. `mend` receives the paths of the damaged files,
-/// relative to the directory. Roots are compared after the repair.
+/// relative to the directory. The function compares the roots after the repair.
 pub fn repair<E: From<Error>>(
     dir: &Path,
     meter: &Meter,
@@ -116,7 +118,7 @@ impl Verification {
         serde_json::to_string_pretty(self).map(|json| escape_json(&json))
     }
 
-    /// How to repair the remaining damage.
+    /// Advice on how to repair the remaining damage.
     fn advice(&self) -> String {
         let parts = ["cache", "layers", "objects"];
         let in_cache = |found: &&Finding| {
@@ -129,7 +131,9 @@ impl Verification {
         match (cached, self.repaired) {
             (0, _) => {}
             (n, false) => {
-                text = format!("{n} in the cache: repaired at the next use, or now with -repair\n");
+                text = format!(
+                    "{n} in the cache: repaired by the agent at the next use, or now with -repair\n"
+                );
             }
             (n, true) => {
                 text = format!(
@@ -157,7 +161,7 @@ impl Verification {
         for Finding { path, what, done, .. } in &self.findings {
             let done = match (done, self.repaired) {
                 (Some(done), _) => format!(": {done}"),
-                (None, true) => ": left as it is".to_owned(),
+                (None, true) => ": not repaired".to_owned(),
                 (None, false) => String::new(),
             };
             let (path, done) = (path.to_string_lossy(), escape(&done));

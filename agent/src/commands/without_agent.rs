@@ -12,7 +12,8 @@ use crate::flags::Flags;
 use crate::settings::Settings;
 use crate::stop::Stop;
 
-/// Does `work` without a running agent. If the flags name a registry, `work` can use this registry.
+/// Does `work` without a running agent. If the flags contain a fingerprint, `work` can connect to
+/// the registry.
 pub(super) fn alone(
     flags: &Flags,
     work: impl AsyncFnOnce(&Agent, &mut Session) -> Answer,
@@ -32,7 +33,8 @@ pub(super) fn alone(
         }
     };
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()))?;
-    // No cycle runs, so the configuration's name is not used. An invalid name is still an error.
+    // No cycle runs, so the name of the configuration is not used. An invalid name is still an
+    // error.
     if !flags.name.is_empty()
         && let Err(err) = flags.name.parse::<ConfigurationName>()
     {

@@ -1,4 +1,4 @@
-//! The subcommand's side of the socket: sends a request to the running agent.
+//! Sends a subcommand's request to the running agent over the control socket.
 
 use std::io::{self, Read, Write as _};
 use std::os::unix::net::UnixStream;
@@ -9,10 +9,10 @@ use deploy_store::disk::Dir;
 
 use crate::control::protocol::{Answer, MAX_ANSWER, PATIENCE, Request, SOCKET};
 
-/// Maximum wait for a directory that is locked, but has no agent that serves requests. The lock
-/// belongs to another subcommand, or to an agent that starts or ends.
+/// Maximum time to wait while the directory is locked and no agent serves requests. In this case,
+/// the lock belongs to another subcommand, or to an agent that is starting or ending.
 const BUSY: Duration = Duration::from_secs(10);
-/// Pause between two attempts.
+/// Pause between two attempts to reach the agent or to lock the directory.
 const PAUSE: Duration = Duration::from_millis(50);
 
 /// Why a request failed.
@@ -29,8 +29,8 @@ pub enum Error {
     },
     /// The agent ended before it answered.
     #[error(
-        "the agent ended before it answered; its next start completes or undoes the interrupted \
-         work"
+        "the agent ended before it answered; the agent's next start completes or undoes the \
+         interrupted work"
     )]
     Gone,
     /// The answer is malformed.
@@ -41,7 +41,7 @@ pub enum Error {
     },
 }
 
-/// Sends the request to the agent of `dir`, if that agent runs. Otherwise calls `alone`, which must
+/// If an agent runs in `dir`, sends the request to that agent. Otherwise calls `alone`, which must
 /// lock the directory itself.
 pub fn either(
     dir: &Path,
@@ -80,7 +80,8 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
     stream.write_all(&line).map_err(failed)?;
     let mut json = Vec::new();
     let mut buffer = vec![0; 64 << 10];
-    // The agent sends the first keepalive immediately.
+    // The number of received keepalives. The agent sends the first keepalive immediately, so only
+    // the second keepalive means that the agent is busy.
     let mut signs = 0;
     loop {
         match stream.read(&mut buffer).map_err(failed)? {
@@ -96,7 +97,7 @@ fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
             }
         }
         if json.len() as u64 > MAX_ANSWER {
-            return Err(Error::BadAnswer { cause: format!("it has more than {MAX_ANSWER} bytes") });
+            return Err(Error::BadAnswer { cause: format!("more than {MAX_ANSWER} bytes") });
         }
     }
     if json.last() != Some(&b'\n') {

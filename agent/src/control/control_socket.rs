@@ -1,6 +1,7 @@
-//! The socket of a running agent. One task per client reads the request. The polling loop serves
-//! the request between two cycles, so that no request runs during a deploy. A client that
-//! disconnects or sends garbage affects no other client.
+//! Serves the control socket, over which subcommands send requests to a running agent. For each
+//! client, one task reads the client's request. The polling loop serves the request between two
+//! cycles, so that no request runs during a deploy. A client that disconnects or sends garbage
+//! affects no other client.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,9 +18,9 @@ use tokio::time::{interval, sleep, timeout};
 use crate::control::protocol::{Answer, MAX_REQUEST, PATIENCE, Request, SIGN_OF_LIFE, SOCKET};
 use crate::records::running_script;
 
-/// Maximum number of processes between the script and a client.
+/// Maximum number of ancestors of a client that the agent searches for the script's process.
 const MAX_DEPTH: u32 = 64;
-/// Maximum number of clients at a time.
+/// Maximum number of clients that the agent serves at the same time.
 const MAX_CLIENTS: usize = 16;
 
 /// A request, and the channel for its answer.
@@ -52,8 +53,9 @@ pub struct Control {
 }
 
 impl Control {
-    /// Listens in the agent's directory, which must be locked. If listening fails, the agent
-    /// continues without a socket, and subcommands cannot reach it.
+    /// Creates the socket in the agent's directory, which this process must have locked, and
+    /// listens on the socket. If the agent cannot listen, it continues without a socket, and
+    /// subcommands cannot reach the agent.
     pub fn open(dir: &Path) -> Self {
         let (sender, requests) = mpsc::channel(1);
         let dir = match listen(dir) {
@@ -101,7 +103,8 @@ fn listen(dir: &Path) -> Result<(Dir, UnixListener)> {
 async fn accept(listener: UnixListener, dir: Arc<Path>, requests: mpsc::Sender<Asked>) {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     loop {
-        // If all places are taken, further clients wait in the system's queue.
+        // If the agent already serves `MAX_CLIENTS` clients, further clients wait in the queue of
+        // the operating system.
         let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -111,7 +114,7 @@ async fn accept(listener: UnixListener, dir: Arc<Path>, requests: mpsc::Sender<A
                     drop(place);
                 });
             }
-            // Most likely the agent has no free file descriptors at the moment.
+            // The most likely cause is that the agent has no free file descriptors at the moment.
             Err(err) => {
                 tracing::debug!("cannot accept a request: {err}");
                 sleep(SIGN_OF_LIFE).await;
@@ -127,7 +130,7 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     let answer = match timeout(PATIENCE, request(&mut read)).await {
         Ok(Ok(_)) if client.is_some_and(|client| is_of_script(client, dir)) => Answer::failed(
             exit::FAILED,
-            "the request comes from within the deploy script, which would wait for its own end",
+            "the deploy script sent this request, and would wait for its own end",
         ),
         Ok(Ok(request)) => {
             let (reply, answer) = oneshot::channel();
@@ -143,7 +146,7 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
             }
         }
         Ok(Err(why)) => Answer::failed(exit::USAGE, format!("the request {why}")),
-        Err(_) => Answer::failed(exit::USAGE, "no request came in time"),
+        Err(_) => Answer::failed(exit::USAGE, "no request arrived in time"),
     };
     let mut json = serde_json::to_vec(&answer).unwrap_or_default();
     json.push(b'\n');
@@ -155,15 +158,15 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     }
 }
 
-/// Whether a process belongs to a script: to the script of this agent, or to the script that a
-/// killed agent left running.
+/// Whether a process belongs to a deploy script. The script may be a child of this agent, or a
+/// script that a killed agent left running.
 fn is_of_script(pid: i32, dir: &Path) -> bool {
     let waited_for = |script: u32| i64::from(pid) == i64::from(script) || is_below(pid, script);
     is_below(pid, std::process::id())
         || running_script::read(dir).is_some_and(|script| waited_for(script.pid))
 }
 
-/// Whether the process is a descendant of `other`.
+/// Whether the process `pid` is a descendant of the process `other`.
 fn is_below(mut pid: i32, other: u32) -> bool {
     for _ in 0..MAX_DEPTH {
         match parent(pid) {
@@ -175,8 +178,8 @@ fn is_below(mut pid: i32, other: u32) -> bool {
     false
 }
 
-/// The parent of a process. `/proc/PID/stat` has the form `4711 (any name) S PARENT …`, see
-/// proc(5).
+/// The id of the parent process of `pid`, read from `/proc/PID/stat`. That file has the form `4711
+/// (any name) S PARENT …`, see proc(5).
 fn parent(pid: i32) -> Option<i32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()

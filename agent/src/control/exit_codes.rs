@@ -1,5 +1,5 @@
-//! The exit codes of subcommands. An agent that does the work of a subcommand sends the exit code
-//! in its answer.
+//! Chooses the exit codes of subcommands. If a running agent does the work of a subcommand, the
+//! agent's answer contains the exit code.
 
 use deploy_wire::exit;
 
@@ -18,7 +18,7 @@ pub fn of(err: &Error) -> u8 {
     }
 }
 
-/// The exit code of a program that a signal ended: the same code as in shells.
+/// The exit code of a program that a signal ended. Shells report the same code for such a program.
 pub fn of_signal(signal: Signal) -> u8 {
     match signal {
         Signal::Interrupt => 130,

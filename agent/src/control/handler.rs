@@ -1,4 +1,4 @@
-//! Serves the requests of subcommands, between two cycles.
+//! Serves the requests of subcommands between two cycles.
 
 use deploy_store::{Configuration, Digest};
 use deploy_wire::exit;
@@ -21,12 +21,12 @@ pub enum Next {
     Wait,
     /// Poll now, because the request may have changed what must be deployed.
     Poll,
-    /// Poll now, and answer with the result.
+    /// Poll now, and answer this request with the result of the poll.
     Sync(Asked),
 }
 
-/// Serves one request. `pending` is a configuration whose script failed. `offered` is the id of the
-/// registry's configuration at the last poll.
+/// Serves one request. `pending` is the configuration whose script failed last, if any. `offered`
+/// is the id of the registry's configuration at the last poll.
 pub async fn serve(
     agent: &Agent,
     session: &mut Session,
@@ -58,7 +58,7 @@ pub async fn serve(
     next
 }
 
-/// The answer for the result `done`.
+/// Makes the answer from `done`, the result of a request.
 pub fn answer<T: serde::Serialize>(done: Result<T, Error>) -> Answer {
     match done {
         Ok(done) => Answer::of(exit::OK, &done),

@@ -1,6 +1,6 @@
-//! The protocol of the socket `control` in the agent's directory. A request is one line of JSON.
-//! The answer is one JSON document. While the agent works, it sends blanks as keepalives. The
-//! answer follows the keepalives.
+//! Defines the protocol of the socket `control` in the agent's directory. A request is one line of
+//! JSON. While the agent works on the request, the agent sends blanks as keepalives. The answer
+//! follows the keepalives, and is one JSON document.
 
 use std::ffi::CStr;
 use std::time::Duration;
@@ -10,27 +10,27 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// Name of the socket.
+/// Name of the socket in the agent's directory.
 pub const SOCKET: &CStr = c"control";
 /// Maximum size of a request in bytes.
 pub const MAX_REQUEST: u64 = 1 << 20;
 /// Maximum size of an answer in bytes.
 pub const MAX_ANSWER: u64 = 64 << 20;
-/// Maximum time to transfer a request, or a piece of an answer.
+/// Maximum time to transfer a request, a keepalive, or a piece of an answer.
 pub const PATIENCE: Duration = Duration::from_secs(10);
-/// Time between two keepalives of a busy agent; less than [`PATIENCE`].
+/// Time between two keepalives of a busy agent. This time must be less than [`PATIENCE`].
 pub const SIGN_OF_LIFE: Duration = Duration::from_secs(2);
 
-/// A request.
+/// A request of a subcommand to the agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case", deny_unknown_fields)]
 pub enum Request {
-    /// Remove unused data, or only report this data.
+    /// Remove unused data, or only report the unused data.
     Gc {
         /// Only report, and remove nothing.
         dry_run: bool,
-        /// Also remove roots that another program made. A subcommand sends the field only if the
-        /// field is true, because earlier agents do not know the field.
+        /// Also remove roots that another program made. A subcommand sends this field only if the
+        /// field is true, because earlier agents refuse a request with an unknown field.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         taken_over: bool,
     },
@@ -40,14 +40,15 @@ pub enum Request {
     Rollback,
     /// End the hold of a rollback.
     Release,
-    /// Repair damage.
+    /// Repair damaged files of the cache.
     Repair {
         /// The damaged files: paths in the agent's directory.
         damaged: Vec<String>,
     },
 }
 
-/// The answer of the agent, or of the subcommand that works without an agent.
+/// The answer to a request. The agent makes the answer, or the subcommand makes it if no agent
+/// runs.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
     /// Exit code of the subcommand.
@@ -72,7 +73,7 @@ impl Answer {
         Self { code, error: Some(error.into()), document: Value::Null }
     }
 
-    /// Parses the document of the answer. Each request has its own type of document.
+    /// Parses the document of the answer. The type `T` of the document depends on the request.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         T::deserialize(&self.document)
     }

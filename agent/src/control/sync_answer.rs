@@ -1,4 +1,4 @@
-//! The answer to `sync`: how the poll of the registry ended.
+//! Makes the answer to `sync`, which says how the poll of the registry ended.
 
 use deploy_store::Digest;
 use deploy_wire::exit;
@@ -20,8 +20,8 @@ pub struct Synced {
     pub id: Option<String>,
     /// Why the registry's configuration is not deployed.
     pub reason: Option<String>,
-    /// Id of the configuration for which the last script did not succeed. The script's effects are
-    /// unknown.
+    /// Id of the configuration for which the last script ran, if that script did not succeed. The
+    /// effects of such a script are unknown.
     #[serde(default)]
     pub unsettled: Option<String>,
 }
@@ -50,7 +50,7 @@ impl Synced {
     }
 }
 
-/// Whether the registry's configuration is unknown because of this error.
+/// Whether this error means that the registry's configuration is unknown.
 fn is_unknown(err: &Error) -> bool {
     matches!(
         err,
@@ -58,8 +58,8 @@ fn is_unknown(err: &Error) -> bool {
     )
 }
 
-/// The answer for a cycle with the result `ended`. The exit code is 0 only if the registry's
-/// configuration is deployed.
+/// Makes the answer for a cycle that ended with the result `ended`. The exit code is 0 only if the
+/// registry's configuration is deployed.
 pub fn answer(
     ended: &Result<Outcome>,
     offered: Option<Digest>,
@@ -106,7 +106,7 @@ pub fn answer(
             Answer::of(exit::FAILED, &synced("rolled_back", Some(reason)))
         }
         Err(err) => {
-            // If this poll failed to learn the registry's configuration, `offered` is from an
+            // If this poll did not find out the registry's configuration, `offered` comes from an
             // earlier poll, and may be the deployed configuration.
             let id = offered.filter(|_| !is_unknown(err)).map(|id| id.to_string());
             let failed = synced("failed", Some(err.to_string()));

@@ -24,7 +24,7 @@ use crate::records::unproven::{self, Failure, Unproven};
 pub(super) enum Checked {
     /// The configuration is healthy, or there is no gate.
     Healthy,
-    /// The gate was interrupted, and has no result.
+    /// The gate was interrupted before it had a result.
     Undecided,
     /// The previous configuration is deployed again.
     RolledBack,
@@ -32,8 +32,8 @@ pub(super) enum Checked {
     Rejected,
 }
 
-/// Runs the gate for `deployed`, whose script ended at `since`. `offered` is the registry's
-/// configuration, if it is known. `newer` ends the gate early.
+/// Runs the gate for `deployed`, whose script ended at `since`. `offered` is the id of the
+/// registry's configuration, if that id is known. A signal of `newer` ends the gate early.
 pub(super) async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -94,7 +94,7 @@ async fn fail(
             %id,
             reason,
             action = "kept",
-            "{id} is not healthy: {reason}; it is kept, and nothing is deployed until the \
+            "{id} is not healthy: {reason}; the agent keeps {id}, and deploys nothing until the \
              registry's configuration changes, or until sync or rollback -release"
         );
         reject(agent, id, reason, None).await?;
@@ -116,7 +116,7 @@ async fn fail(
     roll_back(agent, session, deployed, &target, &hold).await
 }
 
-/// The configuration to which the agent can roll back from `deployed`.
+/// The configuration to which the agent can roll back from `deployed`, if any.
 async fn target(agent: &Agent, deployed: Digest) -> Option<Configuration> {
     let dir = agent.dir.clone();
     let look = move || {
@@ -126,8 +126,8 @@ async fn target(agent: &Agent, deployed: Digest) -> Option<Configuration> {
     blocking::run(look).await
 }
 
-/// Completes a rollback that the agent began on its own, and that was interrupted. If the agent was
-/// killed after it had recorded that the rollback failed, there is nothing to complete.
+/// Completes an interrupted rollback that the agent began on its own. If the agent had already
+/// recorded that the rollback failed, there is nothing to complete.
 pub(super) async fn resume(
     agent: &Agent,
     session: &mut Session,
@@ -153,7 +153,8 @@ pub(super) async fn resume(
     }
 }
 
-/// Rolls back from `current` to `to`, once. If the rollback fails, too, the agent keeps `current`.
+/// Tries once to roll back from `current` to `to`. If the rollback fails, the agent keeps
+/// `current`.
 async fn roll_back(
     agent: &Agent,
     session: &mut Session,
@@ -182,7 +183,7 @@ async fn roll_back(
     Ok(Checked::Rejected)
 }
 
-/// Records that the configuration `id` is kept although it is not healthy.
+/// Records that the agent keeps the configuration `id` although that configuration is not healthy.
 async fn reject(
     agent: &Agent,
     id: Digest,

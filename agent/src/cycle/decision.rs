@@ -1,4 +1,4 @@
-//! Decides what a cycle does. The decision depends only on what the agent knows. The code uses no
+//! Decides what a cycle does. The decision depends only on the facts in [`Known`]: the code uses no
 //! disk, network or clock.
 
 use deploy_store::{Configuration, Layer};
@@ -19,30 +19,30 @@ pub enum Outcome {
     Switched,
     /// The registry's configuration is deployed, and its health gate failed.
     Rejected,
-    /// An operator holds the host: nothing new is deployed.
+    /// An operator holds the host, so the agent deploys nothing new.
     HostHeld,
     /// A newer offer arrived before the deploy began.
     Superseded,
     /// The root of the registry's configuration is built. The switch waits until the maintenance
     /// window of the host's group opens.
     Staged,
-    /// The health gate was interrupted: the registry may have another configuration.
+    /// The health gate was interrupted, because the registry may have another configuration.
     Undecided,
 }
 
-/// The difference between a configuration and the deployed configuration.
+/// The difference between a new configuration and the deployed configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
     /// No difference that a script could notice.
     None,
-    /// The same tree under other names or versions.
+    /// The tree is the same, but names or versions differ.
     Labels,
-    /// Another tree, or the first deploy.
+    /// The tree differs, or nothing is deployed yet.
     Tree,
 }
 
 impl Change {
-    /// The difference between `new` and `old`, the deployed configuration.
+    /// The difference between the configuration `new` and the deployed configuration `old`.
     pub fn between(old: Option<&Configuration>, new: &Configuration) -> Self {
         fn labels(layer: &Layer) -> (&str, &str) {
             (layer.component.as_str(), layer.version.as_str())
@@ -57,19 +57,19 @@ impl Change {
     }
 }
 
-/// What an agent knows after it has asked the registry.
+/// The facts that an agent knows after it has asked the registry.
 #[derive(Debug, Clone, Copy)]
 pub struct Known<'a> {
     /// The deployed configuration, if any.
     pub deployed: Option<&'a Configuration>,
-    /// Whether the deployed configuration must be deployed again: its root is missing, or the last
-    /// script did not succeed.
+    /// Whether the deployed configuration must be deployed again, because its root is missing or
+    /// because the last script did not succeed.
     pub needs_redeploy: bool,
     /// The registry's configuration.
     pub offered: &'a Configuration,
     /// The hold that a rollback left, if any.
     pub hold: Option<&'a RollbackHold>,
-    /// A configuration whose script failed and must not run again yet.
+    /// A configuration whose script failed and must not run again yet, if any.
     pub waiting: Option<&'a Configuration>,
     /// A configuration that has not proven healthy, if any.
     pub unproven: Option<&'a Unproven>,
@@ -80,17 +80,17 @@ pub struct Known<'a> {
 pub enum Action {
     /// Do nothing, because the script runs again later, or because the configuration is rejected.
     Wait,
-    /// The configuration is deployed already: only maintain the symlink and the spare root.
+    /// The configuration is already deployed: only maintain the symlink and the spare root.
     Maintain,
-    /// The configuration is deployed already, but its health gate has not ended: run the gate.
+    /// The configuration is already deployed, but its health gate has not ended: run the gate.
     Check,
-    /// The configuration is deployed already: deploy it again.
+    /// The configuration is already deployed: deploy it again.
     Redeploy,
     /// Deploy the configuration, which differs from the deployed configuration.
     Deploy(Change),
 }
 
-/// What a cycle does.
+/// The decision about what a cycle does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision<'a> {
     /// Whether to lift the hold of a rollback first, because the hold no longer applies.
@@ -100,7 +100,7 @@ pub struct Decision<'a> {
     pub lifts_rejection: bool,
     /// What to do with `target`.
     pub action: Action,
-    /// The configuration that is or will be deployed.
+    /// The configuration to which the action applies.
     pub target: &'a Configuration,
     /// How the cycle ends if the action succeeds.
     pub outcome: Outcome,

@@ -1,5 +1,5 @@
-//! A rollback deploys the previous configuration, and holds the configuration that was deployed
-//! before the rollback.
+//! Performs a rollback: deploys the previous configuration, and holds the configuration that was
+//! deployed before the rollback.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -25,12 +25,12 @@ use crate::records::{previous, state_file, unproven};
 pub struct RolledBack {
     /// Id of the configuration that is deployed now.
     pub id: String,
-    /// Id of the configuration that was rolled back from.
+    /// Id of the configuration from which the agent rolled back.
     pub from: String,
     /// The hold. The agent does not deploy the held configurations until the registry's
     /// configuration changes.
     pub hold: RollbackHold,
-    /// Names of the changed files in the root. The agent could not repair these files.
+    /// Names of the changed files in the root that the agent could not repair.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
 }
@@ -66,7 +66,7 @@ impl Released {
     /// Returns the result as text for people.
     pub fn to_text(&self) -> String {
         let text = if self.was_held {
-            "released: the registry's configuration is deployed at the next poll\n"
+            "released: the agent deploys the registry's configuration at the next poll\n"
         } else {
             "nothing was held\n"
         };
@@ -112,9 +112,9 @@ fn way_back(dir: &Path, state: &Path) -> Result<WayBack> {
     Ok(WayBack { current, from, to })
 }
 
-/// Id of a configuration that was to replace `deployed`, but whose script failed. A rollback then
-/// returns from that configuration to `deployed`. If a rollback to `previous` failed, the result is
-/// `None`, and the agent tries that rollback again.
+/// Id of a configuration that should have replaced `deployed`, but whose script failed. In this
+/// case, a rollback returns from that configuration to `deployed`. If the failed script belonged to
+/// a rollback to `previous`, the result is `None`, and the agent tries that rollback again.
 fn failed(
     left: Option<&Unsettled>,
     deployed: Digest,
@@ -133,7 +133,7 @@ pub fn release(dir: &Path) -> deploy_store::Result<bool> {
     Ok(RollbackHold::lift(dir)? || was_rejected)
 }
 
-/// Completes an interrupted rollback whose script may have run already.
+/// Completes an interrupted rollback, whose script may already have run.
 pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -> Result<()> {
     if let Some((current, to)) = interrupted(agent, hold).await? {
         deploy_back(agent, session, &current, &to, hold).await?;
@@ -164,8 +164,9 @@ pub(super) async fn interrupted(
     Ok(way)
 }
 
-/// Deploys `to` in place of `current`. The agent may use a root that differs from its
-/// configuration. In this case the function returns the names of the files that differ.
+/// Deploys `to` in place of `current`. If the root of `to` was changed and cannot be rebuilt, the
+/// agent uses the changed root. In this case, the function returns the names of the files that
+/// differ.
 pub(super) async fn deploy_back(
     agent: &Agent,
     session: &mut Session,
@@ -177,7 +178,7 @@ pub(super) async fn deploy_back(
     // A rollback must succeed even without the registry, and even if a service has changed the
     // root.
     let root = prepare(agent, session, to, ChangedRoot::Accept).await?;
-    // If `to` is deployed already, no configuration is replaced, and `previous.json` stays
+    // If `to` is already deployed, the switch replaces no configuration, and `previous.json` stays
     // unchanged.
     let same = to.id() == current.id();
     let previous = if same { Previous::Keep } else { Previous::Clear };

@@ -1,4 +1,4 @@
-//! The work after a switch: the agent sweeps old roots, makes room, and begins to make the next
+//! Finishes a deploy after the switch: sweeps old roots, makes room, and begins to make the next
 //! spare root.
 
 use deploy_store::Configuration;
@@ -6,12 +6,12 @@ use deploy_store::Configuration;
 use crate::agent::Agent;
 use crate::space::{background_sweep, make_room, spare_builder};
 
-/// What the switch replaced.
+/// The configuration that the switch replaced.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Left<'a> {
     /// The configuration that was deployed before, if any.
     Behind(Option<&'a Configuration>),
-    /// The switch replaced nothing: the deployed configuration was deployed again, so no root
+    /// The switch replaced nothing. The deployed configuration was deployed again, so no root
     /// became old.
     Nothing,
 }

@@ -17,16 +17,16 @@ use crate::fleet::derived_state::held_since;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::{previous, unproven};
 
-/// A deployed configuration before its health gate.
+/// A deployed configuration whose health gate must run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gated<'a> {
-    /// The configuration.
+    /// The deployed configuration.
     pub target: &'a Configuration,
-    /// What the switch to `target` replaced.
+    /// The configuration that the switch to `target` replaced.
     pub left: Left<'a>,
-    /// The time of the script's end.
+    /// The time at which the script ended.
     pub since: Instant,
-    /// Id of the registry's configuration, if it is known.
+    /// Id of the registry's configuration, if that id is known.
     pub offered: Option<Digest>,
 }
 
@@ -43,8 +43,8 @@ pub(super) async fn check(
     let ended = outcome(checked);
     if ended.is_none() {
         agent.reports.healthy();
-        // The agent removes old roots only now, because a rollback may have needed the previous
-        // root.
+        // The agent removes old roots only now, because a failed gate would have needed the
+        // previous root for a rollback.
         finish_checked(agent, left, target).await;
     }
     Ok(ended)
@@ -63,8 +63,9 @@ pub(super) async fn end_gate(
     check(agent, session, gated, newer).await
 }
 
-/// Finishes the deploy of `target` after its gate. The previous configuration is the last
-/// configuration that had proven healthy. The replaced configuration may be a different one.
+/// Finishes the deploy of `target` after its gate. The sweep keeps the root of the previous
+/// configuration, which is the last configuration that proved healthy. The switch may have replaced
+/// another configuration.
 async fn finish_checked(agent: &Agent, left: Left<'_>, target: &Configuration) {
     let Left::Behind(old) = left else { return finish(agent, left, target).await };
     if agent.health.is_none() {

@@ -1,4 +1,4 @@
-//! Checks that the agent makes before it begins a deploy.
+//! Runs the checks that come before a deploy.
 
 use deploy_store::Configuration;
 
@@ -16,8 +16,8 @@ pub(crate) fn check(agent: &Agent, new: &Configuration) -> Result<()> {
     let Some(script) = &agent.script else { return Ok(()) };
     script::check_environment(new).map_err(Error::BadScriptEnvironment)?;
     if let Err(err) = script.find() {
-        // A missing script is only a warning, because somebody may repair the script during the
-        // downloads.
+        // A missing script causes only a warning, because an operator may repair the script during
+        // the downloads.
         tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
     }
     if let Err(err) = env_file::read(script.env_file.as_deref()) {

@@ -17,10 +17,10 @@ use crate::records::agent_report::Report;
 use crate::records::{current_link, running_script, state_file};
 use crate::space::make_room;
 
-/// What to do with a kept root that was changed and cannot be built again.
+/// What to do with an existing root that was changed and cannot be built again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChangedRoot {
-    /// Fail; the next cycle tries again.
+    /// Fail. The next cycle tries again.
     Refuse,
     /// Use the changed root, because a changed root is better than no root.
     Accept,
@@ -50,7 +50,7 @@ async fn reuse_or_build(
     // A script that still runs may use this root. Two scripts at the same time would undo each
     // other's work.
     running_script::wait_for_end(&agent.dir).await;
-    // The root in use is not checked, because its service may write to it.
+    // The root in use is not checked, because its service may write to that root.
     let used = in_use(agent, new.id()).await?;
     let in_use = used != Used::No;
     let drifted = if used == Used::Yes { None } else { drift(agent, new, used).await? };
@@ -77,15 +77,15 @@ async fn reuse_or_build(
         tracing::warn!(
             event = "root_mended", %id,
             "root {id} was changed since its deploy; the agent repairs the root in place, because \
-             it cannot be rebuilt ({why})"
+             the root cannot be rebuilt ({why})"
         );
     } else {
         tracing::warn!(
             event = "root_kept_changed",
             %id,
             files,
-            "root {id} was changed since its deploy; the agent uses the changed root, because it \
-             cannot be rebuilt ({why}): {names}"
+            "root {id} was changed since its deploy; the agent uses the changed root, because the \
+             root cannot be rebuilt ({why}): {names}"
         );
     }
     Ok(Root { changed, ..root })
@@ -97,13 +97,12 @@ enum Used {
     No,
     /// The root is in use, according to the state file.
     Yes,
-    /// The state file is lost. The root is in use, according to the agent's other records.
+    /// The state file is lost, but the root is in use according to the agent's other records.
     Probably,
 }
 
 /// Whether the root `id` is in use. If the state file is lost, the root that this agent deployed
-/// last counts as in use. If that root is unknown, the root that the symlink leads to counts as in
-/// use.
+/// last counts as in use. If that root is unknown, too, the target of the symlink counts as in use.
 async fn in_use(agent: &Agent, id: Digest) -> Result<Used> {
     let (dir, state, link) = (agent.dir.clone(), agent.state.clone(), agent.current.clone());
     let root = agent.store.root_path(id);
@@ -124,12 +123,13 @@ async fn in_use(agent: &Agent, id: Digest) -> Result<Used> {
     blocking::run(look).await
 }
 
-/// Whether the new root is complete, but the old root cannot be moved away.
+/// Whether `err` means that the new root is complete, but the old root cannot be moved away.
 fn is_held(err: &Error) -> bool {
     matches!(err, Error::Store(err) if err.is_root_held())
 }
 
-/// Repairs a root in place, as far as the cache allows. Returns the names that still differ.
+/// Repairs a root in place, as far as the cache allows. Returns the names of the entries that still
+/// differ.
 async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<String> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let mended = blocking::confined(&agent.confinement, move || store.mend_root(&wanted)).await;
@@ -139,8 +139,9 @@ async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<S
     })
 }
 
-/// Adopts a root that has no record and cannot be compared, because some of its layers are missing.
-/// `err` is the reason why layers are missing. Returns whether there is such a root.
+/// Adopts a root that has no record and cannot be compared with its configuration, because some of
+/// its layers are missing. `err` is the reason why layers are missing. Returns whether there is
+/// such a root.
 async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
@@ -163,8 +164,8 @@ async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
 }
 
 /// Compares a root of an earlier deploy with its configuration, and returns the differences. If the
-/// root is probably in use, only missing entries count, because its service may have written to the
-/// other entries.
+/// root is probably in use, only missing entries count as differences, because the service in the
+/// root may have written to the other entries.
 async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<Drifted>> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();
@@ -177,8 +178,8 @@ async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<
             event = "root_kept_changed",
             %id,
             files,
-            "root {id} was changed since its deploy; the agent uses the changed root, because it \
-             is probably in use (there is no state file): {names}"
+            "root {id} was changed since its deploy; the agent uses the changed root, because the \
+             root is probably in use (there is no state file): {names}"
         );
         return Ok(None);
     }
@@ -186,7 +187,7 @@ async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<
         event = "root_damaged",
         %id,
         files,
-        "root {id} was changed since its deploy, and is rebuilt: {names}"
+        "root {id} was changed since its deploy; the agent rebuilds the root: {names}"
     );
     Ok(drifted)
 }

@@ -1,5 +1,5 @@
-//! Deploys the deployed configuration again, because its root is missing or a script did not
-//! succeed.
+//! Deploys the deployed configuration again, because its root is missing or because the last script
+//! did not succeed.
 
 use std::io;
 use std::sync::Arc;
@@ -17,8 +17,9 @@ use crate::fetch::registry_session::Session;
 use crate::records::running_script;
 use crate::records::unsettled::{self, Unsettled};
 
-/// Whether the configuration `deployed` must be deployed again: somebody removed its root or the
-/// agent's directory, or a later script did not succeed.
+/// Whether the configuration `deployed` must be deployed again, because its root is missing or
+/// because the last script did not succeed. The root is missing if somebody removed the root or the
+/// agent's directory.
 pub(super) async fn is_needed(agent: &Agent, deployed: Option<Digest>) -> bool {
     let Some(deployed) = deployed else { return false };
     let (dir, store) = (agent.dir.clone(), Arc::clone(&agent.store));
@@ -32,8 +33,8 @@ fn is_gone(store: &Store, id: Digest) -> bool {
     )
 }
 
-/// Rebuilds the root of the deployed configuration if it is missing, and runs the script. Returns
-/// the time of the script's end.
+/// Rebuilds the root of the deployed configuration if the root is missing, and runs the script.
+/// Returns the time at which the script ended.
 pub(super) async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -47,8 +48,9 @@ pub(super) async fn run(
         let left = unsettled::read(&dir);
         announce(id, is_gone(&store, id), left.as_ref());
         if left.is_none() && has_script {
-            // The agent records the start of the script first, because the root exists again before
-            // the script has run.
+            // The agent records the start of the script before it rebuilds the root. Otherwise an
+            // agent that is killed after the rebuild would leave a complete root, and the next
+            // agent would not run the script.
             unsettled::begin(&dir, None, id, None, false, false)?;
         }
         Ok::<_, deploy_store::Error>(())
@@ -71,14 +73,14 @@ fn announce(id: Digest, is_gone: bool, left: Option<&Unsettled>) {
         tracing::warn!(
             event = "root_gone",
             %id,
-            "the deployed root {id} is missing; the agent rebuilds it and runs the script"
+            "the deployed root {id} is missing; the agent rebuilds the root and runs the script"
         );
     } else if let Some(Unsettled { id: failed, failed: Some(at), .. }) = left {
         tracing::warn!(
             event = "script_again",
             %id,
             failed,
-            "the script failed {at:.0} for {failed}; it runs again for the deployed {id}"
+            "the script failed for {failed} at {at:.0}; the script runs again for the deployed {id}"
         );
     } else {
         tracing::warn!(

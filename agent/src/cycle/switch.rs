@@ -1,5 +1,5 @@
-//! The switch from one root to the next: symlink, script, state file. A signal to the agent takes
-//! effect after the switch.
+//! Switches from one root to the next: switches the symlink, runs the script, and writes the state
+//! file. A signal to the agent takes effect after the switch.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -23,7 +23,7 @@ use crate::records::unsettled::{self, Unsettled};
 use crate::records::{current_link, previous, running_script, state_file};
 use crate::script::{self, Change};
 
-/// Name of the file in the agent's directory that has the end of the last script's output.
+/// Name of a file in the agent's directory. The file contains the end of the last script's output.
 pub(crate) const SCRIPT_LOG: &CStr = c"script.log";
 
 /// What happens to the record of the previous configuration.
@@ -32,28 +32,28 @@ pub enum Previous {
     /// `previous.json` names the configuration that was deployed before this switch. A rollback
     /// deploys that configuration.
     Keep,
-    /// `previous.json` is removed, because this switch is a rollback, and a rollback cannot be
-    /// rolled back.
+    /// The agent removes `previous.json`, because this switch is a rollback, and a rollback cannot
+    /// be rolled back.
     Clear,
 }
 
-/// A switch to a finished root.
+/// A switch to a root that is complete.
 #[derive(Debug, Clone, Copy)]
 pub struct Switch<'a> {
     /// The deployed configuration, if any.
     pub deployed: Option<&'a Configuration>,
     /// The configuration to deploy.
     pub new: &'a Configuration,
-    /// The finished root.
+    /// The root of the configuration `new`, which is complete.
     pub root: &'a Root,
     /// What happens to the record of the previous configuration.
     pub previous: Previous,
-    /// The hold of a rollback. The agent records the hold before the switch, and lifts it if the
-    /// script fails.
+    /// The hold of a rollback; `None` if the switch is not a rollback. The agent records the hold
+    /// before the switch. If the script of an operator's rollback fails, the agent lifts the hold.
     pub hold: Option<&'a RollbackHold>,
 }
 
-/// Deploys a finished root. Returns the time of the script's end.
+/// Deploys a complete root. Returns the time at which the script ended.
 pub async fn run(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
     let _critical = agent.stop.critical().await;
     if let Some(hold) = switch.hold.cloned() {
@@ -85,9 +85,10 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
     let left = blocking::run(move || unsettled::read(&dir)).await;
     let told = unsettled::old_for_script(left.as_ref(), old_id, new.id());
     let told = told.map(|id| (id, root_of(id)));
-    // If only versions changed, the tree is the same, and the script gets no old root. Otherwise a
-    // script that removes its `OLDROOT` would remove the root in use. If the root was rebuilt, the
-    // script gets the replaced root, because the service still runs in that root.
+    // If only names or versions changed, the old root is also the new root. In this case the script
+    // gets no old root, because a script that removes its `OLDROOT` would remove the root in use.
+    // If the root was rebuilt, the script gets the replaced root, because the service still runs in
+    // that root.
     let replaced = root.replaced.as_deref().map(absolute);
     let old = told.as_ref().map(|(id, root)| (*id, &**root));
     let old = old.or(old_id.zip(replaced.as_deref()));
@@ -121,12 +122,12 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let (placed, reused, from_spare) = (Placed::from(root), root.reused, root.from_spare);
     let work = move || {
         store.sync_roots()?;
-        // If the agent dies between the writes of `previous.json` and of the state file,
-        // `previous.json` names the deployed configuration. Then there is nothing to roll back to.
+        // The agent writes `previous.json` before the state file. If the agent dies in between,
+        // `previous.json` names the deployed configuration, and there is nothing to roll back to.
         let mut left = deployed.filter(|deployed| deployed.id() != new.id());
         if gated {
-            // The agent records the gate before it writes the state file. If the agent dies in
-            // between, the next agent runs the gate.
+            // The agent records the gate before it writes the state file. If the agent dies after
+            // both writes, the next agent runs the gate.
             let back = note_gate(&dir, left.as_ref(), &new)?;
             left = left.filter(|left| Some(left.id()) == back);
         }
@@ -157,15 +158,15 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     blocking::run(work).await
 }
 
-/// Records that `new`, which replaces `old`, has not proven healthy yet. Returns the configuration
-/// for a rollback, in case `new` does not prove healthy.
+/// Records that `new`, which replaces `old`, has not proven healthy yet. Returns the id of the
+/// configuration to return to if `new` does not prove healthy.
 fn note_gate(
     dir: &Path,
     old: Option<&Configuration>,
     new: &Configuration,
 ) -> deploy_store::Result<Option<Digest>> {
     let record = Unproven::read(dir);
-    // Without an old configuration, `new` is deployed already, or is the first configuration.
+    // If there is no old configuration, `new` is already deployed, or is the first configuration.
     let deployed = old.map_or(new.id(), Configuration::id);
     let back = unproven::way_back(record.as_ref(), Some(deployed), new.id());
     Unproven::new(new.id(), back).write(dir)?;
@@ -199,7 +200,7 @@ pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
     blocking::run(work).await
 }
 
-/// A switched symlink, and the target that it gets back if the script fails.
+/// A switched symlink, and the target that the agent restores if the script fails.
 struct Link {
     path: PathBuf,
     back: Option<PathBuf>,
@@ -219,8 +220,8 @@ async fn switch_link(
 impl Link {
     fn switch(path: PathBuf, new_root: &Path, old_root: Option<PathBuf>) -> Result<Self> {
         let before = current_link::target(&path)?;
-        // The symlink leads to the new root already if an agent died between switching the symlink
-        // and writing the state file.
+        // If an earlier agent died between switching the symlink and writing the state file, the
+        // symlink already leads to the new root.
         let ahead = std::path::absolute(new_root).ok() == before;
         let elsewhere = before.filter(|_| !ahead);
         let back = old_root.or(elsewhere);
@@ -235,8 +236,8 @@ impl Link {
     }
 }
 
-/// Runs the script. `left` is the record of earlier scripts. `synced` says whether everything was
-/// synced after the agent had recorded its intention to run the script.
+/// Runs the script. `left` is the record of an earlier script that did not succeed. `synced` says
+/// whether a sync followed after the agent had recorded its intention to run the script.
 async fn run_script(
     agent: &Agent,
     change: Change<'_>,
@@ -258,7 +259,7 @@ async fn run_script(
     agent.reports.printed(&output);
     let dir = agent.dir.clone();
     let after = move || {
-        // The output is for people; nothing depends on it.
+        // The file with the output is only for people, and nothing depends on the file.
         if let Err(err) = keep_output(&dir, &output) {
             tracing::debug!("cannot keep the script's output: {err}");
         }
@@ -306,8 +307,8 @@ fn keep_output(dir: &Path, output: &[u8]) -> deploy_store::Result<()> {
     })
 }
 
-/// Makes a path absolute, so that it has the same meaning in any working directory of the script.
-/// The result has no `./`.
+/// Makes a path absolute, so that the path has the same meaning in any working directory of the
+/// script. The result contains no `./`.
 fn absolute(path: &Path) -> PathBuf {
     std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -1,5 +1,5 @@
-//! Finds out what to deploy. The answer is the offer of a live watch. Without such an offer, the
-//! agent asks the registry over sftp.
+//! Finds out what to deploy. If a live watch has received an offer, the agent uses the offer.
+//! Otherwise the agent asks the registry over sftp.
 
 use deploy_store::{Configuration, Digest};
 
@@ -8,20 +8,20 @@ use crate::error::Result;
 use crate::fetch::registry_session::Session;
 use crate::fleet::offers::Received;
 
-/// What to deploy.
+/// The answer to the question what to deploy.
 #[derive(Debug)]
 pub(super) struct Wanted {
     /// The registry's configuration; `None` if an operator holds the host.
     pub configuration: Option<Configuration>,
-    /// The id of the registry's configuration, if it is known.
+    /// The id of the registry's configuration, if that id is known.
     pub id: Option<Digest>,
     /// The revision of the offer; 0 without an offer.
     pub revision: u64,
     /// Why an operator holds the host.
     pub held: Option<String>,
-    /// Whether the registry sent the configuration on its own.
+    /// Whether the registry sent the configuration over the watch, without a request.
     pub is_pushed: bool,
-    /// Number of the last offer that this answer takes into account.
+    /// The number of the last offer that this answer takes into account.
     pub count: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The connection to the registry, which the agent keeps between polls.
+//! Connects to the registry, and keeps the connection between polls.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 
-/// A connection that is made on first use, and again after the connection is lost. Clones share the
-/// connection.
+/// A session with the registry. The session connects on first use, and connects again after the
+/// connection is lost. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Session {
     connect: Option<Connect>,
@@ -18,7 +18,7 @@ pub struct Session {
     slot: Arc<Slot>,
 }
 
-/// The place for the connection. All clones of a session share the place.
+/// The connection that all clones of a session share.
 #[derive(Debug, Default)]
 struct Slot {
     client: Mutex<Option<Arc<Client>>>,
@@ -29,12 +29,12 @@ struct Slot {
 }
 
 impl Session {
-    /// A session that will connect as `connect` says.
+    /// A session that connects to the registry as `connect` specifies.
     pub fn new(connect: Connect) -> Self {
         Self { connect: Some(connect), name: None, slot: Arc::default() }
     }
 
-    /// A session without a registry: only the cache can be used.
+    /// A session without a registry. The agent can use only its cache.
     pub fn none() -> Self {
         Self { connect: None, name: None, slot: Arc::default() }
     }
@@ -74,7 +74,8 @@ impl Session {
         }
     }
 
-    /// Like [`Session::forget`], if `client` is still the connection.
+    /// Discards the connection like [`Session::forget`], but only if `client` is still the
+    /// connection.
     pub fn forget_if(&mut self, client: &Arc<Client>) {
         if self.slot.usable().is_some_and(|kept| Arc::ptr_eq(&kept, client)) {
             self.forget();
@@ -92,7 +93,8 @@ impl Session {
         let path = format!("configs/{}.json", name.as_str());
         let kept = self.slot.is_full();
         let json = match self.read(&path).await {
-            // The kept connection may have ended meanwhile, so the agent tries once more.
+            // The kept connection may have ended meanwhile, so the agent tries once more with a new
+            // connection.
             Err(_) if kept => {
                 self.forget();
                 self.read(&path).await?
@@ -105,7 +107,7 @@ impl Session {
         self.checked(configuration)
     }
 
-    /// The error of a registry that does not have the tracked configuration.
+    /// The error for a registry that does not have the tracked configuration.
     pub fn unknown(&self) -> Error {
         let addr = self.connect.as_ref().map(|connect| connect.addr.clone()).unwrap_or_default();
         let name = self.name.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -116,7 +118,7 @@ impl Session {
     pub fn checked(&self, configuration: Configuration) -> Result<Configuration> {
         match &self.name {
             Some(name) if configuration.name() != name => {
-                let reason = format!("it is configuration \"{}\"", configuration.name());
+                let reason = format!("the registry sent \"{}\" instead", configuration.name());
                 Err(bad_configuration(name, reason))
             }
             _ => Ok(configuration),

@@ -1,28 +1,31 @@
-//! `-limit-download`: all downloads together share one allowance of bytes.
+//! Implements `-limit-download`, which limits the rate of all downloads together.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Maximum time for which an unused allowance accumulates.
+/// Time for which the unused part of the limit accumulates at most. After a pause, downloads may
+/// exceed the limit by the bytes of this time.
 const BURST: Duration = Duration::from_secs(1);
 
-/// An allowance of bytes. Clones share the allowance.
+/// The limit for the rate of downloads. Clones share the limit.
 #[derive(Debug, Clone)]
 pub struct Throttle {
-    /// Bytes per second; 0 for no limit.
+    /// Maximum number of downloaded bytes per second; 0 for no limit.
     rate: u64,
-    /// Time at which the allowance will cover all bytes that were taken so far.
+    /// Time at which the limit will allow all bytes that were received so far. Until then, each
+    /// download waits before it receives more bytes.
     paid: Arc<Mutex<Instant>>,
 }
 
 impl Throttle {
-    /// An allowance of `rate` bytes per second; 0 for no limit.
+    /// A limit of `rate` bytes per second; 0 for no limit.
     pub fn new(rate: u64) -> Self {
         Self { rate, paid: Arc::new(Mutex::new(Instant::now())) }
     }
 
-    /// Takes `bytes` and waits until the allowance covers them. The wait blocks the thread:
-    /// received data is not acknowledged meanwhile, so the sender slows down.
+    /// Counts `bytes` received bytes, and waits until the limit allows these bytes. The wait blocks
+    /// the thread. Meanwhile the agent does not acknowledge received data, so the registry slows
+    /// down.
     pub fn take(&self, bytes: usize) {
         let wait = self.reserve(bytes, Instant::now());
         if !wait.is_zero() {

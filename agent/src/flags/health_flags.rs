@@ -1,4 +1,4 @@
-//! The flags of the health gate: the checks, and how long they may take.
+//! Defines the flags of the health gate: the checks, and how long the checks may take.
 
 use std::fmt;
 use std::num::NonZeroU32;
@@ -29,13 +29,13 @@ pub struct HealthFlags {
         value_parser = Check::parse
     )]
     pub health: Vec<Check>,
-    /// Time for all checks to succeed.
+    /// Maximum time until all checks have succeeded.
     #[arg(long, env = "DEPLOY_AGENT_HEALTH_DEADLINE", default_value = "5m", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub health_deadline: Duration,
-    /// Minimum time to check, even if all checks succeed.
+    /// Minimum duration of the health gate, even if all checks succeed earlier.
     #[arg(long, env = "DEPLOY_AGENT_HEALTH_MIN", default_value = "10s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub health_min: Duration,
-    /// Successes in a row that each check needs.
+    /// Number of successes in a row that each check needs.
     #[arg(long, env = "DEPLOY_AGENT_HEALTH_SUCCESSES", default_value = "3", value_name = "N")]
     pub health_successes: NonZeroU32,
     /// What to do if a check does not succeed.
@@ -72,7 +72,7 @@ impl HealthFlags {
     }
 }
 
-/// The pause between two probes of a check: shorter if the deadline is short.
+/// The pause between two probes of a check. The pause is shorter if the deadline is short.
 pub fn pause(deadline: Duration) -> Duration {
     (deadline / 20).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }
@@ -91,13 +91,13 @@ pub enum OnFailure {
 pub enum Check {
     /// A GET request is answered with a status from 200 to 299.
     Http(Address),
-    /// A connection can be made.
+    /// The agent can connect to the address.
     Tcp(Address),
     /// The systemd unit is active.
     Unit(String),
     /// The program exits with 0.
     Command(String),
-    /// The agent can connect to its registry and read its configuration.
+    /// The agent can connect to its registry and read the tracked configuration.
     Registry,
 }
 
@@ -110,7 +110,7 @@ pub struct Address {
     pub port: u16,
     /// Path and query.
     pub path: String,
-    /// The address as given.
+    /// The address as given on the command line.
     pub text: String,
 }
 
@@ -126,12 +126,12 @@ pub enum CheckError {
     /// The address cannot be used.
     #[error("{reason}; give {form}")]
     Address {
-        /// What is wrong.
+        /// What is wrong with the address.
         reason: String,
-        /// The form of such a check.
+        /// The form that the check must have.
         form: &'static str,
     },
-    /// The unit has no valid name.
+    /// The name of the unit is not valid.
     #[error("{0:?} is not a unit name; give a name as systemctl lists it, for example web.service")]
     Unit(String),
     /// The value names no check.
@@ -188,7 +188,7 @@ impl fmt::Display for Check {
     }
 }
 
-/// Parses an address. `usual` is the port if the address has none.
+/// Parses an address. `usual` is the port for an address without a port.
 fn address(text: &str, form: &'static str, usual: Option<u16>) -> Result<Address, CheckError> {
     let bad = |reason: &str| CheckError::Address { reason: reason.to_owned(), form };
     let uri: Uri =

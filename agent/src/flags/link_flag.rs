@@ -1,4 +1,4 @@
-//! The values of `-link`.
+//! Defines the values of `-link`.
 
 use clap::ValueEnum;
 use deploy_store::LinkMode;

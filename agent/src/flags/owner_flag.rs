@@ -1,4 +1,5 @@
-//! A value of `-owner`: `USER[:GROUP]` for the whole root, or `GLOB=USER[:GROUP]`.
+//! Parses a value of `-owner`: `USER[:GROUP]` for the whole root, or `GLOB=USER[:GROUP]` for some
+//! paths.
 
 use deploy_store::OwnerRule;
 
@@ -16,8 +17,8 @@ pub enum Error {
     NoGroup(String),
 }
 
-/// Parses `text` and looks up the numbers of its user and group on this system. As with chown(1),
-/// `USER:` also sets the user's own group, and `USER` does not change the group.
+/// Parses `text`, and looks up the numbers of the user and the group on this system. As with
+/// chown(1), `USER:` also sets the user's own group, and `USER` does not change the group.
 pub fn rule(text: &str) -> Result<OwnerRule, Error> {
     let (pattern, owner) = match text.rsplit_once('=') {
         Some((pattern, owner)) => (Some(pattern.to_owned()), owner),

@@ -1,4 +1,5 @@
-//! Decides what the agent does on a watch, and when. The code is pure: it uses no network or clock.
+//! Decides what the agent sends on a watch, and when it sends. The code is pure: it uses no network
+//! or clock.
 
 use std::time::Duration;
 
@@ -6,11 +7,11 @@ use deploy_wire::fleet::lines::from_line;
 use deploy_wire::fleet::{HEARTBEAT, Report, SILENCE, ToAgent, Unreadable};
 use tokio::time::Instant;
 
-/// How long the agent holds back the report of a step, in case the next step follows. So the agent
-/// sends only the result of a short deploy.
+/// Time for which the agent holds back the report of a step, because the next step may follow soon.
+/// As a result, the agent sends only one report of a short deploy: its result.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// The state of a watch: what it has received and sent.
+/// The state of a watch: when lines were received and sent, and which reports were sent.
 #[derive(Debug)]
 pub struct Conversation {
     heard: Instant,
@@ -18,20 +19,20 @@ pub struct Conversation {
     is_greeted: bool,
     /// Number of the last report that was sent.
     sent: u64,
-    /// When the agent began to hold back the oldest report.
+    /// Time at which the agent began to hold back the oldest report that is held back.
     lingers: Option<Instant>,
 }
 
-/// What to do now.
+/// What the agent must do on the watch now.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Turn {
-    /// Wait for a line, a report or this time.
+    /// Wait until a line arrives, a report is made, or this time is reached.
     Wait(Instant),
     /// Send these reports.
     Send(Vec<Report>),
     /// Send a heartbeat.
     Beat,
-    /// End the watch: the registry is silent.
+    /// End the watch, because the registry is silent.
     Dead,
 }
 
@@ -71,8 +72,8 @@ impl Conversation {
         }
     }
 
-    /// What to do now. `waiting` has the reports after the last sent report. `alive` is the time at
-    /// which the connection last carried other data.
+    /// Decides what the agent must do now. `waiting` contains the reports after the last sent
+    /// report. `alive` is the time at which the connection last carried other data.
     pub fn turn(&mut self, waiting: Vec<Report>, alive: Option<Instant>, now: Instant) -> Turn {
         let silent_at = alive.map_or(self.heard, |alive| alive.max(self.heard)) + SILENCE;
         if now >= silent_at {

@@ -2,14 +2,14 @@
 
 use deploy_wire::fleet::{Phase, Step};
 
-/// The deploys of an agent since its start.
+/// The numbers of an agent's deploys since the start of the agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct DeployCounts {
-    /// Deploys that succeeded.
+    /// Number of deploys that succeeded.
     pub healthy: u64,
-    /// Deploys that failed.
+    /// Number of deploys that failed.
     pub failed: u64,
-    /// Deploys after which the agent returned to the previous configuration.
+    /// Number of deploys after which the agent returned to the previous configuration.
     pub rolled_back: u64,
     /// The steps of the last deploy that ended.
     pub steps: Vec<Step>,

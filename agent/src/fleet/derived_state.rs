@@ -1,5 +1,5 @@
-//! Derives from an agent's records what the agent reports after its start. So no result is lost if
-//! the agent was killed between the end of the script and the report.
+//! Derives the first report after an agent's start from the agent's records. If the previous agent
+//! was killed between the end of the script and the report, the derived report contains the result.
 
 use deploy_store::Digest;
 use deploy_wire::fleet::{Phase, Reason, Report};
@@ -29,13 +29,15 @@ pub fn derived(records: &Records) -> Option<Report> {
     let runs = records.deployed;
     let unproven = records.unproven.as_ref().filter(|unproven| unproven.is_of(runs));
     if let Some(rejected) = unproven.filter(|unproven| unproven.is_rejected()) {
-        // If a rollback failed, too, the record of its script adds no information.
+        // If the rollback failed, too, there may also be a record of the rollback's script. That
+        // record adds no information.
         let (phase, reason) = (Phase::Failed, Some(Reason::Health));
         let message = rejected.to_text();
         return Some(Report { phase, runs, wants: runs, reason, message, ..Report::default() });
     }
     if let Some(left) = &records.left {
-        // If no failure is recorded, the script runs again, and the agent then reports its result.
+        // If no failure is recorded, the script runs again, and the agent reports the result of the
+        // new run.
         left.failed?;
         return Some(Report {
             phase: Phase::Failed,
@@ -63,10 +65,10 @@ pub fn derived(records: &Records) -> Option<Report> {
     Some(Report { phase, wants, reason: Some(reason), message, ..state })
 }
 
-/// The message of the hold after a rollback.
+/// The message about the hold after an operator's rollback.
 pub fn held_since(hold: &RollbackHold) -> String {
     let RollbackHold { from, to, since, .. } = hold;
-    format!("an operator rolled back from {from} to {to} on the host, {since:.0}")
+    format!("an operator rolled back from {from} to {to} on the host at {since:.0}")
 }
 
 #[cfg(test)]
@@ -124,7 +126,8 @@ mod tests {
         let other = derived(&records(one, pending.clone())).unwrap();
         assert_eq!(other.phase, Phase::Healthy, "the state file was not written");
 
-        // First, the agent was killed during the rollback; then, after the rollback.
+        // In the first case, the agent was killed during the rollback. In the second case, it was
+        // killed after the rollback.
         let since = Timestamp::UNIX_EPOCH;
         let hold = RollbackHold::new(two, one, None, since).because("no answer".to_owned());
         let begun = Records { hold: Some(hold.clone()), ..records(two, pending.clone()) };

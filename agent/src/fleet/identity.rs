@@ -1,4 +1,5 @@
-//! The identity of this agent at the registry: the host's name, and the id of the directory.
+//! Defines the identity of an agent at the registry: the host's name, and the id of the agent's
+//! directory.
 
 use std::path::Path;
 
@@ -9,7 +10,7 @@ use deploy_wire::fleet::host_name::MAX_HOST_NAME;
 
 use crate::records::instance;
 
-/// The host name for a machine that has no name.
+/// The host name for a machine that has no usable name.
 const NAMELESS: &str = "unnamed";
 
 /// The identity of an agent.
@@ -22,8 +23,8 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// The identity of the agent of the directory `dir`. If `host` is `None`, the host gets the
-    /// machine's name.
+    /// The identity of the agent that uses the directory `dir`. If `host` is `None`, the host gets
+    /// the machine's name.
     pub fn of(host: Option<&HostName>, dir: &Path) -> Result<Self> {
         Ok(Self { host: self::host(host), instance: instance::get(dir)? })
     }

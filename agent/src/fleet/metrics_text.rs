@@ -10,18 +10,18 @@ use crate::fleet::deploy_counts::DeployCounts;
 /// The values of the metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metrics {
-    /// The configuration that the agent tracks. The name distinguishes several agents on one
-    /// server.
+    /// The name of the configuration that the agent tracks. The name distinguishes several agents
+    /// on one server.
     pub configuration: String,
     /// The version of the agent.
     pub version: String,
-    /// How the agent places files.
+    /// How the agent places files in roots: `reflink`, `hardlink` or `copy`.
     pub link: String,
     /// The phase of the last report.
     pub phase: Phase,
     /// The number of deploys, by result.
     pub counts: DeployCounts,
-    /// When a script last succeeded, in seconds since 1970.
+    /// When a switch last succeeded, in seconds since 1970.
     pub last_success: Option<i64>,
     /// Whether a watch is live.
     pub watch_live: bool,
@@ -32,7 +32,7 @@ impl Metrics {
     pub fn to_text(&self) -> String {
         let mut text = Text { configuration: self.configuration.clone(), text: String::new() };
         let labels = [("version", &*self.version), ("link", &*self.link)];
-        text.head("info", "gauge", "The agent's version, and how the agent places files.");
+        text.head("info", "gauge", "The agent's version, and how it places files; always 1.");
         text.sample("info", &labels, 1);
         let DeployCounts { healthy, failed, rolled_back, steps } = &self.counts;
         text.head("deploys_total", "counter", "Deploys since the agent's start, by result.");
@@ -43,22 +43,22 @@ impl Metrics {
         }
         if let Some(at) = self.last_success {
             let name = "last_success_timestamp_seconds";
-            text.head(name, "gauge", "When a deploy last succeeded.");
+            text.head(name, "gauge", "When a switch last succeeded, in seconds since 1970.");
             text.sample(name, &[], at);
         }
-        text.head("phase", "gauge", "The phase that the agent reports is 1, the others are 0.");
+        text.head("phase", "gauge", "1 for the reported phase, 0 for every other phase.");
         for phase in Phase::ALL {
             text.sample("phase", &[("phase", phase.word())], u8::from(phase == self.phase));
         }
         text.head(
             "watch_live",
             "gauge",
-            "Whether a watch is open, so that changes arrive without waiting for a poll.",
+            "1 while a watch is open, so that changes arrive without a poll; otherwise 0.",
         );
         text.sample("watch_live", &[], u8::from(self.watch_live));
         if !steps.is_empty() {
             let name = "deploy_duration_seconds";
-            text.head(name, "gauge", "How long each step of the last deploy took.");
+            text.head(name, "gauge", "The duration of each step of the last deploy, in seconds.");
             for step in steps {
                 #[allow(clippy::cast_precision_loss, reason = "a deploy does not take centuries")]
                 let seconds = step.ms as f64 / 1000.0;

@@ -1,5 +1,5 @@
-//! The registry's current offer, as the watch received it. The watch writes the offer, and the
-//! polling loop and the cycle read it.
+//! Keeps the registry's last offer. The watch writes the offer, and the polling loop and the cycle
+//! read the offer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -10,7 +10,7 @@ use deploy_wire::fleet::Offer;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
-/// Longest time that an agent waits before it acts on an offer.
+/// Longest time that an agent waits for the start time of an offer.
 const LONGEST_START: Duration = Duration::from_secs(60 * 60);
 
 /// What a watch has received.
@@ -18,17 +18,17 @@ const LONGEST_START: Duration = Duration::from_secs(60 * 60);
 pub struct Received {
     /// The registry's last offer.
     pub offer: Option<Arc<Offer>>,
-    /// Number of offers that differed from the offer before.
+    /// Number of received offers. An offer that is equal to the offer before it does not count.
     pub count: u64,
-    /// Whether a watch is live, so that changes arrive without waiting for a poll.
+    /// Whether a watch is live. While a watch is live, changes arrive without a poll.
     pub is_live: bool,
     /// Whether an offer has arrived, or the agent knows that no offer will arrive soon.
     pub is_settled: bool,
-    /// When the agent may act on the offer.
+    /// The time from which the agent may act on the offer; `None` if the agent may act immediately.
     start: Option<Instant>,
 }
 
-/// The registry's offers. Clones share them.
+/// The offers that the watch has received. Clones share the offers.
 #[derive(Debug, Clone, Default)]
 pub struct Offers {
     received: watch::Sender<Received>,
@@ -36,7 +36,7 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Takes an offer. Returns whether the offer differs from the offer before.
+    /// Takes an offer. Returns whether the offer differs from the last offer.
     pub fn take(&self, offer: Offer) -> bool {
         let wait = Duration::from_millis(offer.start_after_ms).min(LONGEST_START);
         let mut is_new = false;
@@ -55,7 +55,7 @@ impl Offers {
         is_new
     }
 
-    /// Records that the watch is lost, so no offer will arrive for a while.
+    /// Records that the watch is lost, so that no offer will arrive for a while.
     pub fn lose(&self) {
         self.received.send_if_modified(|received| {
             let changes = received.is_live || !received.is_settled;
@@ -64,7 +64,8 @@ impl Offers {
         });
     }
 
-    /// Records that the registry sends no offers. An earlier registry's offer no longer counts.
+    /// Records that the registry sends no offers. An offer that an earlier registry sent no longer
+    /// counts.
     pub fn clear(&self) {
         self.received.send_modify(|received| {
             *received = Received { count: received.count, is_settled: true, ..Received::default() };
@@ -76,38 +77,39 @@ impl Offers {
         self.received.borrow().clone()
     }
 
-    /// A receiver that signals every change of what the watch has received.
+    /// A receiver that signals every change of the received data.
     pub fn changed(&self) -> watch::Receiver<Received> {
         self.received.subscribe()
     }
 
     /// Waits until an offer has arrived, or the agent knows that no offer will arrive soon.
     pub async fn settled(&self) {
-        // The wait cannot fail, because the sender lives as long as this value.
+        // The wait cannot fail, because this value owns the sender.
         let _ = self.received.subscribe().wait_for(|received| received.is_settled).await;
     }
 
-    /// Sets whether the next cycle reads the configuration over sftp, even if an offer has arrived.
+    /// Sets whether the next cycle reads the configuration over sftp even if an offer has arrived.
     pub fn ask_by_sftp(&self, by_sftp: bool) {
         self.by_sftp.store(by_sftp, Ordering::Relaxed);
     }
 
-    /// The offer that a cycle acts on now; `None` if the cycle reads the configuration over sftp.
+    /// The offer that a cycle must act on now. `None` means that the cycle reads the configuration
+    /// over sftp.
     pub fn usable(&self) -> Option<Arc<Offer>> {
         let received = self.received.borrow();
         let may = received.is_live && !self.by_sftp.load(Ordering::Relaxed);
         received.offer.clone().filter(|_| may)
     }
 
-    /// Whether the agent may only prepare the configuration `id`, according to the registry's last
-    /// offer.
+    /// Whether the registry's last offer allows the agent only to prepare the configuration `id`,
+    /// and not to switch to it.
     pub fn is_staged_only(&self, id: Option<Digest>) -> bool {
         let received = self.received.borrow();
         received.offer.as_ref().is_some_and(|offer| offer.staged_only && offer.id == id)
     }
 
-    /// Waits until the agent may act on the offer. Returns whether the offer is still the last
-    /// offer.
+    /// Waits until the agent may act on the last offer. Returns `false` if a newer offer arrives
+    /// during the wait.
     pub async fn wait_to_start(&self) -> bool {
         let mut changed = self.received.subscribe();
         let (count, start) = {

@@ -1,4 +1,4 @@
-//! Maps the error of a cycle to what the agent reports.
+//! Maps the error of a cycle to the reason and the exit code in a report.
 
 use deploy_wire::client::ClientError;
 use deploy_wire::fleet::Reason;
@@ -40,7 +40,8 @@ pub fn script_exit_code(cause: &script::Error) -> Option<i32> {
     }
 }
 
-/// Whether the connection failed. The next cycle connects again, and most likely succeeds.
+/// Whether the cycle failed because the connection failed. The next cycle connects again, and most
+/// likely succeeds.
 pub fn is_connection(err: &Error) -> bool {
     match err {
         Error::Registry(cause) | Error::Download { cause, .. } => is_lost(cause),

@@ -18,9 +18,9 @@ use crate::records::agent_report::Reporter;
 use crate::records::report_file::ReportFile;
 use crate::records::state_file::split;
 
-/// The time from a change to the write. A short deploy has ended by then, so these writes do not
-/// slow down the deploy's syncs. If the agent is killed meanwhile, its other records have the
-/// result.
+/// The time from a change of the reports to the write of the files. A short deploy has ended by
+/// then, so these writes do not slow down the syncs of the deploy. If the agent is killed before
+/// the write, the agent's other records contain the result.
 const PAUSE: Duration = Duration::from_millis(250);
 
 /// The data to write, and the files to write to.
@@ -28,13 +28,14 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub struct Keeper {
     /// The agent's directory.
     pub dir: PathBuf,
-    /// The state file. Its modification time is the time of the last success.
+    /// The state file. The modification time of the state file is the time of the last successful
+    /// switch.
     pub state: PathBuf,
-    /// The file for metrics, if there is one.
+    /// The file for metrics, if `-metrics-file` is given.
     pub metrics_file: Option<PathBuf>,
-    /// The report that `status` reads.
+    /// Writes the report that `status` reads.
     pub status: Reporter,
-    /// The reports.
+    /// The reports that the agent sends to the registry.
     pub reports: Reports,
     /// The registry's offers.
     pub offers: Offers,
@@ -49,7 +50,7 @@ struct Written {
 }
 
 impl Keeper {
-    /// Writes shortly after each change, until the future is dropped.
+    /// Writes the files shortly after each change, until the future is dropped.
     pub async fn run(self) -> Infallible {
         let (mut reports, mut offers) = (self.reports.changed(), self.offers.changed());
         let mut written = Written { reports: self.reports.file(), ..Written::default() };
@@ -66,14 +67,15 @@ impl Keeper {
         }
     }
 
-    /// Writes one last time, because the agent ends and its watch has ended.
+    /// Writes the files one last time, because the agent ends and its watch has ended.
     pub async fn finish(self) {
         self.offers.lose();
         blocking::run(move || self.write(Written::default())).await;
     }
 
-    /// Writes what differs from `written`. Returns what the files contain now. The agent only logs
-    /// an error, because no deploy depends on these files.
+    /// Writes each file whose contents would differ from `written`. Returns the contents that the
+    /// files have now. If a write fails, the agent only logs the error, because no deploy depends
+    /// on these files.
     fn write(&self, mut written: Written) -> Written {
         let file = self.reports.file();
         if file != written.reports {
@@ -112,7 +114,8 @@ impl Keeper {
 /// Replaces a file in one step, so that every reader sees a complete file. Does not sync the file.
 fn replace(path: &Path, contents: &[u8]) -> Result<(), Error> {
     let (dir, name) = split(path)?;
-    // node_exporter reads only names that end in .prom, so it does not read the unfinished file.
+    // node_exporter reads only files whose names end in .prom, so node_exporter does not read the
+    // unfinished file.
     let unfinished = format!("{}.new", OsStr::from_bytes(name.to_bytes()).display());
     let unfinished = CString::new(unfinished).unwrap_or_else(|_| name.clone());
     dir.remove_file(&unfinished)?;

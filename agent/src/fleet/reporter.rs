@@ -1,5 +1,5 @@
-//! Makes the agent's reports. The cycle calls this module whenever a deploy makes progress. No call
-//! waits for the disk or the network.
+//! Makes the reports that the agent sends to the registry. A cycle calls this module whenever a
+//! deploy makes progress. No call waits for the disk or the network.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -16,23 +16,23 @@ use crate::log::millis;
 use crate::records::report_file::ReportFile;
 
 /// The agent reports a lost connection as a failure only after this number of failed cycles in a
-/// row. So no deploy fails because the registry restarts.
+/// row. Therefore no deploy fails because the registry restarts.
 const LOST_BEFORE_FAILED: u32 = 3;
 
-/// The facts about the agent that all its reports have.
+/// The facts about the agent that all reports of the agent contain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
-    /// The configuration that the agent tracks.
+    /// The name of the configuration that the agent tracks.
     pub configuration: String,
     /// The boot id of the host.
     pub boot: String,
     /// The version of the agent.
     pub version: String,
-    /// How the agent places files.
+    /// How the agent places files in roots: `reflink`, `hardlink` or `copy`.
     pub link: String,
 }
 
-/// The reports of an agent. Clones share them.
+/// The reports of an agent. Clones share the reports.
 #[derive(Debug, Clone)]
 pub struct Reports {
     inner: Arc<Mutex<Inner>>,
@@ -45,9 +45,9 @@ struct Inner {
     waiting: Waiting,
     /// The last report.
     last: Option<Report>,
-    /// Number of deploys.
+    /// Number of deploys that agents of this directory have begun.
     attempts: u64,
-    /// The revision that the current decision is based on; 0 if the agent polled.
+    /// The revision of the offer on which the current decision is based; 0 if the agent polled.
     revision: u64,
     deploy: Option<Deploy>,
     /// Number of cycles in a row that failed because the connection was lost.
@@ -62,13 +62,13 @@ struct Deploy {
     wants: Digest,
     phase: Phase,
     steps: Vec<Step>,
-    /// Time of the end of the last step.
+    /// Time at which the last step ended.
     since: Instant,
     output: Vec<u8>,
 }
 
 impl Reports {
-    /// Continues the reports in `file`.
+    /// Continues with the reports in `file`, which the previous agent left.
     pub fn new(about: About, file: ReportFile) -> Self {
         let ReportFile { attempt, seq, acknowledged, last, waiting } = file;
         let waiting = Waiting::new(waiting, seq, acknowledged);
@@ -76,7 +76,7 @@ impl Reports {
         Self { inner: Arc::new(Mutex::new(inner)), changed: watch::Sender::new(0) }
     }
 
-    /// Reports `state`, which follows from the records, unless the previous agent has reported it.
+    /// Reports `state`, which follows from the records, unless the last report has the same state.
     pub fn resume(&self, state: Option<Report>) {
         let Some(state) = state else { return };
         self.change(|inner| {
@@ -84,7 +84,7 @@ impl Reports {
                 (last.phase, last.runs, last.wants) == (state.phase, state.runs, state.wants)
             });
             if !same {
-                // There was at least one deploy, even if its record is lost.
+                // There was at least one deploy, even if the file with the reports is lost.
                 inner.attempts = inner.attempts.max(1);
                 let last = inner.last.as_ref().filter(|last| last.wants == state.wants);
                 inner.revision = last.map_or(0, |last| last.revision);
@@ -98,8 +98,8 @@ impl Reports {
         self.inner().revision = revision;
     }
 
-    /// Reports that a deploy of `wants` begins, while `runs` is deployed. If a lost connection has
-    /// interrupted a deploy of `wants`, continues that deploy.
+    /// Reports that a deploy of `wants` begins while `runs` is deployed. If a lost connection has
+    /// interrupted a deploy of `wants`, this deploy continues the interrupted deploy.
     pub fn begin(&self, runs: Option<Digest>, wants: Digest) {
         self.change(|inner| {
             let continued = |it: &Deploy| it.wants == wants && it.phase < Phase::Checking;
@@ -128,7 +128,7 @@ impl Reports {
     /// Records the end of the script's output.
     pub fn printed(&self, output: &[u8]) {
         let mut inner = self.inner();
-        // After the start of the health gate, only a rollback runs a script.
+        // After the start of the health gate, only the script of a rollback can run.
         if let Some(deploy) = inner.deploy.as_mut().filter(|it| it.phase < Phase::Checking) {
             deploy.output = output.to_vec();
         }
@@ -152,7 +152,7 @@ impl Reports {
         });
     }
 
-    /// Reports that the cycle failed. `offered` is the registry's configuration, if it is known.
+    /// Reports that the cycle failed. `offered` is the registry's configuration, if that is known.
     pub fn failed(&self, err: &Error, offered: Option<Digest>) {
         self.change(|inner| {
             inner.lost = if reasons::is_connection(err) { inner.lost + 1 } else { 0 };
@@ -182,13 +182,13 @@ impl Reports {
         });
     }
 
-    /// Reports that `wants` is not healthy, and `runs` is deployed again. `message` has the reason.
+    /// Reports that `wants` is not healthy and `runs` is deployed again; `message` has the reason.
     pub fn rolled_back(&self, runs: Option<Digest>, wants: Option<Digest>, message: String) {
         let phase = Phase::RolledBack;
         self.unhealthy(Report { phase, runs, wants, message, ..Report::default() });
     }
 
-    /// Reports that the agent keeps `id`, although it is not healthy. `message` has the reason.
+    /// Reports that the agent keeps `id`, which is not healthy. `message` contains the reason.
     pub fn rejected(&self, id: Digest, message: String) {
         let (phase, runs, wants) = (Phase::Failed, Some(id), Some(id));
         self.unhealthy(Report { phase, runs, wants, message, ..Report::default() });
@@ -262,7 +262,7 @@ impl Reports {
         inner.waiting.reports().iter().filter(|report| report.seq > seq).cloned().collect()
     }
 
-    /// Repeats the last report with `revision`, if it is a result for `id` without a revision.
+    /// Repeats the last report with `revision` if it is a result for `id` that has no revision.
     pub fn confirm(&self, revision: u64, id: Option<Digest>) {
         self.change(|inner| {
             let last = inner.last.clone().filter(|last| last.wants == id && last.revision == 0);
@@ -278,7 +278,7 @@ impl Reports {
         self.changed.subscribe()
     }
 
-    /// The reports as the contents of their file.
+    /// The contents of the file in which the reports are kept.
     pub fn file(&self) -> ReportFile {
         let inner = self.inner();
         ReportFile {
@@ -333,7 +333,7 @@ impl Inner {
         }
     }
 
-    /// The unfinished deploy of `wants` that the last report is about, or else a new deploy.
+    /// Returns the unfinished deploy of `wants` from the last report, or else a new deploy.
     fn taken_up(&mut self, wants: Digest) -> Deploy {
         let last = self.last.as_ref();
         let last = last.filter(|last| last.wants == Some(wants) && !last.phase.is_final());
@@ -354,8 +354,8 @@ impl Inner {
         self.push(Report { phase, runs, wants, steps, ..Report::default() });
     }
 
-    /// Reports `state` if it differs from the last report. If only the revision or a fact about the
-    /// agent differs, the report keeps the details of the deploy.
+    /// Reports `state` if `state` differs from the last report. If only the revision or a fact
+    /// about the agent differs, the new report keeps the details of the deploy.
     fn push_new(&mut self, state: Report) {
         let mut report = self.complete(state);
         if let Some(last) = &self.last {

@@ -1,4 +1,4 @@
-//! Decides which reports the agent sends, and with which numbers. The code is pure: it uses no
+//! Decides which reports the agent sends, and numbers the reports. The code is pure: it uses no
 //! disk, network or clock.
 
 use deploy_wire::fleet::Report;
@@ -13,20 +13,20 @@ pub struct Waiting {
     /// Number of the last report.
     seq: u64,
     acknowledged: u64,
-    /// Number of the last report that the previous agent recorded. That agent may have sent further
-    /// reports, so the numbers above this number may be used already.
+    /// Number of the last report that the previous agent recorded. The previous agent may have sent
+    /// further reports, so higher numbers may already be in use.
     recorded: u64,
     /// Whether the registry has sent the number of its last report.
     is_greeted: bool,
 }
 
-/// What to do when the registry has sent the number of its last report.
+/// What the agent must do after the registry has sent the number of its last report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Greeted {
     /// Send the reports that wait.
     Send,
-    /// Report the current state again: the registry has lost reports that it had acknowledged, for
-    /// example because a backup was restored.
+    /// Report the current state again, because the registry has lost reports that it had
+    /// acknowledged. This happens, for example, if a backup of the registry was restored.
     Repeat,
 }
 
@@ -47,14 +47,15 @@ impl Waiting {
         self.seq
     }
 
-    /// The registry has acknowledged reports up to this number.
+    /// Number of the last report that the registry has acknowledged.
     pub fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 
     /// Adds a report, and gives the report the next number. The new report replaces earlier reports
-    /// of steps. Earlier results stay, because the registry must not miss a result. A new result
-    /// replaces only the same result of the same deploy.
+    /// of steps. Earlier results stay, so that the registry misses no result. A new result replaces an
+    /// earlier result only if both have the same phase and belong to the same deploy. If more than
+    /// [`MOST`] reports wait, the function drops the oldest report.
     pub fn push(&mut self, mut report: Report) {
         self.seq += 1;
         report.seq = self.seq;
@@ -79,9 +80,10 @@ impl Waiting {
     pub fn greet(&mut self, last: u64) -> Greeted {
         let known = if self.is_greeted { self.seq } else { self.recorded };
         if last > known {
-            // Another agent used these numbers: the previous agent, or an agent whose directory was
-            // later restored from a backup. The registry takes reports in order, so it has all
-            // reports that the previous agent recorded.
+            // An earlier agent of this directory used numbers that this agent does not know. Either
+            // the previous agent was killed before it recorded its last reports, or the directory
+            // was restored from a backup. The registry takes reports in order, so the registry has
+            // all reports that the previous agent recorded.
             if !self.is_greeted {
                 self.reports.retain(|report| report.seq > self.recorded);
             }

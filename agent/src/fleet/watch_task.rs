@@ -1,6 +1,6 @@
 //! Keeps a watch open at the registry while the agent tracks a configuration. The watch receives
-//! offers and sends reports. The watch shares the connection of the polling loop. If the connection
-//! is lost, the watch connects again.
+//! offers and sends reports. The watch uses the same connection as the polling loop. If the
+//! connection is lost, the watch connects again.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -19,13 +19,15 @@ use crate::fleet::offers::Offers;
 use crate::fleet::reporter::Reports;
 use crate::records::agent_report::Reporter;
 
-/// The agent first tries to connect again within this time. Each further attempt doubles the time.
+/// The maximum wait before the first attempt to connect again. The maximum doubles with each
+/// further attempt.
 const FIRST_WAIT: Duration = Duration::from_secs(2);
-/// The longest time within which the agent tries to connect again.
+/// The limit for the maximum wait before an attempt to connect again.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// The longest time over which a registry may spread the attempts of its agents to connect again.
+/// The longest time over which a registry may spread its agents' attempts to connect again.
 const LONGEST_SPREAD: Duration = Duration::from_secs(10 * 60);
-/// The pause after a refusal, before the agent asks the registry again on the same connection.
+/// The pause after the registry has refused a watch. After the pause, the agent asks again on the
+/// same connection.
 const ASK_AGAIN: Duration = Duration::from_secs(10 * 60);
 
 /// A watch, and the parts of the agent that it uses.
@@ -35,22 +37,22 @@ pub struct Watch {
     pub session: Session,
     /// The command line that begins the watch.
     pub line: String,
-    /// Where the watch puts offers.
+    /// The place where the watch puts received offers.
     pub offers: Offers,
-    /// Where the watch finds reports to send.
+    /// The reports that the watch sends.
     pub reports: Reports,
     /// Signals every new offer.
     pub superseded: watch::Sender<()>,
-    /// The report that `status` reads.
+    /// Writes the report that `status` reads.
     pub status: Reporter,
 }
 
 /// Why a watch ended.
 #[derive(Debug)]
 enum Ended {
-    /// The registry runs no commands for agents.
+    /// The registry refuses the command that begins a watch.
     Refused,
-    /// The connection or the command ended.
+    /// The connection or the command ended, for this reason.
     Lost(String),
 }
 
@@ -59,15 +61,15 @@ enum Ended {
 struct Memory {
     /// Number of attempts in a row that failed.
     failures: u32,
-    /// The time within which the agent connects again after the loss of a live watch, if the
-    /// registry set such a time.
+    /// The maximum wait before the agent connects again after the loss of a live watch; `None` if
+    /// the registry set no such time.
     spread: Option<Duration>,
     /// Why the registry keeps no reports.
     refused: Option<String>,
 }
 
 impl Watch {
-    /// Watches until the future is dropped.
+    /// Keeps a watch open until the future is dropped.
     pub async fn run(mut self) -> Infallible {
         let mut memory = Memory::default();
         loop {
@@ -88,7 +90,7 @@ impl Watch {
                         tracing::info!(
                             event = "watch_lost",
                             seconds,
-                            "the watch is closed: {why}; the agent watches again in {wait:.1?}"
+                            "the watch is closed: {why}; the agent opens a new watch in {wait:.1?}"
                         );
                     } else {
                         tracing::debug!("cannot watch the registry: {why}; next try in {wait:.1?}");
@@ -99,7 +101,7 @@ impl Watch {
         }
     }
 
-    /// Waits for a new connection, because the new connection may reach a newer registry. Waits at
+    /// Waits for a new connection, which may reach a newer registry that accepts a watch. Waits at
     /// most [`ASK_AGAIN`].
     async fn pause_refused(&self) {
         let mut changes = self.session.changes();
@@ -213,7 +215,7 @@ async fn speak(
         }
     };
     for (seq, line) in lines {
-        // A connection that accepts no data counts as silent, too.
+        // The watch also ends if the connection accepts no data for this time.
         let sent = timeout(SILENCE, channel.send(line)).await.map_err(|_| silent())?;
         sent.map_err(|err| err.to_string())?;
         talk.spoke(seq, Instant::now());

@@ -1,4 +1,4 @@
-//! A probe that runs a program. Exit status 0 is a success.
+//! Probes by running a program. Exit status 0 is a success.
 
 use std::ffi::OsString;
 use std::io;
@@ -16,11 +16,12 @@ use crate::health::subject::Subject;
 use crate::health::wording::{last_line, reason};
 use crate::script::{self, Change, env_file};
 
-/// Maximum number of bytes that the probe keeps from the end of the output.
+/// Maximum number of bytes that the probe keeps of the output. The probe keeps the end of the
+/// output.
 const MOST_KEPT: usize = 4 << 10;
 /// Capacity of a pipe in bytes (pipe(7)).
 const PIPE: usize = 64 << 10;
-/// Variables of the script that mean nothing for a check.
+/// Variables of the script's environment that have no meaning for a check.
 const OF_CHANGE: [&str; 3] = ["OLDID", "OLDROOT", "STATEFILE"];
 
 /// Runs the program, and waits for its end. Dropping the future kills the program and all processes
@@ -56,13 +57,14 @@ struct Running {
     kept: Vec<u8>,
 }
 
-/// A process group that is killed when this value is dropped, unless its leader has ended.
+/// A process group. Dropping this value kills the group, unless the leader of the group has already
+/// ended.
 struct Group(Option<Pid>);
 
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // The group may have ended meanwhile.
+            // The call fails if the group has ended meanwhile.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }
@@ -101,7 +103,8 @@ impl Running {
             }
         };
         self.group.0 = None;
-        // The runtime may not know yet that there is output, so this code reads the pipe directly.
+        // The runtime may not yet know that the pipe contains output, so this code reads the pipe
+        // directly.
         let mut left = PIPE;
         while let (true, Ok(n)) = (left > 0, rustix::io::read(&self.output, &mut buffer)) {
             if n == 0 {
@@ -114,7 +117,7 @@ impl Running {
     }
 }
 
-/// Keeps the end of the output.
+/// Adds `bytes` to `kept`, and discards all but the last `MOST_KEPT` bytes.
 fn keep(kept: &mut Vec<u8>, bytes: &[u8]) {
     kept.extend(bytes);
     kept.drain(..kept.len().saturating_sub(MOST_KEPT));

@@ -1,4 +1,4 @@
-//! The health gate: probes every check until the deploy is healthy, or until the deadline.
+//! Runs the health gate: probes every check until the deploy is healthy, or until the deadline.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -14,7 +14,7 @@ use crate::health::subject::Subject;
 use crate::health::tally::{Decided, Goal, Tally, seconds};
 use crate::log::millis;
 
-/// Maximum time of a probe.
+/// Maximum duration of one probe.
 const PROBE_LIMIT: Duration = Duration::from_secs(5);
 
 /// The settings of the gate.
@@ -22,7 +22,7 @@ const PROBE_LIMIT: Duration = Duration::from_secs(5);
 pub struct Gate {
     /// The checks, at least one.
     pub checks: Vec<Check>,
-    /// What a deploy needs to be healthy.
+    /// The conditions under which a deploy counts as healthy.
     pub goal: Goal,
     /// What to do if a deploy is not healthy.
     pub on_failure: OnFailure,
@@ -33,13 +33,13 @@ pub struct Gate {
 pub enum Verdict {
     /// Every check succeeded.
     Healthy,
-    /// The reason why the deploy is not healthy.
+    /// The deploy is not healthy, for this reason.
     Failed(String),
     /// The gate ended without a decision, because the registry may have a newer configuration.
     Superseded,
 }
 
-/// Probes the checks for `subject`, whose script ended at `since`. A change of `newer` ends the
+/// Probes the checks for `subject`, whose script ended at `since`. A signal of `newer` ends the
 /// gate early.
 pub async fn run(
     gate: &Gate,
@@ -52,8 +52,8 @@ pub async fn run(
     let goal = gate.goal;
     let mut tally = Tally::new(goal, gate.checks.iter().map(Check::label));
     let (sender, mut results) = mpsc::channel(gate.checks.len().max(1));
-    // The probes are not tasks of the runtime. When the agent ends, it drops the probes, and so
-    // ends the programs of the probes.
+    // The probes are futures of this function, and not tasks of the runtime. When the agent ends,
+    // it drops the probes, and this drop kills the programs that the probes run.
     let probes = gate.checks.iter().enumerate();
     let probes = probes
         .map(|(n, check)| Box::pin(repeat(n, check, &subject, since, goal.deadline, &sender)));
@@ -106,7 +106,7 @@ fn superseded(id: Digest) -> Verdict {
     Verdict::Superseded
 }
 
-/// Waits for a newer configuration.
+/// Waits for the announcement of a newer configuration.
 async fn changed(newer: &mut watch::Receiver<()>) {
     if newer.changed().await.is_err() {
         // The sender is gone, so no newer configuration can be announced.

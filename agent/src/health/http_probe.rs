@@ -1,4 +1,4 @@
-//! A probe over HTTP/1.1: a GET request on its own connection. The probe follows no redirects.
+//! Probes over HTTP/1.1 with a GET request on a new connection. The probe follows no redirects.
 
 use std::future::poll_fn;
 use std::pin::Pin;
@@ -84,7 +84,8 @@ async fn read(mut body: Incoming) -> Result<(), String> {
     Ok(())
 }
 
-/// The texts of the error and of its cause. hyper's text of an error does not contain the cause.
+/// Returns the text of the error and the text of its cause, because the text of a hyper error does
+/// not contain the cause.
 fn explain(err: &hyper::Error) -> String {
     let cause = std::error::Error::source(err).map(|cause| format!(": {cause}"));
     format!("{err}{}", cause.unwrap_or_default())

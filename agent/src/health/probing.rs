@@ -1,4 +1,4 @@
-//! One probe of a check. If the probe fails, the error names the check and gives the reason.
+//! Probes a check once. If the probe fails, the error names the check and gives the reason.
 
 use std::process::Stdio;
 

@@ -1,4 +1,4 @@
-//! What the health gate checks.
+//! Defines the subject of a health gate.
 
 use std::path::PathBuf;
 
@@ -6,15 +6,15 @@ use deploy_store::Configuration;
 
 use crate::fetch::registry_session::Session;
 
-/// A deployed configuration, and what its checks need.
+/// A deployed configuration, and the data that its checks need.
 #[derive(Debug)]
 pub struct Subject {
     /// The deployed configuration.
     pub configuration: Configuration,
     /// The root of the configuration.
     pub root: PathBuf,
-    /// File with variables for the script. The programs of checks get these variables, too.
+    /// The file with variables for the script. The programs of checks get these variables, too.
     pub env_file: Option<PathBuf>,
-    /// How to connect to the registry.
+    /// The session with which the check `registry` connects to the registry.
     pub session: Session,
 }

@@ -3,44 +3,45 @@
 
 use std::time::Duration;
 
-/// What a deploy needs to be healthy.
+/// The conditions under which a deploy counts as healthy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Goal {
-    /// Successes in a row that each check needs.
+    /// Number of successes in a row that each check needs.
     pub successes: u32,
-    /// Minimum time since the end of the script.
+    /// Minimum time from the end of the script to the decision that the deploy is healthy.
     pub min: Duration,
-    /// Time since the end of the script after which the deploy is not healthy.
+    /// Time from the end of the script to the deadline. A deploy that is not healthy at the
+    /// deadline has failed.
     pub deadline: Duration,
 }
 
-/// The decision.
+/// The decision of the gate.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decided {
     /// Every check succeeded.
     Healthy,
-    /// The reason why the deploy is not healthy.
+    /// The deploy is not healthy, for this reason.
     Failed(String),
 }
 
-/// The probes so far.
+/// The counted probes of all checks.
 #[derive(Debug, Clone)]
 pub struct Tally {
     goal: Goal,
     checks: Vec<Counts>,
 }
 
-/// The probes of one check.
+/// The counted probes of one check.
 #[derive(Debug, Clone, Default)]
 struct Counts {
     label: String,
-    /// Successes since the last failure.
+    /// Number of successes since the last failure.
     successes: u32,
-    /// Failures since the last success.
+    /// Number of failures since the last success.
     failures: u32,
-    /// All failures.
+    /// Number of all failures.
     all_failures: u32,
-    /// The last failure.
+    /// The error of the last failed probe.
     failure: Option<String>,
 }
 
@@ -69,11 +70,13 @@ impl Tally {
         }
     }
 
-    /// Decides at the time `at` after the end of the script; `None` if it is too early to decide.
+    /// Decides whether the deploy is healthy. `at` is the time since the end of the script. Returns
+    /// `None` if a decision is not yet possible.
     pub fn decide(&self, at: Duration) -> Option<Decided> {
         let Goal { successes, min, deadline } = self.goal;
         let lacking = |counts: &&Counts| counts.successes < successes;
-        // A check that fails now explains more than a check that has not succeeded often enough.
+        // The reason names the check with the most failures in a row. Such a check explains more
+        // than a check that has only not succeeded often enough.
         let worst = self.checks.iter().filter(lacking).max_by_key(|counts| counts.failures);
         match worst {
             None if at >= min => Some(Decided::Healthy),
@@ -100,8 +103,8 @@ impl Counts {
                 format!("health {failure}, {failures} times in a row, {after}")
             }
             Some(failure) => format!(
-                "health {label}: only {successes} of {wanted} successes in a row, {after}; it \
-                 failed {all_failures} times, the last time with: {failure}"
+                "health {label}: only {successes} of {wanted} successes in a row, {after}; the \
+                 check failed {all_failures} times, the last time with: {failure}"
             ),
             None if *successes == 0 => format!("health {label}: no answer within {}", seconds(at)),
             None => {

@@ -1,4 +1,4 @@
-//! A probe of a port. The probe succeeds if the agent can connect to the port.
+//! Probes a TCP port. The probe succeeds if the agent can connect to the port.
 
 use tokio::net::TcpStream;
 

@@ -1,4 +1,4 @@
-//! Logs that a configuration or the host is held, and why.
+//! Logs that a configuration or the host is held, and the reason.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::cycle::Outcome;
 use crate::error::Result;
 use crate::records::unproven::Unproven;
 
-/// Why the deployed configuration is rejected; `None` if it is not rejected.
+/// Why the deployed configuration is rejected; `None` if the configuration is not rejected.
 pub(super) fn rejection(dir: &Path) -> Option<String> {
     let failure = Unproven::read(dir)?.failure?;
     Some(format!(
@@ -18,7 +18,7 @@ pub(super) fn rejection(dir: &Path) -> Option<String> {
     ))
 }
 
-/// Logs why a cycle with the result `ended` did not deploy the registry's configuration.
+/// Logs why the registry's configuration is held after a cycle that ended with the result `ended`.
 pub(super) fn log_held(ended: &Result<Outcome>, dir: &Path, offered: Option<Digest>) {
     let id = offered.map(|id| id.to_string());
     if matches!(ended, Ok(Outcome::Rejected)) {
@@ -33,8 +33,8 @@ pub(super) fn log_held(ended: &Result<Outcome>, dir: &Path, offered: Option<Dige
     tracing::info!(
         event = "held",
         id,
-        "the registry's configuration is held after a rollback, until it changes or until rollback \
-         -release"
+        "the registry's configuration is held after a rollback, until that configuration changes \
+         or until rollback -release"
     );
 }
 

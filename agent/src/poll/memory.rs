@@ -1,4 +1,5 @@
-//! What the polling loop remembers from one cycle to the next, and how long it waits.
+//! Remembers facts for the polling loop from one cycle to the next, and decides how long the loop
+//! waits.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -23,21 +24,22 @@ use crate::records::rollback_hold::RollbackHold;
 use crate::records::unsettled;
 use crate::stop::Signal;
 
-/// First wait after a failure; shorter if polls are more frequent.
+/// First wait after a failure. If `-poll` is shorter, `-poll` applies.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
-/// Longest wait after failures; longer if polls are less frequent.
+/// Longest wait after failures. If `-poll` is longer, `-poll` applies.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Time between two polls while a watch is live; longer if polls are less frequent.
+/// Time between two polls while a watch is live. If `-poll` is longer, `-poll` applies.
 const POLL_BESIDE_WATCH: Duration = Duration::from_secs(5 * 60);
 
-/// What the loop remembers from one cycle to the next.
+/// The facts that the polling loop remembers from one cycle to the next.
 #[derive(Default)]
 pub(super) struct Memory {
-    /// Number of cycles that failed in a row.
+    /// Number of failed cycles in a row.
     failures: u32,
     /// The script that failed last, unless it has succeeded since then.
     pub(super) script: Option<ScriptBackoff>,
-    /// Whether the registry's configuration is held. If so, the agent has already logged the hold.
+    /// Whether the last cycle found the registry's configuration held. If so, the agent has already
+    /// logged the hold.
     is_held: bool,
     /// Time of the last sweep of the cache.
     pub(super) swept: Option<Instant>,
@@ -47,7 +49,7 @@ pub(super) struct Memory {
     seen: u64,
     /// Time of the last poll over sftp.
     polled: Option<Instant>,
-    /// Number of retries that operators have requested.
+    /// Number of retries that operators have requested and that the agent has made.
     retries: u64,
     /// Why an operator holds the host. The agent has already logged this reason.
     host_held: Option<String>,
@@ -68,8 +70,8 @@ impl Memory {
         Self { retries: Report::read(dir).retries, polled, ..Self::default() }
     }
 
-    /// Takes the registry's last offer for the next cycle, and decides whether that cycle polls.
-    /// `asked` says whether somebody asked for a poll.
+    /// Takes the registry's last offer for the next cycle, and decides whether that cycle polls the
+    /// registry over sftp. `asked` says whether a subcommand asked for a poll.
     pub(super) async fn take_offer(&mut self, agent: &Agent, poll: Duration, asked: bool) {
         let received = agent.offers.received();
         self.seen = received.count;
@@ -89,12 +91,12 @@ impl Memory {
         }
     }
 
-    /// Ends the hold and forgets failures, because an operator asked for another try.
+    /// Ends any hold and forgets failures, because an operator asked for another try.
     async fn retry(&mut self, agent: &Agent, retries: u64) {
         tracing::info!(
             event = "retry",
             retries,
-            "an operator asked for another try: the agent ends its hold, and a failed script or a \
+            "an operator asked for another try: the agent ends any hold, and a failed script or a \
              failed health gate runs again"
         );
         (self.script, self.is_held, self.retries) = (None, false, retries);
@@ -109,8 +111,8 @@ impl Memory {
         }
     }
 
-    /// Waits for the time of the next cycle, and serves requests meanwhile. A new offer ends the
-    /// wait. The loss of the watch shortens the wait to about the time of `-poll`.
+    /// Waits until the next cycle is due, and serves requests meanwhile. A new offer ends the wait.
+    /// If the watch is lost, the remaining wait shrinks to about the time of `-poll`.
     pub(super) async fn idle(
         &mut self,
         agent: &Agent,
@@ -156,7 +158,8 @@ impl Memory {
         }
     }
 
-    /// Ends all waits, because somebody asked for a poll and may have repaired the cause.
+    /// Lets a failed script or a failed health gate run again now, because somebody asked for a
+    /// poll and may have repaired the cause of the failure.
     async fn try_again(&mut self, agent: &Agent) {
         if let Some(script) = &mut self.script {
             script.mark_rerun();
@@ -166,7 +169,7 @@ impl Memory {
         }
     }
 
-    /// The answer to a `sync` whose cycle had the result `ended`.
+    /// Makes the answer to a `sync` whose cycle had the result `ended`.
     pub(super) fn answer(&self, agent: &Agent, ended: &Result<Outcome>) -> Answer {
         let hold = RollbackHold::read(&agent.dir).ok().flatten();
         let left = unsettled::read(&agent.dir);
@@ -181,7 +184,8 @@ impl Memory {
         let pending = self.script.as_ref().map(|script| script.target().clone());
         let next = handler::serve(agent, session, asked, pending.as_ref(), self.offered).await;
         if matches!(next, Next::Poll) {
-            // A rollback or a release changes the hold and the wait for a failed script.
+            // A rollback or a release changes the hold, and ends the wait for the next run of a
+            // failed script.
             (self.script, self.is_held) = (None, false);
         }
         next
@@ -254,11 +258,11 @@ fn after_failure(session: &mut Session, failures: u32, poll: Duration, err: &Err
     backoff.delay(failures, random_fraction())
 }
 
-/// Records for `status` when the script is run again. Nothing else depends on that time.
+/// Records for `status` when the script runs again. Nothing else depends on that time.
 async fn record_next_run(dir: &Path, wait: Duration) {
     let Ok(at) = Timestamp::now().checked_add(wait) else { return };
     let dir = dir.to_owned();
     if let Err(err) = blocking::run(move || unsettled::set_next_run(&dir, at)).await {
-        tracing::debug!("cannot record when the script is run again: {err}");
+        tracing::debug!("cannot record when the script runs again: {err}");
     }
 }

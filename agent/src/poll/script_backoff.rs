@@ -8,10 +8,10 @@ use deploy_store::Configuration;
 use crate::backoff::{Backoff, random_fraction};
 use crate::cycle::Change;
 
-/// Longest wait before a failed script is run again; longer if polls are less frequent.
+/// Longest wait before a failed script runs again. If `-poll` is longer, `-poll` applies.
 const LONGEST_WAIT: Duration = Duration::from_secs(15 * 60);
 
-/// A configuration whose script failed, and the time until the script is run again.
+/// A configuration whose script failed, and the time at which the script runs again.
 #[derive(Debug, Clone)]
 pub(super) struct ScriptBackoff {
     target: Configuration,
@@ -23,7 +23,7 @@ pub(super) struct ScriptBackoff {
 
 impl ScriptBackoff {
     /// The wait after the script failed for `target`. Each further failure makes the wait longer.
-    /// If `before` is the wait of another configuration, the waits start again with the first wait.
+    /// If `before` belongs to another configuration, the wait is the first wait again.
     pub(super) fn after(
         before: Option<Self>,
         target: Configuration,
@@ -47,7 +47,7 @@ impl ScriptBackoff {
         self.until > Instant::now()
     }
 
-    /// The time until the script is run again.
+    /// The time until the script runs again.
     pub(super) fn remaining(&self) -> Duration {
         self.until.saturating_duration_since(Instant::now())
     }
@@ -57,12 +57,12 @@ impl ScriptBackoff {
         self.until = Instant::now();
     }
 
-    /// Why the script is not run now.
+    /// Why the script does not run now.
     pub(super) fn reason(&self) -> String {
         format!("{}; the next run is in {:.0?}", self.cause, self.remaining())
     }
 
-    /// The message after a failure of the script. The script is run again after `wait`.
+    /// The message after a failure of the script, which runs again after `wait`.
     pub(super) fn failure(&self, wait: Duration) -> String {
         format!("{}; the next run is in {wait:.0?}, or earlier for a new configuration", self.cause)
     }

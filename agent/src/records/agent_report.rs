@@ -1,5 +1,5 @@
-//! `agent.json` in the agent's directory: the report of a running agent for subcommands. The agent
-//! writes the report when its contents change.
+//! Reads and writes `agent.json` in the agent's directory, the report of a running agent for
+//! subcommands. The agent writes the report when the contents of the report change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,38 +13,38 @@ use crate::sandbox::Sandbox;
 
 const NAME: &str = "agent.json";
 
-/// The facts that subcommands cannot find out otherwise.
+/// The facts about an agent that subcommands can read only here.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
     /// Version of the agent.
     pub version: String,
-    /// How the agent places files.
+    /// How the agent places files in roots: `reflink`, `hardlink` or `copy`.
     pub link: Option<String>,
     /// The value of `-link`.
     pub link_flag: Option<String>,
-    /// The state file.
+    /// The path of the state file.
     pub state: Option<PathBuf>,
-    /// The number of roots to keep.
+    /// The number of roots that sweeps keep.
     pub keep_roots: Option<usize>,
-    /// Whether the user gave `keep_roots`, so that roots that another program made count among the
-    /// roots to keep.
+    /// Whether the user gave `keep_roots`. If so, roots that another program made count towards
+    /// `keep_roots`.
     pub count_taken_over: bool,
-    /// Whether the agent keeps blobs of extracted layers.
+    /// Whether the cache keeps the blob of a layer after the layer is extracted.
     pub keep_blobs: bool,
-    /// Bytes to keep free.
+    /// The number of bytes to keep free.
     pub min_free: u64,
     /// The sandbox of the threads that read archives; `None` without a sandbox.
     pub confinement: Option<Sandbox>,
     /// How the files of the last root were placed.
     pub placed: Option<Placed>,
-    /// The spare root, while the agent runs.
+    /// The spare root. The value applies only while the agent runs.
     pub spare: Option<Spare>,
     /// Id of the configuration that was deployed last, in case the state file is lost.
     pub deployed: Option<String>,
-    /// Id of the registry's configuration at the last successful poll. The id is present only after
-    /// a failure, while a failed script waits for its next run, and while the configuration is
-    /// rejected.
+    /// Id of the registry's configuration at the last successful poll. The id is present in three
+    /// cases: after a failure, while a failed script waits for its next run, and while the
+    /// configuration is rejected.
     pub offered: Option<String>,
     /// Why the last cycle failed; `None` after a success.
     pub error: Option<String>,
@@ -53,19 +53,19 @@ pub struct Report {
     pub health: Option<LastGate>,
     /// The name of this host at the registry.
     pub host: Option<String>,
-    /// Whether a watch is open, so that changes arrive without waiting for a poll.
+    /// Whether a watch is open. While a watch is open, changes arrive without a poll.
     pub watching: bool,
-    /// Why the registry keeps no reports of this agent, if it keeps none.
+    /// Why the registry keeps no reports of this agent; `None` if the registry keeps the reports.
     pub reports_refused: Option<String>,
-    /// Number of retries that operators had requested when this agent last tried again.
+    /// Number of retries that operators had requested at the last retry of this agent.
     pub retries: u64,
 }
 
-/// How the files of a root were placed. Files that the spare had already are not counted.
+/// How the files of a root were placed. Files that the spare already contained do not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Placed {
-    /// Number of files that share extents with the cache.
+    /// Number of files that share extents with files of the cache.
     pub reflinked: u64,
     /// Number of files that are hardlinks to cached files.
     pub hardlinked: u64,
@@ -97,12 +97,12 @@ impl From<&Root> for Placed {
 pub struct Spare {
     /// Id of the configuration that the spare is made for.
     pub id: String,
-    /// Whether the spare can be used.
+    /// Whether the spare is complete and can be used.
     pub ready: bool,
 }
 
 impl Report {
-    /// Metadata of `agent.json` in `dir`. A symlink is not followed.
+    /// Metadata of `agent.json` in `dir`. The function does not follow a symlink.
     pub fn metadata(dir: &Path) -> Option<fs::Metadata> {
         fs::symlink_metadata(dir.join(NAME)).ok()
     }
@@ -127,7 +127,7 @@ impl Reporter {
         Self { dir: dir.to_owned(), writing: Arc::default() }
     }
 
-    /// Changes the report. A write error is only logged.
+    /// Changes the report. If the write fails, the agent only logs the error.
     pub fn update(&self, change: impl FnOnce(&mut Report)) {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let old = Report::read(&self.dir);
@@ -144,7 +144,7 @@ impl Reporter {
     }
 }
 
-/// The value of `-link` for a way of placing files.
+/// The value of `-link` that stands for `link`.
 pub fn link_word(link: LinkMode) -> &'static str {
     match link {
         LinkMode::Auto => "auto",
@@ -154,7 +154,7 @@ pub fn link_word(link: LinkMode) -> &'static str {
     }
 }
 
-/// The numbers as text, for example `files: 3 linked, 1 copied`.
+/// Returns the numbers as text, for example `files: 3 linked, 1 copied`.
 pub fn describe(placed: deploy_store::Placed) -> String {
     let ways =
         [(placed.reflinked, "cloned"), (placed.hardlinked, "linked"), (placed.copied, "copied")];

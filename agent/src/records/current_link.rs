@@ -1,5 +1,5 @@
-//! The symlink that `-current` names. The symlink leads to the deployed root, and the agent
-//! switches it atomically.
+//! Switches the symlink that `-current` names. The symlink leads to the deployed root, and each
+//! switch is atomic.
 
 use std::ffi::{CString, OsStr};
 use std::io;
@@ -20,7 +20,8 @@ pub fn target(path: &Path) -> Result<Option<PathBuf>> {
         other => other?,
     };
     if FileType::from_raw_mode(stat.st_mode) != FileType::Symlink {
-        let reason = "is not a symlink; move it away, or give another path with -current";
+        let reason = "the path is not a symlink; move the file away, or give another path with \
+                      -current";
         return Err(Error::io("switch", path, io::Error::other(reason)));
     }
     std::fs::read_link(path).map(Some).map_err(|err| Error::io("read link", path, err))
@@ -34,8 +35,8 @@ pub fn switch(path: &Path, root: Option<&Path>) -> Result<()> {
         dir.remove_file(&name)?;
         return dir.sync();
     };
-    // A relative `root` depends on the agent's working directory, so the symlink gets an absolute
-    // path.
+    // The meaning of a relative path depends on the agent's working directory, so the symlink gets
+    // an absolute path.
     let root = std::path::absolute(root).map_err(|err| Error::io("find", root, err))?;
     let invalid = || Error::io("link to", &root, io::Error::from(io::ErrorKind::InvalidInput));
     let root_name = CString::new(root.as_os_str().as_bytes()).map_err(|_| invalid())?;

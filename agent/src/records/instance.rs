@@ -1,5 +1,6 @@
-//! `instance` in the agent's directory: a random id. Copies of a machine have the same names and
-//! keys. With this id, the registry can distinguish two agents that run under one name.
+//! Reads or makes the file `instance` in the agent's directory, which contains a random id. Copies
+//! of a machine have the same names and keys. The id allows the registry to distinguish two agents
+//! that run under one name.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -14,8 +15,8 @@ const RANDOM: &str = "/dev/urandom";
 /// Number of hexadecimal digits of the id.
 const DIGITS: usize = 32;
 
-/// The id of the directory `dir`. If the file is missing, damaged or a symlink, the agent makes a
-/// new file.
+/// The id of the agent's directory `dir`. If the file is missing or damaged, or is a symlink, the
+/// function makes a new file with a new id.
 pub fn get(dir: &Path) -> Result<String> {
     if let Some(id) = read(dir) {
         return Ok(id);

@@ -1,4 +1,4 @@
-//! The last health gate, which `agent.json` keeps for `status`.
+//! Defines the record of the last health gate, which `agent.json` keeps for `status`.
 
 use deploy_store::Digest;
 use jiff::Timestamp;
@@ -7,13 +7,13 @@ use serde::{Deserialize, Serialize};
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::unproven::{Failure, Unproven};
 
-/// The last health gate.
+/// The record of the last health gate.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct LastGate {
-    /// Id of the configuration.
+    /// Id of the checked configuration.
     pub id: String,
-    /// The checks, as given.
+    /// The checks, as given on the command line.
     pub checks: Vec<String>,
     /// The state of the gate.
     pub result: GateResult,
@@ -23,7 +23,7 @@ pub struct LastGate {
     pub action: Option<GateAction>,
     /// Why the rollback failed; `None` if no rollback failed.
     pub rollback_error: Option<String>,
-    /// Time of the result.
+    /// Time of the result, or of the start while there is no result.
     pub since: Timestamp,
 }
 
@@ -36,7 +36,7 @@ pub enum GateResult {
     Checking,
     /// Every check succeeded.
     Healthy,
-    /// A check did not succeed.
+    /// At least one check did not succeed.
     Failed,
 }
 
@@ -44,12 +44,12 @@ pub enum GateResult {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GateAction {
-    /// The previous configuration was deployed.
+    /// The previous configuration was deployed again.
     RolledBack,
-    /// The configuration is kept: there is no configuration to return to, or `-on-failure` is
-    /// `hold`.
+    /// The configuration is kept, because there is no configuration to return to or because
+    /// `-on-failure` is `hold`.
     Kept,
-    /// The rollback failed, too, and the configuration is kept.
+    /// The rollback failed, so the configuration is kept.
     RollbackFailed,
 }
 
@@ -59,14 +59,14 @@ impl LastGate {
         Self { id: id.to_string(), checks, since: Timestamp::now(), ..Self::default() }
     }
 
-    /// The same gate after its success.
+    /// The record of the same gate after its success.
     #[must_use]
     pub fn healthy(self) -> Self {
         Self { result: GateResult::Healthy, since: Timestamp::now(), ..self }
     }
 
-    /// The same gate after its failure for `reason`. `rollback_error` is the reason why the
-    /// rollback failed; `None` if no rollback failed.
+    /// The record of the same gate after its failure for `reason`. `rollback_error` is the reason
+    /// why the rollback failed; `None` if no rollback failed.
     #[must_use]
     pub fn failed(self, reason: &str, action: GateAction, rollback_error: Option<String>) -> Self {
         let (result, since) = (GateResult::Failed, Timestamp::now());
@@ -74,8 +74,8 @@ impl LastGate {
         Self { result, reason, action, rollback_error, since, ..self }
     }
 
-    /// If the agent was killed before it could write the result to `agent.json`, returns the gate
-    /// with the result from the other records.
+    /// If the agent was killed before it could write the result to `agent.json`, adds the result
+    /// from the other records.
     #[must_use]
     pub fn completed(self, hold: Option<&RollbackHold>, record: Option<&Unproven>) -> Self {
         if self.result != GateResult::Checking {

@@ -1,6 +1,7 @@
-//! `previous.json` in the agent's directory: the configuration that was deployed before the current
-//! configuration. A rollback deploys this previous configuration. The record is a file of its own,
-//! because the previous root and that root's record may be removed before the rollback.
+//! Reads and writes `previous.json` in the agent's directory. The file records the configuration
+//! that was deployed before the current configuration. A rollback deploys this previous
+//! configuration. The record is a file of its own, because a sweep may remove the previous root and
+//! that root's record before the rollback.
 
 use std::path::Path;
 

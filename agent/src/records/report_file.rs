@@ -1,6 +1,6 @@
-//! `report.json` in the agent's directory: the reports that the registry has not acknowledged. The
-//! agent does not sync the file. After a power cut, the agent makes new reports from its other
-//! records.
+//! Reads and writes `report.json` in the agent's directory, which contains the reports that the
+//! registry has not acknowledged. The agent does not sync the file. After a power cut, the agent
+//! makes new reports from its other records.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -12,24 +12,24 @@ use deploy_wire::fleet::Report;
 use serde::{Deserialize, Serialize};
 
 const NAME: &CStr = c"report.json";
-/// The name of the file until it is complete.
+/// The name of the file until the file is complete.
 const UNFINISHED: &CStr = c"report.json.new";
-/// Maximum bytes that are read.
+/// Maximum number of bytes that are read from the file.
 const MOST: u64 = 8 << 20;
 
 /// The agent's reports.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReportFile {
-    /// Number of deploys of this agent.
+    /// Number of deploys that agents of this directory have begun.
     pub attempt: u64,
     /// Number of the last report.
     pub seq: u64,
-    /// The registry has acknowledged reports up to this number.
+    /// Number of the last report that the registry has acknowledged.
     pub acknowledged: u64,
     /// The last report.
     pub last: Option<Report>,
-    /// The reports that are not acknowledged, oldest first.
+    /// The reports that the registry has not acknowledged, oldest first.
     pub waiting: Vec<Report>,
 }
 

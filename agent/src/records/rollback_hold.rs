@@ -1,5 +1,6 @@
-//! `hold.json` in the agent's directory: the hold after a rollback. The agent does not deploy the
-//! registry's configuration until that configuration changes.
+//! Reads and writes `hold.json` in the agent's directory, which records the hold after a rollback.
+//! During the hold, the agent does not deploy the registry's configuration until that configuration
+//! changes.
 
 use std::fs;
 use std::io;
@@ -15,39 +16,40 @@ const NAME: &std::ffi::CStr = c"hold.json";
 /// Everybody may read the file, like the state file.
 const MODE: u32 = 0o644;
 
-/// The configurations that must not be deployed, and why.
+/// The hold: the configurations that the agent must not deploy, and the reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RollbackHold {
-    /// Id of the configuration that was rolled back from.
+    /// Id of the configuration from which the agent rolled back.
     pub from: String,
     /// Id of the registry's configuration at the rollback, if that configuration was neither `from`
     /// nor `to`.
     pub registry: Option<String>,
-    /// Id of the configuration that was rolled back to.
+    /// Id of the configuration to which the agent rolled back.
     pub to: String,
     /// Time of the rollback.
     pub since: Timestamp,
-    /// If the agent rolled back on its own, why `from` was not healthy.
+    /// Why `from` was not healthy; `None` if an operator asked for the rollback.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
 }
 
 impl RollbackHold {
-    /// A hold on `from`. `registry` is also held, unless it is `from` or `to`.
+    /// A hold on the configuration `from`. The configuration `registry` is also held, unless it is
+    /// `from` or `to`.
     pub fn new(from: Digest, to: Digest, registry: Option<Digest>, since: Timestamp) -> Self {
         let registry = registry.filter(|id| *id != from && *id != to);
         let registry = registry.map(|id| id.to_string());
         Self { from: from.to_string(), registry, to: to.to_string(), since, reason: None }
     }
 
-    /// The same hold, for a rollback that the agent does on its own.
+    /// The same hold, for a rollback that the agent does on its own because of `reason`.
     #[must_use]
     pub fn because(self, reason: String) -> Self {
         Self { reason: Some(reason), ..self }
     }
 
-    /// Whether the rollback was interrupted. In this case `deployed` is still the configuration
-    /// from before the rollback.
+    /// Whether the rollback was interrupted. After an interruption, `deployed` is still the
+    /// configuration `from`.
     pub fn is_unfinished(&self, deployed: Option<Digest>) -> bool {
         deployed.is_some_and(|id| id.to_string() == self.from)
     }
@@ -61,8 +63,8 @@ impl RollbackHold {
             && (offered == self.from || self.registry == Some(offered))
     }
 
-    /// The hold in `dir`, if any. A hold that cannot be read is an error, so that nothing is
-    /// deployed by mistake.
+    /// The hold in `dir`, if any. A hold that cannot be read is an error, because the agent could
+    /// otherwise deploy a held configuration.
     pub fn read(dir: &Path) -> Result<Option<Self>> {
         let path = path(dir);
         let json = match fs::read(&path) {

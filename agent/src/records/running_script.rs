@@ -1,6 +1,7 @@
-//! `script.json` in the agent's directory: the record of a script that runs, or that did not
-//! succeed. `status` shows the running script. If the agent is killed, its successor waits for the
-//! running script. `unsettled` has the record of a failed script.
+//! Reads and writes `script.json` in the agent's directory, the record of a script that runs or
+//! that did not succeed. `status` shows the running script. If the agent is killed, the next agent
+//! waits for the end of the running script. The module `unsettled` keeps the reason why a script
+//! failed.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -13,9 +14,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 const NAME: &CStr = c"script.json";
-/// Name of the file until it is complete.
+/// Name of the file until the file is complete.
 const UNFINISHED: &CStr = c"script.json.new";
-/// Maximum number of bytes that are read.
+/// Maximum number of bytes that are read from the file.
 const MOST: u64 = 4096;
 /// Pause between two checks for the end of the script.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -25,19 +26,19 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Running {
     /// Id of the configuration that the script deploys.
     pub id: String,
-    /// Id of the process and of its process group; 0 before the process is started.
+    /// Id of the script's process and of its process group; 0 before the process starts.
     pub pid: u32,
     /// Time of the script's start.
     pub since: Timestamp,
-    /// Time of the process's start, in clock ticks since the system's start. No other process with
-    /// the same id has the same start time.
+    /// Start time of the process, in clock ticks since the start of the system. No other process
+    /// with the same id has the same start time.
     ticks: u64,
     /// The boot id of the system, from `/proc/sys/kernel/random/boot_id`.
     boot: String,
 }
 
-/// Records that the script was started. The file is not synced, because after a power cut the
-/// script does not run.
+/// Records that the script was started. The agent does not sync the file, because after a power cut
+/// no script runs.
 pub fn note(dir: &Path, id: Digest, pid: u32) -> Result<()> {
     let json = Running::new(id, pid).to_json();
     let dir = Dir::open(dir)?;
@@ -58,13 +59,13 @@ pub fn noted_id(dir: &Path) -> Option<String> {
     noted(dir).map(|noted| noted.id)
 }
 
-/// The script that an agent of the directory `dir` started, if it still runs.
+/// The script that an agent of the directory `dir` started, if the script still runs.
 pub fn read(dir: &Path) -> Option<Running> {
     noted(dir).filter(Running::is_alive)
 }
 
-/// The record, if root or the agent's user wrote the file. Another user who owns the directory
-/// could name any process in the file.
+/// The record, if the file belongs to root or to the agent's user. A file of another user does not
+/// count, because that user could name any process in the file.
 fn noted(dir: &Path) -> Option<Running> {
     let (file, stat) = Dir::open(dir).ok()?.open_file_and_stat(NAME).ok()?;
     if stat.st_uid != 0 && stat.st_uid != rustix::process::geteuid().as_raw() {
@@ -75,7 +76,8 @@ fn noted(dir: &Path) -> Option<Running> {
     serde_json::from_slice(&json).ok()
 }
 
-/// Waits for the end of a script whose agent was killed. `-script-timeout` does not apply here.
+/// Waits for the end of a script whose agent was killed. `-script-timeout` does not limit this
+/// wait.
 pub async fn wait_for_end(dir: &Path) {
     let mut logged = false;
     while let Some(Running { id, pid, since, .. }) = read(dir) {
@@ -84,7 +86,8 @@ pub async fn wait_for_end(dir: &Path) {
                 event = "script_runs",
                 id,
                 pid,
-                "a script that was started at {since:.0} for {id}, and whose agent was killed, still runs as pid {pid}: waiting for its end"
+                "the script that a killed agent started at {since:.0} for {id} still runs as pid \
+                 {pid}: this agent is waiting for its end"
             );
             logged = true;
         }
@@ -102,7 +105,8 @@ impl Running {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Whether the script still runs. Like every script, the process must lead a process group.
+    /// Whether the script still runs. Every script leads a process group, so a process that does
+    /// not lead one is not the script.
     fn is_alive(&self) -> bool {
         let Some(process) = process(self.pid).filter(|_| self.pid > 1) else { return false };
         process.ticks == self.ticks && process.group == self.pid && boot() == self.boot
@@ -118,7 +122,7 @@ pub fn boot() -> String {
 /// A process that has not ended.
 struct Process {
     group: u32,
-    /// Time of the process's start, in clock ticks.
+    /// Start time of the process, in clock ticks since the start of the system.
     ticks: u64,
 }
 
@@ -126,7 +130,7 @@ struct Process {
 /// see proc(5)).
 fn process(pid: u32) -> Option<Process> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The process's name, which stands before these fields, may contain any characters.
+    // The name of the process comes before these fields, and may contain any characters.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     let (state, group, ticks) = (fields.first()?, fields.get(2)?, fields.get(19)?);
     let process = Process { group: group.parse().ok()?, ticks: ticks.parse().ok()? };

@@ -1,4 +1,5 @@
-//! The state file: the configuration that was deployed last, in the registry's JSON format.
+//! Reads and writes the state file, which contains the configuration that was deployed last, in the
+//! registry's JSON format.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -10,11 +11,12 @@ use deploy_store::disk::Dir;
 use deploy_store::{Configuration, Error, MAX_JSON, Result, replace_file};
 use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags, access, statx};
 
-/// Permissions of the state file, which scripts and people read.
+/// Permissions of the state file. Scripts and people may read the state file.
 const MODE: u32 = 0o644;
 
-/// Reads the state file; `None` if there is no file. A damaged file is renamed to `NAME.damaged`,
-/// with a warning, and counts as missing. The next cycle then deploys again and writes a new file.
+/// Reads the state file; `None` if there is no state file. A damaged state file is renamed to
+/// `NAME.damaged`, with a warning, and counts as missing. The next cycle then deploys again and
+/// writes a new state file.
 pub fn read(path: &Path) -> Result<Option<Configuration>> {
     match peek(path) {
         Err(err @ (Error::BadConfiguration { .. } | Error::BadName { .. })) => {
@@ -22,7 +24,8 @@ pub fn read(path: &Path) -> Result<Option<Configuration>> {
             tracing::warn!(
                 event = "state_damaged",
                 path = %path.display(),
-                "state file {path:?} is damaged and kept as {aside:?}: {err}; deploying as on a first run"
+                "state file {path:?} is damaged, and is now {aside:?}: {err}; the agent deploys as \
+                 on a first run"
             );
             Ok(None)
         }
@@ -35,7 +38,7 @@ pub fn peek(path: &Path) -> Result<Option<Configuration>> {
     let file = match File::open(path) {
         Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {
-            let text = "permission denied; the agent's user must be able to read it";
+            let text = "permission denied; the agent's user must be able to read the state file";
             return Err(Error::io("open", path, io::Error::new(err.kind(), text)));
         }
         other => other.map_err(|err| Error::io("open", path, err))?,
@@ -46,8 +49,8 @@ pub fn peek(path: &Path) -> Result<Option<Configuration>> {
     Configuration::from_json(&json).map(Some)
 }
 
-/// Checks that the state file can be replaced. Otherwise the script's success could not be
-/// recorded, and the script would run again and again.
+/// Checks that the agent can replace the state file. If the agent could not record the success of
+/// the script, the script would run again and again.
 pub fn check(path: &Path) -> Result<()> {
     let (dir, name) = split(path)?;
     access(dir.path(), Access::WRITE_OK | Access::EXEC_OK)
@@ -55,7 +58,7 @@ pub fn check(path: &Path) -> Result<()> {
     let attributes = statx(&dir, &name, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::empty());
     let fixed = StatxAttributes::IMMUTABLE | StatxAttributes::APPEND;
     if attributes.is_ok_and(|found| found.stx_attributes.intersects(fixed)) {
-        let reason = "it is immutable or append-only; chattr -i -a lets it be replaced";
+        let reason = "the file is immutable or append-only; chattr -i -a removes these attributes";
         return Err(Error::io("replace", path, io::Error::other(reason)));
     }
     Ok(())

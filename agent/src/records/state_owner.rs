@@ -1,6 +1,6 @@
 //! Decides which state file belongs to which agent's directory. Without `-state`, the state file is
-//! in the agent's directory. With `-state`, the state file may be elsewhere. Then a second file
-//! beside the state file records the agent's directory.
+//! in the agent's directory. With `-state`, the state file may be elsewhere. In this case, a second
+//! file beside the state file records the agent's directory.
 
 use std::fs::{self, File};
 use std::io::Read as _;
@@ -13,23 +13,24 @@ use serde::{Deserialize, Serialize};
 use crate::records::agent_report::Report;
 use crate::records::state_file;
 
-/// The name of the state file. The file is in the agent's directory; earlier agents had it in the
-/// working directory.
+/// The name of the state file in the agent's directory. Earlier agents kept a state file with this
+/// name in the working directory.
 const NAME: &str = "state.json";
-/// The record of the agent's directory has the name of the state file with this suffix.
+/// The suffix of the record of the agent's directory. The name of the record is the name of the
+/// state file with this suffix.
 const SUFFIX: &str = ".dir";
 /// Maximum number of bytes of the record that are read.
 const MOST: u64 = 16 << 10;
-/// Maximum number of entries beside a state file that [`near`] reads, to find the agent that uses
-/// the state file.
+/// Maximum number of directory entries beside a state file that [`near`] reads to find the agent
+/// that uses the state file.
 const MOST_NEAR: usize = 1000;
 /// Everybody may read the record, like the state file.
 const MODE: u32 = 0o644;
 
-/// The state file belongs to another agent.
+/// The error for a state file that belongs to another agent.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "state file {} belongs to the agent of {}, not to the agent of {}; give this agent another with -state, or omit -state to use state.json in -dir{}",
+    "state file {} belongs to the agent of {}, not to the agent of {}; give this agent another state file with -state, or omit -state to use state.json in -dir{}",
     state.display(), other.display(), dir.display(), note(record.as_deref())
 )]
 pub struct Foreign {
@@ -54,7 +55,7 @@ struct Record {
     dir: PathBuf,
 }
 
-/// Finds the state file of the agent of `dir`, if `-state` is not given.
+/// Finds the state file of the agent of `dir` if `-state` is not given.
 pub fn find(dir: &Path) -> PathBuf {
     let own = dir.join(NAME);
     let here = Path::new(NAME);
@@ -62,16 +63,16 @@ pub fn find(dir: &Path) -> PathBuf {
     if used { here.to_owned() } else { own }
 }
 
-/// A state file in the working directory that is not used, because it does not belong to an agent
-/// of `dir`.
+/// A state file in the working directory that the agent does not use, because the file does not
+/// belong to an agent of `dir`.
 pub fn passed_over(dir: &Path) -> Option<PathBuf> {
     let here = PathBuf::from(NAME);
     let alone = dir.join(NAME).symlink_metadata().is_err() && here.is_file();
     (alone && !is_of(dir, &here)).then_some(here)
 }
 
-/// Whether an agent of `dir` wrote the state file. An agent that leaves no record, such as the Go
-/// agent, counts, too.
+/// Whether an agent of `dir` wrote the state file. If there is no record, for example after the Go
+/// agent, a root of the state file's configuration in `dir` decides.
 fn is_of(dir: &Path, state: &Path) -> bool {
     if let Some(owner) = owner(state) {
         return is_same(&owner, dir);
@@ -129,7 +130,7 @@ fn record_of(state: &Path) -> PathBuf {
     name.into()
 }
 
-/// The directory of the state file's agent, if it was recorded.
+/// The directory of the state file's agent, if there is a record of this directory.
 fn owner(state: &Path) -> Option<PathBuf> {
     let mut json = Vec::new();
     let file = File::open(record_of(state)).ok()?;
@@ -143,8 +144,8 @@ fn used_by(dir: &Path) -> Option<PathBuf> {
     is_trusted(&Report::metadata(dir)?).then(|| Report::read(dir).state)?
 }
 
-/// Whether root or the agent's user wrote the file. Another user who owns a directory must not
-/// influence state files elsewhere.
+/// Whether the file belongs to root or to the agent's user. A file of another user is not trusted,
+/// because that user must not influence state files in other directories.
 fn is_trusted(meta: &fs::Metadata) -> bool {
     meta.is_file() && (meta.uid() == 0 || meta.uid() == rustix::process::geteuid().as_raw())
 }
@@ -195,7 +196,8 @@ mod tests {
             assert!(err.contains(&name.display().to_string()), "{err}");
         }
         assert!(err.contains("state.json.dir"), "{err}");
-        // The other agent uses another state file now, or no longer exists.
+        // The state file can change its owner if the other agent uses another state file now, or if
+        // the other agent no longer exists.
         runs(&one, &one.join("state.json")).unwrap();
         runs(&two, &state).unwrap();
         runs(&one, &state).unwrap_err();

@@ -1,6 +1,7 @@
-//! `checking.json` in the agent's directory records the deployed configuration until its health
-//! gate has succeeded. The file exists while the gate runs, and after an agent was killed during
-//! the gate. The file also exists if the gate failed, but the agent keeps the configuration.
+//! Reads and writes `checking.json` in the agent's directory, which records the deployed
+//! configuration until its health gate has succeeded. The file exists while the gate runs, and
+//! after an agent was killed during the gate. The file also exists if the gate failed, but the
+//! agent keeps the configuration.
 
 use std::ffi::CStr;
 use std::io::Read as _;
@@ -14,7 +15,7 @@ use serde::{Deserialize, Serialize};
 const NAME: &CStr = c"checking.json";
 /// Everybody may read the record, like the state file.
 const MODE: u32 = 0o644;
-/// Maximum bytes that are read.
+/// Maximum number of bytes that are read from the file.
 const MOST: u64 = 64 << 10;
 
 /// A configuration that has not proven healthy.
@@ -22,23 +23,23 @@ const MOST: u64 = 64 << 10;
 pub struct Unproven {
     /// Id of the configuration.
     pub id: String,
-    /// Id of the configuration to return to: the last earlier configuration that had proven
-    /// healthy.
+    /// Id of the configuration to return to if the gate fails. This is the last earlier
+    /// configuration that proved healthy.
     pub back: Option<String>,
-    /// Time of the end of the script.
+    /// Time at which the script ended.
     pub since: Timestamp,
-    /// The failure, if the gate has failed and the configuration is kept.
+    /// The failure of the gate, if the gate has failed and the agent keeps the configuration.
     pub failure: Option<Failure>,
 }
 
-/// A failed gate, after which the configuration is kept.
+/// The failure of a gate after which the agent keeps the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// Why the gate failed.
     pub reason: String,
     /// Why the rollback failed, if the agent tried to roll back.
     pub way_back: Option<String>,
-    /// Time of the decision.
+    /// Time at which the gate failed.
     pub at: Timestamp,
 }
 
@@ -49,12 +50,12 @@ impl Unproven {
         Self { id, back, since: Timestamp::now(), failure: None }
     }
 
-    /// Whether this is the record of the configuration `id`.
+    /// Whether this record belongs to the configuration `id`.
     pub fn is_of(&self, id: Option<Digest>) -> bool {
         id.is_some_and(|id| id.to_string() == self.id)
     }
 
-    /// Id of the configuration to return to.
+    /// Id of the configuration to return to, if any.
     pub fn back(&self) -> Option<Digest> {
         self.back.as_ref()?.parse().ok()
     }
@@ -87,13 +88,13 @@ impl Unproven {
         replace_file(&path(dir), &json, MODE)
     }
 
-    /// Whether the gate of the configuration failed, and the configuration is kept.
+    /// Whether the gate of the configuration failed and the agent keeps the configuration.
     pub fn is_rejected(&self) -> bool {
         self.failure.is_some()
     }
 
-    /// Returns a text for people: why the gate failed, and that the configuration is kept. The text
-    /// is empty if the gate has not failed.
+    /// Returns a text for people, which says why the gate failed, and that the agent keeps the
+    /// configuration. The text is empty if the gate has not failed.
     pub fn to_text(&self) -> String {
         let text = |failure: &Failure| format!("{}; {} is kept", failure.to_text(), self.id);
         self.failure.as_ref().map(text).unwrap_or_default()
@@ -113,20 +114,20 @@ impl Failure {
 
 /// The configuration to return to if `new` does not prove healthy. `record` is the record of the
 /// last gate. `deployed` is the configuration that `new` replaces. The agent never returns to a
-/// configuration that has not proven healthy, or to `new` itself.
+/// configuration that has not proven healthy, and never to `new` itself.
 pub fn way_back(
     record: Option<&Unproven>,
     deployed: Option<Digest>,
     new: Digest,
 ) -> Option<Digest> {
-    // If the record is for `new`, an agent was killed after it had written the record, and before
-    // it could replace the state file.
+    // If the record belongs to `new`, an agent was killed after it had written the record and
+    // before it could replace the state file.
     let record = record.filter(|record| record.is_of(deployed) || record.is_of(Some(new)));
     record.map_or(deployed, Unproven::back).filter(|back| *back != new)
 }
 
-/// Removes the record in `dir`, because the gate has decided. The removal is not synced, so after a
-/// power cut the gate may run again.
+/// Removes the record in `dir` when the record is no longer needed. The agent does not sync the
+/// removal, so after a power cut the gate may run again.
 pub fn remove(dir: &Path) -> Result<()> {
     Dir::open(dir)?.remove_file(NAME)
 }

@@ -1,7 +1,7 @@
-//! `unsettled.json` in the agent's directory records the last script, if that script did not
-//! succeed. A server is unsettled from the start of a script until a script succeeds, because the
-//! effects of a failed or interrupted script are unknown. While a server is unsettled, no
-//! configuration counts as up to date.
+//! Reads and writes `unsettled.json` in the agent's directory, which records the last script if
+//! that script did not succeed. A server is unsettled from the start of a script until a script
+//! succeeds, because the effects of a failed or interrupted script are unknown. While a server is
+//! unsettled, no configuration counts as up to date.
 
 use std::ffi::CStr;
 use std::io::{self, Read as _, Write as _};
@@ -19,22 +19,22 @@ const NAME: &CStr = c"unsettled.json";
 const INTENDED: &CStr = c"unsettled.next";
 /// Everybody may read the record, like the state file.
 const MODE: u32 = 0o644;
-/// Maximum number of bytes that are read.
+/// Maximum number of bytes that are read from a record.
 const MOST: u64 = 16 << 10;
-/// Maximum number of characters of the error that are kept.
+/// Maximum number of characters of the script's error that the record keeps.
 const MOST_OF_ERROR: usize = 1000;
 
-/// The record of the last script that did not succeed.
+/// The record of the last script, which did not succeed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unsettled {
-    /// Id of the configuration that the script was started for.
+    /// Id of the configuration for which the script was started.
     pub id: String,
-    /// Id of the old configuration that the script was started with.
+    /// Id of the old configuration that the script got as `OLDID`, if any.
     pub old_id: Option<String>,
-    /// Time of the first start of a script since the last success.
+    /// Time of the first start of a script after the last success.
     pub since: Timestamp,
-    /// Number of failures since the last success.
+    /// Number of failed runs of a script since the last success.
     pub failures: u32,
     /// Whether a rollback started the script.
     pub rollback: bool,
@@ -45,17 +45,17 @@ pub struct Unsettled {
     /// The exit code of the script that failed, if the script exited.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
-    /// Time of the script's next run.
+    /// Time of the script's next run, if that run is planned.
     pub next: Option<Timestamp>,
 }
 
 impl Unsettled {
-    /// Id of the configuration that the script was started for, if the id is known.
+    /// Id of the configuration for which the script was started, if the id is known.
     pub fn target(&self) -> Option<Digest> {
         self.id.parse().ok()
     }
 
-    /// Id of the old configuration that the script was started with.
+    /// Id of the old configuration that the script got as `OLDID`, if the id is known.
     fn old(&self) -> Option<Digest> {
         self.old_id.as_ref()?.parse().ok()
     }
@@ -66,21 +66,21 @@ impl Unsettled {
         json
     }
 
-    /// Describes for people what happened.
+    /// Returns a text for people that describes what happened.
     pub fn to_text(&self) -> String {
         let times = match self.failures {
             0 | 1 => String::new(),
             n => format!(", {n} times since {:.0}", self.since),
         };
         match (&self.failed, &self.error) {
-            (Some(at), Some(error)) => format!("script failed {at:.0}{times}: {error}"),
-            _ => format!("script was started {:.0}, and its result is unknown", self.since),
+            (Some(at), Some(error)) => format!("script failed at {at:.0}{times}: {error}"),
+            _ => format!("script was started at {:.0}, and its result is unknown", self.since),
         }
     }
 }
 
-/// The old configuration for a script that deploys `new` while `deployed` is deployed. The service
-/// of this old configuration may run now.
+/// The old configuration to pass to a script that deploys `new` while `deployed` is deployed. The
+/// old configuration is the one whose service may run now.
 pub fn old_for_script(
     left: Option<&Unsettled>,
     deployed: Option<Digest>,
@@ -102,7 +102,8 @@ pub fn old_for_script(
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 struct Intended {
-    /// The boot id. After a restart of the system, nobody knows whether the script was started.
+    /// The boot id. With another boot id the record counts as a started script, because after a
+    /// restart of the system it is unknown whether the script was started.
     boot: String,
     #[serde(flatten)]
     what: Unsettled,
@@ -113,13 +114,13 @@ pub fn read(dir: &Path) -> Option<Unsettled> {
     match read_json(dir, NAME) {
         Err(err) if err.is_not_found() => {}
         Err(_) => return Some(Unsettled::default()),
-        // A damaged record counts, too.
+        // A damaged record also means that the server is unsettled.
         Ok(json) => return Some(serde_json::from_slice(&json).unwrap_or_default()),
     }
     if let Some(intended) = intended(dir).filter(|it| it.boot != running_script::boot()) {
         return Some(intended.what);
     }
-    // Earlier agents left only the script's record.
+    // Earlier agents wrote only the record of the running script.
     let id = running_script::noted_id(dir)?;
     Some(Unsettled { id, since: Timestamp::now(), ..Unsettled::default() })
 }
@@ -141,9 +142,10 @@ fn read_json(dir: &Path, name: &CStr) -> Result<Vec<u8>> {
     Ok(json)
 }
 
-/// If the server is settled, records in advance what [`begin`] will record when the root of `id` is
-/// complete. The sync of the root also syncs this record, so that no second sync is needed. After a
-/// power cut the script counts as started.
+/// If the server is not unsettled, records the intention to start a script for `id`. [`begin`]
+/// later turns this record into the record of the started script. The sync of the root also syncs
+/// the intention, so that [`begin`] needs no sync of its own. After a power cut, the intention
+/// counts as a started script.
 pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
     let boot = running_script::boot();
     // Without a boot id, the script would count as started immediately.
@@ -158,13 +160,13 @@ pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
     (&file).write_all(&json).map_err(|cause| Error::io("write", dir.path_of(INTENDED), cause))
 }
 
-/// Removes the record of the intention, because the script is not started.
+/// Removes the record of the intention if the agent does not start the script.
 pub fn forget_intended(dir: &Path) -> Result<()> {
     Dir::open(dir)?.remove_file(INTENDED)
 }
 
-/// Records, durably, that a script is about to run for `id`. `left` is the earlier record. `synced`
-/// says whether everything was synced after [`intend`].
+/// Records, durably, that a script is about to run for `id`. `left` is the earlier record, if any.
+/// `synced` says whether a sync of the filesystem followed [`intend`].
 pub fn begin(
     dir: &Path,
     left: Option<&Unsettled>,
@@ -194,7 +196,7 @@ fn begun(left: Option<&Unsettled>, id: Digest, old: Option<Digest>, rollback: bo
 }
 
 /// Writes the file without a temporary name, which takes one commit of the filesystem's journal
-/// instead of two. A truncated file does no harm, because it also counts as a record.
+/// instead of two. A truncated file does no harm, because a truncated file also counts as a record.
 fn create(dir: &Path, now: &Unsettled) -> Result<()> {
     let dir = Dir::open(dir)?;
     let file = dir.create_file(NAME, MODE)?;
@@ -211,7 +213,7 @@ pub fn failed(dir: &Path, error: &str, exit_code: Option<i32>) -> Result<()> {
     put(dir, Some(&Unsettled { failures, failed, error, exit_code, ..left }))
 }
 
-/// Records the time of the next run.
+/// Records the time of the script's next run.
 pub fn set_next_run(dir: &Path, at: Timestamp) -> Result<()> {
     match read(dir) {
         Some(left) => put(dir, Some(&Unsettled { next: Some(at), ..left })),
@@ -226,7 +228,7 @@ pub fn put(dir: &Path, left: Option<&Unsettled>) -> Result<()> {
         return Dir::open(dir)?.remove_file(NAME);
     };
     let path = dir.join(&*NAME.to_string_lossy());
-    // The message names the file itself, not its temporary name.
+    // The message names the file, and not the temporary name of the file.
     let failed = |err: Error| Error::io("replace", &path, io::Error::other(err.to_string()));
     replace_file(&path, &left.to_json(), MODE).map_err(failed)
 }
@@ -237,7 +239,8 @@ pub fn clear(dir: &Path) -> Result<()> {
     running_script::forget(dir)
 }
 
-/// The configuration that the last script was started for, read from the record of its root.
+/// The configuration for which the last script was started, read from the record of the
+/// configuration's root.
 pub fn pending(dir: &Path) -> Option<Configuration> {
     let id = read(dir)?.target()?;
     let record = dir.join("roots").join(id.to_string());
@@ -274,7 +277,7 @@ mod tests {
         check(Some(&left(one, Some(two))), Some(one), one, Some(two));
         // The agent was killed after it had written the state file.
         check(Some(&left(two, Some(one))), Some(two), two, Some(one));
-        // The first deploy, and a damaged record.
+        // The cases of a first deploy and of a damaged record follow.
         check(Some(&left(one, None)), None, one, None);
         check(Some(&left(one, None)), Some(one), one, None);
         check(Some(&Unsettled::default()), Some(one), one, None);
@@ -312,7 +315,7 @@ mod tests {
         begin(dir, left.as_ref(), two, None, false, false).unwrap();
         assert!(read(dir).unwrap().target() == Some(two) && !dir.join("elsewhere").exists());
         clear(dir).unwrap();
-        // Earlier agents left only the script's record.
+        // Earlier agents wrote only the record of the running script.
         running_script::note(dir, two, 0).unwrap();
         assert_eq!(read(dir).unwrap().target(), Some(two));
         clear(dir).unwrap();

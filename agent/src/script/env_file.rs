@@ -1,4 +1,4 @@
-//! The file of `-script-env-file`: variables for the script.
+//! Reads the file of `-script-env-file`, which has variables for the script.
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -8,9 +8,11 @@ use std::path::{Path, PathBuf};
 
 use deploy_store::Size;
 
-/// Maximum size of the file. The variables of the layers leave little room in the environment.
+/// Maximum size of the file in bytes. The size is limited, because the variables for the layers
+/// leave little room in the environment.
 pub const MAX_FILE: u64 = 64 << 10;
-/// Variables that the agent sets, without the variables that begin with `LAYER_`.
+/// Variables that the agent sets. The agent also sets variables that begin with `LAYER_`, which are
+/// not listed here.
 const SET: [&[u8]; 5] = [b"OLDID", b"OLDROOT", b"NEWID", b"NEWROOT", b"STATEFILE"];
 
 /// Why the file cannot be used.
@@ -29,7 +31,7 @@ pub enum Error {
     Bad {
         /// The file.
         path: PathBuf,
-        /// What is wrong, and in which line.
+        /// What is wrong with the file, and in which line.
         reason: String,
     },
 }
@@ -44,11 +46,11 @@ pub fn read(path: Option<&Path>) -> Result<Vec<(OsString, OsString)>, Error> {
     parse(&bytes).map_err(|reason| Error::Bad { path: path.to_owned(), reason })
 }
 
-/// Parses lines `NAME=VALUE`. The value is the rest of the line unchanged, quotes included. Empty
-/// lines and lines that begin with `#` are ignored.
+/// Parses lines of the form `NAME=VALUE`. The value is the unchanged rest of the line, including
+/// quotes. The function ignores empty lines and lines that begin with `#`.
 fn parse(bytes: &[u8]) -> Result<Vec<(OsString, OsString)>, String> {
     if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("it is larger than {}", Size(MAX_FILE)));
+        return Err(format!("the file is larger than {}", Size(MAX_FILE)));
     }
     let mut all = Vec::new();
     for (n, line) in (1..).zip(bytes.split(|&byte| byte == b'\n')) {
@@ -111,7 +113,8 @@ mod tests {
             let err = parse(bad.as_bytes()).unwrap_err();
             assert!(err.contains(want), "{err}");
         }
-        // The last value of a name counts. The file may set variables that the agent passes on.
+        // If a name has several values, the last value counts. The file may also set variables that
+        // the agent passes on from its own environment.
         assert_eq!(parse(b"PATH=/bin\nPATH=/usr/bin\n").unwrap().len(), 2);
         assert!(read(None).unwrap().is_empty());
         let err = read(Some(Path::new("/none/there"))).unwrap_err().to_string();

@@ -1,4 +1,4 @@
-//! The environment of the script, without the variables of `-script-env-file`.
+//! Makes the environment of the script, without the variables of `-script-env-file`.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -10,13 +10,14 @@ use crate::script::{Change, Error};
 /// Variables of the agent's environment that are passed to the script, if they are set.
 pub const PASSED: [&str; 8] =
     ["PATH", "HOME", "TMPDIR", "USER", "LOGNAME", "LANG", "LC_ALL", "SHELL"];
-/// Maximum size of the environment in bytes. The system accepts up to a quarter of the stack's size
-/// of 8 MiB.
+/// Maximum size of the environment in bytes. The operating system accepts up to a quarter of the
+/// stack size of 8 MiB.
 pub const MAX_ENVIRONMENT: usize = 1_900_000;
-/// Bytes of environment that a layer takes in addition to its names: the names of two variables
-/// and the pointers to them.
+/// Number of bytes that a layer takes in the environment in addition to its component and version.
+/// These bytes are the names of two variables and the pointers to the two variables.
 const PER_LAYER: usize = 2 * ("LAYER_nnnnn_VERSION=".len() + 1 + 8);
-/// Bytes of environment that are reserved for paths and the agent's variables.
+/// Number of bytes of the environment that are reserved for paths and for variables from the
+/// agent's environment.
 const BESIDE_LAYERS: usize = 128 << 10;
 /// Checks that the layers of `configuration` fit in a script's environment.
 pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {
@@ -35,15 +36,16 @@ pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {
         .map(|layer| layer.component.as_str().len() + layer.version.as_str().len() + PER_LAYER);
     match bytes.sum::<usize>() + BESIDE_LAYERS {
         bytes if bytes > MAX_ENVIRONMENT => refuse(format!(
-            "the names of its {} layers take {bytes} bytes of environment, the maximum is {MAX_ENVIRONMENT}",
+            "the names of its {} layers take {bytes} bytes of environment; the maximum is \
+             {MAX_ENVIRONMENT}",
             layers.len()
         )),
         _ => Ok(()),
     }
 }
 
-/// The environment of the script, without the variables of `-script-env-file`. `outer` reads the
-/// agent's own environment.
+/// Returns the environment of the script, without the variables of `-script-env-file`. `outer`
+/// reads a variable of the agent's own environment.
 pub fn environment(
     change: Change<'_>,
     state_file: &Path,

@@ -1,4 +1,4 @@
-//! Finds the script's program, and the reason why a program cannot be started.
+//! Finds the program of the script, and finds out why a program cannot be started.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
-/// A script that cannot be started.
+/// The error for a script that cannot be started.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{program:?}: {reason}")]
 pub struct Missing {
@@ -22,23 +22,24 @@ pub struct Missing {
 /// Maximum number of bytes that are read from a script to find its first line.
 const MOST_LOOKED_AT: u64 = 256;
 
-const NOT_THERE: &str = "no such file or directory; create it, or give another with -script";
+const NOT_THERE: &str =
+    "no such file or directory; create the script, or give another script with -script";
 const NOT_IN_PATH: &str =
     "executable file not found in $PATH; to run a file of this directory, write ./ before its name";
-const NOT_EXECUTABLE: &str = "permission denied; make it executable with chmod +x";
+const NOT_EXECUTABLE: &str = "permission denied; make the script executable with chmod +x";
 const DIRECTORY: &str = "is a directory; give a file with -script";
-const NO_INTERPRETER: &str =
-    "no such file or directory: the interpreter that its first line names is not installed";
-const CARRIAGE_RETURN: &str = "no such file or directory: its first line ends in a carriage \
-                               return, as on Windows, and so names no interpreter; save the script \
-                               with LF line ends, for example with dos2unix";
+const NO_INTERPRETER: &str = "no such file or directory: the interpreter that the script's first \
+                              line names is not installed";
+const CARRIAGE_RETURN: &str = "no such file or directory: the script's first line ends in a \
+                               carriage return, as on Windows, and so names no interpreter; save \
+                               the script with LF line ends, for example with dos2unix";
 const NO_FORMAT: &str =
-    "exec format error; its first line must name an interpreter, for example #!/bin/sh";
-const BUSY: &str = "text file busy; close it in the program that is writing it";
+    "exec format error; the script's first line must name an interpreter, for example #!/bin/sh";
+const BUSY: &str = "text file busy; close the script in the program that has it open for writing";
 const TOO_LONG: &str = "argument list too long; give the configuration fewer layers";
 
-/// The file to run for `program`. If `program` has a slash, the file is `program` itself. Otherwise
-/// the file is the first executable with that name in the directories of `path`.
+/// The file to run for `program`. If `program` contains a slash, the file is `program` itself.
+/// Otherwise the file is the first executable with that name in the directories of `path`.
 pub fn program(program: &str, path: Option<&OsStr>) -> Result<PathBuf, Missing> {
     let missing = |reason| Missing { program: program.to_owned(), reason };
     if program.contains('/') {
@@ -46,7 +47,7 @@ pub fn program(program: &str, path: Option<&OsStr>) -> Result<PathBuf, Missing> 
         return check(&file).map(|()| file).map_err(missing);
     }
     let dirs = std::env::split_paths(path.unwrap_or_default());
-    // By convention, an empty part of `path` means the working directory.
+    // By convention, an empty directory in `path` means the working directory.
     let files = dirs
         .map(|dir| if dir.as_os_str().is_empty() { PathBuf::from(".") } else { dir })
         .map(|dir| dir.join(program));
@@ -65,8 +66,8 @@ fn check(file: &Path) -> Result<(), &'static str> {
     if ends_in_carriage_return(file) { Err(CARRIAGE_RETURN) } else { Ok(()) }
 }
 
-/// Whether the interpreter in the script's first line ends in a carriage return. With `env`, the
-/// program that `env` searches counts as the interpreter.
+/// Whether the name of the interpreter in the script's first line ends in a carriage return. If the
+/// first line names `env`, the program that `env` searches counts as the interpreter.
 fn ends_in_carriage_return(file: &Path) -> bool {
     let mut start = Vec::new();
     // A program can be executable without being readable.
@@ -79,14 +80,14 @@ fn ends_in_carriage_return(file: &Path) -> bool {
     let Some(line) = line.strip_suffix(b"\r") else { return false };
     let words = line.split(|byte| matches!(byte, b' ' | b'\t')).filter(|word| !word.is_empty());
     match words.collect::<Vec<_>>()[..] {
-        // The name of an existing interpreter may end in a carriage return.
+        // A carriage return is no error if an interpreter with that name exists.
         [program] => !Path::new(OsStr::from_bytes(&[program, b"\r"].concat())).exists(),
         [program, _] => program.ends_with(b"/env"),
         _ => false,
     }
 }
 
-/// Why the system did not start `file`, if the reason is known.
+/// The reason why the system did not start `file`, if this function knows the reason.
 pub fn reason(file: &Path, err: &io::Error) -> Option<&'static str> {
     match Errno::from_io_error(err)? {
         Errno::NOENT if ends_in_carriage_return(file) => Some(CARRIAGE_RETURN),

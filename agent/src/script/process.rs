@@ -1,4 +1,4 @@
-//! The script's process: its start, its time limits, and its end.
+//! Starts the script's process, enforces its time limits, and waits for its end.
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
@@ -19,10 +19,10 @@ use crate::script::script_output::Output;
 use crate::script::{Change, Error, Script, env_file, environment};
 use crate::stop::Stop;
 
-/// Runs the script for `change`, logs its output, and waits for its end. `note` is called with 0
-/// before the script starts, and with the script's process id after the start. An error of the
-/// first call prevents the start. Returns the end of the output, and the reason if the script did
-/// not succeed.
+/// Runs the script for `change`, logs the script's output, and waits for the script's end. The
+/// function calls `note` with 0 before the script starts, and with the script's process id after
+/// the start. An error of the first call prevents the start. Returns the end of the output, and an
+/// error if the script did not succeed.
 pub async fn run(
     script: &Script,
     change: Change<'_>,
@@ -140,8 +140,8 @@ fn temp_dir() -> PathBuf {
     std::path::absolute(&dir).unwrap_or(dir)
 }
 
-/// Waits until the script ends, or until there is a reason to end it. Returns the reason; `None` if
-/// the script has ended.
+/// Waits until the script ends, or until there is a reason to end the script. Returns the reason;
+/// `None` if the script has ended.
 async fn wait(
     script: &Script,
     child: &mut Child,
@@ -179,8 +179,8 @@ async fn status(script: &Script, child: &mut Child) -> Result<(), Error> {
     Err(Error::Failed { program: script.program.clone(), status })
 }
 
-/// Ends the script and its process group: TERM, then KILL after some time. KILL reaches the rest of
-/// the group even if the script itself has already ended.
+/// Ends the script and its process group: sends TERM, and sends KILL after `kill_after`. KILL
+/// reaches the rest of the group even if the script itself has already ended.
 async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
     let Some(group) = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?)) else {
         return;
@@ -195,7 +195,7 @@ async fn end_group(script: &Script, child: &mut Child, output: &mut Output) {
             }
         }
     };
-    // Whether or not this wait times out, the agent then kills the remaining processes.
+    // After the wait, the agent kills the remaining processes, whether or not the wait timed out.
     let _ = tokio::time::timeout(script.kill_after, all_gone).await;
     signal(group, Signal::KILL);
     if let Err(err) = child.wait().await {
@@ -218,7 +218,7 @@ fn not_started(script: &Script, program: &Path, err: io::Error) -> Error {
         }
         None => script.program.clone(),
     };
-    Error::System { program, action: "start it", cause: err }
+    Error::System { program, action: "start the script", cause: err }
 }
 
 fn system(script: &Script, action: &'static str, cause: io::Error) -> Error {

@@ -1,8 +1,9 @@
-//! The script's output: the agent logs the output line by line and keeps its end.
+//! Logs the script's output line by line, and keeps the end of the output.
 //!
 //! The output goes through a pipe, because programs that open `/dev/stderr` would truncate a file.
 //! Background processes of the script can print even after the agent's end, because a keeper
-//! process also has the pipe open. After the agent's end, the keeper discards their output.
+//! process also has the pipe open. After the agent's end, the keeper discards the output of the
+//! background processes.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -15,9 +16,9 @@ use tokio::io::AsyncReadExt as _;
 use tokio::net::unix::pipe::Receiver;
 use tokio::process::Command;
 
-/// The shell command of the keeper. The keeper waits on its standard input for the agent's end.
-/// Then the keeper reads from the pipe, which is its standard output, until no process has the
-/// other end open.
+/// The shell command of the keeper. The keeper first reads its standard input, which ends when the
+/// agent ends. Then the keeper reads from the pipe, which is the keeper's standard output, until no
+/// process has the other end open.
 const KEEPER: &str =
     "read -r end; exec cat <&1 >/dev/null # deploy-agent: discards later output of the script";
 
@@ -25,7 +26,7 @@ const KEEPER: &str =
 pub const MAX_KEPT: usize = 64 << 10;
 /// Capacity of a pipe in bytes (pipe(7)).
 const PIPE: usize = 64 << 10;
-/// Maximum bytes of a logged line; longer lines are split.
+/// Maximum number of bytes of a logged line. The log splits longer lines.
 pub const MAX_LINE: usize = 8 << 10;
 
 /// The reading end of a script's stdout and stderr.
@@ -48,11 +49,11 @@ impl Output {
         Ok(Self { pipe, buffer, lines, ended: false, life: None })
     }
 
-    /// Starts the keeper, so that after the agent's end no process is blocked or killed when it
-    /// prints.
+    /// Starts the keeper. Because of the keeper, no process is blocked or killed when it prints
+    /// after the agent's end.
     pub fn outlive(&mut self) -> io::Result<()> {
-        // The pipe is opened again, because this end does not block and the keeper's end must
-        // block.
+        // The pipe is opened again for the keeper. Reads from the agent's end must not block, but
+        // reads from the keeper's end must block.
         let pipe = File::open(format!("/proc/self/fd/{}", self.pipe.as_raw_fd()))?;
         let (reader, life) = io::pipe()?;
         Command::new("/bin/sh")
@@ -67,21 +68,21 @@ impl Output {
         Ok(())
     }
 
-    /// Whether all writers have closed their end.
+    /// Whether all writers have closed their end of the pipe.
     pub fn ended(&self) -> bool {
         self.ended
     }
 
     /// Waits for some output and logs it. The future may be dropped at any time.
     pub async fn read_some(&mut self) {
-        // An error counts as the end of the pipe.
+        // A read error counts as the end of the pipe.
         let n = self.pipe.read(&mut self.buffer).await.unwrap_or(0);
         self.take(n);
     }
 
-    /// Logs the present contents of the pipe, without waiting. This function reads the pipe itself,
-    /// because the runtime may not know yet that there is output. The function reads at most the
-    /// pipe's capacity, because background processes may continue to print.
+    /// Logs the present contents of the pipe, without waiting. This function reads the pipe
+    /// directly, because the runtime may not yet know that the pipe contains output. The function
+    /// reads at most the pipe's capacity, because background processes may continue to print.
     pub fn read_rest(&mut self) {
         let mut left = PIPE;
         while !self.ended && left > 0 {
@@ -106,8 +107,8 @@ impl Output {
         }
     }
 
-    /// Returns the end of the output so far. The agent continues to log the output of background
-    /// processes while it runs.
+    /// Returns the end of the output so far. While the agent runs, it continues to log the output
+    /// of background processes.
     pub fn leave(self) -> Vec<u8> {
         let kept = self.lines.kept.iter().copied().collect();
         if !self.ended {

@@ -1,5 +1,5 @@
-//! Sweeps that the agent does on its own: of old roots, and of the unused cache. A failed sweep is
-//! logged and retried; it never fails a deploy.
+//! Performs the sweeps that the agent does on its own: sweeps of old roots, and sweeps of the
+//! unused cache. The agent logs and retries a failed sweep. A failed sweep never fails a deploy.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -10,13 +10,13 @@ use crate::agent::Agent;
 use crate::blocking;
 use crate::space::in_use;
 
-/// Removes old roots after a switch from `old` to `new`. `-keep-roots` roots stay.
+/// Removes old roots after a switch from `old` to `new`. As many roots stay as `-keep-roots` says.
 pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configuration) {
     let needs = in_use::retention(agent, None).map(|needs| {
         // After a rollback, the root from before the rollback stays for inspection.
         let previous = old.filter(|old| old.id() != new.id()).cloned().or(needs.previous);
-        // Without an old root the script had no service to stop, so a service may still run in a
-        // replaced root.
+        // If there was no old root, the script had no service to stop, so a service may still run
+        // in a replaced root.
         let (current, replaced) = (Some(new.clone()), old.is_some());
         crate::space::retained::Retention { current, previous, replaced, ..needs }
     });

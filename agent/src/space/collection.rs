@@ -1,4 +1,5 @@
-//! `gc`: immediately removes unused data, or reports what it would remove.
+//! Implements `gc`, which immediately removes unused data, or reports the data that it would
+//! remove.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -19,20 +20,21 @@ use crate::settings::Settings;
 use crate::space::retained::{Retention, TakenOver};
 use crate::space::{in_use, spare_builder};
 
-/// What `gc` did, or would do.
+/// The result of `gc`: the items that `gc` removed and kept, or would remove and keep.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Gc {
     /// The agent's directory.
     pub dir: PathBuf,
     /// Whether `gc` only reported, and removed nothing.
     pub dry_run: bool,
-    /// Number of removed files, links and other entries.
+    /// Number of files, links and other entries that were removed.
     pub files: u64,
-    /// Bytes of the files whose last name was removed.
+    /// Number of bytes in the files whose last name was removed.
     pub bytes: u64,
-    /// Whether roots share extents with the cache. If so, shared bytes count as bytes of the cache.
+    /// Whether roots share extents with the cache. If so, bytes in shared extents count as bytes of
+    /// the cache.
     pub extents_shared: bool,
-    /// Bytes that are free now.
+    /// Number of bytes that are free now.
     pub free_bytes: u64,
     /// The removed items.
     pub removed: Vec<Item>,
@@ -40,7 +42,7 @@ pub struct Gc {
     pub kept: Vec<Item>,
 }
 
-/// One file or directory, or all objects with the same reason.
+/// An item of the result: one file, one directory, or all objects that have the same reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
     /// The kind of item.
@@ -51,14 +53,14 @@ pub struct Item {
     pub why: String,
     /// Number of files, directories or objects that the item stands for.
     pub count: u64,
-    /// Number of files; for kept items only if the files were counted.
+    /// Number of files; 0 for a kept item.
     pub files: u64,
-    /// Number of bytes; for kept items only if the bytes were counted.
+    /// Number of bytes. For a kept item, 0 means that the bytes were not counted.
     pub bytes: u64,
 }
 
-/// Runs `gc` within the agent, between two cycles. `pending` is a configuration whose script
-/// failed. With `taken_over`, `gc` also removes roots that another program made.
+/// Runs `gc` within the agent, between two cycles. `pending` is the configuration whose script
+/// failed last, if any. With `taken_over`, `gc` also removes roots that another program made.
 pub async fn beside(
     agent: &Agent,
     pending: Option<&Configuration>,
@@ -179,7 +181,8 @@ impl Gc {
 #[derive(Default)]
 struct Items {
     items: Vec<Item>,
-    /// For each reason, the index in `items` of the item for objects with this reason.
+    /// For each reason, the index of an item in `items`. That item stands for all objects with this
+    /// reason.
     objects: BTreeMap<String, usize>,
 }
 

@@ -1,4 +1,4 @@
-//! Reads from the agent's records what sweeps must retain.
+//! Reads the agent's records, and finds out which data sweeps must retain.
 
 use std::io;
 use std::path::Path;
@@ -28,14 +28,15 @@ pub fn retention(agent: &Agent, pending: Option<&Configuration>) -> Result<Reten
     Ok(Retention { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over })
 }
 
-/// What sweeps do with roots in `dir` that another program made. `gc -taken-over` removes these
-/// roots in any case.
+/// What sweeps do with roots in `dir` that another program made. If `count` is true, these roots
+/// count among the roots to keep. `gc -taken-over` does not call this function, because it always
+/// removes these roots.
 pub(crate) fn counted(dir: &Path, count: bool) -> Result<TakenOver> {
     if count { deploy_store::taken_over(dir).map(TakenOver::Count) } else { Ok(TakenOver::Keep) }
 }
 
-/// Reads the deployed configuration. An unreadable state file is an error, because a sweep must
-/// know the deployed configuration.
+/// Reads the deployed configuration from the state file. An unreadable state file is an error,
+/// because a sweep must know the deployed configuration.
 pub(crate) fn deployed(state_file: &Path) -> Result<Option<Configuration>> {
     state_file::peek(state_file).map_err(|err| match err {
         Error::BadConfiguration { .. } | Error::BadName { .. } => {

@@ -1,7 +1,7 @@
-//! `-min-free`: the agent makes room by removing data, and begins with the data that is cheapest to
-//! recreate. First the agent removes unused cache. Then it removes old roots, oldest first, each
+//! Implements `-min-free`: makes room by removing data, and begins with the data that is cheapest
+//! to recreate. First the agent removes unused cache. Then it removes old roots, oldest first, each
 //! with the cache that only this root used. Last, it removes the spare. The agent never removes the
-//! current root or the configuration that is being deployed.
+//! current root or the data of the configuration that it is deploying.
 
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -13,16 +13,17 @@ use crate::blocking;
 use crate::error::{Error, Lack, Result};
 use crate::space::{in_use, spare_builder};
 
-/// Bytes that a file may take in addition to its contents.
+/// Number of bytes that a file may take on the disk in addition to its contents.
 const BLOCK: u64 = 4096;
 
-/// Makes room for `need` bytes, which the deploy of `coming` needs for `what`. In addition,
-/// `-min-free` bytes stay free. Too little room is an error.
+/// Makes room for `need` bytes, which the deploy of `coming` needs for `what`. In addition, the
+/// bytes of `-min-free` must stay free. If the agent cannot make enough room, the result is an
+/// error.
 pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) -> Result<()> {
     let floor = agent.min_free;
     let mut free = agent.store.free_bytes()?;
     let wanted = need.saturating_add(floor);
-    // If there cannot be enough room, the agent removes nothing, because a rollback may need the
+    // If the agent cannot make enough room, it removes nothing, because a rollback may need the
     // data.
     if floor > 0 && free < wanted && most_free(agent, coming, free).await? >= wanted {
         free = free_best_effort(agent, Some(coming), need).await?;
@@ -33,8 +34,8 @@ pub async fn make(agent: &Agent, coming: &Configuration, what: &str, need: u64) 
     Ok(())
 }
 
-/// Adds to the error of a full filesystem whether bytes, inodes or a quota are used up. `need` is
-/// the number of bytes that remain to be downloaded.
+/// If `err` means that the filesystem is full, adds whether bytes, inodes or a quota are used up.
+/// `need` is the number of bytes that remain to be downloaded, if a download failed.
 pub fn explain_full(agent: &Agent, err: Error, need: Option<u64>) -> Error {
     if !err.is_no_space() {
         return err;
@@ -49,7 +50,7 @@ pub fn explain_full(agent: &Agent, err: Error, need: Option<u64>) -> Error {
     Error::Full { cause, lack, need }
 }
 
-/// Makes room after a deploy. An error is only logged.
+/// Makes room after a deploy. If the sweep fails, the agent only logs the error.
 pub async fn tidy(agent: &Agent) {
     match free_best_effort(agent, None, 0).await {
         Ok(free) if free < agent.min_free => {
@@ -68,7 +69,7 @@ pub async fn tidy(agent: &Agent) {
     }
 }
 
-/// The bytes that would be free after the removal of all dispensable data.
+/// The number of bytes that would be free after the removal of all dispensable data.
 async fn most_free(agent: &Agent, coming: &Configuration, free: u64) -> StoreResult<u64> {
     spare_builder::idle(agent).await;
     let needs = in_use::retention(agent, Some(coming))?;
@@ -82,7 +83,8 @@ async fn most_free(agent: &Agent, coming: &Configuration, free: u64) -> StoreRes
     .await
 }
 
-/// Removes dispensable data until enough bytes are free. Returns the free bytes afterwards.
+/// Removes dispensable data until enough bytes are free, or until no such data is left. Returns the
+/// number of bytes that are free afterwards.
 async fn free_best_effort(
     agent: &Agent,
     coming: Option<&Configuration>,
@@ -110,7 +112,7 @@ async fn free_best_effort(
             event = "room_made",
             freed,
             free,
-            "made room: the spare root; {} are free",
+            "made room: removed the spare root; {} are free",
             Size(free)
         );
     }
@@ -135,14 +137,14 @@ async fn sweep(agent: &Agent, keep: Keep, free: u64) -> StoreResult<u64> {
         files,
         freed,
         free,
-        "made room: {what}; {files} files of {}; {} are free",
+        "made room: removed {what} (in all {files} files, {}); {} are free",
         Size(freed),
         Size(free)
     );
     Ok(free)
 }
 
-/// The free bytes, after the removals have reached the disk.
+/// Returns the number of free bytes after the removals have reached the disk.
 async fn free_after_sync(agent: &Agent) -> StoreResult<u64> {
     let store = Arc::clone(&agent.store);
     blocking::run(move || {
@@ -152,7 +154,7 @@ async fn free_after_sync(agent: &Agent) -> StoreResult<u64> {
     .await
 }
 
-/// The removals as text, for example `root 1a2b…, 2 layers, 14 objects`.
+/// Describes the removals as text, for example `root 1a2b…, 2 layers, 14 objects`.
 fn describe(planned: &Sweep) -> String {
     let mut parts = Vec::new();
     for removal in planned.removals.iter().filter(|removal| removal.what == What::Root) {

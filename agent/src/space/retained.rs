@@ -1,27 +1,27 @@
-//! What sweeps retain: the current root and earlier roots, and the layers of the deployed
-//! configuration, of the pending configuration, and of the retained roots.
+//! Decides which data sweeps retain: the current root and earlier roots, and the layers of the
+//! deployed configuration, of the pending configuration, and of the retained roots.
 
 use std::time::{Duration, SystemTime};
 
 use deploy_store::{Ages, Configuration, Digest, Keep};
 
-/// Age at which the agent removes unused cache on its own.
+/// Minimum age of unused cache that the agent removes on its own.
 const CACHE_AGE: Duration = Duration::from_secs(60 * 60);
-/// Age at which the agent removes quarantined files on its own.
+/// Minimum age of quarantined files that the agent removes on its own.
 const QUARANTINE_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
-/// The data in use, and how much other data to keep.
+/// The configurations in use, and the amount of other data to keep.
 #[derive(Debug, Clone, Default)]
 pub struct Retention {
     /// The deployed configuration.
     pub current: Option<Configuration>,
     /// The previous configuration.
     pub previous: Option<Configuration>,
-    /// The pending configuration: its script failed, or it is being deployed.
+    /// The pending configuration, which the agent is deploying, or whose script failed.
     pub pending: Option<Configuration>,
     /// Number of roots to keep, at least 1.
     pub keep_roots: usize,
-    /// Whether to keep the blobs of extracted layers.
+    /// Whether the cache keeps the blob of a layer after the layer is extracted.
     pub keep_blobs: bool,
     /// Whether replaced roots can be removed, because no service can run in them any more.
     pub replaced: bool,
@@ -29,38 +29,43 @@ pub struct Retention {
     pub taken_over: TakenOver,
 }
 
-/// What a sweep does with the roots of another program, such as the Go agent, which kept all roots.
+/// What a sweep does with the roots of another program, for example with those of the Go agent,
+/// which kept all roots.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub enum TakenOver {
-    /// The sweep keeps the roots, because no flag says otherwise.
+    /// The sweep keeps these roots, because no flag says otherwise.
     #[default]
     Keep,
-    /// The roots count among the roots to keep, because the user gave that number. The ids are
-    /// listed oldest first. These roots count as older than all other roots.
+    /// These roots count among the roots to keep, because the user gave the number of roots to
+    /// keep. The value lists the ids of the roots, oldest first. These roots count as older than
+    /// all other roots.
     Count(Vec<Digest>),
-    /// The sweep removes the roots.
+    /// The sweep removes these roots.
     Remove,
 }
 
 impl Retention {
-    /// What `gc` keeps. `gc` removes all other data of any age, except for downloads that may be
-    /// resumed and are younger than an hour. `published` are the roots, oldest first.
+    /// The data that `gc` keeps. `gc` removes all other data of any age, except for downloads that
+    /// may be resumed and are younger than an hour. `published` lists the published roots, oldest
+    /// first.
     pub fn at_once(&self, published: &[Digest], now: SystemTime) -> Keep {
         let ages =
             Ages { downloads: Some(before(now, CACHE_AGE)), leftovers: true, ..Ages::default() };
         Keep { cache: Some(ages), weigh: true, ..self.roots_only(published) }
     }
 
-    /// What the agent's own sweeps of the cache keep. These sweeps also keep young data.
+    /// The data that the agent's own sweeps of the cache keep. These sweeps also keep unused data
+    /// that is younger than an hour, and quarantined files that are younger than a week.
     pub fn aged(&self, published: &[Digest], now: SystemTime) -> Keep {
         let cache = Some(before(now, CACHE_AGE));
         let quarantine = Some(before(now, QUARANTINE_AGE));
         let ages = Ages { cache, downloads: cache, quarantine, leftovers: false };
-        // Roots are removed only after a deploy.
+        // The agent removes roots on its own only after a deploy.
         Keep { roots: None, replaced: false, cache: Some(ages), ..self.roots_only(published) }
     }
 
-    /// What a sweep keeps when room is needed: `roots` roots, and no unused cache of any age.
+    /// The data that a sweep keeps when the agent needs room: `roots` roots, and no unused cache of
+    /// any age.
     pub fn for_room(&self, published: &[Digest], roots: usize, now: SystemTime) -> Keep {
         let fewer = Self { keep_roots: roots, ..self.clone() };
         let keep = fewer.at_once(published, now);
@@ -68,14 +73,15 @@ impl Retention {
         Keep { cache: ages, replaced: false, ..keep }
     }
 
-    /// What a sweep of roots keeps. Such a sweep does not sweep the cache.
+    /// The data that a sweep of roots keeps. Such a sweep does not sweep the cache.
     pub fn roots_only(&self, published: &[Digest]) -> Keep {
         let named = [
             (&self.current, "the deployed configuration"),
             (&self.pending, "the configuration to be deployed"),
             (&self.previous, "the previous configuration"),
         ];
-        // The layers of the previous configuration are kept only if its root is kept.
+        // The sweep keeps the layers of the previous configuration only if it keeps the previous
+        // root.
         let rooted = |configuration: &Configuration| {
             self.keep_roots > 1 || Some(configuration.id()) != id(self.previous.as_ref())
         };
@@ -94,12 +100,13 @@ impl Retention {
     }
 
     /// The roots to keep: the current root, the pending root, the previous root, then the newest
-    /// roots. `None` keeps all roots, because the current root is unknown or does not exist. In
-    /// this case the state file may be another agent's.
+    /// roots. The result `None` means that the sweep keeps all roots, because the current root is
+    /// unknown or does not exist. In this case, the state file may belong to another agent.
     fn roots(&self, published: &[Digest]) -> Option<Vec<(Digest, &'static str)>> {
         let current = id(self.current.as_ref()).filter(|id| published.contains(id))?;
         let mut kept = vec![(current, "current")];
-        // The pending root does not count, because it soon becomes the current root or is removed.
+        // The pending root does not count towards `keep_roots`, because it soon becomes the current
+        // root or is removed.
         let pending = id(self.pending.as_ref()).filter(|id| *id != current);
         let count = self.keep_roots + usize::from(pending.is_some());
         kept.extend(pending.map(|id| (id, "to be deployed")));

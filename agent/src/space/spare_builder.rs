@@ -1,5 +1,5 @@
-//! Makes the spare root in the background after a switch. The next deploy then takes time only for
-//! changed files.
+//! Makes the spare root in the background after a switch. With a spare, the next deploy only has to
+//! place the changed files.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
@@ -12,14 +12,15 @@ use crate::blocking;
 use crate::log::millis;
 use crate::records::agent_report::Spare;
 
-/// The lowest priority: everything else is more urgent than a spare.
+/// The nice value of the thread that makes a spare. This value is the lowest priority, because
+/// everything else is more urgent than a spare.
 const NICE: i32 = 19;
 
-/// Pause between two checks for the end of the spare's construction.
+/// Pause between two checks whether a spare is still being made.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// Removes the spare. Call this function only while no spare is being made. The next cycle makes a
-/// new spare. Returns whether there was a spare.
+/// Removes the spare, and returns whether there was a spare. Call this function only while no spare
+/// is being made. The next cycle makes a new spare.
 pub async fn remove(agent: &Agent) -> Result<bool> {
     let Some(spares) = &agent.spares else { return Ok(false) };
     let (store, report) = (Arc::clone(&agent.store), agent.report.clone());
@@ -46,13 +47,14 @@ pub async fn idle(agent: &Agent) {
 }
 
 /// Starts to make the spare of the deployed `configuration`, unless the agent has already begun to
-/// make this spare. While another spare is being made, the function does nothing. The other spare
-/// then differs a little more from the next root.
+/// make this spare. While the agent makes another spare, the function does nothing. In this case,
+/// the next deploy finds a spare of an older configuration, and has to place a few more files.
 pub fn prepare(agent: &Agent, configuration: &Configuration) {
     let Some(spares) = &agent.spares else { return };
     let (id, floor) = (configuration.id(), agent.min_free);
     if floor > 0 && agent.store.free_bytes().is_ok_and(|free| free < floor) {
-        // If the agent made a spare now, it would have to remove the spare again to make room.
+        // A spare would take room that the agent must keep free, and the agent would have to remove
+        // the spare again.
         return;
     }
     let mut wanted = spares.wanted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,8 +72,8 @@ pub fn prepare(agent: &Agent, configuration: &Configuration) {
         let id = configuration.id().to_string();
         report.update(|report| report.spare = ready.then_some(Spare { id, ready }));
     };
-    // The work needs a thread of its own, because the thread's priority and sandbox cannot be
-    // undone.
+    // The work needs a thread of its own, because the low priority and the sandbox of a thread
+    // cannot be undone.
     if let Err(err) = std::thread::Builder::new().name("spare".to_owned()).spawn(work) {
         tracing::warn!(event = "spare_failed", %id, "no spare root: cannot start a thread: {err}");
     }
@@ -84,7 +86,11 @@ fn fits(store: &Store, floor: u64, id: Digest) -> bool {
     }
     match store.remove_spare() {
         Ok(_) => {
-            tracing::warn!(event = "spare_refused", %id, "no spare root: it would take the room that -min-free keeps");
+            tracing::warn!(
+                event = "spare_refused",
+                %id,
+                "no spare root: a spare root would take the room that -min-free keeps free"
+            );
         }
         Err(err) => {
             tracing::warn!(event = "spare_failed", %id, "cannot remove the spare root: {err}");
@@ -93,11 +99,11 @@ fn fits(store: &Store, floor: u64, id: Digest) -> bool {
     false
 }
 
-/// Makes the spare. Returns whether there is a spare afterwards.
+/// Makes the spare, and returns whether there is a usable spare afterwards.
 fn make(store: &Store, configuration: &Configuration) -> bool {
     let id = configuration.id();
-    // The priority applies only to the calling thread. The spare is also made if the priority
-    // cannot be changed.
+    // The priority applies only to the calling thread. If the priority cannot be changed, the agent
+    // still makes the spare.
     let _ = rustix::process::setpriority_process(None, NICE);
     let started = Instant::now();
     match store.prepare_spare(configuration) {
@@ -113,7 +119,9 @@ fn make(store: &Store, configuration: &Configuration) -> bool {
                 %id,
                 bytes,
                 inodes,
-                "no spare root: it needs {} and {inodes} inodes free; roots are built without one", Size(bytes)
+                "no spare root: a spare root needs {} and {inodes} inodes; the agent builds roots \
+                 without a spare",
+                Size(bytes)
             );
             false
         }

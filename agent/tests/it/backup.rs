@@ -66,8 +66,8 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
         }
         done.store(true, Ordering::Relaxed);
     });
-    // The assertions follow only here, because a panic above would leave the other thread running
-    // forever.
+    // The assertions follow only after the end of the other thread, because a panic before that end
+    // would leave the other thread running forever.
     for output in outputs {
         assert!(output.status.success(), "{}", both(&output));
     }
@@ -81,7 +81,8 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
     let version = version.split_whitespace().nth(1).unwrap().to_owned();
     site.wait_until("the last version is deployed", |site| site.text("deployed") == version);
 
-    // The machine is lost. The restored registry on another machine has the same address and key.
+    // The test imitates the loss of the machine. The restored registry on another machine has the
+    // same address and key.
     site.kill_registry();
     fs::rename(site.path("registry"), site.path("lost")).unwrap();
     let restored = site.script("restore-registry", &["backup", "elsewhere"]);

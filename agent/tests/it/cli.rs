@@ -15,7 +15,7 @@ fn agent(dir: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// Runs the program and compares the exit code and a part of stderr.
+/// Runs the program, and checks the exit code and a part of stderr.
 fn fails(dir: &Path, arguments: &[&str], code: i32, want: &str) {
     let output = agent(dir, arguments);
     let stderr = String::from_utf8(output.stderr).unwrap();
@@ -70,7 +70,7 @@ fn second_agent_names_the_process_that_uses_the_directory() {
     assert!(status.contains("agent          not running"), "{status}");
 }
 
-/// Makes a tar.gz of `files` with the system's own tools.
+/// Makes a tar.gz of `files` with the tools of the system.
 fn archive(dir: &Path, name: &str, files: &[(&str, &str)]) {
     let tree = dir.join(format!("{name}.tree"));
     for (path, contents) in files {
@@ -107,8 +107,8 @@ fn unpack_merges_archives_into_a_new_directory() {
     assert_eq!(fs::read_to_string(dir.join("two/etc/conf")).unwrap(), "old");
 }
 
-/// Unpacks as an ordinary user who may write only to this directory. GNU tar and bsdtar can also do
-/// this.
+/// Tests `unpack` as an ordinary user who may write only to this directory. GNU tar and bsdtar can
+/// also unpack in this case.
 #[test]
 fn ordinary_user_can_unpack_into_an_owned_directory() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -121,7 +121,7 @@ fn ordinary_user_can_unpack_into_an_owned_directory() {
     let dir = temp.path();
     let mode =
         |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    // The user cannot even list the directory.
+    // With this mode, the user cannot even list the directory.
     mode(dir, 0o711);
     let program = dir.join("deploy-agent");
     fs::copy(env!("CARGO_BIN_EXE_deploy-agent"), &program).unwrap();
@@ -131,7 +131,7 @@ fn ordinary_user_can_unpack_into_an_owned_directory() {
     fs::write(tree.join("tool"), "tool").unwrap();
     mode(&tree.join("tool"), 0o6755);
     mode(&tree.join("closed"), 0o2555);
-    // The owner of this directory has no permissions for it, either.
+    // Even the owner of this directory has no permissions for the directory.
     fs::create_dir(tree.join("shut")).unwrap();
     fs::write(tree.join("shut/file"), "file").unwrap();
     mode(&tree.join("shut"), 0o000);
@@ -160,7 +160,7 @@ fn ordinary_user_can_unpack_into_an_owned_directory() {
         assert_eq!(fs::read_dir(&into).unwrap().count(), 3, "{name}: something is left");
         assert_eq!(of("shut").mode() & 0o7777, 0);
         assert_eq!(fs::read_to_string(into.join("shut/file")).unwrap(), "file");
-        // If the user cannot set the owner, the file gets no setuid bit.
+        // The user cannot set the owner of the file, so the file gets no setuid bit.
         assert_eq!((of("tool").mode() & 0o7777, of("tool").uid()), (0o755, UID), "{name}");
         assert_eq!(of("closed").mode() & 0o7777, 0o555);
         assert_eq!(fs::read_to_string(into.join("closed/file")).unwrap(), "file");
@@ -193,7 +193,8 @@ fn unpack_of_deep_trees_stays_within_1024_open_files() {
         let file = dir.join(format!("out/{n}/{deep}/file"));
         assert_eq!(fs::read_to_string(file).unwrap(), "hello");
     }
-    // A removal by Rust's library would need one open file for each level.
+    // The test removes the tree with `rm`, because Rust's library would need one open file for each
+    // level.
     assert!(Command::new("rm").args(["-rf", "out"]).current_dir(dir).status().unwrap().success());
 }
 
@@ -236,8 +237,8 @@ fn status_reports_an_empty_or_missing_directory() {
 fn verify_reports_damage_by_its_exit_code() {
     let temp = tempfile::tempdir().unwrap();
     let dir = temp.path();
-    // If there is nothing to verify, -dir is most likely wrong. `verify` must not report that
-    // everything is sound.
+    // If there is nothing to verify, the value of `-dir` is most likely wrong. In this case,
+    // `verify` must not report that everything is sound.
     fs::write(dir.join("file"), "").unwrap();
     for words in [&["verify", "-dir", "."][..], &["verify", "-repair", "-json", "-dir", "."]] {
         fails(dir, words, 1, "nothing to verify in .: no agent has deployed there; check -dir");

@@ -1,11 +1,12 @@
-//! Tests which processes are confined. The processes themselves report their restrictions.
+//! Tests which threads and processes the agent confines. The tests read the restrictions that each
+//! of them reports.
 
 use std::fs;
 
 use crate::bench::{Agent, Bench, ask};
 use deploy_testing::eventually;
 
-/// The value of one line of `/proc/PID/status`, which the script has copied.
+/// The value of one line in a copy of `/proc/PID/status` that the script has made.
 fn field(text: &str, name: &str) -> String {
     let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
     line.trim().to_owned()

@@ -37,7 +37,7 @@ struct Bench {
 }
 
 impl Bench {
-    /// `None` if no ssh server can run.
+    /// Makes a bench. Returns `None` if no ssh server can run.
     fn new() -> Option<Self> {
         let source = Source::start()?;
         let home = source.path("agent");
@@ -84,8 +84,8 @@ impl Bench {
         self.agent.store.root_path(configuration.id())
     }
 
-    /// Gives the agent a script, and returns its path. For each run, the script appends a line to a
-    /// file. It exits with the code from [`set_code`].
+    /// Gives the agent a script, and returns the script's path. In each run, the script appends a
+    /// line to a file. The script exits with the code from [`set_code`].
     fn with_script(&mut self) -> PathBuf {
         let program = self.source.path("deploy.sh");
         let body = "#!/bin/sh\necho \"$OLDID $NEWID $LAYER_0_VERSION\" >>$0.runs\n\
@@ -146,7 +146,7 @@ async fn agent_deploys_then_does_nothing_then_fetches_only_new_layers() {
     assert!(bench.root(&second).exists());
 }
 
-/// Counts how often files of some directories are opened.
+/// Counts how often any program opens files in some directories.
 struct Opens(OwnedFd);
 
 impl Opens {
@@ -204,8 +204,8 @@ async fn same_tree_under_new_labels_updates_state_and_runs_script() {
     bench.source.remove_blob(code);
     bench.switches(&second).await;
     let id = first.id();
-    // A script may remove the old root. This root stays in use, so the script does not get it as
-    // the old root.
+    // A script may remove the old root. In this deploy, the old root stays in use, so the script
+    // does not get that root as the old root.
     assert_eq!(runs(&program), [format!(" {id} v1"), format!(" {id} v2")]);
     assert_eq!(bench.cycle().await.unwrap(), Outcome::UpToDate);
 }

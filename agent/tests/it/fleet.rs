@@ -1,5 +1,5 @@
-//! Tests real agents that watch a real registry. Changes arrive without waiting for a poll, and the
-//! agents report the results.
+//! Tests real agents that watch a real registry. Changes arrive at the agents without a poll, and
+//! the agents report the results.
 
 mod closed_windows;
 mod gate;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use crate::bench::{Agent, Bench, deployed, says, start_registry};
 use old_registry::OldRegistry;
 
-/// The registry's document for a command of an operator.
+/// Runs an operator's command at the registry, and returns the JSON document of the answer.
 fn document(bench: &Bench, line: &str) -> Value {
     serde_json::from_str(&bench.operator("ssh", &[line], "")).unwrap()
 }
@@ -28,7 +28,7 @@ fn host(bench: &Bench) -> Value {
     document(bench, "fleet -name project1 -json")["hosts"][0].clone()
 }
 
-/// The attempts on the host, oldest first, and the output of the last attempt.
+/// The deploy attempts on the host, oldest first, and the output of the last attempt.
 fn attempts(bench: &Bench) -> (Vec<Value>, String) {
     let why = document(bench, "why -host web-01 -name project1 -json");
     let one = &why["configurations"][0];
@@ -177,7 +177,8 @@ fn result_arrives_although_the_agent_was_killed_after_the_script() {
         let ended = if code == "0" { "switched to" } else { "exit status 3" };
         eventually("the script has ended", || bench.agent_log().contains(ended));
         kill(&mut first);
-        // The test also removes the file with the agent's reports.
+        // The test also removes the file with the agent's reports, so the next agent must derive
+        // its report from other records.
         let _ = fs::remove_file(bench.path("a1/report.json"));
         if code == "3" {
             bench.script("#!/bin/sh\necho \"$NEWID\" >>runs\necho second\n");
@@ -244,8 +245,8 @@ fn rollback_on_the_host_is_reported_and_a_retry_ends_it() {
     bench.deployed("v02");
     reports_done(&bench);
     agent.stop();
-    // The agent keeps the number of retries over a restart. So the next agent keeps a hold that is
-    // newer than the retry.
+    // The next agent reads the number of retries from the records of this agent. Therefore the next
+    // agent keeps a hold that is newer than the last retry.
     let agent = Agent::watching(&bench, &[]);
     bench.operator("ssh", &["changeconf -name project1 -component config -version v01"], "");
     bench.deployed("v01");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use deploy_store::Digest;
 
-/// The home directory of a reader of the README.
+/// The home directory of an imaginary reader of the README, and the reader's registry.
 struct Reader {
     home: tempfile::TempDir,
     port: String,
@@ -121,8 +121,8 @@ impl Reader {
         drop(stdin);
         let seen = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{seen}");
-        // The echo of the line follows each prompt. The echo has line breaks where the terminal's
-        // lines are full.
+        // After each prompt comes the terminal's echo of the line. The echo has line breaks where
+        // the terminal's lines are full.
         let turns = seen.split("\x1b[31m> \x1b[0m").skip(1);
         let answer = |(turn, line): (&str, &&str)| {
             let mut rest = turn;
@@ -176,12 +176,12 @@ fn masked(text: &str) -> String {
 fn go_readme_works_word_for_word() {
     let mut reader = Reader::new();
 
-    // Registry setup.
+    // The section "Registry setup" of the README begins here.
     reader.run("mkdir $DIR");
     reader.run("cat $HOME/.ssh/id_rsa.pub | tee $DIR/operator.keys $DIR/service.keys");
     reader.start_registry();
 
-    // Managing registry.
+    // The section "Managing registry" of the README begins here.
     reader.run("mkdir $HOME/project1");
     reader.run("echo \"program body v1\" >$HOME/project1/program.txt");
     reader.run("echo \"config v1\" >$HOME/project1/config.txt");
@@ -228,7 +228,7 @@ fn go_readme_works_word_for_word() {
     let forth = "changeconf -name=\"project1\" -component=\"config\" -version=\"v02\"";
     assert_eq!(back, [format!("to roll back run:\n\t{forth}\n")]);
 
-    // Tracking configurations and deployment.
+    // The section "Tracking configurations and deployment" of the README begins here.
     reader.run("sftp -P 2022 deploy-agent@localhost:configs/project1.json");
     let json = fs::read_to_string(reader.path("project1.json")).unwrap();
     let id = Digest::of(format!("{code}\n{config}\n").as_bytes());

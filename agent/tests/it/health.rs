@@ -20,7 +20,7 @@ use crate::health::gated::{
 };
 use crate::source::write_executable;
 
-/// Checks that the second configuration was not healthy for this reason, and that the first
+/// Checks that the second configuration was not healthy for the reason `want`, and that the first
 /// configuration is deployed again.
 #[track_caller]
 fn is_back(bench: &Bench, (code, events): &(Option<i32>, Vec<Value>), want: &str) {
@@ -104,8 +104,8 @@ fn tcp_check_needs_a_port_that_listens() {
     is_back(&bench, &ended, &format!("{check}: connection refused, "));
 }
 
-/// The test puts its own `systemctl` into a directory of `PATH`, because the machines that run
-/// tests usually have no service manager.
+/// Tests the check of a systemd unit. The test puts its own `systemctl` into a directory of `PATH`,
+/// because the machines that run tests usually have no service manager.
 #[test]
 fn unit_check_needs_an_active_unit() {
     let bench = bench();
@@ -162,8 +162,8 @@ fn command_check_gets_the_scripts_environment_and_its_last_line_is_shown() {
     is_back(&bench, &ended, "cmd ./check: no such file or directory, ");
 }
 
-/// The script of the second configuration kills the registry. So the test also shows that the
-/// rollback needs no registry.
+/// The script of the second configuration kills the registry. Therefore the test also shows that
+/// the rollback needs no registry.
 #[test]
 fn registry_check_needs_the_registry_but_the_rollback_does_not() {
     let mut bench = bench();
@@ -179,7 +179,7 @@ fn registry_check_needs_the_registry_but_the_rollback_does_not() {
     assert!(reason(&ended.1).contains("refused"), "{}", reason(&ended.1));
 }
 
-/// The test measures the time three times at most, because other processes may delay the agent.
+/// The test repeats the measurement up to three times, because other processes may delay the agent.
 #[test]
 fn agent_rolls_back_right_after_the_deadline() {
     let bench = bench();

@@ -1,8 +1,8 @@
 //! Unpacks every archive of `tests/hostile` with `deploy-agent unpack`. Nothing outside the root
 //! changes, nothing crashes or hangs, and memory stays small. The result matches
 //! `tests/hostile/EXPECT`. The tests unpack each archive whole, as root and as an ordinary user. As
-//! root, they also unpack it split over two layers, and through a cache after a write to one of its
-//! roots.
+//! root, the tests also unpack the archive split over two layers. In addition, the tests build two
+//! roots from a cache, and write to the first root before they build the second root.
 
 #![allow(clippy::print_stderr, reason = "the tests print skipped parts")]
 
@@ -21,7 +21,8 @@ use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Stor
 use arena::{Arena, cases, clear, corpus, differences, tree};
 
 const AGENT: &str = env!("CARGO_BIN_EXE_deploy-agent");
-/// Maximum memory of an unpacking, regardless of the sizes that the archive states.
+/// Maximum memory of the agent while it unpacks an archive, regardless of the sizes that the
+/// archive states.
 const MOST_MEMORY_KIB: u64 = 64 << 10;
 const LONGEST: Duration = Duration::from_secs(20);
 const NOBODY: u32 = 65534;
@@ -78,7 +79,7 @@ fn members(bytes: &[u8]) -> Option<Vec<&[u8]>> {
         let size = std::str::from_utf8(&bytes[at + 124..at + 135]).ok()?.trim_matches('\0');
         let size = usize::from_str_radix(size.trim(), 8).ok()?;
         let kind = bytes[at + 156];
-        // The function does not support extended headers that have the size of a member.
+        // The function does not support extended headers that contain the size of a member.
         if b"xg".contains(&kind) && bytes[at + 512..].windows(5).any(|text| text == b"size=") {
             return None;
         }
@@ -141,14 +142,14 @@ fn configuration(layers: &[Digest]) -> Configuration {
     Configuration::new("p".parse().unwrap(), layers, now).unwrap()
 }
 
-/// Appends to every file of a root and opens the file to all users, as a service may do.
+/// Appends to every file of a root, and gives all users access to the file, as a service may do.
 fn write_through(root: &Path) {
     for (name, words) in tree(root) {
         if words[0] != "f" {
             continue;
         }
-        // The function does not find files whose names are escaped in the corpus, because it looks
-        // for the name with its escapes.
+        // In the result of `tree`, special characters in names are escaped. The function does not
+        // find files with such names, because it does not undo the escapes.
         let path = root.join(name);
         if let Ok(mut file) = fs::File::options().append(true).open(&path) {
             std::io::Write::write_all(&mut file, b"written through").unwrap();
@@ -157,7 +158,7 @@ fn write_through(root: &Path) {
     }
 }
 
-/// The tree, without the words `group=` of files that have only one name.
+/// The tree without the property `group=` of each file that has only one name.
 fn names_of_their_own_left_out(
     tree: &BTreeMap<String, Vec<String>>,
 ) -> BTreeMap<String, Vec<String>> {

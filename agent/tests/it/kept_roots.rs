@@ -1,5 +1,5 @@
-//! Tests existing roots. A rollback needs no registry, and the agent never removes a root from
-//! under its service.
+//! Tests the use of existing roots. A rollback needs no registry, and the agent never removes a
+//! root while the root's service runs.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -66,7 +66,8 @@ fn rollback_to_a_kept_root_needs_no_registry() {
             end_registry(&bench);
             append(&first.join("conf"));
             let found = inode(&first);
-            // Without the cache, no root can be rebuilt.
+            // The registry has ended. If no agent runs, the test also removes the cached objects,
+            // so that the root can be neither rebuilt nor repaired.
             let mended = beside && link != "hardlink" && {
                 let stat = Command::new("stat").args(["-f", "-c", "%T"]).arg(dir).output().unwrap();
                 link == "copy" || !String::from_utf8(stat.stdout).unwrap().contains("ext")
@@ -85,7 +86,7 @@ fn rollback_to_a_kept_root_needs_no_registry() {
                 assert!(said.out.contains("changed     conf\n"), "{what}: {}", said.out);
                 let log = if beside { bench.agent_log() } else { said.err };
                 assert!(
-                    log.contains("uses the changed root, because it cannot be rebuilt"),
+                    log.contains("uses the changed root, because the root cannot be rebuilt"),
                     "{log}"
                 );
             }
@@ -206,7 +207,8 @@ fn lost_state_file_does_not_replace_a_root_in_use() {
         says(&bench, &["sync"], 0, "");
         assert_ne!(inode(&live), found);
         assert_eq!(fs::read_to_string(live.join("conf")).unwrap(), "one\n");
-        // The script did not get this root as its old root, so a service may still run in it.
+        // The script did not get this root as its old root, so a service may still run in this
+        // root.
         assert_eq!(replaced(&bench).iter().map(|path| inode(path)).collect::<Vec<_>>(), [found]);
         says(&bench, &["gc", "-n"], 0, ".replaced-");
         bench.bump("v02", "two\n");

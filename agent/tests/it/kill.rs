@@ -1,7 +1,7 @@
 //! Kills the registry or the agent (`kill -9`) at any point between an upload and a deployed root.
-//! After the restart, nothing that was acknowledged is missing, and no visible name has wrong
-//! bytes. All uploads and deploys complete. `DEPLOY_TEST_KILLS` sets the number of kills (default
-//! 200). A failure prints its seed. `DEPLOY_TEST_SEED` sets the seed.
+//! After the restart, no acknowledged change is missing, and no visible name has wrong bytes. All
+//! uploads and deploys complete. `DEPLOY_TEST_KILLS` sets the number of kills (default 200). A
+//! failure prints its seed. `DEPLOY_TEST_SEED` sets the seed.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -24,7 +24,7 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // A failure is ignored, because the process may be dead already.
+        // The test ignores a failure, because the process may already have ended.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -166,8 +166,8 @@ async fn add(connect: &Connect, component: &str, version: &str) -> Result<(), St
     run(&client, &line, "already exists").await
 }
 
-/// Runs a command. An error that contains `fine` counts as success: an earlier attempt did the
-/// work, but its answer was lost.
+/// Runs a command. An error that contains `fine` counts as a success, because such an error means
+/// that an earlier attempt did the work, but its answer was lost.
 async fn run(client: &Client, line: &str, fine: &str) -> Result<(), String> {
     let answer = client.exec(line).await.map_err(|err| err.to_string())?;
     let complaint = String::from_utf8_lossy(&answer.stderr).into_owned();
@@ -178,7 +178,7 @@ async fn run(client: &Client, line: &str, fine: &str) -> Result<(), String> {
     }
 }
 
-/// Repeats one step until the registry acknowledges it.
+/// Repeats one step until the registry acknowledges the step.
 async fn insist<F: Future<Output = Result<(), String>>>(mut step: impl FnMut() -> F) {
     let started = Instant::now();
     while let Err(why) = step().await {

@@ -21,7 +21,7 @@ use deploy_testing::eventually;
 /// Number of versions of the layer that changes.
 const VERSIONS: u64 = 6;
 
-/// The contents of a root. Each path has its kind and mode. Paths that are not directories also
+/// The contents of a root: the kind and the mode of each path. Paths that are not directories also
 /// have their time and contents.
 type Contents = BTreeMap<PathBuf, (u32, i64, Vec<u8>)>;
 
@@ -46,7 +46,8 @@ fn contents(root: &Path) -> Contents {
     found
 }
 
-/// An agent that is killed, a registry that keeps running, and the contents of each version's root.
+/// An agent that the test kills, a registry that keeps running, and the contents of each version's
+/// root.
 struct World {
     bench: Bench,
     flags: Vec<String>,
@@ -73,8 +74,8 @@ impl World {
             let config = bench.path("config");
             fs::create_dir_all(config.join("etc")).unwrap();
             fs::write(config.join("etc/version"), format!("v{version}\n")).unwrap();
-            // Some files are only in this layer, some replace files of the layer below, and some
-            // appear and disappear.
+            // Some files are only in this layer. Other files replace files of the layer below, and
+            // other files exist only in some versions.
             for n in 0..12 {
                 let name = match n % 3 {
                     0 => format!("etc/conf{n}"),
@@ -124,7 +125,7 @@ impl World {
     fn kill(&mut self) {
         self.agent.kill().unwrap();
         self.agent.wait().unwrap();
-        // Skips the log so far, which is from the killed agent.
+        // The log so far comes from the killed agent, so the test skips that part.
         let mut past = String::new();
         while self.log.read_line(&mut past).unwrap() > 0 {}
     }
@@ -145,7 +146,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // A failure is ignored, because the agent may be dead already.
+        // The test ignores a failure, because the agent may already have ended.
         let _ = self.agent.kill();
         let _ = self.agent.wait();
     }
@@ -179,8 +180,8 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
     let mut fell: BTreeMap<&str, u64> = BTreeMap::new();
     let mut target = 0;
     for _ in 0..kills {
-        // The next target is another version, sometimes the previous version. The target's root may
-        // be removed, but its layer is still cached.
+        // The next target is another version, and sometimes the previous version. The root of the
+        // target may be removed, but the target's layer is still in the cache.
         target = (target + 1 + random.below(VERSIONS - 1)) % VERSIONS;
         let version = format!("v{target}");
         let command = format!("changeconf -name project1 -component config -version {version}");
@@ -209,7 +210,7 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
         world.check_roots();
 
         world.agent = start(&world.bench, &world.flags);
-        // After this event, the agent catches signals.
+        // From this event on, the agent handles signals.
         world.await_event("started");
         eventually("the next start deploys the version", || {
             world.bench.state().is_some_and(|it| it.layers()[1].version.as_str() == version)

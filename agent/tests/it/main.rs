@@ -1,5 +1,5 @@
-//! The integration tests of this crate, as one program. One program per file would link all
-//! libraries each time.
+//! Combines the integration tests of this crate in one program. With one program per file, each
+//! program would have to be linked with all libraries.
 
 mod backup;
 mod bench;

@@ -1,4 +1,5 @@
-//! Tests messages for operators, which say what failed, on which thing, why, and what to do next.
+//! Tests messages for operators. A message says what failed, on which thing, why, and what to do
+//! next.
 
 use std::fs;
 
@@ -23,7 +24,7 @@ fn failed_script_message_warns_of_possible_changes() {
         assert!(told.contains(part), "no {part:?} in {told}");
     }
     assert_eq!(fs::read_to_string(kept).unwrap(), "why\n");
-    // A tracking agent also reports the time of the next attempt.
+    // An agent that runs without `-once` also logs the time of the next attempt.
     let agent = Agent::start(&bench, &[]);
     let again = "in the agent's log; the next run is in ";
     eventually("the next attempt is logged", || bench.agent_log().contains(again));
@@ -43,9 +44,9 @@ fn carriage_return_in_the_interpreter_line_is_reported() {
         bench.script(&format!("{first}echo\r\n"));
         let (code, log) = bench.once(&[]);
         assert_eq!(code, Some(i32::from(exit::FAILED)), "{log}");
-        let told = "script \"./deploy.sh\": no such file or directory: its first line ends in a \
-                    carriage return, as on Windows, and so names no interpreter; save the \
-                    script with LF line ends, for example with dos2unix";
+        let told = "script \"./deploy.sh\": no such file or directory: the script's first line \
+                    ends in a carriage return, as on Windows, and so names no interpreter; save \
+                    the script with LF line ends, for example with dos2unix";
         assert!(log.lines().last().unwrap().contains(told), "{log}");
     }
 }

@@ -1,5 +1,5 @@
 //! Tests mounts that a script or an operator makes below a root. The agent never changes or removes
-//! a mount. The agent starts, deploys and makes spares although the mount exists.
+//! a mount. The mount does not prevent the agent from starting, deploying and making spares.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -58,7 +58,7 @@ fn mount_below_a_root_stays_untouched_while_the_agent_deploys() {
         says(&bench, &["gc", "-n"], 0, &told);
         says(&bench, &["gc"], 0, &told);
         agent.stop();
-        // The agent also leaves a mount below a leftover of a killed agent untouched.
+        // The agent also does not touch a mount below a directory that a killed agent left behind.
         let id = first.file_name().unwrap().to_str().unwrap();
         fs::remove_file(bench.path("a1/roots").join(id)).unwrap();
         fs::remove_file(bench.path(&format!("a1/unpacked/{id}.ok"))).unwrap();

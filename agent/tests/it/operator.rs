@@ -56,7 +56,7 @@ fn control_socket_is_private_and_survives_junk() {
     assert!(meta.file_type().is_socket());
     assert_eq!(meta.permissions().mode() & 0o777, 0o600);
     if rustix::process::geteuid().is_root() {
-        // A user without write permission for a socket cannot connect to it (unix(7)).
+        // A user without write permission for a socket cannot connect to that socket (unix(7)).
         let open = fs::Permissions::from_mode(0o755);
         fs::set_permissions(bench.temp.path(), open).unwrap();
         let nobody = Command::new("setpriv")
@@ -69,7 +69,8 @@ fn control_socket_is_private_and_survives_junk() {
 
     let answer = |bytes: &[u8]| {
         let mut stream = UnixStream::connect(&socket).unwrap();
-        // A failure is ignored, because the agent may refuse the request before all of it is sent.
+        // The test ignores a failure, because the agent may refuse the request before the test has
+        // sent all of it.
         let _ = stream.write_all(bytes);
         let mut answer = String::new();
         let _ = stream.read_to_string(&mut answer);
@@ -86,7 +87,7 @@ fn control_socket_is_private_and_survives_junk() {
     drop(UnixStream::connect(&socket).unwrap());
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"").unwrap();
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"}\n").unwrap();
-    // Silent clients do not make other clients wait.
+    // Clients that send nothing do not make other clients wait.
     let _silent: Vec<UnixStream> = (0..8).map(|_| UnixStream::connect(&socket).unwrap()).collect();
     says(&bench, &["sync"], 0, "up to date");
     bench.bump("v02", "two\n");
@@ -125,7 +126,8 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
     assert_eq!((why(" current"), why(" previous"), why(" one of the newest")), (1, 1, 1), "{text}");
     agent.stop();
 
-    // Without an agent, `gc` uses the settings of the last agent, in any working directory.
+    // If no agent runs, `gc` uses the settings of the last agent. The working directory does not
+    // matter.
     let before = names(&bench);
     let quiet = says(&bench, &["gc", "-n", "--json"], 0, "").json();
     assert_eq!(quiet["files"], 0, "{quiet:#}");

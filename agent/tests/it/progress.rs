@@ -1,4 +1,4 @@
-//! Tests the progress that long work on a server shows: a bar on a terminal, and otherwise log
+//! Tests how long-running work shows its progress: as a bar on a terminal, and otherwise as log
 //! lines.
 
 use std::fs::{self, File};
@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::site::{Site, both};
 
-/// The output of `deploy-agent WORDS` on a terminal of 70 columns, and the exit code.
+/// Runs `deploy-agent WORDS` on a terminal of 70 columns. Returns the output and the exit code.
 fn on_terminal(dir: &Path, words: &str) -> (String, i32) {
     let line = format!("stty cols 70; {} {words}", env!("CARGO_BIN_EXE_deploy-agent"));
     let mut script = Command::new("script");
@@ -51,7 +51,8 @@ fn unpack_shows_a_bar_then_its_result() {
     assert!(end.starts_with("unpacked 1 archive into \"one\": "), "{shown:?}");
     let (shown, code) = on_terminal(temp.path(), "unpack -q big.tar -into two");
     assert_eq!((code, shown.matches('\r').count()), (0, 1), "{shown:?}");
-    // Without a terminal there is no bar, and the work ends before the first line is due.
+    // Without a terminal there is no bar, and the work ends before the first log line about
+    // progress is due.
     let mut agent = Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
     agent.args(["unpack", "big.tar", "-into", "three"]).current_dir(temp.path());
     let output = agent.output().unwrap();

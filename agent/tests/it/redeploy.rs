@@ -25,7 +25,7 @@ fn missing_root_is_rebuilt() {
     assert_eq!(bench.runs(), 2, "the script runs again");
     says(&bench, &["sync"], 0, "up to date");
 
-    // The deployed configuration differs from the registry's.
+    // The deployed configuration now differs from the registry's configuration.
     bench.bump("v02", "two\n");
     says(&bench, &["sync"], 0, "switched to");
     says(&bench, &["rollback"], 0, "");
@@ -37,14 +37,15 @@ fn missing_root_is_rebuilt() {
     eventually("the hold is released", || deployed(&bench) == "v02");
     agent.stop();
 
-    // Only the state file is left.
+    // After this removal, only the state file is left.
     fs::remove_dir_all(bench.path("a1")).unwrap();
     let (code, log) = bench.once(&[]);
     assert_eq!(code, Some(0), "{log}");
-    assert!(log.contains("is missing; the agent rebuilds it"), "{log}");
+    assert!(log.contains("is missing; the agent rebuilds the root"), "{log}");
     assert_eq!(fs::read_to_string(root(&bench).join("conf")).unwrap(), "two\n");
 
-    // If the script fails after such a rebuild, each agent runs the script again until it succeeds.
+    // If the script fails after such a rebuild, each agent runs the script again until the script
+    // succeeds.
     bench.script("#!/bin/sh\necho fails >>runs\nexit 1\n");
     let before = bench.runs();
     fs::remove_dir_all(root(&bench)).unwrap();
@@ -64,7 +65,8 @@ fn missing_root_is_rebuilt() {
 fn agent_waits_for_the_script_of_a_killed_agent() {
     let bench = Bench::new();
     bench.first_configuration();
-    // A request from within the script would wait for itself. Both agents refuse such a request.
+    // A request from within the script would wait for the script's own end. Both agents refuse such
+    // a request.
     let program = env!("CARGO_BIN_EXE_deploy-agent");
     bench.script(&format!(
         "#!/bin/sh\necho begin >>runs\nfor n in $(seq 3000); do [ -e go ] && break; sleep 0.02; done\n\
@@ -88,13 +90,14 @@ fn agent_waits_for_the_script_of_a_killed_agent() {
     let runs = fs::read_to_string(bench.path("runs")).unwrap();
     assert_eq!(runs, "begin\nend\nbegin\nend\n");
     let asked = fs::read_to_string(bench.path("asked")).unwrap();
-    assert_eq!(asked.matches("from within the deploy script").count(), 2, "{asked}");
+    assert_eq!(asked.matches("the deploy script sent this request").count(), 2, "{asked}");
     assert!(says(&bench, &["status", "-json"], 0, "").json()["script"].is_null());
     agent.stop();
 }
 
-/// The registry returns to the deployed configuration while a killed agent's script still runs for
-/// another configuration. The server then gets the deployed configuration.
+/// The registry returns to the deployed configuration while the script of a killed agent still runs
+/// for another configuration. The next agent then runs the script again for the deployed
+/// configuration.
 #[test]
 fn script_with_unknown_result_runs_again() {
     let bench = Bench::new();

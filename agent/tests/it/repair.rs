@@ -68,7 +68,7 @@ fn running_agent_downloads_damaged_layers_again() {
     says(&bench, &["verify"], 0, "all sound");
     says(&bench, &["status"], 0, "quarantine     2 files were damaged");
     eventually("another spare is ready", || status()["spare"]["ready"] == true);
-    // Now a file of a layer is missing.
+    // Without this object, the cache lacks a file of a layer.
     fs::remove_file(object).unwrap();
     let text = says(&bench, &["verify", "--repair"], 0, "1 findings, 1 of them repaired").out;
     assert!(text.contains("1 of its files are not in the cache: fetched and extracted"), "{text}");
@@ -89,9 +89,9 @@ fn modified_root_is_reported_and_not_changed() {
     let conf = bench.path(&format!("a1/unpacked/{id}/conf"));
     fs::write(&conf, "of the service").unwrap();
     let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them repaired").out;
-    assert!(text.contains("conf was altered: left as it is\n"), "{text}");
+    assert!(text.contains("conf was altered: not repaired\n"), "{text}");
     assert_eq!(fs::read_to_string(&conf).unwrap(), "of the service");
-    // The advice contains only commands that repair the damage.
+    // The advice names only commands that repair the damage.
     for words in [&["verify"][..], &["verify", "-repair"]] {
         let text = says(&bench, words, 8, "\n1 in roots, ").out;
         assert!(!text.contains("with -repair"), "{text}");
@@ -151,7 +151,7 @@ fn unused_damaged_object_is_quarantined_but_not_restored() {
     assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
     let [object] = &objects(&bench, "one\n")[..] else { panic!("not exactly one object") };
     rot(object);
-    let text = says(&bench, &["verify", "--repair"], 0, "nothing needs it").out;
+    let text = says(&bench, &["verify", "--repair"], 0, "nothing needs the file").out;
     assert!(!first.exists(), "the index lists an object that is missing: {text}");
     says(&bench, &["verify"], 0, "all sound");
 }
@@ -164,17 +164,17 @@ fn damaged_object_linked_into_a_root_is_reported_for_both() {
     says(&bench, &["sync"], 0, "");
     let id = bench.state().unwrap().id();
     let file = bench.path(&format!("a1/unpacked/{id}/conf"));
-    // Only the contents of the file change, as on a failing disk.
+    // The test changes only the contents of the file, and not its times, as a failing disk would.
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
     fs::write(&file, "nne\n").unwrap();
     let times = fs::FileTimes::new().set_modified(modified);
     fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
     let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them repaired").out;
-    let want = "fetched and extracted again; 1 file in published roots is a hardlink to it, and \
-                stays damaged";
+    let want = "fetched and extracted again; 1 file in published roots is a hardlink to the file, \
+                and stays damaged";
     assert!(text.contains(want), "{text}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "nne\n", "a root was changed");
-    // The next root is right, and the old root is removed as usual.
+    // The next root is right, and the agent removes the old root as usual.
     bench.add_version("code", "v02", "bin", "run again");
     bench.operator("ssh", &["bumpconf -name project1 -component code"], "");
     says(&bench, &["sync"], 0, "switched");

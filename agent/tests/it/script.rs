@@ -115,7 +115,7 @@ fn agent_does_not_wait_for_noisy_background_processes() {
 
 #[test]
 fn script_environment_is_exactly_as_documented() {
-    // The script reads its environment from /proc, without the additions of a shell.
+    // The script reads its environment from /proc, because the shell adds variables of its own.
     let bench = Bench::new("#!/bin/sh\ncat /proc/$$/environ\n");
     let id = Digest::of(b"old");
     let ran = bench.run_change(Some((id, Path::new("a1/unpacked/old"))));
@@ -169,8 +169,8 @@ fn script_arguments_and_variables_are_read_at_each_run() {
 
 #[test]
 fn background_processes_can_print_after_the_agent_ends() {
-    // The background process prints more than a pipe's capacity (64 KiB). The runtime and all
-    // readers of the pipe end when the script ends.
+    // The background process prints more than the capacity of a pipe (64 KiB). The test ends the
+    // runtime, and so all readers of the pipe in this process, when the script ends.
     let bench = Bench::new(
         "#!/bin/sh\n{ sleep 0.2; seq 1000000 && echo said >$0.done; } &\necho $! >$0.pid\necho ok\n",
     );
@@ -238,7 +238,7 @@ fn background_processes_survive_the_script() {
 
 #[test]
 fn timeout_ends_the_whole_process_group() {
-    // The child ignores TERM and holds no pipe. The script obeys TERM.
+    // The child ignores TERM and does not have the pipe open. The script ends on TERM.
     let mut bench = Bench::new(
         "#!/bin/sh\n(trap '' TERM; exec >/dev/null 2>&1; echo x >$0.ready; exec sleep 600) &\n\
          echo $! >$0.pid\ntrap 'echo asked; exit 0' TERM\nwhile :; do wait; done\n",
@@ -270,7 +270,7 @@ fn process_that_ignores_sigterm_is_killed() {
     assert!(err.contains("the most that -script-timeout allows"), "{err}");
 }
 
-/// Whether the process `pid` no longer runs. A zombie does not count as running.
+/// Whether the process `pid` has ended. A zombie counts as ended.
 fn is_gone(pid: &str) -> bool {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with('Z'))
@@ -312,14 +312,14 @@ fn each_reason_why_a_script_cannot_start_has_its_own_message() {
         assert!(err.contains("deploy.sh\": ") && err.contains(want), "{err}");
     };
     let bench = Bench::new("\0\0\0\0 no script");
-    fails(&bench, "exec format error; its first line must name an interpreter");
+    fails(&bench, "exec format error; the script's first line must name an interpreter");
     fs::write(bench.path("deploy.sh"), "#!/nonexistent/interpreter\n").unwrap();
-    fails(&bench, "the interpreter that its first line names");
+    fails(&bench, "the interpreter that the script's first line names");
     let closed = fs::Permissions::from_mode(0o644);
     fs::set_permissions(bench.path("deploy.sh"), closed).unwrap();
-    fails(&bench, "permission denied; make it executable");
+    fails(&bench, "permission denied; make the script executable");
     fs::remove_file(bench.path("deploy.sh")).unwrap();
-    fails(&bench, "no such file or directory; create it");
+    fails(&bench, "no such file or directory; create the script");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 use crate::bench::{Agent, Bench, says};
 use deploy_store::{Configuration, Digest};
 
-/// Runs an agent of `dir` once, without naming a state file.
+/// Runs an agent of `dir` once, without `-state`.
 fn once(bench: &Bench, dir: &str, more: &[&str]) -> (Option<i32>, String) {
     let crate::bench::Registry { addr, fingerprint, .. } = &bench.registry;
     let output = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
@@ -68,7 +68,8 @@ fn state_file_in_the_working_directory_is_used_only_by_its_agent() {
     deploys(&bench, "one");
     assert_eq!(bench.runs(), 1);
     assert!(!bench.path("one/state.json").exists() && bench.path("state.json.dir").exists());
-    // Another agent that starts here uses its own state file, and logs this.
+    // Another agent that starts in this working directory uses its own state file, and logs this
+    // decision.
     let log = deploys(&bench, "two");
     let want = "state.json belongs to the agent of another directory, not to the agent of two; ";
     assert!(log.contains(want), "{log}");
@@ -244,7 +245,7 @@ fn roots_of_an_earlier_agent_are_kept_by_default() {
         says(&bench, &["status", "-json"], 0, "").json()["taken_over"],
         serde_json::json!([])
     );
-    // Beside a running agent the result is the same.
+    // While an agent runs, the result is the same.
     taken_over(&bench);
     let agent = Agent::start(&bench, &["-no-spare"]);
     says(&bench, &["gc", "-taken-over"], 0, "no rule keeps this root");

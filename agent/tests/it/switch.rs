@@ -1,5 +1,6 @@
-//! Takes over the directories of a Go registry and of a Go agent, and gives the agent's directory
-//! back. The Go tool made these directories; see `registry/tests/go/README.md`.
+//! Tests the switch from the Go tool to this agent, and back. This agent takes over the directories
+//! of a Go registry and of a Go agent, and then the Go agent takes over the agent's directory
+//! again. The Go tool made these directories; see `registry/tests/go/README.md`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,8 +11,8 @@ use crate::site::{Site, both, top};
 use deploy_store::disk::Lock;
 use deploy_store::{Configuration, Digest};
 
-/// The ids of the configuration that the Go agent had deployed, and of the Go registry's
-/// configuration.
+/// The two ids are those of the configuration that the Go agent had deployed, and of the Go
+/// registry's configuration.
 const BEFORE: &str = "6c5bf8707287cb3f6d59b0e771721499fd3ce8fd34fa9aec8f0b1449d1af52fc";
 const OFFERED: &str = "97cc2a60857ac851d1523bfdb5caf3e10bee323f2f4bec6895e11805ef2772c6";
 
@@ -53,8 +54,8 @@ fn files_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// Checks the facts that the Go agent relies on. The state file is the registry's JSON, the root
-/// has a mark beside it, and all cached blobs are complete.
+/// Checks the facts that the Go agent relies on. The state file has the registry's JSON format, a
+/// mark is beside the root, and all cached blobs are complete.
 fn check_for_go(site: &Site) {
     let json = fs::read(site.path("agent/state.json")).unwrap();
     let state = Configuration::from_json(&json).unwrap();
@@ -90,7 +91,8 @@ fn go_agent_directory_works_in_both_directions() {
     check_for_go(&site);
     let status = site.agent("project1").arg("status").output().unwrap();
     assert!(both(&status).contains(OFFERED), "{}", both(&status));
-    // If the Go agent takes over the directory again, it finds its earlier root and mark.
+    // If the Go agent takes over the directory again, the Go agent finds its earlier root and the
+    // mark beside it.
     assert!(unpacked.join(format!("{BEFORE}.ok")).exists());
     fs::copy(top().join("registry/tests/go/agent/state.json"), site.path("agent/state.json"))
         .unwrap();

@@ -1,6 +1,6 @@
 //! Tests changes that a service makes to files of its root, if the files are hardlinks of cached
-//! objects. The next root is right, however the agent makes it. The agent reports each damaged file
-//! once, by name.
+//! objects. The next root is right, regardless of the way in which the agent makes it. The agent
+//! reports each damaged file once, by name.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -83,7 +83,7 @@ fn files_changed_by_a_service_never_reach_the_next_root() {
             let in_cache = usize::from(!kept);
             let in_root = usize::from(way == Way::Rollback);
             assert_eq!(told("made again"), in_cache, "{what}: {log}");
-            assert_eq!(told("is rebuilt"), in_root, "{what}: {log}");
+            assert_eq!(told("rebuilds the root"), in_root, "{what}: {log}");
             let from_spare = log.contains("ready: the spare, ");
             let expected = match way {
                 Way::Spare => kept,

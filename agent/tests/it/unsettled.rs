@@ -1,5 +1,6 @@
-//! Tests that after a failed script, the server is not up to date until a script succeeds. If the
-//! registry or an operator rolls back, the server gets the whole deployed configuration.
+//! Tests that after a failed script, the server does not count as up to date until a script
+//! succeeds. If the registry or an operator rolls back, the agent runs the script again for the
+//! deployed configuration.
 
 use std::fs;
 use std::path::Path;
@@ -100,7 +101,7 @@ fn registry_rollback_reruns_the_script_with_the_good_root() {
             text.contains("next try       2") && text.contains(&format!("registry has   {failed}"))
         );
         assert_eq!(service(&bench), None);
-        // A tracking agent needs one poll.
+        // An agent that runs without `-once` needs only one poll.
         change(&bench, "v01");
         says(&bench, &["sync"], 0, "switched to");
         assert_eq!(last(&bench), format!("{failed} {good}"), "{:#?}", runs(&bench));
@@ -127,7 +128,7 @@ fn failed_rollback_of_the_registry_is_retried_even_by_a_new_agent() {
     for _ in 0..2 {
         let (code, log) = bench.once(&[]);
         assert_eq!(code, Some(1), "{log}");
-        assert!(log.contains("it runs again for"), "{log}");
+        assert!(log.contains("the script runs again for"), "{log}");
         assert_eq!(last(&bench), format!("{bad} {good}"));
     }
     assert_eq!(status(&bench)["failures"], 3);
@@ -217,7 +218,8 @@ fn script_runs_again_if_only_its_record_was_written() {
     assert_eq!(bench.once(&[]).0, Some(1));
     change(&bench, "v01");
     assert_eq!(bench.once(&[]).0, Some(0));
-    // Imitates the record right before a script starts, and records that a power cut may leave.
+    // Imitates the record that exists right before a script starts, and records that a power cut
+    // may leave.
     let note = |id: &str| format!("{{\"id\":\"{id}\",\"since\":\"2026-11-29T00:00:00Z\"}}");
     for (note, old) in [(note(&bad), &*bad), (note(&good), ""), (String::new(), "")] {
         fs::write(bench.path("a1/unsettled.json"), note).unwrap();
@@ -288,8 +290,8 @@ fn failed_local_rollback_is_retried_or_reverted() {
     let two = offered(&bench);
     says(&bench, &["sync"], 0, "switched to");
     fs::write(bench.path("fails"), "").unwrap();
-    // The registry's configuration is the deployed configuration. The script runs for it again, and
-    // fails.
+    // The registry's configuration is the deployed configuration. The script runs again for this
+    // configuration, and fails.
     says(&bench, &["rollback"], 1, "exit status 4");
     eventually("the script fails again", || status(&bench)["failures"] == 2);
     fs::remove_file(bench.path("fails")).unwrap();
@@ -391,7 +393,7 @@ fn clock_jumps_cause_no_delays_and_remove_no_roots() {
     let later = left.replace(&format!("\"{year}-"), "\"9026-");
     let later = later.replace("null", "\"9000-01-01T00:00:00Z\"");
     fs::write(bench.path("a1/unsettled.json"), later).unwrap();
-    says(&bench, &["status"], 0, "script failed 90");
+    says(&bench, &["status"], 0, "script failed at 90");
     let agent = Agent::start(&bench, &[]);
     eventually("the agent tries again", || runs(&bench).len() == 3);
     eventually("the agent has seen the script fail", || status(&bench)["failures"] == 2);

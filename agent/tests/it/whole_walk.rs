@@ -118,7 +118,8 @@ fn script_interrupted_by_the_agents_death_runs_again() {
     agent.kill().unwrap();
     agent.wait().unwrap();
     assert_eq!(bench.state(), None);
-    // The first script still waits for a line of input, and the agent would wait for the script.
+    // The first script still waits for a line of input. Without that line, the agent would wait for
+    // the script forever.
     fs::write(bench.path("go"), "done\n").unwrap();
     assert_eq!(bench.once(&[]).0, Some(0));
     assert_eq!(bench.runs(), 2);
@@ -133,7 +134,7 @@ fn missing_script_is_reported_before_any_download() {
     let warned = log.find("warning: script \"./nope.sh\": no such file or directory").unwrap();
     assert!(warned < log.find("downloaded 2 of 2 layers").unwrap(), "{log}");
     let failed =
-        "error: script \"./nope.sh\": no such file or directory; create it, or give another";
+        "error: script \"./nope.sh\": no such file or directory; create the script, or give";
     assert!(log.contains(failed), "{log}");
     assert_eq!(bench.state(), None);
 }

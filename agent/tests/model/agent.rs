@@ -11,9 +11,9 @@ use crate::fault::{Outcome, fault};
 use crate::script::{Kill, Plan};
 use crate::world::World;
 
-/// Longest time for any step.
+/// Maximum time that the test waits for the agent in any step.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two checks.
+/// Pause between two checks whether the agent has reached a state.
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl World {
@@ -44,8 +44,8 @@ impl World {
         Ok(())
     }
 
-    /// Reads the deployed configuration. If the state file was lost, the deployed configuration
-    /// stays the same.
+    /// Reads the deployed configuration from the state file. If the state file was lost, the model
+    /// keeps the last known configuration.
     fn learn(&mut self) {
         if let Some((id, _)) = self.state() {
             self.deployed = Some(id);
@@ -93,8 +93,8 @@ impl World {
                 Some(Event::Answer(answered, None))
                     if answered == number && self.runs() && Instant::now() < deadline =>
                 {
-                    // A killed agent's child, which had not yet executed its program, still had the
-                    // socket open.
+                    // A child of a killed agent still had the socket open, because the child had
+                    // not yet executed its program.
                     std::thread::sleep(PAUSE);
                     number = self.events.request(&dir, request);
                 }
@@ -153,7 +153,7 @@ impl World {
             return if is_kill && self.agent.is_none() { self.recover() } else { self.gone() };
         };
         if self.agent.is_none() {
-            // The agent was killed just after its answer.
+            // The test killed the agent just after the agent's answer.
             self.recover()?;
             return Ok(());
         }

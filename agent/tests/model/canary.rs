@@ -1,5 +1,5 @@
-//! Data outside of all roots, to which mounts and symlinks lead. The agent must not change this
-//! data.
+//! Makes data outside of all roots, to which mounts and symlinks lead, and checks that the agent
+//! does not change this data.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -47,12 +47,12 @@ impl Canaries {
         self.top.join("data")
     }
 
-    /// A directory that symlinks lead to.
+    /// A directory to which symlinks lead.
     pub fn linked(&self) -> PathBuf {
         self.top.join("linked")
     }
 
-    /// A file outside of all roots.
+    /// A file outside of all roots, for mounts and symlinks.
     pub fn file(&self) -> PathBuf {
         self.top.join("file")
     }

@@ -1,8 +1,8 @@
-//! Random choices. Every step has dice of its own. So, if one step is left out, the other steps
-//! still make the same choices.
+//! Makes random choices. Every step has dice of its own. Therefore, if one step is left out, the
+//! other steps still make the same choices.
 
-/// A small generator (xorshift64*). A test needs a seed that it can print, but no numbers of high
-/// quality.
+/// A small generator of random numbers (xorshift64*). A test needs a seed that the test can print,
+/// but no numbers of high quality.
 #[derive(Debug, Clone)]
 pub struct Dice(u64);
 
@@ -40,7 +40,7 @@ impl Dice {
         if all.is_empty() { None } else { all.get(self.below(all.len())) }
     }
 
-    /// Bytes that almost never repeat.
+    /// Random bytes. Two calls almost never return the same bytes.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| b'a' + u8::try_from(self.below(26)).unwrap()).collect()
     }

@@ -1,4 +1,4 @@
-//! The events that the test receives: starts of the deploy script, and answers of the agent. The
+//! Receives the events of the test: starts of the deploy script, and answers of the agent. The
 //! script is a few lines of shell, which notify the test and wait. The test does the script's work
 //! while the script waits.
 
@@ -16,7 +16,7 @@ use serde_json::Value;
 /// An event.
 #[derive(Debug)]
 pub enum Event {
-    /// The deploy script was started, and waits.
+    /// The deploy script has started, and waits for the test.
     Script(Asking),
     /// The request with this number was answered, or the agent ended.
     Answer(usize, Option<Value>),

@@ -1,6 +1,6 @@
-//! A finding of the test: a promise that does not hold.
+//! Defines a finding of the test: a promise that the agent does not keep.
 
-/// A promise that does not hold.
+/// A promise that the agent does not keep.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     /// The kind of fault. In most cases, faults with the same cause have the same kind.

@@ -1,5 +1,5 @@
-//! Changes that services and scripts make to roots. Ordinary services and scripts make such
-//! changes, but the changes are not harmless.
+//! Changes roots as services and scripts may change them. The agent must handle all these changes,
+//! although some of them damage files.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -17,11 +17,11 @@ use crate::{open, outside};
 /// Changes a root, and describes the change.
 type Act = fn(&mut World, &mut Dice, &Path) -> io::Result<String>;
 
-/// A kind of act: its name for `DEPLOY_TEST_WITHOUT`, its weight, whether it needs root, and the
-/// function.
+/// A kind of change: its name for `DEPLOY_TEST_WITHOUT`, its weight, whether it needs the rights of
+/// root, and the function.
 struct Acting(&'static str, usize, bool, Act);
 
-/// All acts. Several acts may have the same name.
+/// All kinds of changes. Several kinds may have the same name.
 const ACTS: [Acting; 32] = [
     Acting("write", 6, false, write),
     Acting("restored", 8, false, write_restored),
@@ -57,7 +57,7 @@ const ACTS: [Acting; 32] = [
     Acting("touch", 1, false, touch),
 ];
 
-/// Files that are often chosen, so that several changes hit the same file.
+/// Files that the dice choose often, so that several changes affect the same file.
 const HOT: [&str; 6] =
     ["bin/server", "etc/app.conf", "shared/s0", "var/db", "lib/a/f0", "lib/a/f1"];
 
@@ -80,7 +80,7 @@ impl World {
         self.say(format!("  {name}: {done}"));
     }
 
-    /// The live root, or another existing root.
+    /// The deployed root, or another existing root.
     fn any_root(&self, dice: &mut Dice) -> Option<PathBuf> {
         let live = self.deployed.as_deref().map(|id| self.root(id));
         if dice.percent(60) {
@@ -91,8 +91,8 @@ impl World {
         dice.pick(&there).cloned()
     }
 
-    /// The existing paths of this kind in a root. Paths that lead through a mount or a symlink are
-    /// left out.
+    /// The existing paths of this kind in a root, without paths that lead through a mount or a
+    /// symlink.
     pub fn there(&mut self, root: &Path, kind: Kind) -> Vec<PathBuf> {
         let id = root.file_name().unwrap().to_str().unwrap().to_owned();
         let Some(versions) = self.roots.get(&id).map(|known| known.versions.clone()) else {

@@ -1,4 +1,4 @@
-//! Generated layers: small trees, and versions with small differences.
+//! Generates layers: small trees, and versions of these trees with small differences.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +30,7 @@ pub struct File {
 pub enum Node {
     Directory(Meta),
     Symlink(String, Meta),
-    /// A name of the file with this number.
+    /// A name of the regular file with this number.
     File(usize),
 }
 
@@ -47,7 +47,7 @@ pub const COMPONENTS: [&str; 3] = ["code", "conf", "data"];
 /// File capabilities in the kernel's form: version 2, effective, `cap_net_bind_service`.
 pub const CAPABILITY: [u8; 20] = [1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 
-/// The earliest time of all files, in seconds.
+/// The earliest modification time of all files, in seconds since 1970.
 const EPOCH: i64 = 1_700_000_000;
 
 impl Layer {
@@ -223,7 +223,7 @@ impl Layer {
         }
     }
 
-    /// The layer as a tar.gz.
+    /// Returns the layer as a tar.gz.
     pub fn archive(&self) -> Vec<u8> {
         let mut archive = Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
         let mut first: BTreeMap<usize, &str> = BTreeMap::new();
@@ -267,7 +267,7 @@ impl Layer {
     }
 }
 
-/// PAX records for values that do not fit in a plain header.
+/// Writes PAX records for values that do not fit in a plain header.
 fn pax(archive: &mut Builder<impl std::io::Write>, meta: &Meta) {
     let mut records: Vec<(String, Vec<u8>)> = Vec::new();
     if meta.mtime.1 > 0 {

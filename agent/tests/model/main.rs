@@ -1,5 +1,5 @@
-//! Tests that roots match their layers whatever services and scripts do. Also tests that the agent
-//! changes nothing outside of the roots.
+//! Tests that roots match their layers, regardless of the changes that services and scripts make.
+//! Also tests that the agent changes nothing outside of the roots.
 //!
 //! The real registry and agent deploy one version after another: newer versions, older versions,
 //! and the same tree under another name. The test kills and restarts both programs, while a service
@@ -7,8 +7,9 @@
 //! script's whole new root with a model of its layers. After every step, the test also compares all
 //! data outside of the roots.
 //!
-//! The test cannot cover one case: a service writes in place to a file that a published root
-//! shares. So the script begins with the comparison, and no service writes during the comparison.
+//! The test cannot cover one case: a service writes in place to a file that another published root
+//! shares. Therefore the script begins with the comparison, and no service writes during the
+//! comparison.
 //!
 //! The test runs on every filesystem of `DEPLOY_TEST_DIRS`, in every link mode, as root and as an
 //! ordinary user. Environment variables choose parts of the test:
@@ -49,7 +50,8 @@ use std::process::Command;
 
 use world::Place;
 
-/// The variable that is set if the test runs in its own mount namespace, or as an ordinary user.
+/// The environment variable that is set if the test runs in its own mount namespace, or as an
+/// ordinary user.
 const INSIDE: &str = "DEPLOY_TEST_MODEL_INSIDE";
 /// The factor by which `DEPLOY_TEST_MORE` increases the number of steps.
 const MORE: usize = 10;
@@ -63,7 +65,7 @@ fn names(variable: &str, kind: &str) -> bool {
     all.split(',').any(|other| other == kind)
 }
 
-/// Whether steps of this kind are left out.
+/// Whether the test leaves out steps of this kind.
 fn is_without(kind: &str) -> bool {
     names("DEPLOY_TEST_WITHOUT", kind)
 }
@@ -91,7 +93,8 @@ fn places() -> Vec<Place> {
     for dir in dirs {
         let has_reflinks = run::has_reflinks(&dir);
         for link in links.split(',') {
-            // This place would be the same as the place with the link mode `auto`.
+            // Without reflinks, this place would be the same as the place with the link mode
+            // `auto`.
             if link == "hardlink" && !has_reflinks && links.contains("auto") {
                 continue;
             }
@@ -109,7 +112,7 @@ fn roots_match_their_layers_whatever_services_and_scripts_do() {
     let inside = std::env::var(INSIDE).unwrap_or_default();
     let is_root = rustix::process::geteuid().is_root();
     if inside.is_empty() && is_root {
-        // The namespace ends with its process, so no mount ever outlives the test.
+        // The mount namespace ends with its process, so no mount outlives the test.
         let as_root = is_without("root") || again(&ROOT, "root");
         let as_user = is_without("user") || again(&USER, "user");
         assert!(
@@ -122,8 +125,8 @@ fn roots_match_their_layers_whatever_services_and_scripts_do() {
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
 
-/// Runs this test again in a process of its own, and returns whether that run passed. If such a
-/// process cannot be started, prints that this part is skipped; in CI, this is a failure.
+/// Runs this test again in a process of its own, and returns whether that run passed. If the test
+/// cannot start such a process, it prints that this part is skipped. In CI, the test fails instead.
 fn again(before: &[&str], inside: &str) -> bool {
     let mut command = Command::new(before[0]);
     command.args(&before[1..]);

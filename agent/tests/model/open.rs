@@ -1,5 +1,5 @@
-//! Writes to open files. A service may write at any time to files that it has open, whatever
-//! happened to its root.
+//! Writes to open files. A service may write at any time to files that it has open, even if its
+//! root was replaced or removed.
 
 use std::fs::File;
 use std::io;
@@ -36,7 +36,7 @@ pub fn map_file(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<S
     Ok(told(&path))
 }
 
-/// Writes to a file that a service has open, and then may close the file.
+/// Writes to a file that a service has open, and closes the file in some cases.
 pub fn write_to_open(world: &mut World, dice: &mut Dice, _: &Path) -> io::Result<String> {
     if world.open.is_empty() {
         return Err(nothing());

@@ -1,5 +1,5 @@
-//! Changes by services and scripts that lead out of a root, or that prevent the removal of a root:
-//! mounts, flags and symlinks.
+//! Makes mounts, flags and symlinks as services and scripts may make them. The mounts and symlinks
+//! lead out of a root, and the mounts and flags prevent the removal of a root.
 
 use std::fs::{self, File};
 use std::io;
@@ -25,7 +25,7 @@ fn mount(arguments: &[&str], from: &Path, to: &Path) -> io::Result<()> {
 pub fn bind(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.directory(dice, root)?;
     if dice.percent(25) {
-        // A bind mount of a directory on itself.
+        // Mounts a directory on itself.
         mount(&["--bind"], &path, &path)?;
         return Ok(format!("{} at itself", told(&path)));
     }

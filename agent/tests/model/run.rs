@@ -1,4 +1,4 @@
-//! Runs the model: in all places, from a seed, for a number of steps.
+//! Runs the test in all places. Each run has a seed and a number of steps.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -18,10 +18,10 @@ use crate::world::{Place, World};
 
 /// Default number of steps in each place.
 const STEPS: u64 = 300;
-/// Number of steps that are shown before a fault.
+/// Maximum number of steps that the test prints before a fault.
 const SHOWN: usize = 60;
 
-/// The end of a run.
+/// The result of a run.
 pub struct Ended {
     pub fault: Option<Fault>,
     /// The step that ended the run.
@@ -31,7 +31,7 @@ pub struct Ended {
     pub scripts: usize,
 }
 
-/// Whether files can share extents in the directory.
+/// Whether files in the directory can share extents.
 pub fn has_reflinks(dir: &Path) -> bool {
     let temp = tempfile::tempdir_in(dir).unwrap();
     let (from, to) = (temp.path().join("from"), temp.path().join("to"));
@@ -40,11 +40,11 @@ pub fn has_reflinks(dir: &Path) -> bool {
     rustix::fs::ioctl_ficlone(to, File::open(from).unwrap()).is_ok()
 }
 
-/// Runs the model in all places, several places at a time. Returns the findings.
+/// Runs the test in all places, several places at a time. Returns the findings.
 pub fn everywhere(places: &[Place], who: &str) -> Vec<String> {
     let seed = number("DEPLOY_TEST_SEED");
     let steps = usize::try_from(number("DEPLOY_TEST_STEPS").unwrap_or(STEPS)).unwrap();
-    // An ordinary user can do fewer kinds of changes, so a quarter of the steps is enough.
+    // An ordinary user can make fewer kinds of changes, so a quarter of the steps is enough.
     let steps = if who == "user" { steps.div_ceil(4) } else { steps };
     let jobs = number("DEPLOY_TEST_JOBS").unwrap_or(2);
     let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
@@ -106,8 +106,8 @@ fn one(place: &Place, seed: u64, steps: usize, who: &str) -> Option<String> {
     Some(text)
 }
 
-/// Does these steps. Each step has dice of its own. So, as far as possible, a step makes the same
-/// choices if other steps are left out.
+/// Does these steps. Each step has dice of its own. Therefore, as far as possible, a step makes the
+/// same choices even if other steps are left out.
 pub fn run(place: &Place, seed: u64, steps: &[usize]) -> Ended {
     let mut world = World::new(place, seed);
     let mut at = 0;
@@ -151,8 +151,8 @@ fn all(world: &mut World, seed: u64, steps: &[usize], at: &mut usize) -> Outcome
     at_last(world)
 }
 
-/// Removes everything that prevents a deploy. Checks that the agent then deploys, and that no
-/// garbage is left.
+/// Removes everything that prevents a deploy. Then checks that the agent deploys, and that no
+/// unused files are left.
 fn at_last(world: &mut World) -> Outcome {
     world.say("at last");
     world.release();

@@ -1,4 +1,4 @@
-//! The test's checks and changes while the deploy script runs.
+//! Makes the checks and changes of the test while the deploy script runs.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt as _;
@@ -24,24 +24,25 @@ pub enum Kill {
     AfterScript(Duration),
 }
 
-/// The plan of a deploy: what the script does, and when the test kills the agent.
+/// The plan of a deploy: the actions of the script, and the moment at which the test kills the
+/// agent.
 #[derive(Debug, Clone, Default)]
 pub struct Plan {
     /// Number of changes that the script makes to its root and to other roots.
     pub acts: usize,
     pub dice: Option<Dice>,
-    /// The exit code.
+    /// The exit code of the script.
     pub code: u8,
     pub kill: Kill,
 }
 
-/// Number of lines at the end of the agent's log that are searched for a report on the deployed
-/// root.
+/// Number of lines at the end of the agent's log in which the test looks for a message about the
+/// deployed root.
 const LAST_LINES: usize = 12;
 
 impl World {
-    /// Does the work of a script that has begun. Only the agent can have changed the script's root
-    /// since that root was published.
+    /// Does the work of a script that has begun. After the publication of the script's root, only
+    /// the agent can have changed that root.
     pub fn script(&mut self, asking: &Asking) -> Outcome {
         self.scripts += 1;
         let Asking { new_id, versions, .. } = asking;
@@ -100,9 +101,9 @@ impl World {
         let root = self.root(id);
         let is_live = self.deployed.as_deref() == Some(id);
         if is_live {
-            // A service uses this root. So the root may differ, but it must stay. If the state file
-            // is lost and the root lacks entries, the agent rebuilds it. Then the replaced root
-            // stays.
+            // A service uses this root, so the root may differ from its layers, but must stay. If
+            // the state file is lost and the root lacks entries, the agent rebuilds the root. In
+            // this case, the replaced root stays.
             let aside = self.agent_dir().join(format!("unpacked/.replaced-{id}"));
             if self.roots.contains_key(id) && !self.is_known(id) && !aside.is_dir() {
                 return fault("live root replaced", root.display().to_string());
@@ -118,7 +119,7 @@ impl World {
         if top != 0o755 {
             return fault("wrong root: mode", format!("the top has {top:o}"));
         }
-        // Files that a service may write to. Their other names outside of `var` also count.
+        // A service may write to these files. Their names outside of `var` also count.
         let is_writable = self.flags.iter().any(|flag| flag == "-writable");
         let writable: BTreeSet<&str> = wanted
             .iter()
@@ -139,7 +140,8 @@ impl World {
         let told = [
             format!("root {id} was changed since its deploy; the agent uses the changed root"),
             format!("root {id} had no record and was changed"),
-            // The agent was killed between writing the state file and recording the success.
+            // The test killed the agent after the agent had written the state file, but before it
+            // had recorded the success.
             format!("runs again for the deployed {id}"),
         ];
         let log = self.agent_log();

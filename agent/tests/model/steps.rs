@@ -1,4 +1,4 @@
-//! The steps of a run: actions of operators, machines and services, one after another.
+//! Does the steps of a run: actions of operators, machines and services, one after another.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The contents that a root must have according to its layers, and the contents of a directory.
+//! Determines the contents that a root must have according to its layers, and reads the contents of
+//! a directory.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -17,7 +18,7 @@ pub enum Kind {
     Symlink,
     /// A device, a fifo or a socket.
     Other,
-    /// A mount point. The test does not look inside.
+    /// A mount point. The test does not read the contents of the mount.
     Mount,
 }
 
@@ -35,7 +36,8 @@ pub struct Entry {
 /// Entries by their path below the root.
 pub type Tree = BTreeMap<String, Entry>;
 
-/// The user who unpacks. An ordinary user owns all files, and cannot set capabilities.
+/// The kind of user who unpacks. With an ordinary user, that user owns all files, and no file has
+/// capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     Root,
@@ -52,7 +54,8 @@ impl Who {
         let mut meta = meta.clone();
         if let Self::User(uid, gid) = self {
             (meta.uid, meta.gid) = (uid, gid);
-            // If the owner cannot be set, the file gets no setuid bit.
+            // An ordinary user cannot set the owner of a file, so the file gets no setuid bit and
+            // no setgid bit.
             meta.mode &= !0o6000;
             meta.xattrs.retain(|name, _| name.starts_with("user."));
         }
@@ -167,14 +170,14 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Whether the root is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
-    /// The root is new: only the agent has changed it.
+    /// The root is new, so only the agent has changed the root.
     New,
-    /// The root was deployed before: files that a service added may still be there.
+    /// The root was deployed before, so files that a service added may still be in the root.
     Reused,
 }
 
-/// The differences between `seen` and `wanted`. Each difference has its kind, and a text with the
-/// path and details.
+/// The differences between `seen` and `wanted`. Each difference consists of its kind and a text
+/// with the path and details.
 pub fn differences(
     wanted: &Tree,
     seen: &Tree,
@@ -225,7 +228,7 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
     ends.chain([path.len()]).map(|end| &path[..end])
 }
 
-/// The first wanted name of the inode of `entry`.
+/// The first of the wanted names that have the inode of `entry`.
 fn group_in(wanted: &Tree, seen: &Tree, entry: &Entry) -> String {
     let same = |path: &&String| {
         seen.get(*path).is_some_and(|it| it.group == entry.group && it.kind == Kind::File)

@@ -1,5 +1,5 @@
-//! A registry and an agent as real programs, on one filesystem and with one link mode. This module
-//! also has a model of their expected state.
+//! Runs a registry and an agent as real programs, on one filesystem and with one link mode. This
+//! module also has a model of the expected state of both programs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
@@ -41,7 +41,8 @@ pub struct Version {
 pub struct Known {
     /// Numbers of the versions in the root.
     pub versions: Vec<usize>,
-    /// The open directory, so that no other directory gets its inode number.
+    /// The open directory of the root. While the directory is open, no other directory gets its
+    /// inode number.
     pub dir: OwnedFd,
 }
 
@@ -61,7 +62,7 @@ pub struct World {
     client: Option<Client>,
     pub pool: Vec<Version>,
     trees: BTreeMap<Vec<usize>, Rc<Tree>>,
-    /// Versions in the registry's configuration, by name.
+    /// Names of the versions in the registry's configuration.
     pub offered: Vec<String>,
     pub registry_is_up: bool,
     pub agent: Option<Child>,
@@ -75,22 +76,23 @@ pub struct World {
     pub roots: BTreeMap<String, Known>,
     /// Id of the deployed configuration.
     pub deployed: Option<String>,
-    /// Whether the agent's state is certain: the test has not killed the agent since its last
-    /// successful `sync`.
+    /// Whether the agent's state is certain, because the test has not killed the agent since its
+    /// last successful `sync`.
     pub is_certain: bool,
     /// Whether there was a rollback whose hold may still apply.
     pub may_be_held: bool,
     /// Names of the versions that the last script deployed, and the script's exit code.
     pub last_script: Option<(Vec<String>, u8)>,
     pub plan: Plan,
-    /// Scripts that ran since the last request.
+    /// Scripts that have run since the last request: the names of their versions, and their exit
+    /// codes.
     pub ran: Vec<(Vec<String>, u8)>,
-    /// The steps so far, newest last.
+    /// Descriptions of the steps so far, newest last.
     pub said: Vec<String>,
     pub scripts: usize,
 }
 
-/// Maximum number of trees that the world remembers.
+/// Maximum number of merged trees that the world remembers.
 const MOST_TREES: usize = 200;
 /// Number of versions of each component at the start.
 const VERSIONS: usize = 4;
@@ -330,8 +332,8 @@ impl Drop for World {
     }
 }
 
-/// Starts a [`Mapper`]. If Python is not installed, prints a notice and returns `None`; in CI, this
-/// is a failure.
+/// Starts a [`Mapper`]. If Python is not installed, prints a notice and returns `None`. In CI, the
+/// test fails instead.
 fn mapper() -> Option<Mapper> {
     let mapper = Mapper::start();
     if mapper.is_none() {

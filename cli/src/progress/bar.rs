@@ -1,18 +1,18 @@
-//! The bar on the last line of this process's terminal. The process writes to stderr only through
-//! this module, so that a message replaces the whole bar.
+//! Draws the progress bar on the last line of this process's terminal. While a bar may be shown,
+//! the process writes to stderr only through this module, so that a message replaces the whole bar.
 
 use std::io::{self, IsTerminal as _, Write};
 use std::sync::{Mutex, PoisonError};
 
 use super::Told;
 
-/// Number of columns of the present bar. The variable is global, because the process has one
-/// terminal.
+/// The number of columns of the bar on the terminal; 0 without a bar. The variable is global,
+/// because the process has one terminal.
 static DRAWN: Mutex<usize> = Mutex::new(0);
 
 /// Shows a message or bar on stderr.
 pub fn show(told: Told) {
-    // There is no better place to report a failure of this write.
+    // An error is ignored, because there is no better place to report a failed write to stderr.
     let _ = match told {
         Told::Line(line) => Stderr.write_all((line + "\n").as_bytes()),
         Told::Bar(text) => {
@@ -26,9 +26,9 @@ pub fn show(told: Told) {
     };
 }
 
-/// The text that replaces a bar of `drawn` columns with the bar `text`. After this text, the cursor
-/// is at the start of the line. Blanks erase the rest of the old bar. Unlike escape sequences,
-/// blanks work on every terminal.
+/// The text that replaces a bar of `drawn` columns with the bar `text`. The text leaves the cursor
+/// at the start of the line. It erases the rest of the old bar with blanks, because blanks, unlike
+/// escape sequences, work on every terminal.
 pub fn over(text: &str, drawn: &mut usize) -> String {
     let columns = text.chars().count();
     let blanks = drawn.saturating_sub(columns);
@@ -39,7 +39,7 @@ pub fn over(text: &str, drawn: &mut usize) -> String {
     format!("{text}{:blanks$}\r", "")
 }
 
-/// Number of columns of the terminal on stderr; `None` if stderr is not a terminal.
+/// The number of columns of the terminal on stderr; `None` if stderr is not a terminal.
 pub(super) fn columns() -> Option<usize> {
     let stderr = io::stderr();
     if !stderr.is_terminal() {

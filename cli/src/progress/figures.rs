@@ -2,7 +2,7 @@
 
 use deploy_store::{Reading, Unit};
 
-/// Maximum number of columns of the bar itself.
+/// The maximum number of columns between the brackets of a bar.
 const MOST_CELLS: usize = 30;
 const FEWEST_CELLS: usize = 8;
 
@@ -23,7 +23,8 @@ pub(super) fn line(reading: &Reading, rate: Option<u64>) -> String {
 /// The state of work as a bar that fits in a line of `columns` columns.
 pub(super) fn bar(reading: &Reading, rate: Option<u64>, columns: usize) -> String {
     let Reading { verb, unit, done, whole, .. } = *reading;
-    // The last column stays empty, because writing it moves a terminal to the next line.
+    // The last column stays empty, because a character in this column would move the cursor to the
+    // next line.
     let room = columns.saturating_sub(1);
     let speed = rate.map_or_else(String::new, |rate| format!("  {}/s", full(unit, rate)));
     let text = match whole {
@@ -55,7 +56,7 @@ fn percent(done: u64, whole: u64) -> u128 {
     (u128::from(done) * 100 / u128::from(whole.max(1))).min(100)
 }
 
-/// The remaining time at this rate, in the format of the flags.
+/// The remaining time at this rate as text, in the form in which flags accept durations.
 fn left(reading: &Reading, rate: Option<u64>) -> Option<String> {
     let rest = reading.whole?.checked_sub(reading.done).filter(|rest| *rest > 0)?;
     let seconds = rest.checked_div(rate?)?;
@@ -87,7 +88,7 @@ fn bytes(count: u64) -> String {
         return format!("{count} B");
     }
     let unit = (count.ilog2() / 10) as usize;
-    // The number in hundredths, rounded down.
+    // The number in hundredths of its unit, rounded down.
     let hundredths = (u128::from(count) * 100) >> (10 * unit);
     format!("{}.{:02} {}", hundredths / 100, hundredths % 100, UNITS[unit - 1])
 }

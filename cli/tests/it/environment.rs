@@ -1,5 +1,6 @@
 //! Tests that every flag of every program has an environment variable, and that `-h` shows the
-//! variable. The test reads the programs' output, so it also finds a new flag without a variable.
+//! variable. Because the test reads the programs' output, it also finds a new flag without a
+//! variable.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -13,9 +14,9 @@ const PROGRAMS: [(&str, &str); 4] = [
     ("deploy-agent", "DEPLOY_AGENT_"),
     ("deploy-registry", "DEPLOY_REGISTRY_"),
 ];
-/// Flags that only show something about the program.
+/// Flags that only print help or the version.
 const QUESTIONS: [&str; 3] = ["h", "help", "version"];
-/// Subcommands that describe the program.
+/// Subcommands that only print documentation of the program.
 const ABOUT: [&str; 3] = ["completion", "help", "man"];
 
 /// Whether the program runs on an operator's machine.
@@ -31,7 +32,7 @@ fn help(name: &str, words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The words that begin the lines below the heading `Commands:`.
+/// The first words of the lines below the heading `Commands:`.
 fn subcommands(help: &str) -> Vec<&str> {
     let section = help.split("\nCommands:\n").nth(1).unwrap_or_default();
     let lines = section.split("\n\n").next().unwrap_or_default().lines();
@@ -59,7 +60,7 @@ fn flags(help: &str) -> Vec<(String, String)> {
     flags
 }
 
-/// The variable in the help, in clap's form or in the Go tool's form.
+/// The variable that a flag's help states, in clap's form or in the Go tool's form.
 fn variable(text: &str) -> Option<String> {
     let after = text.split("[env: ").nth(1).or_else(|| text.split(" $").nth(1))?;
     let end = after.find(|c: char| !c.is_ascii_uppercase() && c != '_').unwrap_or(after.len());
@@ -71,7 +72,7 @@ fn every_flag_has_an_environment_variable_in_its_help() {
     for (name, prefix) in PROGRAMS {
         let own = help(name, &[]);
         // The flags of deployctl's subcommands belong to the registry's command language. The same
-        // flags work through ssh, where there are no variables.
+        // flags also work through ssh, where variables would have no effect.
         let subs = if is_operators(name) { Vec::new() } else { subcommands(&own) };
         assert!(is_operators(name) || subs.len() >= 2, "{name}: {subs:?}");
         let pages = subs.iter().map(|sub| help(name, &[sub])).chain([own.clone()]);
@@ -92,7 +93,7 @@ fn every_flag_has_an_environment_variable_in_its_help() {
     }
 }
 
-/// Rows of a terminal of the usual size.
+/// The number of rows of a terminal of the usual size.
 const SCREEN: usize = 24;
 
 #[test]

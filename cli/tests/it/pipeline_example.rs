@@ -4,7 +4,7 @@ use std::fs;
 
 use crate::stage::Stage;
 
-/// The commands of the first YAML example in docs/FLEET.md.
+/// The command lines of the first YAML example in docs/FLEET.md.
 fn commands() -> Vec<String> {
     let path = deploy_testing::package().join("../docs/FLEET.md");
     let text = fs::read_to_string(path).unwrap();

@@ -1,12 +1,13 @@
-//! Plays the files in `transcripts/`, which contain commands of users and the exact output. A shell
-//! runs the real programs and `OpenSSH`'s clients against a real registry. The test checks JSON
-//! output against docs/schemas.
+//! Plays the files in `transcripts/`, which contain commands of users and the exact output of these
+//! commands. A shell runs the real programs and `OpenSSH`'s clients against a real registry. The
+//! test checks JSON output against docs/schemas.
 //!
-//! `$ ` begins a command of bash. The lines below the command are its standard output, with a dot
-//! for a blank line. `! ` begins a line of standard error. `= ` begins the exit code, if the code
-//! is not 0. `& ` begins a command that runs beside later commands. `~ PATTERN => NAME` gives a
-//! name to output that differs from run to run. If `UPDATE_TRANSCRIPTS` is set, the test writes the
-//! files again; check the diff.
+//! A line that begins with `$ ` is a command for bash. The lines below it are the command's
+//! standard output, with a dot for a blank line. A line that begins with `! ` is standard error. A
+//! line that begins with `= ` is the exit code, if the code is not 0. A line that begins with `& `
+//! is a command that runs in parallel with later commands. `~ PATTERN => NAME` gives a name to
+//! output that differs from run to run. If `UPDATE_TRANSCRIPTS` is set, the test writes the files
+//! again. Check the diff afterwards.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -17,9 +18,9 @@ use crate::stage::{Stage, program};
 use regex::Regex;
 use serde_json::Value;
 
-/// Programs whose every flag has a transcript.
+/// The programs for which the test requires a transcript of every flag.
 const PROGRAMS: [&str; 4] = ["deployctl", "deploy-agent", "deploy-registry", "deploy-from-docker"];
-/// Patterns of output that differs from run to run in all transcripts.
+/// The patterns of output that differs from run to run, for all transcripts.
 const MASKS: [(&str, &str); 9] = [
     (r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", "{TIME}"),
     (r"\b[0-9a-f]{64}\b", "{ID}"),
@@ -73,7 +74,8 @@ fn check(name: &str, flags: &[&str]) {
 }
 
 fn play(stage: &Stage, masks: &[(Regex, String)], command: &str) -> String {
-    // The command may contain names from the transcript, which are replaced by the real texts.
+    // The command may contain names that the transcript has given to output. The function replaces
+    // these names by the real texts.
     let named = |text: &str, (value, name): &(String, String)| text.replace(name, value);
     let line = stage.known.iter().fold(command.to_owned(), |text, known| named(&text, known));
     let output = stage.play(&line);
@@ -123,7 +125,8 @@ fn schema_of(command: &str) -> Option<PathBuf> {
         .find(|at| at.exists())
 }
 
-/// Checks a document. A field that the schema lacks is an error.
+/// Checks a document against its schema. If the document has a field that the schema lacks, the
+/// check fails.
 fn check_json(command: &str, text: &[u8]) {
     let path = schema_of(command).unwrap_or_else(|| panic!("{command}: no schema for this JSON"));
     let document: Value = serde_json::from_slice(text).unwrap();
@@ -152,8 +155,8 @@ fn close(schema: &mut Value) {
     }
 }
 
-/// All commands in these transcripts and in those of the registry's console. Commands of the
-/// console get the prefix `ssh registry`.
+/// All commands in these transcripts and in the transcripts of the registry's console. The commands
+/// of the console get the prefix `ssh registry`.
 fn commands() -> Vec<String> {
     let console = deploy_testing::package().join("../registry/tests/transcripts");
     [(directory(), ""), (console, "ssh registry ")]
@@ -172,7 +175,7 @@ fn commands() -> Vec<String> {
         .collect()
 }
 
-/// A subcommand and a flag; either may be empty.
+/// A subcommand and a flag. One of the two may be empty.
 type Usage = (String, String);
 
 /// The subcommands and flags of a program, according to its own completions for fish.

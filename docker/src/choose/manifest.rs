@@ -1,7 +1,7 @@
-//! The documents of an image. These are the OCI image index, manifest and configuration (OCI Image
-//! Format Specification 1.1), and their Docker forms (Image Manifest Version 2, Schema 2). The
-//! `manifest.json` of `docker save` is also such a document. This module does not use the disk or
-//! the network. The lists of descriptors, images, layers, names and URLs have a limit.
+//! Parses the documents of an image. These are the OCI image index, manifest and configuration (OCI
+//! Image Format Specification 1.1), their Docker forms (Image Manifest Version 2, Schema 2), and
+//! the `manifest.json` of `docker save`. This module uses neither the disk nor the network. It
+//! limits the number of items in each list of descriptors, images, layers, names or URLs.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -63,16 +63,17 @@ pub struct Manifest {
     pub config: Descriptor,
     /// The layers, lowest first.
     pub layers: Vec<Descriptor>,
-    /// Whether the manifest refers to another manifest, as the manifest of a signature does.
+    /// Whether the manifest has a `subject`, which is another manifest. For example, the manifest
+    /// of a signature has the signed manifest as its subject.
     pub subject: bool,
     /// The type of the content, if the content is not an image.
     pub artifact_type: Option<String>,
 }
 
 impl Manifest {
-    /// Returns `None` if the manifest describes an image. Otherwise returns the reason, and the
-    /// descriptor that the reason is about. Registries also store signatures, attestations, lists
-    /// of components, charts and other content.
+    /// Returns `None` if the manifest describes an image. Otherwise returns the descriptor that
+    /// belongs to no image, and the reason. Such manifests exist, because registries also store
+    /// signatures, attestations, lists of components, charts and other content.
     pub fn why_no_image(&self) -> Option<(&Descriptor, String)> {
         let of_config = |reason: String| Some((&self.config, reason));
         if self.subject {
@@ -111,7 +112,7 @@ pub struct Saved {
     pub layers: Vec<String>,
 }
 
-/// The configuration of an image. Its other fields are ignored.
+/// The configuration of an image. The parser ignores all other fields of the document.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Config {
     /// The platform.
@@ -119,7 +120,7 @@ pub struct Config {
     pub platform: Platform,
     /// The layers.
     pub rootfs: RootFs,
-    /// How the image runs.
+    /// The settings for running the image.
     pub config: Option<Run>,
 }
 
@@ -131,7 +132,7 @@ pub struct RootFs {
     pub diff_ids: Vec<String>,
 }
 
-/// How an image is run: the contents of `.deploy/image.json`.
+/// The settings for running an image, which are the contents of `.deploy/image.json`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Run {
@@ -164,7 +165,8 @@ pub struct Run {
     pub stop_signal: Option<String>,
 }
 
-/// A document that is an index or a manifest. A document that is both is refused (CVE-2021-41190).
+/// The fields of an index and of a manifest. The parser refuses a document with the fields of both
+/// (CVE-2021-41190).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Either {
@@ -172,7 +174,7 @@ struct Either {
     media_type: Option<String>,
     artifact_type: Option<String>,
     subject: Option<IgnoredAny>,
-    /// Null differs from a missing list: docker 25 writes an index with null.
+    /// A null list differs from a missing list, because docker 25 writes an index with a null list.
     #[serde(default, deserialize_with = "few_or_null")]
     manifests: Manifests,
     #[serde(default, deserialize_with = "few_or_none")]
@@ -180,9 +182,9 @@ struct Either {
     config: Option<Descriptor>,
 }
 
-/// The reason for which a document that is neither an index nor a manifest is refused.
+/// The reason to refuse a document that is neither an index nor a manifest.
 pub const NEITHER: &str = "is neither an index nor a manifest of an image";
-/// The reason for which a document that is both an index and a manifest is refused.
+/// The reason to refuse a document that is both an index and a manifest.
 pub const BOTH: &str = "is both an index and a manifest";
 
 const OCI_CONFIG: &str = "application/vnd.oci.image.config.v1+json";
@@ -199,7 +201,8 @@ enum Manifests {
     List(Vec<Descriptor>),
 }
 
-/// Reads an index or a manifest. `media_type` is the media type that its descriptor announces.
+/// Reads an index or a manifest. `media_type` is the media type that the document's descriptor
+/// announces.
 pub fn described(bytes: &[u8], media_type: &str) -> Result<Described, String> {
     let either: Either = json(bytes)?;
     if let Some(own) = either.media_type.as_deref().filter(|own| !own.is_empty())
@@ -236,7 +239,7 @@ pub fn config(bytes: &[u8]) -> Result<Config, String> {
     json(bytes)
 }
 
-/// The sha256 in a descriptor.
+/// Reads the sha256 digest of a descriptor.
 pub fn digest_of(text: &str) -> Result<Digest, String> {
     match text.strip_prefix("sha256:") {
         Some(hex) => hex.parse().map_err(|err: deploy_store::Error| err.to_string()),
@@ -296,7 +299,7 @@ pub fn is_manifest(media_type: &str) -> bool {
 impl Platform {
     /// Whether this platform matches the requested platform.
     pub fn fits(&self, asked: &Self) -> bool {
-        // Every arm64 processor is a v8, but most documents do not state this.
+        // Every arm64 processor has the variant v8, but most documents omit this variant.
         let variant = |platform: &Self| match &platform.variant {
             Some(variant) if platform.architecture == "arm64" && variant == "v8" => None,
             Some(variant) if variant.is_empty() => None,
@@ -339,8 +342,8 @@ fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, String> {
     serde_json::from_slice(bytes).map_err(|err| format!("is malformed: {err}"))
 }
 
-/// Reads a list of at most [`MAX_LAYERS`] items, so that its memory is limited. Null is read as an
-/// empty list.
+/// Reads a list of at most [`MAX_LAYERS`] items, so that the memory of the list is limited. Reads
+/// null as an empty list.
 fn few<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Vec<T>, D::Error> {
     Ok(few_or_none(from)?.unwrap_or_default())
 }

@@ -1,6 +1,7 @@
-//! Finds out, before the layers are read, which layers an image lists. Layers that the registry
-//! already has need not be written to the temporary file. The result is only a guess, because the
-//! image is chosen and checked after everything was read.
+//! Finds the layers that an image lists, before the importer reads the layers. The importer need
+//! not write layers to the temporary files if the registry already has them. The result is only a
+//! guess, because the importer chooses and checks the image later, after it has read the whole
+//! input.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -45,8 +46,8 @@ struct Peeked {
 impl Peeked {
     fn look_through(&mut self, file: File) -> io::Result<()> {
         let mut archive = tar::Archive::new(file);
-        // The names of entries are not needed. So the entries are read raw, and a long name takes
-        // no memory.
+        // The function does not need the names of entries. It reads raw entries, so that a long
+        // name takes no memory.
         for entry in archive.entries_with_seek()?.raw(true).take(MAX_ITEMS) {
             let mut entry = entry?;
             if entry.header().entry_type().is_file() {
@@ -108,7 +109,8 @@ mod tests {
         assert_eq!(peek_diff_ids(&archive), want);
         assert_eq!(peek_diff_ids(&top), want);
         let bytes = fs::read(&archive).unwrap();
-        // The last file is truncated. In a compressed archive, no layers are found.
+        // Layers are found even if the last file is truncated. In a compressed archive, no layers
+        // are found.
         fs::write(&archive, &bytes[..bytes.len() - 2048]).unwrap();
         assert_eq!(peek_diff_ids(&archive), BTreeSet::from([digest]));
         fs::write(&archive, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();

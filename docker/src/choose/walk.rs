@@ -9,9 +9,10 @@ use crate::read::image_archive::{Archive, Document};
 
 /// The maximum number of nested indexes.
 const MAX_DEPTH: usize = 4;
-/// The maximum number of images that are examined.
+/// The maximum number of images that a walk finds.
 const MAX_IMAGES: usize = 10_000;
-/// The maximum number of descriptors that are followed. One index may lead to another many times.
+/// The maximum number of descriptors that a walk follows. The limit is necessary, because one index
+/// may lead to another many times.
 const MAX_STEPS: usize = 100_000;
 /// The maximum total size in bytes of the documents that the descriptors lead to.
 const MAX_READ: usize = 128 << 20;
@@ -24,7 +25,8 @@ const MAX_NAME: usize = 4 << 10;
 pub(super) struct Walk<'a> {
     archive: &'a Archive,
     found: &'a mut Vec<Candidate>,
-    /// The first document that is not an image, with the reason.
+    /// The error for the first skipped descriptor. A descriptor is skipped if its document is
+    /// missing or describes no image.
     skipped: &'a mut Option<Error>,
     /// The indexes that lead to the current index.
     above: BTreeSet<String>,
@@ -35,8 +37,8 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// Creates a walk that adds images to `found`. If a document is not an image, `skipped` gets
-    /// the reason.
+    /// Creates a walk that adds images to `found`. `skipped` gets the error for the first skipped
+    /// descriptor.
     pub(super) fn new(
         archive: &'a Archive,
         found: &'a mut Vec<Candidate>,
@@ -45,7 +47,7 @@ impl<'a> Walk<'a> {
         Self { archive, found, skipped, above: BTreeSet::new(), steps: 0, read: 0 }
     }
 
-    /// Examines everything in an index. `names` are the names of the index.
+    /// Follows all descriptors of an index. `names` are the names of the index.
     pub(super) fn index(
         &mut self,
         list: &[Descriptor],
@@ -100,7 +102,7 @@ impl<'a> Walk<'a> {
         let manifest = match manifest::described(&document.bytes, &descriptor.media_type) {
             Ok(Described::Manifest(manifest)) => *manifest,
             Ok(Described::Index(_)) => return Err(fail("is not a manifest".to_owned())),
-            // The document belongs to other content that accompanies images.
+            // The document belongs to other content that archives contain next to images.
             Err(reason) if reason == manifest::NEITHER => {
                 self.skipped.get_or_insert(fail(reason));
                 return Ok(());
@@ -133,8 +135,8 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Finds the document that a descriptor leads to. `None` if the archive lacks the document, as
-    /// it may lack images of other platforms.
+    /// Finds the document that a descriptor leads to. Returns `None` if the archive lacks the
+    /// document. An archive may lack the images of other platforms.
     fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Document>> {
         let fail = |reason| Error::item(&descriptor.digest, reason);
         let digest = digest_of(&descriptor.digest).map_err(fail)?;

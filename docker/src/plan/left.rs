@@ -9,7 +9,7 @@ use super::{Layer, Planned, Relink};
 use crate::error::Result;
 use crate::read::listing::Listing;
 
-/// The changed members of a layer.
+/// The members of a layer that stay, but with another path or link target.
 struct Changed {
     relinked: Vec<(u32, Relink)>,
     moved: Vec<(u32, Vec<u8>)>,
@@ -17,7 +17,7 @@ struct Changed {
 
 impl Tree<'_> {
     pub(super) fn planned(&self) -> Result<Vec<Planned>> {
-        // Each node comes after the node of its directory.
+        // In `nodes`, the node of a directory precedes the nodes of its entries.
         let mut removed: Vec<u16> = Vec::with_capacity(self.nodes.len());
         for (number, node) in self.nodes.iter().enumerate() {
             let above = if number == 0 { 0 } else { removed[node.parent as usize] };
@@ -50,7 +50,7 @@ impl Tree<'_> {
             .collect()
     }
 
-    /// The path of a node. The memory of the path counts towards the limit.
+    /// The path of a node. The memory of this path counts towards the memory limit.
     fn charged_path(&self, at: u32) -> Result<Vec<u8>> {
         let path = self.path(at);
         self.charge(path.len() + ENTRY)?;
@@ -61,15 +61,15 @@ impl Tree<'_> {
         self.places[usize::from(layer)][member as usize]
     }
 
-    /// The replacements for those hardlinks of a layer whose targets are left out or are reached
-    /// through symlinks.
+    /// The replacements for the hardlinks of a layer. A hardlink is replaced if its target is left
+    /// out, or if the path to the target leads through symlinks.
     fn relinked(
         &self,
         layer: u16,
         links: &[&Link],
         is_dropped: &impl Fn(At) -> bool,
     ) -> Result<Vec<(u32, Relink)>> {
-        // For each file with hardlinks, one of its names in this layer.
+        // For each file with hardlinks, the first name of the file that stays in this layer.
         let mut names: HashMap<At, u32> = HashMap::new();
         let mut relinked = Vec::new();
         for Link { at, name, inode, through } in links.iter().filter(|link| !is_dropped(link.at)) {

@@ -1,4 +1,5 @@
-//! The tree of the paths in all layers, with the layers that have or remove each path.
+//! Defines the tree of all paths in all layers. For each path, the tree has the last layer with
+//! this path, and the last layer that removes it.
 
 use std::cell::Cell;
 use std::collections::HashMap;
@@ -13,12 +14,13 @@ use crate::read::listing::Sort;
 
 /// The root of the tree.
 pub(super) const ROOT: u32 = 0;
-/// The maximum number of bytes of memory for the paths of all layers. A path takes about 250 bytes.
+/// The maximum number of bytes of memory for the paths of all layers. A path takes about 250 bytes
+/// of memory.
 const MEMORY: usize = 256 << 20;
-/// The maximum number of steps from one directory to the next, for all members of all layers
+/// The maximum number of path parts that the planner resolves for all members of all layers
 /// together.
 const STEPS: u64 = 1 << 29;
-/// The assumed number of bytes for one more entry of a map, and for an allocation.
+/// The assumed size of a further entry of a map, or of an allocation, in bytes.
 pub(super) const ENTRY: usize = 64;
 
 /// A layer's number and a member's number, both counted from 0.
@@ -35,14 +37,14 @@ pub(super) struct Tree<'a> {
     /// The node of each member of each layer.
     pub places: Vec<Vec<u32>>,
     pub links: Vec<Link>,
-    /// Members whose paths lead through symlinks, in order.
+    /// The members whose paths lead through symlinks, in order.
     pub moved: Vec<At>,
-    /// The unused rest of [`MEMORY`] and [`STEPS`].
+    /// The parts of the limits [`MEMORY`] and [`STEPS`] that are still unused.
     memory: Cell<usize>,
     pub steps: u64,
 }
 
-/// A path in any of the layers. Here, layers are counted from 1, and 0 means no layer.
+/// The node of a path in the tree. Its fields count layers from 1, and 0 means no layer.
 #[derive(Debug)]
 pub(super) struct Node {
     pub parent: u32,
@@ -61,12 +63,13 @@ pub(super) struct Node {
     pub name: At,
 }
 
-/// A hardlink, the name that it leads to, and the member with the contents.
+/// A hardlink: the member that is the link, the member that the link names, and the member with the
+/// contents.
 pub(super) struct Link {
     pub at: At,
     pub name: At,
     pub inode: At,
-    /// The node that the link leads to, if its target leads through symlinks.
+    /// The node that the link leads to, if the link's target path leads through symlinks.
     pub through: Option<u32>,
 }
 
@@ -120,7 +123,7 @@ impl<'a> Tree<'a> {
         &mut self.nodes[at as usize]
     }
 
-    /// The last layer that removes what earlier layers have at this path.
+    /// The last layer that removes the entries of earlier layers at this path.
     fn removed(&self, at: u32) -> u16 {
         let mut node = self.node(at);
         let mut removed = node.removed;
@@ -133,12 +136,12 @@ impl<'a> Tree<'a> {
         removed
     }
 
-    /// The last layer that removes what earlier layers have in this directory.
+    /// The last layer that removes the entries of earlier layers in this directory.
     pub(super) fn emptied(&self, at: u32) -> u16 {
         self.removed(at).max(self.node(at).hidden)
     }
 
-    /// The kind of the entry that the layers so far have at the path.
+    /// The kind of the entry at the path after all layers that are in the tree so far.
     pub(super) fn sort(&self, at: u32) -> Option<Sort> {
         self.sort_in(self.emptied(self.node(at).parent), at)
     }

@@ -9,14 +9,14 @@ use crate::read::listing::Sort;
 /// The maximum number of symlinks that are followed for one path.
 const MAX_SYMLINKS: usize = 40;
 
-/// What to do if a directory within a path is missing.
+/// The action for a missing directory within a path.
 #[derive(Clone, Copy)]
 pub(super) enum Missing<'a> {
-    /// Make the directory, as unpackers do.
+    /// The directory is made, as an unpacker would make it.
     Made,
-    /// Return no result. The set has the paths of directories that the layer itself has. A symlink
-    /// at such a path also gives no result, because a directory of the layer will replace the
-    /// symlink.
+    /// The resolution ends without a result. The set has the paths of the directories in the layer
+    /// itself. A symlink at such a path also ends the resolution, because a directory of the layer
+    /// replaces the symlink.
     Ends(&'a HashSet<Vec<u8>>),
 }
 
@@ -99,8 +99,8 @@ impl Tree<'_> {
         }
         Ok(Some(Resolved { dir: here, through: symlinks > 0 }))
     }
-    /// Makes a directory for which no layer has an entry. `replaces` states whether an entry of
-    /// another kind is at this path.
+    /// Makes a directory for which no layer has an entry. `replaces` states whether the directory
+    /// replaces an entry of another kind.
     fn imply(&mut self, layer: u16, dir: u32, part: &[u8], replaces: bool) -> Result<u32> {
         let made = self.child(dir, part)?;
         let node = self.node_mut(made);
@@ -113,8 +113,8 @@ impl Tree<'_> {
     }
 }
 
-/// The parts of a path in reverse order. The flag of each part states whether the part comes from a
-/// symlink.
+/// The parts of a path in reverse order. The flag of each part is `linked`, which states whether
+/// the path is the target of a symlink.
 fn parts_backwards(path: &[u8], linked: bool) -> Vec<(Box<[u8]>, bool)> {
     let parts = path.split(|byte| *byte == b'/').rev();
     parts.filter(|part| !part.is_empty()).map(|part| (part.into(), linked)).collect()

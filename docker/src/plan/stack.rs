@@ -10,10 +10,10 @@ use super::resolve_links::{Missing, Resolved};
 use crate::error::Result;
 use crate::read::listing::{Member, Sort};
 
-/// Prefix of whiteouts. docker and OCI adopted it from aufs.
+/// The prefix of the names of whiteouts. docker and OCI adopted this prefix from aufs.
 const WHITEOUT: &[u8] = b".wh.";
-/// The name that marks a directory as opaque. An opaque directory hides everything that lower
-/// layers have in it.
+/// The name of the entry that marks its directory as opaque. An opaque directory hides all entries
+/// of lower layers in this directory.
 const OPAQUE: &[u8] = b".wh..wh..opq";
 /// The directory in which aufs kept files with several names.
 const PLINKS: &[u8] = b".wh..wh.plnk/";
@@ -25,8 +25,8 @@ impl Tree<'_> {
         self.charge(listing.len() * size_of::<u32>())?;
         self.places.push(vec![MARK; listing.len()]);
         let marks = || listing.members().filter(|member| is_mark(last(member.path)));
-        // The directory of a whiteout may be new in this layer and replace a symlink. The whiteout
-        // then does not apply to the directory that the symlink led to.
+        // If the directory of a whiteout is new in this layer, it may replace a symlink. The
+        // whiteout then does not apply to the former target of the symlink.
         let mut own = HashSet::new();
         if marks().next().is_some() {
             let directories = listing.members().filter(|member| member.sort == Sort::Directory);
@@ -54,8 +54,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Records in the tree what a whiteout removes. `own` has the paths of the directories in the
-    /// layer of the whiteout.
+    /// Records in the tree which paths a whiteout removes. `own` has the paths of the directories
+    /// in the layer of the whiteout.
     fn mark(
         &mut self,
         layer: u16,
@@ -87,8 +87,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Puts a member into the tree and returns its node. `plinks` are the files that aufs kept for
-    /// itself in this layer. Hardlinks of the layer lead to these files.
+    /// Puts a member into the tree and returns its node. `plinks` are the files in the private
+    /// directory of aufs in this layer, which hardlinks of the layer lead to.
     fn put(&mut self, at: At, member: &Member<'_>, plinks: &HashMap<&[u8], u32>) -> Result<u32> {
         if member.path.is_empty() {
             return Ok(ROOT);
@@ -102,7 +102,7 @@ impl Tree<'_> {
         if let Some(number) = plinks.get(member.link)
             && sort == Sort::Hardlink
         {
-            // The first hardlink to the file becomes the file.
+            // The first hardlink to the file becomes the file itself.
             self.charge(size_of::<Link>())?;
             (sort, inode) = (Sort::File, (layer, *number));
             self.links.push(Link { at, name: inode, inode, through: None });
@@ -122,8 +122,8 @@ impl Tree<'_> {
         let before = self.sort(here);
         let node = self.node_mut(here);
         if node.layer <= layer && before.is_some_and(|before| before != sort) {
-            // Not every unpacker replaces an entry by an entry of another kind, so the earlier
-            // entry is removed.
+            // Some unpackers cannot replace an entry by an entry of another kind. So the plan
+            // leaves out the earlier entry.
             node.removed = layer + 1;
         }
         (node.layer, node.sort, node.inode, node.name) = (layer + 1, sort, inode, at);
@@ -131,7 +131,7 @@ impl Tree<'_> {
     }
 
     /// The file that lower layers have at a path, even if this layer removes the path. The layer
-    /// may have made another name of the file before it removed this name.
+    /// may have a hardlink to the file, although it also removes the file's first name.
     fn before(&self, layer: u16, path: &[u8]) -> Option<u32> {
         let earlier = |number: u16| if number == layer + 1 { 0 } else { number };
         let (mut here, mut emptied) = (ROOT, 0);
@@ -147,7 +147,8 @@ impl Tree<'_> {
         (below && is_there && is_file).then_some(here)
     }
 
-    /// The node that a hardlink leads to, and whether the path to it leads through symlinks.
+    /// The node that a hardlink leads to, and whether the path of its target leads through
+    /// symlinks.
     fn target(&mut self, at: At, member: &Member<'_>) -> Result<(u32, bool)> {
         let (dir, name) = split(member.link);
         let resolved = self.resolve_links(at, member.path, dir, Missing::Ends(&HashSet::new()))?;

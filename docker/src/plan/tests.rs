@@ -28,7 +28,7 @@ fn plan_of(listings: &[Listing]) -> Result<Vec<Planned>> {
     plan(&layers)
 }
 
-/// The paths that stay in each layer, and the changes of hardlinks.
+/// The paths that stay in each layer, and the replacements of hardlinks.
 fn kept(layers: &[&[(&str, Sort, &str)]]) -> Vec<Vec<String>> {
     let planned = planned(layers).unwrap();
     let one = |(members, planned): (&&[(&str, Sort, &str)], Planned)| {
@@ -225,7 +225,7 @@ fn hardlink_to_a_name_removed_in_the_same_layer_is_resolved() {
     assert_eq!(kept(&[base, opaque])[1], ["d", "e+0.2"]);
     let gone: &[(&str, Sort, &str)] = &[(".wh.d", F, "")];
     assert_eq!(kept(&[base, gone, &[("f", F, "")]])[1], [""; 0]);
-    // A path that one layer removed is missing in all later layers.
+    // If one layer removes a path, later layers cannot link to this path.
     let later: &[(&str, Sort, &str)] = &[("e", H, "d/x")];
     assert!(planned(&[base, gone, later]).unwrap_err().to_string().contains("no layer has"));
 }

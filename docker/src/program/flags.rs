@@ -1,4 +1,4 @@
-//! The command line.
+//! Defines the flags of `deploy-from-docker`, and converts them to settings.
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -46,7 +46,7 @@ pub struct Flags {
     /// Which image of the archive, by its name or the start of its id
     #[arg(long, env = "DEPLOY_FROM_DOCKER_IMAGE")]
     image: Option<String>,
-    /// Which of an image's platforms, as os/arch or os/arch/variant
+    /// Platform of the image, as os/arch or os/arch/variant
     #[arg(long, env = "DEPLOY_FROM_DOCKER_PLATFORM")]
     platform: Option<Platform>,
     /// Compression of the layers: gzip, or zstd, which no Go agent unpacks
@@ -92,7 +92,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// The command line in the form that clap uses.
+    /// The description of the command line for clap.
     pub fn described() -> clap::Command {
         let command = Self::command().version(deploy_cli::version!());
         deploy_cli::full(command.mut_args(|arg| arg.hide_env_values(true)))
@@ -120,8 +120,8 @@ impl Flags {
         operator(&self.addr, &self.fp, &self.key, &self.user, OPERATOR_TIMEOUT)
     }
 
-    /// The cache of earlier layers. A cache that cannot be used is an error only if the user named
-    /// the cache.
+    /// The cache of earlier layers. An unusable cache is an error only if the user named the cache
+    /// with a flag or variable.
     pub fn cache(&self) -> ImportResult<Option<Cache>> {
         let asked = self.cache_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
         match asked {
@@ -131,7 +131,7 @@ impl Flags {
         }
     }
 
-    /// The request that the flags state.
+    /// The request for an import that the flags describe.
     pub fn options(&self) -> Options {
         let Self { name, layer, image, platform, compress, tmpdir, .. } = self;
         let threads = std::thread::available_parallelism();

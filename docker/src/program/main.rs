@@ -95,10 +95,10 @@ fn print(summary: &Summary, dry_run: bool) -> Result<()> {
     })
 }
 
-/// Prints to standard error. Text from an archive or the registry is escaped, so that the text
-/// cannot control the terminal.
+/// Prints to standard error. Text from an archive or the registry is escaped, so that it cannot
+/// control the terminal.
 fn complain(text: &str) {
     let lines: Vec<String> = text.lines().map(deploy_store::escape).collect();
-    // A failure of this write cannot be reported anywhere else.
+    // An error of this write is ignored, because it cannot be reported anywhere else.
     let _ = Stderr.write_all((lines.join("\n") + "\n").as_bytes());
 }

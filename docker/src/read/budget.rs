@@ -1,21 +1,21 @@
-//! A limit on memory that several threads share.
+//! Defines a limit on memory that several threads share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The number of bytes that a thread takes from the budget at a time. With this size, threads
-/// seldom contend for the budget.
+/// The number of bytes that a thread takes from the budget at a time. Steps of this size are so
+/// large that threads seldom contend for the budget.
 const STEP: usize = 64 << 10;
 
-/// The number of bytes that all threads together may use.
+/// A number of bytes of memory that all threads together may use.
 #[derive(Debug, Clone)]
 pub struct Budget {
     left: Arc<AtomicUsize>,
-    /// The total number of bytes.
+    /// The total number of bytes in the budget.
     pub whole: usize,
 }
 
-/// The share of one thread in the budget. Dropping the value returns the bytes.
+/// The bytes of the budget that one thread has taken. Dropping the value returns the bytes.
 #[derive(Debug)]
 pub struct Share {
     budget: Budget,

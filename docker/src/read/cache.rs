@@ -1,6 +1,6 @@
-//! The cache of earlier imports: the listings of layers. If a layer is imported again, it must be
-//! hashed, but not decompressed and listed. The cache is optional, because missing or damaged
-//! entries are made again.
+//! Caches the listings of layers from earlier imports. If a layer is imported again, the importer
+//! only hashes it, and need not decompress and list it. The cache is optional, because the importer
+//! makes missing or damaged entries again.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder};
@@ -18,19 +18,20 @@ use super::image_layer::{Listed, Tar};
 use super::listing::Listing;
 use crate::error::{Error, Result};
 
-/// The first bytes of a file. The version of the program and a newline follow.
+/// The first bytes of an entry's file. The version of the program and a newline follow.
 const MAGIC: &[u8] = b"deploy-from-docker layer 1 ";
-/// The directory of the files. The cache does not change anything outside this directory.
+/// The name of the directory with the entries' files. The cache changes nothing outside this
+/// directory.
 const NAME: &CStr = c"image-layers";
 /// The maximum total size of all files after an import. Above this size, the least recently used
 /// files are removed.
 const MOST: u64 = 256 << 20;
-/// The maximum size of one file, enough for about 300,000 members. For a short time, the listing is
-/// in memory twice.
+/// The maximum size of one file, enough for about 300,000 members. Memory is the reason for this
+/// limit, because a listing is in memory twice for a short time.
 const MOST_OF_ONE: usize = 32 << 20;
-/// An unfinished file of this age has no running writer any more.
+/// An unfinished file of at least this age is treated as abandoned by its writer.
 const ABANDONED: Duration = Duration::from_secs(86_400);
-/// Prefix of the names of unfinished files.
+/// The prefix of the names of unfinished files.
 const UNFINISHED: &str = "new";
 /// The file that makes backup programs skip the directory (Cache Directory Tagging Specification
 /// 0.6).
@@ -39,10 +40,10 @@ const TAG: (&CStr, &[u8]) = (
     b"Signature: 8a477f597d28d172789f06886806bc55\n# A cache of deploy-from-docker.\n",
 );
 
-/// The cache, which has one file for each layer. The file's name has the sha256 of the layer as
-/// received, and the version of the program. The version matters, because another version may
-/// refuse a layer that this version lists. A user who can write to a file controls what is
-/// imported. So the cache uses only files that no other user can change.
+/// The cache, which has one file for each layer. The file's name consists of the layer's sha256 as
+/// received and the version of the program. The version is part of the name, because another
+/// version may refuse a layer that this version lists. A user who can change a file of the cache
+/// controls the result of an import. So the cache uses only files that no other user can change.
 #[derive(Debug, Clone)]
 pub struct Cache {
     place: PathBuf,
@@ -60,8 +61,9 @@ impl Cache {
     }
 
     /// Opens the default cache (XDG Base Directory Specification 0.8), if the user owns the
-    /// directory of the cache. So root does not use the home directory of another user. A missing
-    /// directory is created later, when there is a listing to keep.
+    /// directory of the cache. This condition keeps root from using the home directory of another
+    /// user. If the directory is missing, the cache creates it later, when there is a listing to
+    /// keep.
     pub fn usual(version: &str) -> Option<Self> {
         let absolute = |name| {
             let path = std::env::var_os(name).map(PathBuf::from);
@@ -77,8 +79,9 @@ impl Cache {
         Some(Self { place, version: version.to_owned(), dir })
     }
 
-    /// Finds the listing of the layer in the file `name`, which has `size` bytes. The name must
-    /// state the digest of the file. The names in the listing count towards `budget`.
+    /// Finds the listing of the layer in the input file `name`, which has `size` bytes. Returns
+    /// `None` if the name does not state the digest of the file. The names in the listing count
+    /// towards `budget`.
     pub fn find_named(&self, name: &str, size: u64, budget: &Budget) -> Option<(Digest, Listed)> {
         let digest = announced(name)?;
         Some((digest, self.find(digest, size, budget)?))
@@ -99,7 +102,7 @@ impl Cache {
             return None;
         };
         let found = decode(body, digest, size, budget)?;
-        // If the time cannot be set, the entry may be removed too early.
+        // An error is ignored: if the time is not set, the entry is only removed earlier.
         let _ = file.set_modified(SystemTime::now());
         Some(found)
     }
@@ -123,7 +126,7 @@ impl Cache {
             None => Arc::new(make(&self.place).map_err(|err| cannot(&self.place, &err))?),
         };
         let kept = tars.try_for_each(|tar| self.keep_one(&dir, tar));
-        // If an entry could not be written, the sweep still makes room for later entries.
+        // Even if an entry could not be written, the sweep makes room for later entries.
         kept.and(sweep(&dir, MOST)).map_err(|err| cannot(&self.place, &err))
     }
 
@@ -135,7 +138,7 @@ impl Cache {
         let file = TempFile::create(dir, UNFINISHED)?;
         let written = file.file().write_all(&seal(tar, &self.version));
         written.map_err(|err| file.error("write", err))?;
-        // The entry is not synced. If a crash damages the entry, its checksum does not match.
+        // The entry is not synced, because a checksum reveals an entry that a crash damaged.
         file.publish(dir, &name)
     }
 
@@ -145,7 +148,7 @@ impl Cache {
     }
 }
 
-/// The digest that a file's name states in the OCI image layout.
+/// The digest that a file's name in the OCI image layout states.
 pub fn announced(name: &str) -> Option<Digest> {
     name.strip_prefix("blobs/sha256/")?.parse().ok()
 }
@@ -158,7 +161,7 @@ fn user() -> u32 {
     rustix::process::geteuid().as_raw()
 }
 
-/// The reason why a file or directory with this owner and mode is not trusted.
+/// The reason to distrust a file or directory with this owner and mode, if there is a reason.
 fn why_not(uid: u32, mode: u32) -> Option<String> {
     if uid != user() {
         return Some(format!("it belongs to the user with the number {uid}"));
@@ -167,7 +170,8 @@ fn why_not(uid: u32, mode: u32) -> Option<String> {
     others.then(|| format!("it can be written by others: its mode is {:04o}", mode & 0o7777))
 }
 
-/// Opens the directory of the files in `place`. Both directories are created if they are missing.
+/// Opens the cache's own directory in `place`. If one of the two directories is missing, the
+/// function creates it.
 fn make(place: &Path) -> StoreResult<Dir> {
     // The XDG specification requires this mode.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(place);
@@ -176,14 +180,14 @@ fn make(place: &Path) -> StoreResult<Dir> {
     outer.child_or_make(NAME, 0o700)?;
     let dir = own(&outer)?;
     if let Ok(tag) = dir.create_file(TAG.0, 0o644) {
-        // If the tag cannot be written, backups only take more space.
+        // An error is ignored, because without the tag, backups only take more space.
         let _ = (&tag).write_all(TAG.1);
     }
     Ok(dir)
 }
 
-/// Opens the directory of the files, which is in `outer`. Fails unless the user owns this
-/// directory.
+/// Opens the cache's own directory in `outer`. Fails unless this directory belongs to the user, and
+/// no other user can change it.
 fn own(outer: &Dir) -> StoreResult<Dir> {
     let dir = outer.child(NAME)?;
     let stat = rustix::fs::fstat(&dir);
@@ -199,7 +203,8 @@ fn sweep(dir: &Dir, most: u64) -> StoreResult<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (mut files, mut bytes) = (Vec::new(), 0_u64);
     for item in dir.list()? {
-        // Another import may have removed an entry meanwhile. So errors are ignored here and below.
+        // Errors are ignored here and below, because another import may have removed the entry
+        // meanwhile.
         let Ok(stat) = dir.stat(&item.name) else { continue };
         let used = (stat.st_mtime, stat.st_mtime_nsec);
         let length = u64::try_from(stat.st_size).unwrap_or(0);
@@ -237,7 +242,8 @@ fn seal(tar: &Tar, version: &str) -> Vec<u8> {
     bytes
 }
 
-/// The part of a file between the first line and the checksum, if both are valid.
+/// The part of a file between the first line and the checksum. Returns `None` if one of the two is
+/// invalid.
 fn unseal<'a>(bytes: &'a [u8], version: &str) -> Option<&'a [u8]> {
     let (body, checksum) = bytes.split_last_chunk::<32>()?;
     if Digest::of(body).as_bytes() != checksum {

@@ -1,6 +1,7 @@
-//! The files of an image archive. Documents stay in memory. Layers are hashed and listed, and
-//! written uncompressed to the temporary file. The contents of a file decide whether the file is a
-//! layer. The layers that belong to the image are known only at the end.
+//! Reads the files of an image archive. Documents stay in memory. Layers are hashed and listed, and
+//! written uncompressed to the temporary files. The contents of a file determine whether the file
+//! is a layer. Only after all files are read does the importer know which layers belong to the
+//! image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read};
@@ -16,17 +17,19 @@ use super::input::{Found, target_of};
 use super::spool::{LANES, Spool};
 use crate::error::{Error, Result};
 
-/// The maximum size of a manifest, index or configuration in bytes. containerd has the same limit.
+/// The maximum size of a manifest, index or configuration, in bytes. containerd has the same limit.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 /// The maximum number of bytes of documents that are kept in memory.
 pub const MAX_DOCUMENTS: usize = 32 << 20;
 /// The maximum number of bytes of memory for the names in all layers.
 const LISTINGS: usize = 128 << 20;
-/// A layer of at most this many bytes is short, and is listed without a separate thread.
+/// A layer file of at most this many bytes is short. Short layers are listed without a separate
+/// thread.
 const SHORT: u64 = 256 << 10;
-/// The number of the spool's file for short layers. Large layers use the other files in turn.
+/// The number of the temporary file for short layers. Large layers use the other temporary files in
+/// turn.
 const SHORT_LANE: usize = LANES - 1;
-/// The maximum number of links in a chain.
+/// The maximum number of links that are followed from one name.
 const MAX_HOPS: usize = 8;
 
 /// The kind of a file.
@@ -38,8 +41,8 @@ pub enum Item {
     Layer(usize),
     /// A link to another file.
     Link(String),
-    /// A file that is neither a document nor a layer: its digest, and the reason why it is not a
-    /// layer.
+    /// A file that is neither a document nor a layer. The values are the file's digest, and the
+    /// reason why the file is not a layer.
     Other(Digest, String),
 }
 
@@ -52,7 +55,7 @@ pub struct Document {
     pub bytes: Vec<u8>,
 }
 
-/// Everything in an image archive.
+/// The contents of an image archive.
 #[derive(Debug)]
 pub struct Archive {
     items: BTreeMap<String, Item>,
@@ -67,13 +70,13 @@ pub struct Archive {
     keep: bool,
     /// The cache for large layers whose bytes are not kept.
     cache: Option<Cache>,
-    /// Whether a file was skipped by mistake: its name states a digest that is in `cache`, but the
-    /// file has another digest.
+    /// Whether a file was skipped by mistake. The name of such a file states a digest that is in
+    /// `cache`, but the file has another digest.
     pub misled: bool,
     limits: Limits,
     documents: usize,
     budget: Budget,
-    /// For each file of the spool, the large layer that is still being listed.
+    /// For each temporary file, the large layer that is still being listed.
     pending: [Option<Pending>; SHORT_LANE],
     next: usize,
 }
@@ -108,15 +111,16 @@ impl Archive {
         }
     }
 
-    /// Changes the archive so that the bytes of large layers are not kept. Large layers are listed,
-    /// or only hashed if `cache` has the listing. Imports that need few layers use this mode.
-    /// [`Archive::fetch`] can read the large layers again.
+    /// Changes the archive so that it does not keep the bytes of large layers. It lists a large
+    /// layer, or only hashes the layer if `cache` has the listing. Imports that need few layers use
+    /// this mode. [`Archive::fetch`] can read the large layers again.
     #[must_use]
     pub fn listing_only(self, cache: Option<Cache>) -> Self {
         Self { keep: false, cache, ..self }
     }
 
-    /// Writes the listings of large layers to the cache, if the layers are named by their digests.
+    /// Writes the listings of large layers to the cache. Leaves out layers whose file names do not
+    /// state their digests.
     pub fn remember(&self, cache: &Cache) -> Result<()> {
         let named = self.items.iter().filter_map(|(name, item)| {
             let Item::Layer(number) = item else { return None };
@@ -146,15 +150,16 @@ impl Archive {
         numbers: &BTreeSet<usize>,
         read: impl FnOnce(&mut dyn FnMut(&str, Found<'_>) -> Result<()>) -> Result<()>,
     ) -> Result<Self> {
-        // The layers are found by name, because two layers with the same digest may be needed.
+        // The function finds the layers by name, because it may need two layers with the same
+        // digest.
         let mut wanted = BTreeMap::new();
         for (name, item) in &self.items {
             if let Item::Layer(number) = item
                 && numbers.contains(number)
                 && self.layers[*number].region.is_none()
             {
-                // The layer is listed again, so the first listing is dropped. Only one listing is
-                // in memory at a time.
+                // The layer will be listed again. So the first listing is dropped, and only one
+                // listing of the layer is in memory at a time.
                 let listing = std::mem::take(&mut self.layers[*number].listing);
                 wanted.insert(name.clone(), (*number, listing.digest()));
             }
@@ -218,7 +223,7 @@ impl Archive {
         }
     }
 
-    /// Finds the item with the name `name`, and follows links.
+    /// Finds the item with the name `name`. If the item is a link, the function follows the link.
     pub fn item(&self, name: &str) -> Result<&Item> {
         let mut at = name.to_owned();
         for _ in 0..MAX_HOPS {
@@ -321,7 +326,7 @@ impl Archive {
         Ok(())
     }
 
-    /// Waits for the layer that is being written to a file of the spool, if there is such a layer.
+    /// Waits for the large layer that uses the temporary file `lane`, if there is such a layer.
     fn wait_for_lane(&mut self, lane: usize) -> Result<()> {
         let Some(pending) = self.pending[lane].take() else { return Ok(()) };
         let Pending { name, digest, size, compressed, listing } = pending;
@@ -335,7 +340,7 @@ impl Archive {
         self.insert(&name, item)
     }
 
-    /// The destination and the limits of a layer that is written to a file of the spool.
+    /// The destination and the limits of a layer that uses the temporary file `lane`.
     fn room(&self, lane: usize, keep: bool) -> Room {
         let appender = if keep { self.spool.append(lane) } else { self.spool.measure(lane) };
         Room { appender, limits: self.limits, budget: self.budget.clone() }
@@ -344,8 +349,8 @@ impl Archive {
     fn keep(&mut self, bytes: Vec<u8>) -> Item {
         let digest = Digest::of(&bytes);
         if self.documents + bytes.len() > MAX_DOCUMENTS {
-            // The image probably does not need so many documents. For example, some documents may
-            // describe how images were made.
+            // The image probably does not need all these documents. For example, some may describe
+            // how images were made.
             let reason = format!("is beyond the {MAX_DOCUMENTS} bytes of documents that are kept");
             return Item::Other(digest, reason);
         }
@@ -382,7 +387,8 @@ fn read_short(size: u64, body: &mut dyn Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Whether a file begins like JSON. A tar whose first file's name begins like JSON does not count.
+/// Whether a file begins like JSON. A tar is not a document, even if the name of its first file
+/// begins like JSON.
 pub fn is_document(start: &[u8]) -> bool {
     let first = start.iter().find(|byte| !byte.is_ascii_whitespace());
     matches!(first, Some(b'{' | b'[')) && start.get(257..262) != Some(b"ustar")

@@ -1,4 +1,4 @@
-//! Reads one layer: hashes, decompresses and lists it, and writes it to the temporary file. For a
+//! Reads one layer: hashes, decompresses and lists it, and writes it to a temporary file. For a
 //! large layer, several threads do these steps at the same time.
 
 use std::io::{self, Read};
@@ -13,19 +13,19 @@ use super::listing::Listing;
 use super::spool::{Appender, Region, Tee};
 use crate::error::{Error, Result};
 
-/// The number of bytes of a compressed layer that may wait in memory for decompression, while the
-/// next layers are read.
+/// The maximum number of bytes of a compressed layer that wait in memory for decompression.
+/// Meanwhile, the importer reads the next layers.
 const AHEAD: usize = 8 << 20;
 
 /// The result of listing a tar.
 #[derive(Debug)]
 pub struct Listed {
-    /// The sha256 of the uncompressed layer. If the caller already knew this digest, the field has
-    /// no meaning.
+    /// The sha256 of the uncompressed layer. The field has no meaning if the caller passed no
+    /// hasher.
     pub diff_id: Digest,
     /// The uncompressed length in bytes.
     pub length: u64,
-    /// Whether the bytes of the layer are in the temporary file.
+    /// Whether the bytes of the layer are in a temporary file.
     pub kept: bool,
     /// The members.
     pub listing: Listing,
@@ -42,7 +42,7 @@ pub struct Tar {
     pub diff_id: Digest,
     /// The uncompressed length in bytes.
     pub length: u64,
-    /// The region of the temporary file that has the layer, if the bytes were kept.
+    /// The region of the temporary files with the layer's bytes; `None` if the bytes were not kept.
     pub region: Option<Region>,
     /// The members.
     pub listing: Listing,
@@ -51,7 +51,7 @@ pub struct Tar {
 /// The destination of a layer, and its limits.
 #[derive(Debug)]
 pub struct Room {
-    /// Gets the bytes of the layer.
+    /// The writer that gets the bytes of the layer.
     pub appender: Appender,
     /// The limits.
     pub limits: Limits,
@@ -80,7 +80,7 @@ pub fn read_large(
     Ok((hasher.finish(), listing))
 }
 
-/// Reads the rest, and returns the digest of all bytes.
+/// Reads `rest` to its end, and returns the digest of all bytes that `hasher` has seen.
 pub fn hash_rest(mut hasher: Hasher, rest: &mut dyn Read) -> io::Result<Digest> {
     let mut buffer = vec![0; 256 << 10];
     loop {
@@ -93,8 +93,8 @@ pub fn hash_rest(mut hasher: Hasher, rest: &mut dyn Read) -> io::Result<Digest> 
 
 fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
     if !room.appender.keeps() && few_processors() {
-        // Several layers are read at the same time, so more threads for this layer would not make
-        // the import faster.
+        // The threads of several layers run at the same time. So another thread for this layer
+        // would not make the import faster.
         return list(Decoder::new(compressed, room.limits), Some(Hasher::default()), room);
     }
     let (mut inlet, outlet) = pipe();
@@ -102,7 +102,7 @@ fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
     thread::scope(|scope| {
         let inflating = scope.spawn(move || {
             let mut decoder = Decoder::new(compressed, limits)?;
-            // The reader of the stream gets the error.
+            // The error is ignored here, because the reader of the stream gets it.
             let _ = inlet.fill(&mut decoder, |_| {});
             Ok(())
         });
@@ -116,12 +116,12 @@ fn inflate(compressed: Outlet, room: Room) -> Result<Listed> {
     })
 }
 
-/// Whether the layers that are read at the same time keep all processors busy.
+/// Whether the machine has so few processors that the layers in progress keep all of them busy.
 fn few_processors() -> bool {
     thread::available_parallelism().is_ok_and(|processors| processors.get() <= 2)
 }
 
-/// Lists a tar, and writes it to the temporary file. `hasher` is `None` if the caller knows the
+/// Lists a tar, and writes it to a temporary file. `hasher` is `None` if the caller knows the
 /// digest of the tar.
 pub fn list<R: Read>(
     plain: Result<R, StoreError>,
@@ -150,8 +150,8 @@ pub fn list<R: Read>(
     Ok(Listed { diff_id, length: appender.length, kept: appender.keeps(), listing })
 }
 
-/// Converts an error from the listing of a file. The error matters only if a manifest states that
-/// this file is a layer.
+/// Converts an error from the listing of a file. The error is reported only if a manifest states
+/// that the file is a layer.
 fn bad_layer(err: StoreError) -> Error {
     Error::archive(match err {
         StoreError::BadArchive { reason } => reason,

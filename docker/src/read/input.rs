@@ -1,5 +1,5 @@
-//! The input of an import: an archive, which is read from start to end, or a directory. Either
-//! input is a sequence of named files and links.
+//! Reads the input of an import, which is a directory, or an archive that is read from start to
+//! end. Both kinds of input are sequences of named files and links.
 
 use std::fs::{self, File};
 use std::io::{self, Read};
@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 8;
 pub enum Found<'a> {
     /// A file: its length in bytes, and a reader of its contents.
     File(u64, &'a mut dyn Read),
-    /// A link to another name of the input.
+    /// A link, with the name that it leads to.
     Link(String),
 }
 
@@ -57,7 +57,8 @@ pub fn read_archive(
         check_count(&mut count)?;
         let name = String::from_utf8_lossy(entry.path.as_bytes()).into_owned();
         match entry.kind {
-            // Holes take time to read, and no tool makes an image archive with holes.
+            // Holes take time to read, and no tool makes an image archive with holes. So files with
+            // holes are refused.
             Kind::File { .. } if size > span.end - span.start => {
                 let reason = "is a sparse file, which is not allowed: pack the archive without -S";
                 return Err(Error::item(name, reason));
@@ -79,7 +80,7 @@ pub fn read_archive(
 }
 
 /// Reads a directory, as `skopeo copy … oci:DIR` makes it. Symlinks in the directory become links
-/// of the image. No symlink is followed out of the directory.
+/// between names of the input. The function follows no symlink out of the directory.
 pub fn read_directory(
     top: &Path,
     mut each: impl FnMut(&str, Found<'_>) -> Result<()>,
@@ -113,7 +114,7 @@ pub fn read_directory(
     Ok(())
 }
 
-/// The name in the image that a link at `name` leads to. `None` if the link leads out of the image.
+/// The name that a link at `name` leads to. Returns `None` if the link leads out of the input.
 pub fn target_of(name: &str, target: &str) -> Option<String> {
     let dir =
         if target.starts_with('/') { "" } else { name.rsplit_once('/').map_or("", |(d, _)| d) };
@@ -146,7 +147,7 @@ fn of_archive(err: StoreError) -> Error {
     }
 }
 
-/// The contents of a member.
+/// A reader of a member's contents.
 struct Body<'a, R> {
     tarball: &'a mut Tarball<R>,
     hole: u64,

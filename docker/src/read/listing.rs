@@ -1,5 +1,5 @@
-//! The listing of a layer: the members of its tar and their positions. A listing is compact,
-//! because an image may have a hundred layers with thousands of files each.
+//! Lists a layer: the members of its tar and their positions. A listing is compact, because an
+//! image may have a hundred layers with thousands of files each.
 
 use std::io::Read;
 use std::mem::size_of;
@@ -18,7 +18,7 @@ pub struct Listing {
     /// The paths and link targets, one after another.
     text: Vec<u8>,
     records: Vec<Record>,
-    /// The memory that the listing takes.
+    /// The share of the memory budget that the listing takes.
     share: Option<Share>,
 }
 
@@ -88,10 +88,10 @@ impl Sort {
 /// One member.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member<'a> {
-    /// The range in the tar, including all headers and the padding.
+    /// The range of the member in the tar, including all headers and the padding.
     pub span: Range<u64>,
-    /// The path. Its parts are joined by single slashes, and no part is empty, `.` or `..`. The
-    /// path of the root itself is empty.
+    /// The path. Single slashes separate its parts, and no part is empty, `.` or `..`. The path of
+    /// the root itself is empty.
     pub path: &'a [u8],
     /// The path that a hardlink leads to, or the unchanged target of a symlink.
     pub link: &'a [u8],
@@ -151,7 +151,7 @@ impl Listing {
 
     /// Adds a member to the listing.
     pub fn push(&mut self, span: Range<u64>, path: &[u8], link: &[u8], sort: Sort) {
-        // A longer text is far over a limit, so its archive was already refused.
+        // A longer text is far over another limit, so the reader has already refused its archive.
         let length = |bytes: &[u8]| u16::try_from(bytes.len()).unwrap_or(u16::MAX);
         let record = Record {
             start: span.start,
@@ -182,8 +182,8 @@ impl Listing {
         bytes.extend_from_slice(&self.text);
     }
 
-    /// Decodes the listing of a tar of `length` bytes. `None` if the listing is invalid or the
-    /// budget has too little memory.
+    /// Decodes the listing of a tar of `length` bytes. Returns `None` if the listing is invalid, or
+    /// if `budget` has too few bytes left.
     pub fn decode(bytes: &[u8], length: u64, budget: &Budget) -> Option<Self> {
         let (count, rest) = bytes.split_first_chunk()?;
         let count = usize::try_from(u64::from_le_bytes(*count)).ok()?;
@@ -212,7 +212,7 @@ impl Listing {
         Some(listing)
     }
 
-    /// Number of members.
+    /// The number of members.
     pub fn len(&self) -> usize {
         self.records.len()
     }

@@ -1,6 +1,6 @@
-//! Temporary files without names. Each file holds uncompressed layers one after another, so that
-//! the input is read and decompressed only once. There are several files, so that several layers
-//! can be written at the same time.
+//! Manages the temporary files, which have no names. Each file contains uncompressed layers one
+//! after another, so that the importer reads and decompresses the input only once. Several files
+//! allow the importer to write several layers at the same time.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -27,7 +27,7 @@ pub struct Spool {
     ends: [u64; LANES],
     dir: Arc<PathBuf>,
     taken: Arc<AtomicU64>,
-    /// The number of bytes in the last region of each file.
+    /// The number of bytes in the last region of each temporary file.
     last: [Arc<AtomicU64>; LANES],
     most: u64,
     min_free: u64,
@@ -38,9 +38,9 @@ pub struct Spool {
 pub struct Region {
     /// The number of the file.
     pub lane: usize,
-    /// The start of the region.
+    /// The offset at which the region starts in the file, in bytes.
     pub start: u64,
-    /// The length.
+    /// The length of the region in bytes.
     pub length: u64,
 }
 
@@ -72,12 +72,12 @@ impl Spool {
         Self { min_free, ..self }
     }
 
-    /// The number of kept bytes.
+    /// The number of bytes that the files keep.
     pub fn len(&self) -> u64 {
         self.ends.iter().sum()
     }
 
-    /// Whether no bytes are kept.
+    /// Whether the files keep no bytes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -103,14 +103,14 @@ impl Spool {
         Appender { file: None, ..self.append(lane) }
     }
 
-    /// Keeps the region that was appended to a file.
+    /// Keeps the region that was last appended to a file.
     pub fn keep(&mut self, lane: usize, length: u64) -> Region {
         let region = Region { lane, start: self.ends[lane], length };
         self.ends[lane] += length;
         region
     }
 
-    /// Frees the space of a region that is not kept.
+    /// Frees the space of the region that was last appended to a file, and does not keep it.
     pub fn discard(&self, lane: usize) -> Result<()> {
         let (file, end) = (&self.files[lane], self.ends[lane]);
         file.set_len(end).map_err(|cause| error(&self.dir, "shorten", cause))?;
@@ -166,7 +166,8 @@ impl Appender {
         self.file.is_some()
     }
 
-    /// Ends the region. Zeros at its end were not written, so the file may have to be extended.
+    /// Ends the region. Zeros at the end of the region were not written, so this method may have to
+    /// extend the file.
     pub fn finish(&mut self) {
         let Some(file) = &self.file else { return };
         let end = self.start + self.length;
@@ -193,7 +194,8 @@ impl Write for Appender {
             return Ok(bytes.len());
         };
         if bytes.iter().all(|byte| *byte == 0) {
-            // Zeros are not written, so that they become a hole in the file.
+            // A piece of zeros is skipped instead of written, so that it becomes a hole in the
+            // file.
             self.length += more;
             return Ok(bytes.len());
         }
@@ -229,8 +231,8 @@ impl Write for Appender {
     }
 }
 
-/// A reader of `inner` that also writes all bytes to a region and passes them to `seen`, in large
-/// pieces.
+/// A reader that passes on the bytes of `inner`. It also writes all bytes to a region, and passes
+/// them to `seen`, in large pieces.
 pub struct Tee<'a, R, S> {
     inner: R,
     to: &'a mut Appender,
@@ -246,7 +248,7 @@ impl<'a, R: Read, S: FnMut(&[u8])> Tee<'a, R, S> {
         Self { inner, to, seen, buffer: vec![0; 256 << 10].into(), at: 0, end: 0 }
     }
 
-    /// Reads the rest.
+    /// Reads `inner` to its end.
     pub fn drain(&mut self) -> io::Result<()> {
         self.at = self.end;
         while self.fill()? {
@@ -314,7 +316,7 @@ mod tests {
         use std::os::unix::fs::MetadataExt as _;
         const LONG: usize = 1 << 20;
         let mut spool = Spool::new(None, 4).unwrap();
-        // The discarded bytes must not come back as part of a hole.
+        // The discarded bytes must not appear again where a hole should be.
         spool.append(0).write_all(b"old").unwrap();
         spool.discard(0).unwrap();
         let mut appender = spool.append(0);

@@ -1,6 +1,7 @@
-//! Compression on several threads. A blob is split into chunks of a fixed length, regardless of the
-//! number of threads. Each chunk becomes its own gzip member (RFC 1952) or zstd frame (RFC 8878).
-//! So the result is the same on every machine, and an unpacker reads it as one stream.
+//! Compresses blobs on several threads. A blob is split into chunks of a fixed length, regardless
+//! of the number of threads. Each chunk becomes its own gzip member (RFC 1952) or zstd frame (RFC
+//! 8878). So the compressed blob is the same on every machine, and an unpacker reads it as one
+//! stream.
 
 use std::io::{self, Write as _};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
@@ -12,10 +13,10 @@ use flate2::GzBuilder;
 
 use crate::error::Result;
 
-/// The maximum number of threads. More threads would only wait for the network.
+/// The maximum number of threads that compress. Additional threads would only wait for the network.
 pub const MAX_THREADS: usize = 8;
 
-/// The number of bytes in a chunk.
+/// The number of uncompressed bytes in a chunk.
 pub fn chunk_bytes(compression: Compression) -> usize {
     match compression {
         Compression::Gzip => 1 << 20,
@@ -38,7 +39,8 @@ pub struct Chunk {
 type Job = (Chunk, SyncSender<io::Result<Chunk>>);
 
 /// Compresses chunks. `produce` passes the chunks to its argument, which returns whether it accepts
-/// more chunks. `consume` gets the results in the same order. The first error ends the work.
+/// more chunks. `consume` gets the compressed chunks in the same order. The first error ends the
+/// work.
 pub fn compress(
     compression: Compression,
     threads: usize,
@@ -67,7 +69,8 @@ pub fn compress(
                 Ok(Err(cause)) => {
                     Err(crate::Error::Input { what: "the data to compress".to_owned(), cause })
                 }
-                // The producer failed between two chunks, and returns the error itself.
+                // The producer failed between two chunks. The function returns the producer's error
+                // below.
                 Err(_) => Ok(()),
             };
             if consumed.is_err() {
@@ -85,7 +88,7 @@ fn work(compression: Compression, jobs: &Mutex<Receiver<Job>>) {
         let job = jobs.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok((chunk, done)) = job else { return };
         let compressed = one(compression, &chunk.bytes);
-        // If the send fails, the consumer has stopped.
+        // An error is ignored, because it only means that the consumer has stopped.
         let _ = done.send(compressed.map(|bytes| Chunk { bytes, ..chunk }));
     }
 }

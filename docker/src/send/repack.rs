@@ -1,6 +1,6 @@
-//! Packs a layer again without the members that are left out. The other members are copied byte for
-//! byte, including their headers. So all their metadata stay the same, and the result depends only
-//! on the input and the plan.
+//! Packs a layer again without the members that the plan leaves out. Members without a change are
+//! copied byte for byte, including their headers. So all their metadata stay the same, and the
+//! result depends only on the input and the plan.
 
 use std::ops::Range;
 
@@ -20,11 +20,11 @@ const BLOCK: u64 = 512;
 /// A piece of the new archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Piece {
-    /// A part of the temporary file.
+    /// A part of a temporary file.
     Copy {
         /// The region of the layer.
         region: Region,
-        /// The range in the region.
+        /// The range of bytes, relative to the start of the region.
         range: Range<u64>,
     },
     /// New bytes.
@@ -68,7 +68,7 @@ pub fn pieces(
         let is_dropped = dropped.next_if_eq(&&at).is_some();
         let relink = relinked.next_if(|(changed, _)| *changed == at).map(|(_, relink)| relink);
         let name = moved.next_if(|(changed, _)| *changed == at).map(|(_, path)| {
-            // Old headers mark a directory by a slash at the end of its name.
+            // In old tar headers, a slash at the end of the name marks a directory.
             let slash = if member.sort == Sort::Directory { &b"/"[..] } else { b"" };
             [path, slash].concat()
         });
@@ -109,7 +109,7 @@ pub fn pieces(
     each(Piece::Bytes(vec![0; 1024]))
 }
 
-/// The numbers of the layers whose bytes are needed to pack the layer `number`.
+/// The numbers of the layers from whose bytes the layer `number` is packed.
 pub fn needs(number: usize, planned: &Planned) -> impl Iterator<Item = usize> {
     let others = planned.relinked.iter().filter_map(|(_, relink)| match relink {
         Relink::File { layer, .. } => Some(usize::from(*layer)),
@@ -147,7 +147,8 @@ fn rewritten(
         }
     }
     if at == span.end {
-        // A PAX entry without a body must not have a size, because a reader could rely on the size.
+        // If an entry has no body, its PAX record `size` is removed, because a reader could rely on
+        // it.
         records.retain(|(key, _)| key != b"size");
         header.set_size(0);
     }
@@ -257,8 +258,8 @@ fn text(mut body: Vec<u8>) -> Vec<u8> {
     body
 }
 
-/// The error for an invalid archive. The archive was valid when it was first read, so it was
-/// changed since.
+/// The error for a member that is no longer valid. The member was valid at the first reading, so
+/// the temporary file has changed since then.
 fn changed() -> Error {
     Error::archive("was changed in the temporary file while it was being read")
 }

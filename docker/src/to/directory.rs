@@ -1,5 +1,5 @@
-//! A directory as the destination. The directory gets the archives that a registry would get, and a
-//! list of the layers in order.
+//! Implements a directory as the destination of an import. The directory gets the archives that a
+//! registry would get, and a list of the layers in order.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -22,7 +22,7 @@ pub struct Into {
     writing: Option<Unfinished>,
 }
 
-/// A file that gets its final name when it is complete.
+/// A file that gets its final name only when it is complete.
 #[derive(Debug)]
 struct Unfinished {
     path: PathBuf,
@@ -77,7 +77,8 @@ impl Destination for Into {
     }
 
     fn begin(&mut self, component: &ComponentName) -> Result<()> {
-        // From now on, an earlier image in the directory is incomplete, so its list is removed.
+        // The import overwrites layers of an earlier image in the directory, so the list of this
+        // image is removed first.
         let order = self.dir.join(ORDER);
         match fs::remove_file(&order) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {
@@ -111,8 +112,8 @@ impl Destination for Into {
             let first = &image.layers[first.unwrap_or(n)];
             order = order + first.component.as_str() + "." + self.suffix + "\n";
         }
-        // The names of the layers are synced before the name of the list, because the list states
-        // that the layers are complete.
+        // The names of the layers' files are synced before the list gets its name, because an
+        // existing list means that all layers are complete.
         sync(&self.dir)?;
         let mut file = Unfinished::new(self.dir.join(ORDER))?;
         file.write(order.as_bytes())?;

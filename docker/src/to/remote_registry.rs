@@ -1,5 +1,6 @@
-//! A registry over ssh as the destination. A Go registry does not support images. So a Go registry
-//! gets uploads, versions and a configuration one after another, as from the Go importer.
+//! Implements a registry over ssh as the destination of an import. A Go registry does not support
+//! images. So the importer sends uploads, versions and a configuration to it one after another, as
+//! the Go importer does.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -16,12 +17,12 @@ use tokio::task::JoinHandle;
 use super::{Committed, Destination};
 use crate::error::{Error, Result};
 
-/// The maximum number of chunks that wait between compression and the network.
+/// The maximum number of compressed chunks that wait for the network.
 const QUEUE: usize = 4;
-/// The maximum number of complete uploads that wait for the registry's disk while the next uploads
-/// run.
+/// The maximum number of complete uploads without an answer. The registry writes them to its disk
+/// while the next uploads run.
 const ENDING: usize = 8;
-/// Every registry answers an unknown verb with this text.
+/// Every registry's answer to an unknown verb contains this text.
 const UNKNOWN: &str = "Unknown command";
 
 /// A connection to a registry.
@@ -29,7 +30,7 @@ pub struct Remote {
     runtime: Runtime,
     client: Arc<Client>,
     sending: Option<Sending>,
-    /// Uploads that are completely sent but not answered yet.
+    /// The uploads that are completely sent but not answered yet, oldest first.
     ending: VecDeque<JoinHandle<Result<(), ClientError>>>,
     /// Whether the registry does not support images.
     plain: bool,
@@ -82,7 +83,7 @@ impl Remote {
         Ok(())
     }
 
-    /// The error of an upload that ended early.
+    /// The error of an upload that ended before all bytes were sent.
     fn ended(&mut self) -> Error {
         let why = match self.sending.take() {
             Some(Sending { chunks, task }) => {
@@ -94,7 +95,7 @@ impl Remote {
         match why {
             Ok(Err(err)) => of_client(&err),
             Ok(Ok(())) => {
-                Error::Refused { text: "the upload ended".to_owned(), code: exit::FAILED }
+                Error::Refused { text: "the upload ended too early".to_owned(), code: exit::FAILED }
             }
             Err(err) => Error::Refused { text: err.to_string(), code: exit::FAILED },
         }
@@ -121,8 +122,8 @@ impl Remote {
             }
         }
         all.extend_from_slice(layers);
-        // Only a Go registry gets this command. Other registries get the verb `addimage`, which
-        // replaces a configuration without a flag.
+        // Only a Go registry gets this command, so the command has no `-replace`. Other registries
+        // get `addimage`, which replaces a configuration without a flag.
         let add = Command::AddConfiguration {
             name: name.clone(),
             layers: all,
@@ -143,7 +144,8 @@ impl Destination for Remote {
                 json: false,
             };
             let versions = self.done(&show)?;
-            // The name is the last column. New names have no blanks.
+            // The version's name is in the last column. Names that registries accept today have no
+            // blanks.
             let name = version.to_string();
             let is_there = |line: &str| line.split_whitespace().next_back() == Some(&name);
             if !versions.lines().any(is_there) {
@@ -224,7 +226,8 @@ impl Destination for Remote {
     }
 }
 
-/// The text of an answer. The Go registry prints errors to standard output.
+/// The text of an answer from both output streams. The Go registry prints errors to standard
+/// output.
 fn text(answer: &Exec) -> String {
     let said = if answer.stderr.is_empty() { &answer.stdout } else { &answer.stderr };
     String::from_utf8_lossy(said).into_owned()

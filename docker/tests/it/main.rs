@@ -1,5 +1,5 @@
-//! The integration tests of this crate in one program. Separate programs for the files would each
-//! link all libraries.
+//! Runs all integration tests of this crate in one program. If each file were a separate program,
+//! each program would have to link all libraries.
 
 mod image;
 mod program;

@@ -1,5 +1,5 @@
-//! Tests of `deploy-from-docker` with a real registry. The tests check the configurations,
-//! components and blobs that the program makes from images.
+//! Tests `deploy-from-docker` with a real registry. The tests check the configurations, components
+//! and blobs that the program makes from images.
 
 mod known_layers;
 

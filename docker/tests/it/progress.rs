@@ -1,4 +1,4 @@
-//! Tests of the progress of an import: a terminal shows a bar between the lines about events.
+//! Tests the progress display of an import: a terminal shows a bar between the lines about events.
 
 use std::fs;
 use std::process::{Command, Stdio};
@@ -31,7 +31,7 @@ fn import_bar_is_cleared_before_each_line() {
     let (blank, bars) = bars.split_last().unwrap();
     assert_eq!((*last, blank.trim()), ("", ""), "{loud:?}");
     let is_reading = |bar: &&str| bar.starts_with("read ") && bar.contains("B/s");
-    // The bar of the upload appears if the upload is slow.
+    // The upload has its own bar, which appears only if the upload is slow.
     let is_bar = |bar: &&str| is_reading(bar) || bar.starts_with("packed and sent ");
     assert!(bars.iter().any(is_reading), "{loud:?}");
     assert!(bars.iter().all(|bar| is_bar(bar) && bar.len() < 60), "{loud:?}");

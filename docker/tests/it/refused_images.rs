@@ -1,5 +1,5 @@
-//! Tests with bad images, and with files that are not images. The program prints one clear line,
-//! returns an exit code, and changes nothing.
+//! Tests bad images, and files that are not images. In each case, the program must print one clear
+//! line, return an exit code, and change nothing.
 
 mod documents;
 
@@ -407,7 +407,7 @@ fn invalid_names_from_images_are_refused() {
         ["x\" -layer=\"evil:1\n$(touch pwn)`id`", "-name=other", "../../up", "a\u{1b}[31mb:1"]
     {
         let answer = before.rig.import(&[], &docker(&[(tag, &one)]));
-        // The program may convert the name to an allowed name, and must do nothing else.
+        // If the program accepts the name, it must have converted it to an allowed name.
         if answer.code == 0 {
             let names = before.rig.operator(&["configurations"]);
             for name in names.lines().filter(|name| *name != "app") {

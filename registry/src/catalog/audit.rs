@@ -1,5 +1,5 @@
-//! The audit trail. The catalogue writes a change and its entry in one transaction. Refused changes
-//! have an entry, too.
+//! Reads and writes the audit trail. The catalogue writes a change and its entry in one
+//! transaction. Refused changes have an entry, too.
 
 use deploy_wire::command::Rolling;
 use jiff::Timestamp;
@@ -11,36 +11,37 @@ use super::{Catalog, Result, nanoseconds, timestamp};
 /// The author, the command and the time of a change.
 #[derive(Debug, Clone)]
 pub struct Change {
-    /// User name.
+    /// The name of the user who makes the change.
     pub user: String,
-    /// Fingerprint and comment of the key.
+    /// The fingerprint and the comment of the user's key, separated by a blank.
     pub key: String,
-    /// Address of the client.
+    /// The network address of the client.
     pub address: String,
     /// The command line.
     pub command: String,
-    /// The time.
+    /// When the change was made or refused.
     pub now: Timestamp,
     /// Whether the change may also change frozen configurations.
     pub overrides: bool,
-    /// How a change of a configuration reaches the hosts.
+    /// The flags that say how a change of a configuration reaches the hosts: at once, or in a
+    /// rollout.
     pub rolling: Rolling,
 }
 
-/// One entry of the trail.
+/// One entry of the audit trail.
 #[derive(Debug, Clone)]
 pub struct Audited {
     /// The entry's number; the first entry has number 1.
     pub number: u64,
-    /// The change, and the user who made or tried it.
+    /// The change that was made or refused.
     pub change: Change,
     /// The exit code of the command; 0 if the change was made.
     pub code: u8,
-    /// Why the change was refused.
+    /// Why the change was refused; empty if the change was made.
     pub why: String,
 }
 
-/// Conditions for the entries of one page of the trail. An empty text matches every entry.
+/// Conditions for the entries of one page of the audit trail. An empty text is no condition.
 #[derive(Debug, Clone, Default)]
 pub struct AuditQuery {
     /// Only entries that were made at this time or later.
@@ -57,13 +58,13 @@ pub struct AuditQuery {
     pub name: String,
 }
 
-/// One page of the trail.
+/// One page of the audit trail.
 #[derive(Debug, Clone, Default)]
 pub struct AuditPage {
     /// The entries, newest first.
     pub entries: Vec<Audited>,
-    /// If older entries may fulfil the conditions: the next page has entries with numbers below
-    /// this number.
+    /// The number below which the search for the next page begins; `None` if no older entry can
+    /// fulfil the conditions.
     pub older: Option<u64>,
 }
 
@@ -89,8 +90,8 @@ impl Catalog {
         Ok(transaction)
     }
 
-    /// Adds the entry of a change that has no transaction of its own. Also adds the entry of a
-    /// change that was refused with the exit code `code`.
+    /// Adds the entry of a change that has no transaction of its own, or of a change that was
+    /// refused. `code` is the exit code of the command; it is 0 if the change was made.
     pub async fn audit_change(&self, change: &Change, code: u8, why: &str) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         record(&mut transaction, change, code, why).await?;
@@ -105,8 +106,8 @@ impl Catalog {
         Ok(number.cast_unsigned())
     }
 
-    /// Entries with numbers below `before` that were made at `since` or later. Returns the newest
-    /// `limit` of these entries, newest first.
+    /// The newest `limit` entries with numbers below `before` that were made at `since` or later,
+    /// newest first.
     pub async fn audit(
         &self,
         since: Option<Timestamp>,
@@ -136,7 +137,7 @@ impl Catalog {
         let before = query.before.map_or(i64::MAX, |it| i64::try_from(it).unwrap_or(i64::MAX));
         let before = before.min(newest + 1);
         let (floor, since) = (before - SEARCHED, query.since.map_or(i64::MIN, nanoseconds));
-        // The unary + prevents SQLite from using the index of times. With that index, SQLite would
+        // The unary + prevents SQLite from using the index on `time`. With that index, SQLite would
         // have to sort the rows.
         let rows: Vec<Row> = query_as(
             "SELECT number, time, login, who, address, command, code, why FROM audit \

@@ -1,4 +1,4 @@
-//! Loads the catalogue of a Go registry, in one transaction.
+//! Loads the data of a Go registry into a new catalogue, in one transaction.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ pub struct Contents<'a> {
     pub versions: &'a [Layer],
     /// All blobs.
     pub blobs: Vec<BlobRow>,
-    /// All configurations with their states, oldest first. The last state is current.
+    /// All configurations. Each has its states, oldest first, and the last state is current.
     pub configurations: Vec<(&'a ConfigurationName, Vec<StateToLoad<'a>>)>,
 }
 
@@ -31,7 +31,7 @@ pub struct Contents<'a> {
 pub struct StateToLoad<'a> {
     /// The state's layers.
     pub state: &'a Configuration,
-    /// Whether the state needs a file that does not exist. No rollback can restore such a state.
+    /// Whether a file of the state's layers does not exist. No rollback can restore such a state.
     pub lost: bool,
 }
 
@@ -44,8 +44,8 @@ impl Catalog {
         change: &Change,
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
-        // The existing rows of blobs were made from file names alone. Since then, an interrupted
-        // load may have moved some of these files to quarantine.
+        // The existing rows of blobs were made from the names of the files alone. Since then, an
+        // interrupted import may have moved some of these files to quarantine.
         query("DELETE FROM blobs").execute(&mut transaction).await?;
         for component in contents.components {
             query("INSERT INTO components (name) VALUES ($1)")

@@ -1,4 +1,4 @@
-//! Notifies waiting tasks that a configuration has changed.
+//! Notifies waiting tasks that a configuration or a rollout has changed.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,8 +8,8 @@ use std::time::Instant;
 use deploy_store::ConfigurationName;
 use tokio::sync::watch;
 
-/// If there are this many channels, the registry removes the channels without a waiting task before
-/// it adds another channel.
+/// Number of channels from which on the registry cleans up: before it adds another channel, it
+/// removes all channels without a waiting task.
 const MOST: usize = 1000;
 
 /// The last change of a configuration.
@@ -21,8 +21,8 @@ pub struct Announced {
     pub at: Option<Instant>,
 }
 
-/// The channels that announce changes to waiting tasks: one for each configuration, and one for all
-/// rollouts. Also counts the commits.
+/// The channels that announce changes to waiting tasks, and a counter of commits. There is one
+/// channel for each configuration that a task has asked for, and one channel for all rollouts.
 #[derive(Debug, Default)]
 pub struct Changes {
     configurations: Mutex<HashMap<ConfigurationName, watch::Sender<Announced>>>,
@@ -52,8 +52,8 @@ impl Changes {
         sender.send_modify(|last| *last = Announced { count: last.count + 1, at });
     }
 
-    /// The number of committed transactions, since the start, that may have changed something a
-    /// task waits for.
+    /// The number of transactions that were committed since the start of the registry and may have
+    /// changed something that a task waits for.
     pub fn commits(&self) -> u64 {
         self.commits.load(Ordering::SeqCst)
     }

@@ -1,4 +1,5 @@
-//! Pages of the list of components, with the number and the bytes of each component's versions.
+//! Reads pages of the list of components. For each component, a page has the number of the
+//! component's versions, and the sum of the versions' bytes.
 
 use std::collections::HashMap;
 
@@ -13,30 +14,33 @@ use super::{Catalog, Result, column, timestamp};
 pub struct VersionsTotal {
     /// The number of versions.
     pub versions: u64,
-    /// The sum of the bytes. A file counts once for each version that has it.
+    /// The sum of the versions' bytes. If several versions have the same blob, the blob counts for
+    /// each of them.
     pub bytes: u64,
 }
 
 /// A component on a page of the list.
 #[derive(Debug, Clone)]
 pub struct ComponentSummary {
-    /// The name.
+    /// The name of the component.
     pub name: ComponentName,
-    /// Its versions.
+    /// The number and the bytes of the component's versions.
     pub total: VersionsTotal,
-    /// The newest version, and when it was added.
+    /// The newest version, and when this version was added; `None` if the component has no
+    /// versions.
     pub newest: Option<(VersionName, Timestamp)>,
     /// The first configuration, in byte order, whose current state has a version of the component.
     pub user: Option<ConfigurationName>,
-    /// The number of such configurations.
+    /// The number of configurations whose current state has a version of the component.
     pub users: u64,
 }
 
-/// The columns of a summary: name, versions, bytes, newest version, its time.
+/// The columns of a summary: the component's name, the number and the bytes of its versions, the
+/// newest version, and the time when this version was added.
 type Row = (String, i64, i64, Option<String>, Option<i64>);
 
 impl Catalog {
-    /// The first `limit` components after the name `after`, in byte order.
+    /// The first `limit` components with names after `after`, in byte order.
     pub async fn component_page(
         &self,
         after: Option<&ComponentName>,

@@ -1,5 +1,5 @@
-//! The current states of configurations, with their first layers. Lists of configurations show
-//! these states.
+//! Reads the current states of configurations, each with its first layers, for lists of
+//! configurations.
 
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use super::tx::query_as;
 use super::{Catalog, Result, timestamp};
 
-/// Maximum number of layers of a head.
+/// Maximum number of layers in a [`ConfigurationHead`].
 pub const HEAD_LAYERS: usize = 3;
 
-/// The current state of a configuration.
+/// The current state of a configuration, with its first layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ConfigurationHead {
     /// The name of the configuration.
@@ -25,7 +25,7 @@ pub struct ConfigurationHead {
     pub command: String,
     /// The first [`HEAD_LAYERS`] layers: component and version.
     pub layers: Vec<(String, String)>,
-    /// The number of all layers.
+    /// The number of all layers of the state.
     pub all_layers: u64,
 }
 
@@ -37,7 +37,8 @@ const PAGE: &str =
     "SELECT name, history, current FROM configurations WHERE name > $1 ORDER BY name LIMIT $2";
 
 impl Catalog {
-    /// The heads of the first `limit` configurations after the name `after`, in byte order.
+    /// The current states of the first `limit` configurations with names after `after`, in byte
+    /// order of the names.
     pub async fn configuration_heads(
         &self,
         after: Option<&ConfigurationName>,

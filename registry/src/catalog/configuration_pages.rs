@@ -1,4 +1,5 @@
-//! Pages of the list of configurations, and the layers of a current state with their files.
+//! Reads pages of the list of configurations. Also reads the layers of a configuration's current
+//! state, with the data of their files.
 
 use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, VersionName};
 use jiff::Timestamp;
@@ -11,17 +12,17 @@ use super::{Catalog, Result, column, timestamp};
 /// A configuration on a page of the list.
 #[derive(Debug, Clone)]
 pub struct ConfigurationSummary {
-    /// The name.
+    /// The name of the configuration.
     pub name: ConfigurationName,
     /// When the current state was made.
     pub modified: Timestamp,
-    /// Fingerprint and comment of the key that made the current state.
+    /// The fingerprint and the comment of the key that made the current state.
     pub who: String,
     /// The command that made the current state.
     pub command: String,
-    /// The number of layers.
+    /// The number of layers of the current state.
     pub count: u64,
-    /// The lowest layers.
+    /// The lowest layers of the current state: component and version.
     pub layers: Vec<(ComponentName, VersionName)>,
 }
 
@@ -30,20 +31,21 @@ pub struct ConfigurationSummary {
 pub struct CurrentLayer {
     /// The layer.
     pub layer: Layer,
-    /// The length of the layer's file. `None` if the file is missing.
+    /// The length of the layer's file, in bytes; `None` if the file is missing.
     pub bytes: Option<u64>,
-    /// Whether the file was damaged.
+    /// Whether the layer's file is damaged.
     pub is_damaged: bool,
-    /// The newest version of the component. `None` if the component has no versions.
+    /// The newest version of the layer's component; `None` if the component has no versions.
     pub newest: Option<Layer>,
 }
 
-/// The columns of a summary: name, time, who, command, number of layers, component, version.
+/// The columns of one row: the configuration's name; the time, the key and the command of the
+/// current state; the number of layers; and the component and the version of one layer.
 type SummaryRow = (String, i64, String, String, i64, String, String);
 
 impl Catalog {
-    /// The first `limit` configurations after the name `after`, in byte order. Each has at most its
-    /// `layers` lowest layers.
+    /// The first `limit` configurations with names after `after`, in byte order. A summary has at
+    /// most the `layers` lowest layers of its configuration.
     pub async fn configuration_page(
         &self,
         after: Option<&ConfigurationName>,

@@ -1,5 +1,6 @@
-//! The rows of configurations and of their states. Every change of a configuration's layers makes a
-//! new state. The states are numbered from 1, and one state is current.
+//! Reads and writes the rows of configurations and of their states. Every change of a
+//! configuration's layers makes a new state. The states are numbered from 1, and one state is
+//! current.
 
 use deploy_store::{Configuration, ConfigurationName, Digest, Layer};
 use jiff::Timestamp;
@@ -25,11 +26,11 @@ pub struct State {
     pub hash: Digest,
     /// The time at which the state was made.
     pub modified: Timestamp,
-    /// Fingerprint and comment of the key that made the state.
+    /// The fingerprint and the comment of the key that made the state.
     pub who: String,
     /// The command that made the state.
     pub command: String,
-    /// Whether this is the current state.
+    /// Whether this state is the current state of the configuration.
     pub current: bool,
     /// Whether the state was imported although a file of its layers was missing.
     pub lost: bool,
@@ -39,8 +40,8 @@ pub struct State {
     pub proposed: bool,
 }
 
-/// The columns of a state: number, hash, time, who, command, lost, the number of the restored
-/// state, and whether the state is proposed.
+/// The columns of a state: its number, hash, time, who, command, whether it is lost, the number of
+/// the restored state, and whether it is proposed.
 type StateRow = (i64, String, i64, String, String, bool, Option<i64>, bool);
 
 /// The number of the configuration's current state, if the configuration exists.

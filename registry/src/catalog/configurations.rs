@@ -18,7 +18,7 @@ use super::{Catalog, Error, Result, column};
 const LONG: u64 = 200;
 
 impl Catalog {
-    /// The first `limit` names of configurations after the name `after`, in byte order.
+    /// The first `limit` names of configurations that come after `after`, in byte order.
     pub async fn configuration_names(
         &self,
         after: Option<&ConfigurationName>,
@@ -42,8 +42,8 @@ impl Catalog {
 
     /// The JSON form of the current state of a configuration, if there is such a configuration.
     pub async fn configuration_json(&self, name: &ConfigurationName) -> Result<Option<Bytes>> {
-        // On a server, another registry may have taken over the catalogue. A document in memory may
-        // then be outdated.
+        // If the catalogue is on a server, another registry may have taken over the catalogue. A
+        // document in memory may then be outdated.
         let is_kept = !self.database.is_on_server();
         if let Some(json) = self.documents.get(name).filter(|_| is_kept) {
             return Ok(Some(json));
@@ -136,8 +136,9 @@ impl Catalog {
         Ok(before)
     }
 
-    /// Replaces layers by the named versions. Returns the old layers of the components whose
-    /// version changed.
+    /// Replaces layers of a configuration by the versions in `changes`. With `if_hash`, the
+    /// function fails unless the current state has this hash. Returns the old layers of the
+    /// components whose version changed.
     pub async fn change_configuration(
         &self,
         name: &ConfigurationName,
@@ -181,8 +182,8 @@ impl Catalog {
         Ok(Some(replaced.layers))
     }
 
-    /// Deletes a configuration. After that, no verb can read the configuration's history. gc
-    /// removes the history's rows later.
+    /// Deletes a configuration. After that, no verb can read the configuration's history. Later, gc
+    /// removes the rows of the history.
     pub async fn delete_configuration(
         &self,
         name: &ConfigurationName,
@@ -203,7 +204,7 @@ impl Catalog {
         before: Option<u64>,
         limit: u64,
     ) -> Result<Vec<State>> {
-        // Short readers must not wait for a long listing.
+        // A long listing uses a connection for long reads, so that short reads do not wait for it.
         let mut transaction =
             if limit > LONG { self.scan_tx().await? } else { self.read_tx().await? };
         states(&mut transaction, name, before, limit).await
@@ -227,7 +228,7 @@ impl Catalog {
         Ok(items)
     }
 
-    /// One state of a configuration.
+    /// The state `number` of a configuration.
     pub async fn state(&self, name: &ConfigurationName, number: u64) -> Result<Configuration> {
         let mut transaction = self.read_tx().await?;
         require_current(&mut transaction, name).await?;
@@ -236,7 +237,8 @@ impl Catalog {
     }
 
     /// The states `from` and `to` with their numbers. `to` defaults to the current state. `from`
-    /// defaults to the newest of the 200 states before `to` that was ever current.
+    /// defaults to the newest state before `to` that was ever current. The search for this state
+    /// covers the 200 states before `to`.
     pub async fn two_states(
         &self,
         name: &ConfigurationName,

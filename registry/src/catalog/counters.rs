@@ -1,4 +1,5 @@
-//! Counters. Some count rows, and others give numbers to new rows.
+//! Changes the counters of the catalogue. Some counters count rows, and others give numbers to new
+//! rows.
 
 use super::Result;
 use super::tx::{Tx, query_scalar};

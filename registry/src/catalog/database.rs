@@ -1,6 +1,6 @@
-//! The database of a catalogue: a file of `SQLite` in the registry's directory, or a `PostgreSQL`
-//! server. Only one registry uses a catalogue at a time, because the blobs are in that registry's
-//! directory.
+//! Opens the database of a catalogue: an `SQLite` file in the registry's directory, or a database
+//! on a `PostgreSQL` server. Only one registry uses a catalogue at a time, because the blobs are in
+//! that registry's directory.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -18,40 +18,43 @@ use super::database_error::{damaged, no_server, not_opened, unusable};
 use super::tx::Tx;
 use super::{Result, integrity, migrations};
 
-/// How many connections there are for short reads (`READERS`) and for long reads (`SCANNERS`).
+/// Maximum number of connections for short reads (`READERS`) and for long reads (`SCANNERS`).
 pub(super) const READERS: u32 = 4;
 pub(super) const SCANNERS: u32 = 2;
-/// Maximum number of a registry's connections to a server that hold [`WRITE_LOCK`] or wait for it.
+/// Maximum number of connections to a server for transactions that change something. One of these
+/// connections holds the lock of [`WRITE_LOCK`], and the others wait for this lock.
 const WRITERS: u32 = 4;
-/// How long a verb waits for a connection to a file. Other verbs hold a connection for
-/// milliseconds, but longer if the disk is full or slow.
+/// How long a verb waits for a free connection to a file. Other verbs usually hold a connection
+/// only for milliseconds. On a full or slow disk, they hold the connection longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// How long a verb waits for a connection to a server.
+/// How long a verb waits for a free connection to a server.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
 /// How many rows the thread of a connection reads ahead. With fewer rows, a query that reads a
-/// large fleet is slow. Its threads then wait for each other most of the time.
+/// large fleet is slow: the reading thread and the thread of the verb then wait for each other most
+/// of the time.
 const ROWS_AHEAD: usize = 1000;
-/// Maximum size of the journal file, in bytes, after `SQLite` has copied its whole contents to the
-/// database file.
+/// The size, in bytes, to which `SQLite` shortens a longer journal file after it has copied the
+/// whole journal to the database file.
 const LARGEST_JOURNAL: &str = "67108864";
-/// The lock that each transaction takes before it changes something. Each schema of a database may
-/// have a catalogue, with a lock of its own.
+/// The query for the lock that each transaction takes before it changes something. Each schema of a
+/// database may have a catalogue of its own, and each catalogue has its own lock.
 const WRITE_LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtext('deploy-registry ' || current_schema()))";
-/// The lock that a registry holds while it runs. The blobs are in the directory of one registry, so
-/// a second registry would not find them.
+/// The query for the lock that a registry holds while it runs. The blobs are in the directory of
+/// one registry, so a second registry would not find the blobs.
 const OWN_LOCK: &str =
     "SELECT pg_try_advisory_lock(hashtext('deploy-registry owner ' || current_schema()))";
-/// How many times a registry tries to take [`OWN_LOCK`], and the pause between two tries. After a
-/// registry is killed, the server may need some time to notice this and to release the lock.
+/// How many times a registry tries to take the lock of [`OWN_LOCK`], and the pause between two
+/// tries. After a registry is killed, the server may release the lock only after some time.
 const OWN_TRIES: u32 = 50;
 const OWN_PAUSE: Duration = Duration::from_millis(200);
-/// Begins a transaction that sees what was committed before it got the lock. With REPEATABLE READ,
-/// the transaction would see the rows as they were before it waited.
+/// Begins a transaction that changes something. With READ COMMITTED, the transaction sees all
+/// changes that were committed before it got the lock. With REPEATABLE READ, it would see the rows
+/// as they were before it waited for the lock.
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
-/// Settings of a connection to a server. The server ends an idle transaction, so that a stopped
-/// registry keeps no lock.
+/// The settings of a connection to a server. With these settings, the server ends an idle
+/// transaction, so that a registry that hangs does not keep the lock.
 const SETTINGS: [(&str, &str); 6] = [
     ("lock_timeout", "30s"),
     ("statement_timeout", "300s"),
@@ -67,8 +70,8 @@ pub(super) enum Database {
     /// A file. One connection writes. The other connections only read, and they never wait for the
     /// writer. Long reads use separate connections, so that short reads never wait for long reads.
     Sqlite { writer: SqlitePool, readers: SqlitePool, scanners: SqlitePool },
-    /// A server. With an advisory lock, only one transaction writes at a time. The connection
-    /// `owner` holds the lock of the registry that uses the catalogue.
+    /// A server. The advisory lock of [`WRITE_LOCK`] ensures that only one transaction writes at a
+    /// time. The connection `owner` holds the lock of [`OWN_LOCK`].
     Postgres {
         writers: PgPool,
         readers: PgPool,
@@ -112,7 +115,7 @@ impl Database {
     pub(super) async fn open_server(url: &str) -> Result<Self> {
         let options = PgConnectOptions::from_str(url).map_err(|err| no_server(&err))?;
         let options = options.application_name("deploy-registry").options(SETTINGS);
-        // A single connection reports the error. A pool would only report that it timed out.
+        // A single connection reports why it failed. A pool would only report that it timed out.
         let owner = own(&options).await?;
         let writers = server_pool(WRITERS).connect_with(options.clone()).await;
         let writers = writers.map_err(|err| no_server(&err))?;
@@ -132,7 +135,7 @@ impl Database {
     pub(super) async fn close(&self) {
         match self {
             // The last connection that closes copies the journal to the database file. Only the
-            // writer can write to that file, so it closes last.
+            // writer can write to that file, so the writer closes last.
             Self::Sqlite { writer, readers, scanners } => {
                 readers.close().await;
                 scanners.close().await;
@@ -143,7 +146,8 @@ impl Database {
                 scanners.close().await;
                 writers.close().await;
                 if let Some(owner) = owner.lock().await.take() {
-                    // If this fails, the server ends the session when the process ends.
+                    // If the connection does not close, the server ends the session when the
+                    // process ends.
                     let _ = owner.close().await;
                 }
             }
@@ -151,8 +155,8 @@ impl Database {
     }
 
     /// Begins a transaction that may change something. No other transaction changes anything before
-    /// this transaction ends. The futures of the libraries are large, so this and the next functions
-    /// box them.
+    /// this transaction ends. The futures of the library sqlx are large, so this function and the
+    /// next functions box them.
     pub(super) async fn begin_write(&self) -> Result<Tx> {
         Ok(match self {
             Self::Sqlite { writer, .. } => {
@@ -191,8 +195,8 @@ async fn begin_on_server(readers: &PgPool) -> Result<Tx> {
     Ok(Tx::Postgres(Box::pin(readers.begin_with(BEGIN_READ)).await?))
 }
 
-/// Takes [`OWN_LOCK`] on a separate connection. The server releases the lock when the connection
-/// ends.
+/// Takes the lock of [`OWN_LOCK`] on a separate connection. The server releases the lock when the
+/// connection ends.
 async fn own(options: &PgConnectOptions) -> Result<PgConnection> {
     let mut owner = PgConnection::connect_with(options).await.map_err(|err| no_server(&err))?;
     for _ in 0..OWN_TRIES {
@@ -211,7 +215,8 @@ pub(super) fn file_pool(connections: u32) -> SqlitePoolOptions {
         .max_connections(connections)
         .acquire_timeout(LONGEST_WAIT)
         // Connections to a file do not become stale. The sqlx task that looks for stale connections
-        // may spin forever (sqlx issue 3645). These two settings prevent that task.
+        // may spin forever (sqlx issue 3645). With these two settings, sqlx does not start this
+        // task.
         .idle_timeout(None)
         .max_lifetime(None)
         // If SQLite ends a transaction on its own, as on a full disk, sqlx still counts the

@@ -12,7 +12,8 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// The error of a commit. If the connection breaks, the server may have committed the transaction.
+/// The error of a failed commit. If the connection breaks, the server may have committed the
+/// transaction all the same.
 pub(super) fn not_committed(err: sqlx::Error) -> Error {
     if !is_lost(&err) {
         return err.into();
@@ -41,7 +42,9 @@ pub(super) fn not_opened(path: &Path, err: &sqlx::Error) -> Error {
 /// The error for a file at `path` that is not a database, or is damaged.
 pub(super) fn damaged(path: &Path, why: &str) -> Error {
     let path = path.display();
-    Error::Damaged(format!("open catalogue {path}: it is damaged: {why}; nothing was changed"))
+    Error::Damaged(format!(
+        "open catalogue {path}: the file is damaged: {why}; nothing was changed"
+    ))
 }
 
 /// The error for a database file at `path` that cannot be used; `why` is the reason.
@@ -54,15 +57,15 @@ fn plain(err: &sqlx::Error) -> String {
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }
 
-/// Whether the disk is full (`SQLITE_FULL`, or 53100 of `PostgreSQL`).
+/// Whether the disk is full (`SQLITE_FULL` in `SQLite`, or the code 53100 in `PostgreSQL`).
 fn is_full(err: &sqlx::Error) -> bool {
     primary_code(err) == Some(13) || state(err) == "53100"
 }
 
 /// Whether the database did not answer in time, or the connection to it is lost. See
-/// <https://www.postgresql.org/docs/15/errcodes-appendix.html>. Class 08 is a lost connection.
-/// Class 57 means that the server stops, or cancels the statement. 55P03 and 25P03 are two of the
-/// timeouts that the catalogue sets.
+/// <https://www.postgresql.org/docs/15/errcodes-appendix.html>. In this list of codes, class 08
+/// means a lost connection. Class 57 means that the server stops, or cancels the statement. The
+/// codes 55P03 and 25P03 mean that one of the timeouts that the catalogue sets has passed.
 fn is_lost(err: &sqlx::Error) -> bool {
     let state = state(err);
     matches!(err, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::Protocol(_))

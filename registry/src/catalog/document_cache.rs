@@ -1,11 +1,12 @@
-//! A cache of configurations in the form that agents read. Agents poll every few seconds and nearly
-//! always ask for an unchanged configuration. An answer from memory needs no transaction.
+//! Caches configurations in the form that agents read: JSON documents. Agents poll every few
+//! seconds and nearly always ask for an unchanged configuration. An answer from memory needs no
+//! transaction.
 //!
-//! A transaction announces the change of a configuration before the change begins, and later
-//! reports its own end. In between, the cache keeps no document of this configuration. A reader
-//! gets the [`DocumentCache::age`] before its own transaction begins. The cache keeps the reader's
-//! document only if no change has begun or ended since then. So a document from memory is never
-//! older than the document that a reader of the database would see.
+//! A transaction announces the change of a configuration before the change begins, and reports when
+//! the transaction has ended. In between, the cache keeps no document of this configuration. A
+//! reader calls [`DocumentCache::age`] before its own transaction begins. The cache keeps the
+//! reader's document only if no change has begun or ended since this call. So a document from
+//! memory is never older than the document that a reader of the database would see.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,7 +14,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use deploy_store::ConfigurationName;
 
-/// Maximum number of bytes that the cache keeps. Thousands of configurations of usual size fit.
+/// Maximum number of bytes that the cache keeps. Thousands of configurations of usual size fit into
+/// the cache.
 const MAX_BYTES: usize = 32 << 20;
 
 /// The documents of one catalogue.
@@ -39,7 +41,8 @@ impl DocumentCache {
         self.kept().by_name.get(name).cloned()
     }
 
-    /// The current age. A reader calls this function before its transaction begins.
+    /// The number of changes that have begun or ended so far. A reader calls this function before
+    /// its transaction begins.
     pub(super) fn age(&self) -> Age {
         self.kept().age
     }

@@ -1,5 +1,6 @@
-//! Rollbacks. A rollback makes an earlier state of a configuration current again. Of several
-//! successive rollbacks without a number, each restores an older state than the one before.
+//! Makes rollbacks. A rollback saves the layers of an earlier state of a configuration as a new
+//! state. If several rollbacks without a number follow each other, each of them restores an older
+//! state than the previous rollback.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -50,7 +51,7 @@ impl Lack {
     }
 }
 
-/// Why a rollback cannot restore `layer`; `None` if it can.
+/// Why a rollback cannot restore `layer`; `None` if a rollback can restore it.
 pub(super) async fn lack_of(transaction: &mut Tx, layer: &Layer) -> Result<Option<Lack>> {
     let found = find_version(transaction, &layer.component, &layer.version).await?;
     if found.is_none_or(|found| found.digest != layer.digest) {
@@ -63,17 +64,17 @@ pub(super) async fn lack_of(transaction: &mut Tx, layer: &Layer) -> Result<Optio
 /// The result of a rollback.
 #[derive(Debug)]
 pub struct RolledBack {
-    /// Number of the restored state.
+    /// The number of the restored state.
     pub number: u64,
-    /// The state that was current before.
+    /// The state that was current before the rollback.
     pub from: Configuration,
     /// The restored state.
     pub to: Configuration,
 }
 
 impl Catalog {
-    /// Restores the state `to`: saves its layers as a new state. Without `to`, the function chooses
-    /// an earlier state.
+    /// Restores the state `to`: saves the layers of `to` as a new state. Without `to`, the function
+    /// chooses an earlier state.
     pub async fn roll_back(
         &self,
         name: &ConfigurationName,
@@ -118,8 +119,8 @@ impl Catalog {
     }
 }
 
-/// The number of the state to restore. The function reads the history backwards from the newest
-/// state, as far as needed.
+/// The number of the state that a rollback without a number restores. The function reads the
+/// history backwards from the newest state, as far as needed.
 pub(super) async fn find_before(transaction: &mut Tx, name: &ConfigurationName) -> Result<u64> {
     let mut page = PAGE;
     loop {
@@ -136,14 +137,15 @@ pub(super) async fn find_before(transaction: &mut Tx, name: &ConfigurationName) 
     }
 }
 
-/// Chooses the state to restore from the newest `states`, newest first. The chosen state has
-/// another tree than the current state, and was not imported without its files. If a state is a
-/// rollback, the search continues at the state that it restored. The search skips the trees that
-/// these rollbacks replaced, because an operator rejected them. `is_whole` means that `states` is
-/// the whole history.
+/// Chooses the state that a rollback restores. `states` has the newest states, newest first.
+/// `is_whole` says whether these states are the whole history. The search begins at the current
+/// state and moves to older states. From a rollback, the search continues at the state that the
+/// rollback restored. The chosen state has another tree than the current state, and was not
+/// imported without its files. The search also skips each tree that a rollback on its way replaced,
+/// because an operator rejected this tree.
 fn before(states: &[State], is_whole: bool) -> Before {
     let Some(now) = states.iter().find(|state| state.current) else { return Before::None };
-    // A proposed state was never current.
+    // A proposed state was never current, so a rollback does not restore it.
     let was_current = states.iter().filter(|state| !state.proposed);
     let numbered: BTreeMap<u64, &State> = was_current.map(|it| (it.number, it)).collect();
     let oldest = states.last().map_or(0, |state| state.number);
@@ -176,8 +178,8 @@ fn before(states: &[State], is_whole: bool) -> Before {
     }
 }
 
-/// The trees that the rollback `at` replaced, and the trees that the rollbacks directly before `at`
-/// replaced. `None` if the answer depends on states older than `numbered`.
+/// The trees that were replaced by the rollback `at`, and by the rollbacks directly before `at`.
+/// `None` if the answer depends on states older than `numbered`.
 fn left_by(
     at: &State,
     numbered: &BTreeMap<u64, &State>,
@@ -211,8 +213,8 @@ fn left_by(
 fn origins(numbered: &BTreeMap<u64, &State>) -> BTreeMap<u64, u64> {
     let mut origins = BTreeMap::new();
     for (&number, state) in numbered {
-        // A restored state that is not in `numbered` counts as its own origin. Its number at least
-        // shows that this state is older than all states in `numbered`.
+        // A restored state that is not in `numbered` counts as its own origin. The number of such a
+        // state at least shows that the state is older than all states in `numbered`.
         let origin = state.back_to.map_or(number, |to| origins.get(&to).copied().unwrap_or(to));
         origins.insert(number, origin);
     }
@@ -225,8 +227,9 @@ mod tests {
 
     use super::*;
 
-    /// States with the trees that `history` lists. The last state is current. A number stands for a
-    /// rollback to the state with this number. `lost` stands for a state without its files.
+    /// Makes states from the words of `history`. A word stands for a state with the tree of this
+    /// name, and a number stands for a rollback to the state with this number. `lost` stands for a
+    /// state without its files. The last state is current.
     fn states(history: &str) -> Vec<State> {
         let mut states: Vec<State> = Vec::new();
         for (number, word) in (1_u64..).zip(history.split(' ')) {
@@ -271,10 +274,10 @@ mod tests {
             // state hides no other state.
             ("a b 1 a", None),
             ("a b c 2 b", Some(1)),
-            // A replaced tree is skipped further back, too.
+            // A replaced tree is also skipped if an older state has this tree.
             ("b a b 2", None),
             ("c b a b 3", Some(1)),
-            // The same is true for a tree that the first of several successive rollbacks replaced.
+            // A tree that the first of several successive rollbacks replaced is skipped, too.
             ("a b 1 c d a 5 4", None),
             ("e a c d a 4 3", Some(1)),
             // A rollback to a later state is deliberate, and marks no tree as wrong.

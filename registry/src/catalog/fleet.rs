@@ -1,4 +1,4 @@
-//! The fleet: the hosts, the reports of their agents, and the events.
+//! Stores the data of the fleet: the hosts, the reports of their agents, and the events.
 //!
 //! ```text
 //! hosts     names, keys, labels, holds      reports   one batch of reports, one transaction

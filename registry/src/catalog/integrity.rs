@@ -5,12 +5,12 @@ use sqlx::sqlite::SqlitePool;
 use super::tx::{query_as, query_scalar};
 use super::{Catalog, Result};
 
-/// The tables that the check at the start and the check by gc read. These tables do not grow with
-/// every change.
+/// The tables that two checks read: the check at the start of the registry, and the check by gc.
+/// Unlike the tables of states, these tables do not grow with every change of a configuration.
 const TABLES: [&str; 6] = ["components", "versions", "pins", "configurations", "blobs", "uses"];
 
-/// Contradictions between rows. Each has a text for the problem, and a query for the names of the
-/// affected configurations.
+/// Contradictions between rows. Each item has a text for the problem, and a query for the names of
+/// the affected configurations.
 const CONTRADICTIONS: [(&str, &str); 2] = [
     (
         "its current state is missing",
@@ -24,9 +24,9 @@ const CONTRADICTIONS: [(&str, &str); 2] = [
     ),
 ];
 
-/// Checks a file that was just opened for damage, and returns the first problem. In a catalogue of
-/// this version, the function checks only the tables in [`TABLES`]. In a catalogue of an earlier
-/// version, it checks all tables. `verify` checks all histories.
+/// Looks for damage in a database file right after the file was opened, and returns the first
+/// problem. In a catalogue of this version, the function checks only the tables in [`TABLES`]. In a
+/// catalogue of an earlier version, it checks all tables. The verb `verify` checks all histories.
 pub(super) async fn at_start(database: &SqlitePool) -> sqlx::Result<Option<String>> {
     let is_of_this_version: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'uses') \

@@ -1,4 +1,4 @@
-//! The space that components and versions take.
+//! Finds the components and the versions that take the most space.
 
 use super::tx::{Tx, query_as};
 use super::{BlobCount, Catalog, Result};
@@ -6,7 +6,7 @@ use super::{BlobCount, Catalog, Result};
 /// The space that the blobs take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Space {
-    /// All stored blobs.
+    /// The number and the bytes of all stored blobs.
     pub all: BlobCount,
     /// The components that take the most space, largest first.
     pub components: Vec<ComponentSpace>,
@@ -19,8 +19,8 @@ pub struct Space {
 pub struct ComponentSpace {
     /// The component.
     pub component: String,
-    /// The number of its blobs and their bytes. If several versions have the same blob, the blob
-    /// counts for the newest of them.
+    /// The number and the bytes of the component's blobs. If several versions have the same blob,
+    /// the blob counts only for the newest of these versions.
     pub blobs: BlobCount,
 }
 
@@ -31,14 +31,14 @@ pub struct VersionSpace {
     pub component: String,
     /// The version.
     pub version: String,
-    /// The bytes of its blob.
+    /// The length of the version's blob, in bytes.
     pub bytes: u64,
     /// Whether a kept state or a pinned version needs the blob.
     pub needed: bool,
 }
 
-/// The versions, each with its stored blob. If several versions have the same blob, only the newest
-/// of them is in the result.
+/// The part of a query that joins each version with its stored blob. If several versions have the
+/// same blob, only the newest of these versions is in the result.
 const OWNERS: &str = "FROM versions v JOIN blobs b ON b.digest = v.digest AND b.state = 'live' \
      WHERE NOT EXISTS (SELECT 1 FROM versions n WHERE n.digest = v.digest AND n.number > v.number)";
 

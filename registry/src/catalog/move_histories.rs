@@ -1,4 +1,4 @@
-//! Moves the states of an earlier version's catalogue to the tables of this version, after
+//! Moves the states in a catalogue of an earlier version to the tables of this version, after
 //! migration 7. Each configuration moves in its own transaction, so the next start can continue an
 //! interrupted move.
 
@@ -40,7 +40,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Whether the old tables still exist. Only a file can have them.
+    /// Whether the old tables still exist. Only a catalogue in a file can have these tables.
     async fn has_old_states(&self) -> Result<bool> {
         let Database::Sqlite { .. } = self.database else { return Ok(false) };
         let query =

@@ -1,6 +1,6 @@
-//! Queries whose rows the database packs into one JSON text. For many rows this is several times
-//! faster than one row at a time, because each single row and each of its values costs the library
-//! some allocations and a message between threads.
+//! Runs queries whose rows the database packs into one JSON text. For many rows, this is several
+//! times faster than reading one row at a time. Each row that the library sqlx reads on its own
+//! costs allocations and a message between threads.
 
 use std::marker::PhantomData;
 
@@ -18,7 +18,7 @@ pub(in crate::catalog) struct Packed<R> {
 }
 
 /// The query `SELECT columns rest`. Each row becomes a tuple of its values, so `R` is a tuple with
-/// one item for each column. `rest` begins with `FROM`, and contains no order.
+/// one item for each column. `rest` begins with `FROM`, and contains no `ORDER BY`.
 pub(in crate::catalog) fn packed<R>(columns: &'static str, rest: impl Into<String>) -> Packed<R> {
     Packed { columns, rest: rest.into(), values: Vec::new(), row: PhantomData }
 }

@@ -1,4 +1,5 @@
-//! Pins. The registry keeps a pinned version until an operator unpins it.
+//! Pins and unpins versions. The registry keeps a pinned version until an operator unpins this
+//! version.
 
 use deploy_store::{ComponentName, VersionName};
 

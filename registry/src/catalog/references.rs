@@ -1,4 +1,4 @@
-//! References: the reasons to keep a blob or a version.
+//! Finds references: the reasons to keep a blob or a version.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -18,8 +18,8 @@ pub enum Reference {
         /// The state's number.
         number: u64,
     },
-    /// A layer of another kept state: a rollback target, the target of an active rollout, or a
-    /// state that a host runs or is shown.
+    /// A layer of another kept state: a rollback target, the target of an active rollout, a state
+    /// that a host runs, or a state that the registry offers to a held host.
     RollbackTarget {
         /// The configuration.
         configuration: ConfigurationName,
@@ -45,7 +45,7 @@ pub enum Reference {
 }
 
 impl Reference {
-    /// The need that corresponds to this reference.
+    /// The kind of this reference.
     pub fn need(&self) -> Need {
         match self {
             Self::Current { .. } => Need::Current,
@@ -56,7 +56,8 @@ impl Reference {
     }
 }
 
-/// The strongest reason to keep a blob. The order is that of [`Reference`], strongest first.
+/// The strongest reason to keep a blob. The order of the variants is the order of [`Reference`],
+/// strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
     /// A layer of the current state of a configuration.
@@ -85,7 +86,8 @@ pub(super) struct VersionUse {
 }
 
 impl VersionUse {
-    /// A text that says why the version is kept, and how to delete it.
+    /// A text that says why the registry keeps the version, and how an operator can delete the
+    /// version.
     pub fn needed(&self) -> String {
         let (number, name) = (self.number, &self.configuration);
         format!(
@@ -147,14 +149,14 @@ impl Catalog {
         Ok(references)
     }
 
-    /// Every blob with a reference.
+    /// Every blob with a reference, and the strongest reason to keep the blob.
     pub async fn needs(&self) -> Result<Needs> {
         let mut transaction = self.scan_tx().await?;
         needs(&mut transaction, &BTreeSet::new()).await
     }
 
-    /// Digests that begin with the hex digits `prefix`. The search covers all known blobs, and
-    /// takes at most two digests from each of three tables.
+    /// Digests of known blobs that begin with the hex digits `prefix`. The search takes at most two
+    /// digests from each of three tables.
     pub async fn blobs_like(&self, prefix: &str) -> Result<BTreeSet<Digest>> {
         let mut found = BTreeSet::new();
         for query in [
@@ -165,7 +167,7 @@ impl Catalog {
         ] {
             let digests: Vec<String> = query_scalar(query)
                 .bind(prefix)
-                // No hex digit is greater than "g".
+                // All hex digits are less than "g".
                 .bind(format!("{prefix}g"))
                 .fetch_all(&mut self.read_tx().await?)
                 .await?;
@@ -177,7 +179,8 @@ impl Catalog {
     }
 }
 
-/// Every blob with a reference. References from the versions in `without` do not count.
+/// Every blob with a reference, and the strongest reason to keep the blob. References from the
+/// versions in `without` do not count.
 pub(super) async fn needs(
     transaction: &mut Tx,
     without: &BTreeSet<&(ComponentName, VersionName)>,
@@ -213,7 +216,7 @@ pub(super) async fn needs(
     Ok(needs)
 }
 
-/// Whether anything refers to the blob.
+/// Whether a version or a kept state refers to the blob.
 pub(super) async fn is_referenced(transaction: &mut Tx, digest: Digest) -> Result<bool> {
     let found: bool = query_scalar(
         "SELECT EXISTS (SELECT 1 FROM versions WHERE digest = $1) \
@@ -225,8 +228,8 @@ pub(super) async fn is_referenced(transaction: &mut Tx, digest: Digest) -> Resul
     Ok(found)
 }
 
-/// Finds a use of `version`, or of any version of the component. A use by a current state, or by
-/// the target of an active rollout, comes first.
+/// Finds a use of `version` by a kept state. Without `version`, finds a use of any version of the
+/// component. A use by a current state, or by the target of an active rollout, comes first.
 pub(super) async fn find_use(
     transaction: &mut Tx,
     component: &ComponentName,
@@ -241,7 +244,7 @@ pub(super) async fn find_use(
     )
     .bind(component.as_str())
     .bind(version.map_or("", VersionName::as_str))
-    // No character is greater than this one.
+    // No character is greater than U+10FFFF.
     .bind(version.map_or("\u{10ffff}", VersionName::as_str))
     .fetch_optional(&mut *transaction)
     .await?;

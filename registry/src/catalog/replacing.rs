@@ -41,8 +41,8 @@ pub(super) fn is_there(name: &ConfigurationName, layers: &[Layer], wanted: &[Lay
     )
 }
 
-/// The version, if its blob is complete. Otherwise the function fails with [`Error::NotFound`] or
-/// [`Error::Damaged`].
+/// The layer of a version whose blob is complete. If there is no such version, the function fails
+/// with [`Error::NotFound`]. If the blob is damaged or missing, it fails with [`Error::Damaged`].
 pub(super) async fn find_whole(
     transaction: &mut Tx,
     component: &ComponentName,

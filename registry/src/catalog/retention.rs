@@ -17,8 +17,8 @@ const BATCH: usize = 100;
 
 impl Catalog {
     /// Deletes a version. The function fails if the version is pinned, or if a current state or the
-    /// target of an active rollout uses it. Without `force`, the function also fails if another
-    /// kept state uses it.
+    /// target of an active rollout uses the version. Without `force`, the function also fails if
+    /// another kept state uses the version.
     pub async fn delete_version(
         &self,
         component: &ComponentName,
@@ -83,9 +83,9 @@ impl Catalog {
         Ok((old, needs))
     }
 
-    /// Deletes old versions. The function keeps the newest `keep` versions of every component (0
-    /// keeps all). It also keeps pinned versions, and versions that a kept state uses. Returns the
-    /// deleted versions.
+    /// Deletes old versions. The function keeps the newest `keep` versions of every component,
+    /// pinned versions, and versions that a kept state uses. If `keep` is 0, the function deletes
+    /// no version. Returns the deleted versions.
     pub async fn delete_old_versions(&self, keep: usize) -> Result<Versions> {
         let mut transaction = self.scan_tx().await?;
         let old = old_versions(&mut transaction, keep).await?;
@@ -143,8 +143,8 @@ impl Catalog {
     }
 }
 
-/// The old versions of every component. An old version is not pinned, not used, and not among the
-/// newest `keep` versions.
+/// The old versions of every component. An old version is not pinned, not used by a kept state, and
+/// not among the newest `keep` versions.
 async fn old_versions(transaction: &mut Tx, keep: usize) -> Result<Versions> {
     if keep == 0 {
         return Ok(Versions::new());

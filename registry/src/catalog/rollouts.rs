@@ -1,4 +1,4 @@
-//! Rollouts: a change of a configuration that reaches the hosts in waves. The crate
+//! Stores rollouts. In a rollout, a change of a configuration reaches the hosts in waves. The crate
 //! `deploy-rollout` decides the next step. This module reads the rows that the decision needs, and
 //! writes the result in one transaction.
 //!

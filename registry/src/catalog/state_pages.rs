@@ -1,5 +1,5 @@
-//! Pages of the history of a configuration: states with their layers, and whether a rollback can
-//! restore them.
+//! Reads pages of the history of a configuration: the states with their layers, and whether a
+//! rollback can restore each state.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -11,8 +11,8 @@ use super::earlier_state::lack_of;
 use super::tx::query_as;
 use super::{Catalog, Result};
 
-/// The query reads this many states below the page, to find the state that was current before the
-/// last state of the page.
+/// Number of states below the page that the query also reads. Among them, the function looks for
+/// the state that was current before the oldest state of the page.
 const BELOW: u64 = 10;
 
 /// A state on a page of the history.
@@ -21,11 +21,11 @@ pub struct ListedState {
     /// The state.
     pub state: State,
     /// The number of the state that was current before this state. `None` if there is no such
-    /// state, or if too many states that were never current lie between.
+    /// state, or if too many states that were never current come in between.
     pub before: Option<u64>,
     /// Whether a rollback can restore the state: all its versions and their files exist.
     pub is_restorable: bool,
-    /// The last rollout that brought the state to the hosts.
+    /// The last rollout that has this state as its target.
     pub rollout: Option<StateRollout>,
 }
 
@@ -34,7 +34,7 @@ pub struct ListedState {
 pub struct StateRollout {
     /// The number of the rollout.
     pub number: u64,
-    /// The status as one word.
+    /// The status of the rollout as one word.
     pub status: String,
     /// Whether the rollout has ended.
     pub has_ended: bool,
@@ -45,7 +45,7 @@ pub struct StateRollout {
 pub struct StatePage {
     /// The states, newest first.
     pub states: Vec<ListedState>,
-    /// The layers of these states and of some earlier states, by number.
+    /// The layers of these states and of some earlier states, by the number of the state.
     pub contents: BTreeMap<u64, Configuration>,
     /// Whether there are older states.
     pub has_older: bool,
@@ -81,7 +81,7 @@ impl Catalog {
             (target.cast_unsigned(), StateRollout { number, status, has_ended })
         });
         let mut rollouts: HashMap<u64, StateRollout> = rollouts.collect();
-        // Successive states share most layers, so the results for layers are remembered.
+        // Successive states share most layers, so the function checks each layer only once.
         let mut known = HashMap::new();
         let mut listed = Vec::new();
         for (place, state) in all.iter().enumerate().take(size) {

@@ -1,8 +1,8 @@
-//! The table `uses`: the kept states of each configuration, and their layers. The kept states are
-//! the current state, the rollback targets, the targets of active rollouts, and the states that
-//! hosts run or are shown. The rollback targets are the newest states with different trees. Every
-//! change of a configuration changes `uses` in the same transaction, so no reader needs to search a
-//! history for uses.
+//! Maintains the table `uses`, which has the kept states of each configuration, and their layers.
+//! The kept states are the current state, the rollback targets, the target of an active rollout,
+//! the states that hosts run, and the states that the registry offers to held hosts. The rollback
+//! targets are the newest states with different trees. Every change of a configuration changes
+//! `uses` in the same transaction. So no reader needs to search a history for kept states.
 
 #[cfg(test)]
 mod random_changes;
@@ -17,7 +17,8 @@ use super::{Catalog, Result};
 
 /// How many states each query reads during the search for the states to keep.
 const PAGE: u32 = 64;
-/// The name of the counter that records the value of `-keep-states` for which the table was made.
+/// The name of the counter that records a value of `-keep-states`: the value for which the table
+/// was made.
 const COUNTER: &str = "keep_states";
 
 /// The part of a state that the choice of kept states needs.
@@ -44,7 +45,8 @@ impl Choice {
         Self { keep, current, hashes: BTreeSet::new() }
     }
 
-    /// Whether the next state is kept. A state with `lost` is kept only while it is current.
+    /// Whether the choice keeps the next state. It keeps a lost state only while the state is
+    /// current.
     pub(super) fn takes(&mut self, state: &Candidate) -> bool {
         let is_current = state.number == self.current;
         if state.lost && !is_current {
@@ -54,15 +56,15 @@ impl Choice {
         is_new || is_current
     }
 
-    /// Whether no older state can be kept.
+    /// Whether the choice keeps no older state, except the current state.
     pub(super) fn is_complete(&self) -> bool {
         self.hashes.len() >= self.keep
     }
 }
 
-/// The kept states to drop once `added` is current; `kept` has the newest state first. `None` if
-/// `kept` has a state with `lost`. That state was kept only while it was current, so the choice
-/// needs older states.
+/// The numbers of the kept states to drop once `added` is current; `kept` has the newest state
+/// first. `None` if a state in `kept` is lost. A lost state was kept only while it was current, so
+/// the new choice needs older states.
 fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64>> {
     if kept.iter().any(|state| state.lost) {
         return None;
@@ -84,7 +86,7 @@ impl Catalog {
         if made == wanted {
             return Ok(());
         }
-        // The value -1 makes the next start repeat an interrupted run.
+        // If this run is interrupted, the value -1 makes the next start repeat the run.
         self.count_kept(-1).await?;
         let configurations: Vec<(i64, i64)> =
             query_as("SELECT history, current FROM configurations ORDER BY history")
@@ -187,8 +189,8 @@ pub(super) async fn renew(transaction: &mut WriteTx, history: i64, current: i64)
     Ok(())
 }
 
-/// Numbers of the states in the table `running`: the states of a history that hosts run or are
-/// shown, and the target of an active rollout.
+/// The numbers of a history's states in the table `running`: the states that hosts run, the states
+/// that the registry offers to held hosts, and the target of an active rollout.
 async fn running(transaction: &mut Tx, history: i64) -> Result<BTreeSet<i64>> {
     let numbers: Vec<i64> = query_scalar("SELECT number FROM running WHERE history = $1")
         .bind(history)
@@ -197,7 +199,7 @@ async fn running(transaction: &mut Tx, history: i64) -> Result<BTreeSet<i64>> {
     Ok(numbers.into_iter().collect())
 }
 
-/// Adds a state from the table `running`, unless `uses` has this state already.
+/// Adds a state of the table `running` to the table `uses`, unless `uses` has this state already.
 pub(super) async fn protect(transaction: &mut WriteTx, history: i64, number: i64) -> Result<()> {
     if numbers(transaction, history).await?.contains(&number) {
         return Ok(());
@@ -233,8 +235,8 @@ async fn put(transaction: &mut WriteTx, history: i64, number: i64) -> Result<()>
     Ok(())
 }
 
-/// The numbers of the states to keep. The function reads the history backwards from the newest
-/// state, as far as needed.
+/// The numbers of a history's states to keep. The function reads the history backwards from the
+/// newest state, as far as needed.
 async fn kept(
     transaction: &mut Tx,
     history: i64,

@@ -1,4 +1,4 @@
-//! The verbs that change configurations. Most of these verbs print how to undo the change.
+//! Runs the verbs that change configurations. Most of these verbs print how to undo the change.
 
 use std::sync::Arc;
 
@@ -75,8 +75,8 @@ pub async fn execute(
     wait_answer::after_change(registry, name, options, rollout.as_ref(), said, meter).await
 }
 
-/// The answer to a bump that changes nothing. For the Go tool's client the answer is empty, because
-/// scripts for the Go tool treat every line as a hint.
+/// The answer to a bump that changes nothing. The answer to the Go tool's client is empty, because
+/// scripts for the Go tool read each line as a hint about how to undo the change.
 fn up_to_date(caller: &Caller, name: &ConfigurationName) -> String {
     match caller.client {
         Client::Go => String::new(),

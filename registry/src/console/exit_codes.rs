@@ -1,4 +1,4 @@
-//! Exit codes of commands. No other module of the registry makes exit codes.
+//! Chooses the exit codes of commands. No other module of the registry makes exit codes.
 
 use deploy_wire::command::{Command, Refusal};
 use deploy_wire::exit;
@@ -33,7 +33,7 @@ impl From<Error> for Refusal {
     }
 }
 
-/// The exit code of a session of several commands, or of sftp.
+/// The exit code of an ssh session that ran several commands, or of an sftp session.
 pub fn session_code(succeeded: bool) -> u8 {
     if succeeded { exit::OK } else { exit::FAILED }
 }
@@ -49,8 +49,8 @@ pub(super) fn reword(client: Client, command: &Command, refusal: Refusal) -> Ref
     Refusal { text: refusal.text.replace(USE_FORCE, &how), ..refusal }
 }
 
-/// Whether the command was only a question. For example, `deployctl` asks before an upload whether
-/// the registry has the file. The answer "no" is not a refused change.
+/// Whether the refused command was only a question. `deployctl` sends `addver` before an upload to
+/// ask whether the registry has the file. The answer "no" is not a refused change.
 pub(super) fn only_asks(client: Client, command: &Command, refusal: &Refusal) -> bool {
     client == Client::Deployctl
         && matches!(command, Command::AddVersion { .. })

@@ -18,17 +18,17 @@ use crate::verbs::fleet_status::FleetQuery;
 use crate::verbs::wait_for::{Ending, Waited};
 use crate::verbs::why::{Tried, Why, WhyOne};
 
-/// Number of digits of an id that a table shows.
+/// A table shows this many digits of an id.
 const SHORT_ID: usize = 12;
-/// Number of characters of a message that a table shows.
+/// A table shows at most this many characters of a message.
 const SHORT_MESSAGE: usize = 100;
-/// Number of hosts that an answer lists by name.
+/// An answer lists at most this many hosts by name.
 const SOME: usize = 10;
-/// Number of earlier deploys that `why` lists in its text.
+/// The text of `why` lists at most this many earlier deploys.
 const FORMER: usize = 5;
 
 /// The fleet as text. Without conditions in `query`, the text has one line for each configuration.
-/// Otherwise, it lists the selected hosts.
+/// Otherwise, the text lists the selected hosts.
 pub fn fleet(fleet: &FleetStatus, query: &FleetQuery) -> String {
     let only_counts = query.name.is_none()
         && query.group.is_none()
@@ -281,7 +281,7 @@ pub fn waited(name: &ConfigurationName, waited: &Waited) -> String {
             let missing = tally.needed.saturating_sub(tally.done);
             format!(
                 "not in time: state {state} of \"{name}\" is deployed on {counts}{notes}; \
-                 {missing} are missing; see: fleet -behind"
+                 missing hosts: {missing}; see: fleet -behind"
             )
         }
     }

@@ -1,5 +1,5 @@
-//! The verbs of the fleet: `fleet`, `why`, `wait`, `events`, `host`, `retry`, `freeze`, `window`,
-//! `metrics`.
+//! Runs the verbs of the fleet: `fleet`, `why`, `wait`, `events`, `host`, `retry`, `freeze`,
+//! `window` and `metrics`.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::catalog::Change;
 use crate::registry::Registry;
 use crate::verbs::fleet_status::FleetQuery;
 
-/// Number of events that `events` shows without `-limit`.
+/// Without `-limit`, `events` shows at most this many events.
 const EVENTS: u64 = 100;
 
 /// Runs one of the verbs of the fleet.

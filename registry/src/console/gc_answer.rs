@@ -1,4 +1,4 @@
-//! The answer of `gc`: what gc removed and kept, or would remove and keep.
+//! Formats the answer of `gc`, which lists what gc removed and kept, or would remove and keep.
 
 use serde_json::{Value, json};
 

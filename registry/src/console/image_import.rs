@@ -1,5 +1,5 @@
-//! The verb `import`, which reads a container image from standard input. The importer reads, plans
-//! and packs the image on a separate thread, because this work waits for the disk and for the
+//! Runs the verb `import`, which reads a container image from standard input. The importer reads,
+//! plans and packs the image on a separate thread, because this work waits for the disk and for the
 //! client. To change the registry, the importer sends requests, and this module answers them.
 
 use std::io::{self, Read};
@@ -110,7 +110,7 @@ fn text(summary: &Summary, dry_run: bool, time: std::time::Duration) -> String {
 
 fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
     let platform = wanted.platform.as_deref().map(str::parse).transpose();
-    // The temporary file must leave as much disk space free as uploads must.
+    // The limit on free disk space for uploads also applies to the temporary file of the import.
     registry.uploads.check_free()?;
     let settings = &registry.settings;
     let free = registry.blobs().free_bytes()?.saturating_sub(settings.min_free);
@@ -142,8 +142,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    /// Answers one request. If the importer has ended, nobody receives the answer, and the caller
-    /// notices the end.
+    /// Answers one request. If the importer has ended, nobody receives the answer. The caller of
+    /// this function notices the importer's end.
     async fn answer(&mut self, request: ImportRequest) {
         match request {
             ImportRequest::Check(layers, reply) => drop(reply.send(self.check(&layers).await)),
@@ -217,7 +217,8 @@ struct Here {
 impl Here {
     fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> ImportRequest) -> ImportResult<T> {
         let refused = |Refusal { text, code }| Error::Refused { text, code };
-        let gone = || Error::Refused { text: "the registry stops".to_owned(), code: exit::FAILED };
+        let gone =
+            || Error::Refused { text: "the registry is stopping".to_owned(), code: exit::FAILED };
         let (reply, answer) = oneshot::channel();
         self.to.blocking_send(request(reply)).map_err(|_| gone())?;
         answer.blocking_recv().map_err(|_| gone())?.map_err(refused)

@@ -1,4 +1,4 @@
-//! The verbs for importers of container images: `showlayers` and `addimage`.
+//! Runs the verbs for importers of container images: `showlayers` and `addimage`.
 
 use deploy_store::{ComponentName, ConfigurationName, MAX_JSON, VersionName, escape};
 use deploy_wire::command::Refusal;
@@ -16,9 +16,9 @@ use crate::stdin::Input;
 
 /// The arguments of `addimage`.
 pub struct Wanted<'a> {
-    /// The configuration.
+    /// The configuration's name.
     pub name: &'a ConfigurationName,
-    /// Layers on top of the image's layers.
+    /// The layers to put on top of the image's layers.
     pub upper: &'a [(ComponentName, VersionName)],
     /// Whether to answer as JSON.
     pub json: bool,
@@ -26,7 +26,8 @@ pub struct Wanted<'a> {
     pub client: Client,
 }
 
-/// Runs `showlayers`: shows the layers that `asked` lists, or all layers.
+/// Runs `showlayers`, which shows the layers that `asked` lists. Without `asked`, the verb shows
+/// all layers.
 pub async fn show(registry: &Registry, asked: Option<Input>, json: bool) -> Result<Done, Refusal> {
     let origins = match asked {
         Some(input) => Some(read(input, image::origins_from_json).await?),

@@ -1,4 +1,4 @@
-//! The verbs that read standard input: `put`, `showlayers`, `addimage` and `import`.
+//! Runs the verbs that read standard input: `put`, `showlayers`, `addimage` and `import`.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! Answers of the console, as text and as JSON.
+//! Formats answers of the console as text and as JSON.
 
 use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, escape, escape_json};
 use deploy_wire::command::Refusal;
@@ -10,10 +10,10 @@ use crate::catalog::State;
 use crate::console::table::{list, table};
 use crate::verbs::put::{Put, PutTarget};
 
-/// Number of digits of an id that a table shows.
+/// A table shows this many digits of an id.
 const SHORT_ID: usize = 12;
 
-/// Names, one on each line, or as JSON.
+/// Formats names as JSON, or as text with one name on each line.
 pub fn names<'a>(names: impl Iterator<Item = &'a str>, json: bool) -> Result<String, Refusal> {
     if json {
         return document(&names.collect::<Vec<_>>());

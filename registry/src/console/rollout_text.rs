@@ -15,7 +15,7 @@ use crate::caller::Client;
 use crate::catalog::rollouts::{NamedPolicy, RolloutRow};
 use crate::verbs::rollout_status::{PlanDocument, RolloutHost, RolloutStatus};
 
-/// Number of hosts that an answer lists by name.
+/// An answer lists at most this many hosts by name.
 const SOME: usize = 10;
 
 /// The answer after a rollout has started.
@@ -83,7 +83,7 @@ pub fn status(status: &RolloutStatus) -> String {
     text
 }
 
-/// A time in its two largest units.
+/// A duration in its two largest units, such as `1h5m`.
 fn rounded(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {

@@ -1,4 +1,4 @@
-//! The verb `rollout`.
+//! Runs the actions of the verb `rollout`.
 
 use std::sync::Arc;
 
@@ -17,7 +17,7 @@ use crate::verbs::rollout_status::RolloutStatus;
 
 /// Maximum length of an operator's reason, in characters.
 const LONGEST: usize = 2000;
-/// Number of rollouts that `rollout list` shows without `-limit`.
+/// Without `-limit`, `rollout list` shows at most this many rollouts.
 const LISTED: u64 = 20;
 
 /// Runs an action of `rollout`.
@@ -73,7 +73,7 @@ pub async fn execute(
     }
 }
 
-/// A function that makes the command from the hosts of the rollout.
+/// A function that makes a [`Steer`] command. The argument is the list of the rollout's hosts.
 type Steering = Box<dyn Fn(&[Host]) -> Result<Steer, Error> + Send + Sync>;
 
 /// Runs one of the actions that steer the active rollout, and shows the rollout's status.
@@ -139,8 +139,8 @@ pub async fn retry(
         Ok(Steer::Retry { host: found.ok_or_else(none)?.id })
     };
     match registry.command_rollout(&name, command, change).await {
-        // The wave tries the host again, or it has no reason to: for example, the host is unknown, no
-        // wave has taken it, it has not failed, or the rollout has ended.
+        // With one of these errors, the wave has no reason to try the host again: for example, the
+        // host has not failed, or no wave has taken the host.
         Err(Error::Conflict(_) | Error::NotFound(_)) | Ok(_) => Ok(()),
         Err(err) => Err(err.into()),
     }
@@ -152,7 +152,8 @@ fn said(why: &str, what: &str, change: &Change) -> String {
     if why.is_empty() { format!("{what} by {who}") } else { why.chars().take(LONGEST).collect() }
 }
 
-/// The answer after a rollout has started. Waits for the end of the rollout if `options` say so.
+/// The answer after a rollout has started. If `options` has the flag `-wait`, the function first
+/// waits for the end of the rollout.
 async fn after_start(
     registry: &Registry,
     caller: &Caller,
@@ -177,7 +178,8 @@ async fn after_start(
     Ok(Done { stdout: document(&status)?, code })
 }
 
-/// The rollout that the change has just started, after its first step.
+/// Runs the first step of the rollout that the change has just started. Returns the status of the
+/// rollout, or `None` if the change has started no rollout.
 pub async fn started(
     registry: &Registry,
     name: &ConfigurationName,

@@ -1,5 +1,5 @@
-//! Tables with the alignment of Go's `text/tabwriter` and the settings of the Go tool. Each cell is
-//! padded to the width of the widest cell in its column plus three spaces.
+//! Aligns tables like Go's `text/tabwriter` with the settings of the Go tool. Each cell is padded
+//! to the width of the widest cell in its column plus three spaces.
 
 /// Aligns `rows` of cells, and returns one line for each row.
 pub fn table(rows: &[Vec<String>]) -> String {

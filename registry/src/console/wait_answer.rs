@@ -1,4 +1,4 @@
-//! The answer of `wait`, and of a change with `-wait`.
+//! Makes the answer of `wait`, and of a change with `-wait`.
 
 use std::sync::Arc;
 
@@ -61,7 +61,7 @@ pub async fn after_change(
         Some(rollout) => registry.wait_for_rollout(&wait, rollout.number, meter).await?,
         None => registry.wait_for(&wait, meter).await?,
     };
-    // The registry has made the change, so it always shows the answer, even if the hosts have not
+    // The registry has made the change, so the answer is always shown, even if the hosts have not
     // deployed the change. The answer has the command that reverts the change.
     match ended(name, &waited, false) {
         Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),

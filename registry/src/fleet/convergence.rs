@@ -10,9 +10,9 @@ use deploy_wire::fleet::Phase;
 pub struct Standing {
     /// The phase of the host's last report.
     pub phase: Phase,
-    /// The id of the configuration that the host runs.
+    /// The id of the state that the host runs.
     pub runs: Option<Digest>,
-    /// The id of the configuration that the host deploys or has deployed.
+    /// The id of the state that the host deploys or has deployed.
     pub wants: Option<Digest>,
     /// The revision of the offer that the host's last report answers.
     pub revision: u64,
@@ -22,31 +22,31 @@ pub struct Standing {
     pub held: bool,
 }
 
-/// The goal that `wait` waits for.
+/// The state that `wait` waits for, and how many hosts have to confirm this state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Goal {
-    /// The revision: the number of the change that made the configuration current.
+    /// The revision: the number of the change with which the registry offers the state.
     pub revision: u64,
-    /// The configuration's id.
+    /// The id of the state.
     pub id: Digest,
-    /// The share of the hosts that has to confirm.
+    /// The share of the hosts that has to confirm the state before `wait` succeeds.
     pub min: Share,
 }
 
 /// How many hosts have confirmed the goal, failed, or are still missing.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
-    /// Hosts that count: all hosts that no operator holds.
+    /// The number of hosts that count: all hosts that no operator holds.
     pub hosts: u64,
-    /// Hosts that have confirmed the goal.
+    /// The number of hosts that have confirmed the goal.
     pub done: u64,
-    /// Hosts on which the deploy of the goal failed.
+    /// The number of hosts on which the deploy of the goal failed.
     pub failed: u64,
-    /// Hosts that are not connected and have not confirmed the goal.
+    /// The number of hosts that are not connected, and have neither confirmed the goal nor failed.
     pub absent: u64,
-    /// Hosts that an operator holds. They do not count.
+    /// The number of hosts that an operator holds. These hosts do not count.
     pub held: u64,
-    /// Hosts that have to confirm before `wait` succeeds.
+    /// The number of hosts that have to confirm the goal before `wait` succeeds.
     pub needed: u64,
 }
 
@@ -59,7 +59,7 @@ pub enum Part {
     Working,
     /// The deploy of the goal failed on the host.
     Failed,
-    /// The host is not connected and has not confirmed its goal.
+    /// The host is not connected, and has neither confirmed its goal nor failed.
     Absent,
     /// An operator holds the host.
     Held,
@@ -88,7 +88,7 @@ impl Part {
 /// The answer of `wait` at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Enough hosts have confirmed.
+    /// Enough hosts have confirmed the goal.
     Converged,
     /// So many hosts have failed that `wait` can no longer succeed.
     Halted,
@@ -96,23 +96,23 @@ pub enum Verdict {
     Waiting,
 }
 
-/// Whether the host has confirmed that it runs the goal's configuration and is healthy.
+/// Whether the host has confirmed that it runs the state of the goal and is healthy.
 ///
-/// A report from before the change does not count, even if the host ran the same configuration at
-/// that time. The host may have begun to deploy another configuration since then.
+/// A report from before the change does not count, even if the host ran the same state at that
+/// time. The host may have begun to deploy another state since then.
 pub fn is_done(standing: &Standing, goal: &Goal) -> bool {
     standing.phase == Phase::Healthy
         && standing.runs == Some(goal.id)
         && standing.revision >= goal.revision
 }
 
-/// Whether the deploy of the goal's configuration has failed on the host.
+/// Whether the deploy of the goal's state has failed on the host.
 pub fn is_failed(standing: &Standing, goal: &Goal) -> bool {
     let ended_badly = standing.phase.is_failure() || standing.phase == Phase::Held;
     ended_badly && standing.wants == Some(goal.id) && standing.revision >= goal.revision
 }
 
-/// How a host counts.
+/// How a host counts in the tally.
 pub fn part(standing: &Standing, goal: &Goal) -> Part {
     if standing.held {
         Part::Held
@@ -196,8 +196,8 @@ mod tests {
 
     #[test]
     fn report_from_before_the_change_does_not_count() {
-        // The configuration changed from new to old and back to new. The host may still be
-        // deploying the old one.
+        // The configuration changed from the new state to the old state and back. The host may
+        // still be deploying the old state.
         let before = standing(Phase::Healthy, "new", 6);
         assert_eq!(decided(&[before], 100), Verdict::Waiting);
         let failed_before = standing(Phase::Failed, "new", 6);

@@ -1,10 +1,11 @@
-//! Decides which state of a configuration the registry offers to a host. Watches, and polls over
-//! sftp, both use this function. The code is pure.
+//! Decides which state of a configuration the registry offers to a host. The registry uses this
+//! decision for watches and for polls over sftp. The code is pure: it uses no disk, network or
+//! clock.
 
 /// The state that the registry offers to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HostView {
-    /// The state that the host runs already, because an operator holds the host.
+    /// The state that the registry recorded when an operator held the host.
     Held,
     /// The target of a rollout, because a wave of the rollout has taken the host.
     Target,

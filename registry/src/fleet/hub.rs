@@ -1,4 +1,4 @@
-//! The parts of the fleet that all watches of a registry share.
+//! Holds the parts of the fleet that all watches of a registry share.
 
 use std::sync::Arc;
 
@@ -27,22 +27,24 @@ pub struct Fleet {
     pub(super) catalog: Catalog,
     pub(super) offers: OfferCache,
     pub(super) reports: ReportQueue,
-    /// Connected agents.
+    /// The connected agents.
     pub presence: Arc<Presence>,
     /// Agents that only poll, and the states that the registry offers to them while their hosts are
     /// held.
     pub polls: Polls,
-    /// The active rollouts, and the hosts to which they offer their targets.
+    /// The active rollouts, and the hosts to which the registry offers their targets.
     pub rollouts: OpenRollouts,
-    /// A task holds this lock while it reads a rollout and offers the target to the members.
+    /// A task holds this lock while it reads a rollout and offers the rollout's target to the
+    /// members.
     pub showing: tokio::sync::Mutex<()>,
     /// The maintenance windows of groups.
     pub maintenance: Maintenance,
-    /// Counters and histograms.
+    /// The counters and histograms of the registry.
     pub metrics: Arc<Metrics>,
     /// The deploys that have ended since this registry started.
     pub deploys: Arc<RecentDeploys>,
-    /// When this registry started. The registry saw no host before this time.
+    /// When this registry started. The registry remembers no contact with a host from before this
+    /// time.
     pub started: Timestamp,
     written: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
@@ -102,15 +104,16 @@ impl Fleet {
         self.stopped.subscribe()
     }
 
-    /// Ends all running `wait` verbs, because the registry stops.
+    /// Tells the tasks of the fleet, such as running `wait` verbs, that the registry stops.
     pub fn stop(&self) {
         self.stopped.send_replace(true);
     }
 
     /// Offers the target of a rollout to its members. Wakes the watches of the hosts that joined or
-    /// left the rollout, because the registry may now offer them another state. Without a rollout,
-    /// the registry offers the current state to all hosts that are not held. The caller subscribes
-    /// to `changes` before it reads `view`, so that it misses no change of the configuration.
+    /// left the rollout, because the registry may now offer these hosts another state. If `view`
+    /// has no active rollout, the registry offers the current state to all hosts that are not held.
+    /// The caller subscribes to `changes` before it reads `view`, so that no change of the
+    /// configuration in between is missed.
     pub async fn show_rollout(
         &self,
         name: &ConfigurationName,

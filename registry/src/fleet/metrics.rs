@@ -1,5 +1,5 @@
-//! Counters and histograms of a running registry. This module has no gauges: the caller reads them
-//! for each request, and passes them as samples.
+//! Keeps the counters and histograms of a running registry. This module has no gauges: for each
+//! request, the caller reads the values of the gauges and passes them as samples.
 
 use std::time::Duration;
 
@@ -12,47 +12,47 @@ use prometheus::{
 
 use crate::catalog::fleet::Applied;
 
-/// Upper bounds of the histogram's buckets for the time of a push, in seconds.
+/// The upper bounds of the buckets of `push_latency_seconds`, in seconds.
 const PUSH: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
-/// Upper bounds of the histogram's buckets for the time of a step of a deploy, in seconds.
+/// The upper bounds of the buckets of `deploy_duration_seconds`, in seconds.
 const DEPLOY: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0];
 
-/// Counters and histograms.
+/// The counters and histograms of the registry.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
     /// Seconds from the commit of a change until the registry has written the line with the change
     /// to an agent.
     pub push_latency: Histogram,
-    /// Polls of configurations over sftp.
+    /// The number of polls of configurations over sftp.
     pub polls: IntCounter,
-    /// Refused connections.
+    /// The number of refused connections, by reason.
     pub refused: IntCounterVec,
-    /// Bytes of blobs that the registry has sent.
+    /// The number of bytes of blobs that the registry has sent.
     pub sent_bytes: IntCounter,
     deploys: HistogramVec,
     reports: IntCounterVec,
 }
 
-/// A gauge. The registry reads its value for each request.
+/// A value of a gauge. The registry reads the value each time that a client requests the metrics.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sample {
-    /// Name of the metric, without the prefix.
+    /// The name of the metric, without the prefix `deploy_registry_`.
     pub name: &'static str,
     /// The help text of the metric.
     pub help: &'static str,
-    /// Names and values of its labels.
+    /// The names and the values of the gauge's labels.
     pub labels: Vec<(&'static str, String)>,
-    /// The value.
+    /// The value of the gauge.
     pub value: f64,
 }
 
-/// A gauge without labels.
+/// The value of a gauge without labels.
 pub fn gauge(name: &'static str, help: &'static str, value: f64) -> Sample {
     Sample { name, help, labels: Vec::new(), value }
 }
 
-/// The number as the value of a gauge.
+/// Converts a number to the value of a gauge.
 pub fn float(number: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float")]
     let float = number as f64;
@@ -63,8 +63,8 @@ fn named(name: &str) -> String {
     format!("deploy_registry_{name}")
 }
 
-/// Unwraps a new metric. Creation fails only for an invalid name or label, and all names here are
-/// valid.
+/// Unwraps a new metric. Creation fails only for an invalid name or label, and all names and labels
+/// here are valid.
 fn made<T>(metric: Result<T, prometheus::Error>) -> T {
     metric.expect("the name and the labels of the metric are valid")
 }
@@ -108,8 +108,8 @@ impl Default for Metrics {
         for collector in all {
             made(metrics.registry.register(collector));
         }
-        // A counter that first appears with the value 1 hides its first event from Prometheus's
-        // `increase()`.
+        // If a counter first appears with the value 1, the function `increase()` of Prometheus
+        // misses the first event. So each counter appears with the value 0 from the start.
         for result in ["new", "old", "refused"] {
             metrics.reports.with_label_values(&[result]);
         }

@@ -1,6 +1,6 @@
-//! Agents that only poll, such as the Go tool's agents of 2017. They neither watch nor report. The
-//! registry remembers their last polls, and the states that it offers to them while their hosts are
-//! held.
+//! Remembers the agents that only poll, such as the Go tool's agents of 2017. These agents neither
+//! watch nor report. The registry remembers their last polls, and the states that it offers to them
+//! while their hosts are held.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,8 +11,8 @@ use deploy_wire::fleet::HostName;
 use deploy_wire::fleet::host_name::BadName;
 use jiff::Timestamp;
 
-/// Maximum number of agents that the registry remembers. If there are more, the registry forgets
-/// the half whose last polls are oldest.
+/// Maximum number of agents that the registry remembers. If there are more agents, the registry
+/// forgets the half of them whose last polls are oldest.
 const MOST: usize = 20_000;
 
 /// An agent that only polls. Two agents that share all these fields count as one.
@@ -26,14 +26,14 @@ pub struct Poller {
     pub address: IpAddr,
 }
 
-/// The name of a host that is known only by its address.
+/// Makes the name of a host that the registry knows only by the host's address.
 pub fn host_name(address: IpAddr) -> Result<HostName, BadName> {
     let address = address.to_canonical();
     let text = address.to_string().replace(':', "-");
     if address.is_ipv6() { format!("ip6-{text}").parse() } else { text.parse() }
 }
 
-/// The address of a host whose name is its address.
+/// The address of a host, if the host's name is an address.
 pub fn address_of(name: &str) -> Option<IpAddr> {
     match name.strip_prefix("ip6-") {
         Some(rest) => rest.replace('-', ":").parse().ok(),
@@ -48,15 +48,15 @@ pub struct Polls(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     last: HashMap<Poller, Timestamp>,
-    /// The number of the state to offer to agents with this key and configuration.
+    /// The number of the state to offer to held agents, by key and configuration.
     held: HashMap<(String, ConfigurationName), u64>,
-    /// The number of the last rollout whose target each agent has read.
+    /// For each agent, the number of the last rollout whose target the agent has read.
     fetched: HashMap<Poller, u64>,
 }
 
 impl Polls {
-    /// Records a poll. If all hosts with this key are held, returns the number of the state to
-    /// offer.
+    /// Records a poll. If all hosts with the agent's key and configuration are held, returns the
+    /// number of the state to offer.
     pub fn polled(&self, poller: Poller, now: Timestamp) -> Option<u64> {
         let mut known = self.known();
         let held = if known.held.is_empty() {
@@ -81,12 +81,12 @@ impl Polls {
         self.known().fetched.insert(poller.clone(), number);
     }
 
-    /// Whether the rollout `number` is the last one whose target the agent has read.
+    /// Whether the rollout `number` is the last rollout whose target the agent has read.
     pub fn has_fetched(&self, poller: &Poller, number: u64) -> bool {
         self.known().fetched.get(poller) == Some(&number)
     }
 
-    /// The time of an agent's last poll.
+    /// The time of an agent's last poll, if the registry remembers the agent.
     pub fn last(&self, poller: &Poller) -> Option<Timestamp> {
         self.known().last.get(poller).copied()
     }
@@ -109,7 +109,8 @@ impl Polls {
         pollers
     }
 
-    /// Sets the states to offer to agents while all hosts with their key are held.
+    /// Sets the states to offer to agents while all hosts with their key and configuration are
+    /// held.
     pub fn set_held(&self, held: HashMap<(String, ConfigurationName), u64>) {
         self.known().held = held;
     }

@@ -1,6 +1,6 @@
-//! The deploys that have ended since this registry started, with their durations. The registry
-//! keeps them in memory, because an index of the stored deploys by time would make each report
-//! slower.
+//! Keeps the last deploys that have ended since this registry started, with their durations. The
+//! registry keeps this list only in memory, because an index of the stored deploys by time would
+//! make each report slower.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -10,13 +10,13 @@ use jiff::Timestamp;
 
 use crate::catalog::fleet::{Applied, Sent};
 
-/// Number of deploys that the registry keeps.
+/// Maximum number of deploys that the registry keeps.
 pub const MOST: usize = 2000;
 
 /// One deploy that ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {
-    /// When the registry wrote the report.
+    /// When the registry wrote the report that ended the deploy.
     pub time: Timestamp,
     /// How long the steps of the deploy took together, in milliseconds.
     pub ms: u64,
@@ -31,7 +31,8 @@ pub struct Deployed {
 pub struct RecentDeploys(Mutex<VecDeque<Deployed>>);
 
 impl RecentDeploys {
-    /// Records a report that ends a deploy. If an agent repeats its report, the deploy counts once.
+    /// Records a report that ends a deploy. If several reports end the same deploy, the deploy
+    /// counts once, with the time of the first report and the data of the last.
     pub fn reported(&self, sent: &Sent, applied: &Applied, time: Timestamp) {
         let (Applied::New { host }, report) = (applied, &sent.report) else { return };
         let has_ended = report.phase == Phase::Healthy || report.phase.is_failure();
@@ -42,7 +43,7 @@ impl RecentDeploys {
         let agent = (*host, sent.name.to_string(), report.attempt);
         let deployed = Deployed { time, ms, failed: report.phase.is_failure(), agent };
         let mut deploys = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        // The report of a script has no number of a deploy: `attempt` is 0.
+        // A script does not number its deploys: `attempt` is 0 in its reports.
         let is_same = |other: &&mut Deployed| report.attempt > 0 && other.agent == deployed.agent;
         if let Some(same) = deploys.iter_mut().rev().find(is_same) {
             *same = Deployed { time: same.time, ..deployed };

@@ -1,5 +1,5 @@
 //! Makes the hosts of a rollout from the rows of the catalogue and the state of the connections.
-//! The code is pure.
+//! The code is pure: it uses no disk, network or clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use super::polls::{Poller, host_name};
 use crate::catalog::fleet::{AgentRow, HostRow};
 use crate::catalog::rollouts::NewUnit;
 
-/// An agent that polls has to poll within this time, or it counts as absent.
+/// The longest time between two polls of an agent that only polls. After a longer time, the agent
+/// counts as absent.
 pub const POLL_DUE: Duration = Duration::from_secs(120);
 
 /// The state of the connections to a host.
@@ -28,17 +29,17 @@ pub struct Contact {
 /// The target of a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Target {
-    /// Id of the target.
+    /// The id of the target.
     pub id: Digest,
     /// The number of the change that members repeat in their reports. A report with a lower number
     /// is about an earlier change.
     pub revision: u64,
-    /// Id of the current state.
+    /// The id of the current state.
     pub base: Option<Digest>,
 }
 
-/// A host as the rollout sees it. `has_fetched` says whether a host that only polls has read the
-/// target.
+/// A host in the form that the rollout needs. `has_fetched` says whether a host that only polls has
+/// read the target.
 pub fn host(
     row: &HostRow,
     agent: &AgentRow,
@@ -70,7 +71,7 @@ pub fn host(
     })
 }
 
-/// The host's standing towards the target, according to the last report of its agent.
+/// How far the host is with the target, according to the last report of its agent.
 fn standing(agent: &AgentRow, member: Option<&Member>, target: Target) -> Standing {
     let report = &agent.report;
     let is_about_target = report.wants == Some(target.id)
@@ -81,8 +82,8 @@ fn standing(agent: &AgentRow, member: Option<&Member>, target: Target) -> Standi
         (true, Phase::Healthy) if report.runs == Some(target.id) => Standing::Healthy,
         (true, _) if is_bad => Standing::Failed(why(agent)),
         (true, _) => Standing::Working,
-        // A failure of an earlier target does not mean that the base has failed, to which the host
-        // has returned.
+        // A report of a failed earlier target does not count: the host has returned to the base,
+        // and the base may be healthy.
         (false, _) if is_bad && report.wants == target.base => Standing::BaseUnhealthy,
         (false, _) => Standing::Base,
     }
@@ -118,8 +119,8 @@ pub fn unit(
     Some((host, unit))
 }
 
-/// When an agent's next poll was due, if the agent has missed this poll. `last` is the time of its
-/// last poll.
+/// When an agent's next poll was due, if the agent has missed this poll. `last` is the time of the
+/// agent's last poll.
 pub fn poll_missed(last: Timestamp, now: Timestamp) -> Option<Timestamp> {
     let due = last.checked_add(POLL_DUE).unwrap_or(Timestamp::MAX);
     (now > due).then_some(due)

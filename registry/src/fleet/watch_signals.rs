@@ -1,5 +1,6 @@
-//! The signals from the registry to one watch. All signals share one waiter, because a registry has
-//! thousands of watches, and each waiter costs processor time whenever its watch sends a line.
+//! Passes signals from the registry to one watch. All signals of a watch share one waiter. A
+//! registry has thousands of watches, and each waiter costs processor time whenever its watch sends
+//! a line.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,15 +31,15 @@ pub enum WatchSignal {
 }
 
 impl WatchSignals {
-    /// Sends a signal. The watch receives it even if it does not wait now. Equal signals that the
-    /// watch has not received yet count as one.
+    /// Sends a signal. The watch receives the signal even if it does not wait at this moment. Equal
+    /// signals that the watch has not received yet count as one.
     pub fn send(&self, signal: WatchSignal) {
         self.flag(signal).store(true, Ordering::Release);
         self.0.waiter.notify_one();
     }
 
-    /// Waits for a signal. The future may be dropped at any time, and loses no signal. The signal
-    /// [`WatchSignal::Replaced`] stays: each later call returns it, too.
+    /// Waits for a signal. The caller may drop the future at any time, and no signal is lost. The
+    /// signal [`WatchSignal::Replaced`] stays: each later call returns it, too.
     pub async fn next(&self) -> WatchSignal {
         loop {
             if self.0.replaced.load(Ordering::Acquire) {

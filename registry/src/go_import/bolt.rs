@@ -29,9 +29,9 @@ pub enum Error {
     #[error("is not a bolt file")]
     Foreign,
     /// The file was written on a machine with another byte order.
-    #[error("was written on a big-endian machine; import it there")]
+    #[error("was written on a big-endian machine; run the import on such a machine")]
     BigEndian,
-    /// The file has another format version than the Go tool's files.
+    /// The file's format version differs from the version of the Go tool's files.
     #[error("has version {0} of the bolt format; the import reads only version {VERSION}")]
     Version(u32),
     /// The file is damaged.
@@ -76,11 +76,11 @@ pub enum Item<'a> {
     Bucket(Bucket<'a>),
 }
 
-/// A key, and the value or bucket that it refers to.
+/// A key, and the value or bucket that the key refers to.
 pub type Entry<'a> = (&'a [u8], Item<'a>);
 
 impl<'a> Bolt<'a> {
-    /// Opens a file. Of the two meta pages, the reader uses the newer undamaged page.
+    /// Opens a file. If both meta pages are undamaged, the reader uses the newer meta page.
     pub fn open(bytes: &'a [u8]) -> Result<Self> {
         let first = meta(bytes, 0);
         let second = match first {
@@ -174,7 +174,7 @@ impl<'a> Bolt<'a> {
 /// Reads the entries of a leaf page. The bytes of the elements must come in the order of the
 /// elements, and must not overlap.
 fn leaf<'a>(page: &'a [u8], number: u64, into: &mut Vec<Entry<'a>>) -> Result<()> {
-    let bad = |n: usize| Error::Damaged(format!("key {n} of page {number} is outside of it"));
+    let bad = |n: usize| Error::Damaged(format!("key {n} of page {number} is outside the page"));
     if page.len() < PAGE_HEADER || u16_at(page, 8) != LEAF {
         return damaged(format!("page {number} holds no keys"));
     }
@@ -228,7 +228,7 @@ fn meta(bytes: &[u8], at: usize) -> Result<Meta> {
     }
     let page_size = u32_at(meta, 8);
     if !PAGE_SIZES.contains(&page_size.trailing_zeros()) || !page_size.is_power_of_two() {
-        return damaged(format!("it claims to have pages of {page_size} bytes"));
+        return damaged(format!("the meta page gives a page size of {page_size} bytes"));
     }
     Ok(Meta {
         page_size: page_size as usize,

@@ -34,7 +34,7 @@ impl Files {
             let name = item.name.to_string_lossy().into_owned();
             match name.parse::<Digest>() {
                 Ok(digest) if item.kind == FileType::RegularFile => {
-                    // If this call fails, reading the file will fail, too, and report why.
+                    // If `stat` fails here, reading the file fails later and reports the cause.
                     let length = dir.stat(&item.name).map_or(0, |stat| stat.st_size);
                     bytes += u64::try_from(length).unwrap_or(0);
                     digests.push((digest, item.name));
@@ -60,7 +60,7 @@ impl Files {
                             }
                             Err(err) => Err(err),
                         };
-                        let mut found = found.lock().expect("no thread panics with it");
+                        let mut found = found.lock().expect("no thread panics with this lock");
                         match read {
                             Ok(Found::Sound(bytes)) => drop(found.sound.insert(*digest, bytes)),
                             Ok(Found::Damaged(bytes, why)) => {
@@ -70,7 +70,8 @@ impl Files {
                             // mean that the bytes of the file are damaged.
                             Err(err) => {
                                 next.store(digests.len(), Ordering::Relaxed);
-                                *failed.lock().expect("no thread panics with it") = Some(err);
+                                *failed.lock().expect("no thread panics with this lock") =
+                                    Some(err);
                                 return;
                             }
                         }
@@ -79,7 +80,7 @@ impl Files {
             }
         });
         meter.end();
-        match failed.into_inner().expect("no thread panics with it") {
+        match failed.into_inner().expect("no thread panics with this lock") {
             Some(err) => Err(err),
             None => Ok(files),
         }
@@ -114,7 +115,8 @@ enum Found {
     Damaged(u64, String),
 }
 
-/// Checks that the contents of a file match the digest in its name, as far as the file can be read.
+/// Checks that the contents of a file match the digest in its name. A file also counts as
+/// damaged if the disk has lost a part of the file.
 fn check(digest: Digest, mut file: std::fs::File, meter: &Meter) -> io::Result<Found> {
     let (mut hasher, mut bytes, mut buffer) = (Hasher::default(), 0, vec![0; BUFFER]);
     loop {

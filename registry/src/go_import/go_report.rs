@@ -1,4 +1,4 @@
-//! The report of an import, as text and as JSON.
+//! Makes the report of an import, as text and as JSON.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -30,7 +30,7 @@ pub struct Report {
     pub bytes: u64,
     /// Damaged files.
     pub damaged: Vec<Bad>,
-    /// Missing files that something needs.
+    /// Missing files that versions or current states use.
     pub missing: Vec<Bad>,
     /// Files that no version and no state uses.
     pub orphans: Vec<Orphan>,
@@ -47,7 +47,7 @@ pub struct Report {
 pub struct Bad {
     /// The path of the file within the registry's directory.
     pub path: String,
-    /// What is wrong.
+    /// What is wrong with the file.
     pub why: String,
     /// The versions and states that need the file.
     pub hits: Vec<String>,
@@ -87,7 +87,7 @@ impl Report {
         let missing = uses.hits.iter().filter(|(digest, _)| !files.have(**digest));
         let missing = missing.map(|(digest, hits)| Bad {
             path: path(digest),
-            why: "is missing; upload the same bytes again".to_owned(),
+            why: "upload the same bytes again".to_owned(),
             hits: hits.clone(),
         });
         let orphans = files.sizes().filter(|(digest, _)| {
@@ -117,7 +117,7 @@ impl Report {
         }
     }
 
-    /// Whether all needed files exist and none is damaged.
+    /// Whether no file is damaged, and all files of versions and current states exist.
     pub fn is_sound(&self) -> bool {
         self.damaged.is_empty() && self.missing.is_empty()
     }
@@ -210,8 +210,7 @@ fn lost(state: &State, files: &Files) -> Vec<Lost> {
     lost
 }
 
-/// Finds layers of current states with a version that does not exist, or that now has a different
-/// file.
+/// Finds the layers of current states whose version no longer exists or now has a different file.
 fn without_version(state: &State) -> Vec<String> {
     let versions: BTreeMap<_, _> = state
         .versions

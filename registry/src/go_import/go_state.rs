@@ -34,7 +34,7 @@ pub enum Error {
     Unusable {
         /// The path of the invalid part within the file.
         path: String,
-        /// What is wrong.
+        /// What is wrong with this part.
         why: String,
     },
 }
@@ -44,7 +44,8 @@ pub enum Error {
 pub struct State {
     /// The number of the last transaction in the bolt file.
     pub transaction: u64,
-    /// Digest over all keys and values. The digest shows whether anything has changed.
+    /// The digest of all keys and values. If two reads have equal digests, nothing has changed
+    /// between them.
     pub contents: Digest,
     /// All components.
     pub components: BTreeSet<ComponentName>,
@@ -52,7 +53,8 @@ pub struct State {
     pub versions: Vec<Layer>,
     /// All configurations.
     pub configurations: Vec<States>,
-    /// Contradictions in the Go registry's state, one line each. They do not prevent an import.
+    /// Contradictions in the Go registry's state, one line each. Contradictions do not prevent an
+    /// import.
     pub odd: Vec<String>,
 }
 
@@ -109,7 +111,7 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Returns the entries of a bucket, and adds them to the digest over all keys and values.
+    /// Returns the entries of a bucket, and adds the entries to the digest of all keys and values.
     fn entries(
         &mut self,
         bucket: &Bucket<'a>,
@@ -223,7 +225,7 @@ impl<'a> Reader<'a> {
                 }
             }
             let Some(current) = current else {
-                // The configuration was deleted, or never completed.
+                // The configuration was deleted, or the Go tool never finished its creation.
                 self.odd.push(format!("{path} has no current state: it is skipped"));
                 continue;
             };
@@ -263,13 +265,14 @@ impl<'a> Reader<'a> {
             for named in named {
                 let text = format!("{}:{}", escape(&named.component), escape(&named.version));
                 if !bound.remove(&(file.clone(), named)) {
-                    self.odd.push(format!("files/{file} names {text}, which does not use it"));
+                    self.odd
+                        .push(format!("files/{file} names {text}, which does not use the file"));
                 }
             }
         }
         for (file, named) in bound {
             let text = format!("{}:{}", escape(&named.component), escape(&named.version));
-            self.odd.push(format!("files/{file} does not name {text}, which uses it"));
+            self.odd.push(format!("files/{file} does not name {text}, which uses the file"));
         }
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Where a request comes from, and what its sender may do.
+//! Describes where a request comes from, and what the sender of the request may do.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -31,7 +31,7 @@ pub enum Access {
 /// The settings of the port of `-http`.
 #[derive(Debug)]
 pub struct PortAccess {
-    /// The header in which a proxy names the user who acts. Without it, the page is read-only.
+    /// The header in which a proxy names the user who acts. `None` makes the page read-only.
     pub user_header: Option<HeaderName>,
     /// The addresses of the proxies that the registry trusts to name users.
     pub proxies: Vec<IpAddr>,

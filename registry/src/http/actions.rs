@@ -58,9 +58,9 @@ fn is_offered(command: &Command) -> bool {
     }
 }
 
-/// The command line and the command of these fields. The field `verb` has the verb and its action,
-/// and every other field has the value of a flag. Fields without a value add no flag. If the
-/// command needs a message, the confirmation asks for the message.
+/// Makes the command line and the command from these fields. The field `verb` has the verb and its
+/// action, and every other field has the value of a flag. Fields without a value add no flag. If
+/// the command needs a message, the confirmation asks for the message.
 pub fn from_fields(fields: &[(String, String)]) -> Result<(String, Command), Problem> {
     let bad = || Problem::new(StatusCode::BAD_REQUEST, "the address does not name a command");
     let verb = fields.iter().find(|(name, _)| name == "verb").map(|(_, verb)| verb.as_str());
@@ -79,7 +79,7 @@ pub fn from_fields(fields: &[(String, String)]) -> Result<(String, Command), Pro
     Ok((line, command))
 }
 
-/// The command of a line. If the page does not offer this command, the function returns a problem.
+/// Parses a command line. If the page does not offer this command, the function returns a problem.
 fn parse(line: &str) -> Result<Command, Problem> {
     let words = command::split(line)?;
     let command = command::parse(&words)?;

@@ -1,12 +1,15 @@
-//! `/api/v1`: the API for programs.
+//! Serves `/api/v1`, the API for programs.
 //!
 //! The answer to a `GET` is the document that a verb of the console prints with `-json`. Each
 //! change is a command of the console. [`openapi`] describes all addresses.
 //!
 //! ```text
-//! parameters reads paths and queries api_answers runs a verb that only shows data changing checks
-//! and runs a change openapi the description configurations_api, rollouts_api, hosts_api,
-//! store_api, records_api: the addresses
+//! parameters           reads paths and queries
+//! api_answers          runs verbs that only show data
+//! changing             checks and runs changes
+//! openapi              describes the API
+//! configurations_api, rollouts_api, hosts_api, store_api, records_api
+//!                      answer the requests
 //! ```
 
 mod api_answers;
@@ -29,10 +32,10 @@ use axum::routing::{MethodRouter, any, get, patch, post};
 use super::problem::{PROBLEM_JSON, Problem};
 use super::shared_state::Handle;
 
-/// The beginning of the path of each address.
+/// The path of each address begins with this text.
 const TOP: &str = "/api/v1";
 
-/// Each address as the description writes it, with the functions that answer its methods.
+/// Each address in the form of the description, with the functions that answer its methods.
 fn table() -> Vec<(&'static str, MethodRouter<Handle>)> {
     vec![
         ("/openapi.json", get(openapi::get)),
@@ -74,8 +77,8 @@ pub(super) fn routes() -> Router<Handle> {
         .fold(router, |router, (path, methods)| router.route(&format!("{TOP}{path}"), methods))
 }
 
-/// Turns each error into a problem for programs, including the errors of the limits on the body and
-/// the time. Keeps headers such as `Allow`.
+/// Turns each error into a problem for programs, for example if a request was too large or took too
+/// long. The answer keeps headers such as `Allow`.
 pub(super) fn with_problems(router: Router<Handle>) -> Router<Handle> {
     router.layer(map_response(as_problem))
 }
@@ -88,7 +91,7 @@ async fn as_problem(response: Response) -> Response {
         return response;
     }
     let detail = match status.as_u16() {
-        405 => "the address does not support this method; the header Allow lists its methods",
+        405 => "the address does not support this method; see the header Allow",
         413 => "the body of the request is too large",
         503 => "the registry did not answer in time; try again later",
         _ => "the request is malformed",

@@ -1,4 +1,4 @@
-//! The stylesheet, the script and the icon, which are part of the program.
+//! Serves the stylesheet, the script and the icon, which are compiled into the program.
 
 use std::sync::LazyLock;
 

@@ -1,8 +1,8 @@
 //! Checks the host, the origin and the login of each request before anything else happens.
 //!
 //! A page of another origin in the same browser can send requests to the forwarded port. These
-//! requests have no cookie (`SameSite=Strict`) and a foreign `Origin`. After DNS rebinding, they
-//! also have a foreign `Host`.
+//! requests have no cookie (`SameSite=Strict`) and a foreign `Origin`. After DNS rebinding, such
+//! requests also have a foreign `Host`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub enum Denied {
     ReadOnly,
 }
 
-/// Lets a request pass with its [`Viewer`], or answers it with a refusal.
+/// Lets a request pass with its [`Viewer`], or answers the request with a refusal.
 pub async fn check(State(access): State<Access>, mut request: Request, next: Next) -> Response {
     let checked = decide(&access, request.method(), request.uri(), request.headers());
     match checked {
@@ -194,7 +194,7 @@ fn is_user(user: &str) -> bool {
 }
 
 /// The value of `Set-Cookie`. Browsers send the cookie only with requests of this site, and
-/// scripts cannot read it.
+/// scripts cannot read the cookie.
 pub fn set_cookie(name: &str, value: &str) -> String {
     format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict")
 }

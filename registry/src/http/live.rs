@@ -1,8 +1,8 @@
-//! The pages that browsers show live. [`super::live_stream`] sends their changes.
+//! Renders changed pages while browsers show them. [`super::live_stream`] sends the changes.
 //!
 //! All browsers that show the same page share one task. When something has changed, the task
-//! renders the page, and publishes the sections that differ. These tasks use at most about a tenth
-//! of a core, however many pages are open and however often something changes.
+//! renders the page, and publishes the sections that differ. Together, the tasks of all pages use
+//! at most about a tenth of a core, even if many pages are open and the registry changes often.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -35,12 +35,12 @@ const LAG: usize = 16;
 #[derive(Debug)]
 pub struct Live {
     pages: Mutex<HashMap<PageKey, Weak<LivePage>>>,
-    /// The task that renders a page holds this lock, and keeps it during its pause.
+    /// The task that renders a page holds this lock, and releases the lock after its pause.
     rendering: tokio::sync::Mutex<()>,
     /// The browser that renders a page for the first time holds this lock. If many browsers open a
-    /// page at the same time, only the first renders it, and the others wait.
+    /// page at the same time, the first browser renders the page, and the other browsers wait.
     starting: tokio::sync::Mutex<()>,
-    /// The permits for open streams.
+    /// One permit for each stream that may still be opened.
     pub room: Arc<Semaphore>,
 }
 
@@ -95,9 +95,9 @@ struct RenderedSection {
 pub enum Update {
     /// These sections have changed, and the page has this digest now.
     Changed(Arc<str>, Vec<Arc<str>>),
-    /// The page has other sections now, so browsers have to load it again.
+    /// The page has other sections now, so browsers must load the page again.
     Reload,
-    /// The page's object no longer exists.
+    /// The object that the page shows no longer exists.
     Gone,
 }
 
@@ -203,7 +203,7 @@ impl Generation {
     }
 }
 
-/// Renders the page after changes, until no browser shows it.
+/// Renders the page after each change, until no browser shows the page.
 async fn render(
     live: Weak<Live>,
     registry: Weak<Registry>,
@@ -246,7 +246,7 @@ fn publish(page: &LivePage, new: Rendered) {
     let mut latest = page.latest();
     let Some(update) = new.since(&latest) else { return };
     *latest = new;
-    // The task sends the update under the lock, so no browser gets an update before the page that
-    // the update changes. Sending fails only if no browser shows the page.
+    // The task holds the lock of `latest` while it sends the update. So no browser gets an update
+    // before the page that the update changes. Sending fails only if no browser shows the page.
     let _ = page.updates.send(update);
 }

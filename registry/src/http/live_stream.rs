@@ -1,4 +1,4 @@
-//! `/live`: sends the changed sections of a page to a browser, as server-sent events.
+//! Serves `/live`, which sends the changed sections of a page to a browser, as server-sent events.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -85,8 +85,8 @@ fn events(
     batches.flatten()
 }
 
-/// The events of an update. Only the last event has the digest. So a browser that got only some of
-/// the events gets the whole page when it connects again.
+/// The events of an update. Only the last event has the digest. So if a browser gets only some
+/// of the events, it gets the whole page at its next connection.
 fn to_events(update: &Update) -> Vec<Result<Event, Infallible>> {
     let (digest, sections) = match update {
         Update::Changed(digest, sections) => (digest, sections),

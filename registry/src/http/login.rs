@@ -1,4 +1,4 @@
-//! `/login`: exchanges the token in the opened address for a cookie.
+//! Serves `/login`, which exchanges the token in the opened address for a cookie.
 
 use axum::Extension;
 use axum::extract::Query;

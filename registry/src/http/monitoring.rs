@@ -1,4 +1,4 @@
-//! `/metrics`, `/healthz` and `/readyz`, for monitoring systems.
+//! Serves `/metrics`, `/healthz` and `/readyz` for monitoring systems.
 
 use axum::extract::State;
 use axum::http::StatusCode;

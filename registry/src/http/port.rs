@@ -1,4 +1,4 @@
-//! The port of `-http`.
+//! Accepts connections on the port of `-http`.
 
 use std::sync::Arc;
 use std::time::Duration;

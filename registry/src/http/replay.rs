@@ -19,7 +19,7 @@ pub async fn replay(web: &Arc<Web>, access: &Access, bytes: &[u8]) -> Vec<u8> {
     let serving = tokio::spawn(async move { serve::serve(web, server, &access).await });
     let (mut reader, mut writer) = tokio::io::split(client);
     let send = async {
-        // The server may end the connection before it has read everything.
+        // The server may end the connection before the server has read everything.
         let _ = writer.write_all(bytes).await;
         let _ = writer.shutdown().await;
     };

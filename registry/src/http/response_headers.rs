@@ -1,5 +1,5 @@
-//! The security headers of each response. They limit what a browser may load, and forbid other
-//! sites to embed the page.
+//! Adds security headers to each response. The headers limit what a browser may load, and forbid
+//! other sites to embed the page.
 
 use axum::extract::Request;
 use axum::http::header::{
@@ -9,8 +9,8 @@ use axum::http::header::{
 use axum::middleware::Next;
 use axum::response::Response;
 
-/// The page loads everything from the registry. It has no inline scripts, no inline styles and no
-/// frames.
+/// The page loads everything from the registry. The page has no inline scripts, no inline styles
+/// and no frames.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; form-action 'self'; base-uri 'none'; \
                       frame-ancestors 'none'";

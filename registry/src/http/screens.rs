@@ -1,5 +1,5 @@
-//! The screens of the page. Each screen has an address, and is made of sections that a browser can
-//! replace one by one.
+//! Finds and renders the screens of the page. Each screen has an address, and is made of sections
+//! that a browser can replace one by one.
 
 mod audit_screen;
 mod change_screen;
@@ -36,10 +36,10 @@ use super::problem::Problem;
 use crate::fleet::convergence::Part;
 use crate::registry::Registry;
 
-/// Longest address of a screen.
+/// Maximum length of a screen's address in bytes, with its query.
 const MAX_ADDRESS: usize = 8 << 10;
 
-/// A screen, as its address names it.
+/// A screen. The comment of each variant begins with the screen's address.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Screen {
     /// `/`: what needs attention, rollouts, and configurations.
@@ -48,22 +48,23 @@ pub enum Screen {
     Hosts(HostsFilter),
     /// `/hosts/NAME`: what happened on one host.
     Host(HostName),
-    /// `/configurations`: all configurations, or those after a name.
+    /// `/configurations`: all configurations, or all configurations after a name.
     Configurations(Option<ConfigurationName>),
     /// `/configurations/NAME`: one configuration, with its newest states or the states before a
-    /// number.
+    /// given number.
     Configuration(ConfigurationName, Option<u64>),
     /// `/configurations/NAME/diff`: what differs between two states.
     Diff(ConfigurationName, Option<u64>, Option<u64>),
     /// `/configurations/NAME/change`: a form to choose versions.
     Change(ConfigurationName),
-    /// `/rollouts`: active and earlier rollouts, of one configuration or of all.
+    /// `/rollouts`: active and earlier rollouts of one configuration or of all configurations.
     Rollouts(Option<ConfigurationName>),
     /// `/rollouts/NAME/NUMBER`: one rollout.
     Rollout(ConfigurationName, u64),
-    /// `/components`: all components, or those after a name.
+    /// `/components`: all components, or all components after a name.
     Components(Option<ComponentName>),
-    /// `/components/NAME`: one component, with its newest versions or those before a version.
+    /// `/components/NAME`: one component, with its newest versions or the versions before a given
+    /// version.
     Component(ComponentName, Option<VersionName>),
     /// `/store`: what takes space in the store.
     Store,
@@ -97,15 +98,15 @@ pub struct HostsFilter {
 /// The conditions that each listed entry of the audit trail meets.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct AuditFilter {
-    /// Only entries from this time on, in the format that the verb `audit` reads.
+    /// Only entries since this time, in a format that the verb `audit` reads.
     pub since: String,
     /// Only entries of this user.
     pub who: String,
     /// Only entries of this verb.
     pub verb: String,
-    /// Only entries about this name.
+    /// Only entries whose command line contains this name.
     pub name: String,
-    /// Only entries with smaller numbers.
+    /// Only entries with numbers below this number.
     pub before: Option<u64>,
 }
 
@@ -199,7 +200,7 @@ impl Screen {
         })
     }
 
-    /// The contents of the screen. `may_act` says whether its viewer may change things.
+    /// The contents of the screen. `may_act` says whether the viewer may change things.
     pub async fn page(&self, registry: &Registry, may_act: bool) -> Result<Page, Problem> {
         match self {
             Self::Fleet => fleet_screen::page(registry, may_act).await,
@@ -233,7 +234,7 @@ fn name<T: FromStr>(text: &str) -> Result<T, Problem> {
     text.parse().map_err(|_| Problem::not_found())
 }
 
-/// A part of a path, decoded; `None` if it is not UTF-8.
+/// Decodes the percent-encoding in a part of a path. `None` if the result is not UTF-8.
 fn decoded(part: &str) -> Option<String> {
     percent_encoding::percent_decode_str(part).decode_utf8().ok().map(std::borrow::Cow::into_owned)
 }

@@ -1,9 +1,9 @@
-//! Random secrets, as hexadecimal text.
+//! Makes random secrets, as hexadecimal text.
 
 use deploy_store::Digest;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-/// A secret of 256 random bits. Only its owner and the registry know it.
+/// A secret of 256 random bits. Only its owner and the registry know the secret.
 #[derive(Clone)]
 pub struct Secret(String);
 
@@ -21,7 +21,7 @@ impl Secret {
         while filled < bytes.len() {
             filled += getrandom(&mut bytes[filled..], GetRandomFlags::empty())?;
         }
-        // The digest of random bytes is as random as the bytes, and it is hexadecimal text.
+        // The digest of random bytes is as random as the bytes, and is printed as hexadecimal text.
         Ok(Self(Digest::of(&bytes).to_string()))
     }
 
@@ -36,8 +36,8 @@ impl Secret {
         Digest::of(self.0.as_bytes())
     }
 
-    /// A second secret, derived from this secret and `text`. Nobody can guess it without this
-    /// secret.
+    /// A second secret, derived from this secret and `text`. Without this secret, nobody can guess
+    /// the second secret.
     pub fn derived(&self, text: &str) -> String {
         Digest::of(format!("{} {text}", self.0).as_bytes()).to_string()
     }

@@ -1,4 +1,4 @@
-//! One connection of a browser.
+//! Serves the requests of one connection of a browser.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use super::access::Access;
 use super::web::Web;
 
 /// How long a client may take to send the head of a request. The registry also closes a connection
-/// that has been without a request for this time.
+/// on which no request has arrived for this time.
 const HEAD: Duration = Duration::from_secs(30);
 /// Maximum number of bytes of the head of a request.
 const MAX_HEAD: usize = 32 << 10;

@@ -1,4 +1,5 @@
-//! The logins to the page through one ssh connection. The logins end with the connection.
+//! Keeps the logins to the page through one ssh connection. The logins end when the connection
+//! ends.
 //!
 //! The verb `web` makes an address with a token. The browser that opens the address gets a cookie
 //! in exchange for the token. A token works once. Other programs send the bearer token of the
@@ -41,12 +42,12 @@ pub struct Sessions {
 struct Inner {
     /// The digests of unused tokens, oldest first.
     tokens: VecDeque<Digest>,
-    /// The digests of cookies.
+    /// The digests of the logged-in browsers' cookies, with the times of the logins.
     browsers: HashMap<Digest, Timestamp>,
 }
 
 impl Sessions {
-    /// The logins of a new connection, at first none.
+    /// The empty set of logins of a new connection.
     pub fn new() -> std::io::Result<Self> {
         let secret = Secret::new()?;
         let cookie = format!("deploy_{}", &secret.derived("cookie")[..8]);
@@ -70,7 +71,7 @@ impl Sessions {
         Ok(Login { address, bearer: self.secret.derived("bearer") })
     }
 
-    /// Logs in a browser that presents `token`. Returns its cookie.
+    /// Logs in a browser that presents `token`. Returns the browser's cookie.
     pub fn log_in(&self, token: &str) -> Option<String> {
         let token = Digest::of(token.as_bytes());
         let cookie = Secret::new().ok()?;

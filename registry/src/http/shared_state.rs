@@ -1,4 +1,4 @@
-//! The state that all requests share.
+//! Defines the state that all requests share.
 
 use std::sync::{Arc, Weak};
 
@@ -34,7 +34,7 @@ impl Handle {
         Self(Arc::downgrade(shared))
     }
 
-    /// The shared state. It is missing only while the process stops.
+    /// The shared state. Only while the process stops, there is no shared state.
     pub fn shared(&self) -> Result<Arc<Shared>, Problem> {
         let gone = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the registry is stopping");
         self.0.upgrade().ok_or_else(gone)

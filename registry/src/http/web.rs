@@ -1,4 +1,4 @@
-//! The web server: which function answers which path.
+//! Defines the web server, and which function answers which path.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +21,7 @@ use super::shared_state::{Handle, SCREENS, Shared};
 use super::{actions, api, assets, guard, live_stream, login, monitoring, response_headers};
 use crate::registry::Registry;
 
-/// Largest body of a request.
+/// Maximum length of a request's body, in bytes.
 const MAX_BODY: usize = 64 << 10;
 /// Maximum time for an answer, except for the stream of changed sections.
 const ANSWER: Duration = Duration::from_secs(60);
@@ -67,7 +67,7 @@ fn routes(state: &Handle) -> Router {
         .with_state(state.clone())
 }
 
-/// The routes with a limit on the body of a request, and on the time for its answer.
+/// Adds limits to the routes: on the length of a request's body, and on the time for the answer.
 fn limited(router: Router<Handle>) -> Router<Handle> {
     router
         .layer(RequestBodyLimitLayer::new(MAX_BODY))

@@ -1,5 +1,4 @@
-//! Accepts connections: the limits on their number, and each connection from its acceptance to its
-//! end.
+//! Accepts connections, limits their number, and serves each connection until the connection ends.
 
 pub(super) mod admission;
 pub(super) mod algorithms;

@@ -49,7 +49,7 @@ impl Activity {
         self.age().saturating_sub(Duration::from_millis(self.moved.load(Ordering::Relaxed)))
     }
 
-    /// Begins active work. When the server stops, it first waits for such work.
+    /// Begins active work. Before the server stops, it waits for such work.
     pub fn busy(self: &Arc<Self>) -> Busy {
         self.moved();
         self.busy.fetch_add(1, Ordering::SeqCst);

@@ -17,7 +17,7 @@ use crate::fleet::polls::host_name;
 use crate::fleet::presence::AgentId;
 use crate::fleet::watch_session::{WatchSession, Watcher};
 
-/// If a watch cannot begin, the registry pauses for this time before it ends the watch, so that the
+/// If a watch cannot begin, the registry pauses for this time before it ends the watch. So the
 /// agent does not retry immediately.
 const PAUSE: Duration = Duration::from_secs(1);
 
@@ -111,8 +111,8 @@ async fn watch(client: &mut Incoming, context: &Context, watcher: Watcher) -> Re
 
 /// Passes lines between the agent and the session in both directions. Returns why the watch ends.
 async fn serve(client: &mut Incoming, session: &mut WatchSession) -> Result<String, Gone> {
-    // Other lines do not delay the next heartbeat. Otherwise, an offer to all agents would make all
-    // later heartbeats due at the same time.
+    // Other lines do not delay the next heartbeat. If they did, an offer to all agents would make
+    // all later heartbeats due at the same time.
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let silence = sleep(SILENCE);

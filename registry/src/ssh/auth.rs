@@ -1,4 +1,4 @@
-//! Who may log in: key files, certificates, and the server's own host key.
+//! Decides from key files and certificates who may log in, and reads the server's own host key.
 
 pub mod authorized_keys;
 pub(super) mod host_key;

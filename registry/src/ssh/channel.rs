@@ -33,8 +33,8 @@ pub enum ChannelRequest {
 
 /// Waits until `started` receives a granted request for `channel`, and serves this request.
 ///
-/// A registry has a channel for each of thousands of watches. So the function boxes the futures of
-/// all other requests, and its own future stays small.
+/// A registry has a channel for each of thousands of watches. So this function boxes the futures of
+/// all other requests, which keeps the future of this function small.
 pub async fn run(
     channel: Channel<Msg>,
     started: oneshot::Receiver<ChannelRequest>,

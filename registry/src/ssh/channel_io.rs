@@ -1,4 +1,4 @@
-//! The two directions of a channel. The code continues to receive while it sends.
+//! Receives and sends the data of a channel. The code continues to receive while it sends.
 //!
 //! If nobody takes a channel's messages, the ssh library stops reading the whole connection. The
 //! library then never learns that the client has room for more data. So code that waits for such
@@ -103,8 +103,8 @@ impl Incoming {
         self.send_as(Some(STDERR), data.into()).await
     }
 
-    /// Sends data in pieces. A client counts as stalled if it accepts no piece in time, however
-    /// long all pieces together take.
+    /// Sends data in pieces. A client that does not accept a piece in time counts as stalled. There
+    /// is no limit on the time for all pieces together.
     async fn send_as(&mut self, kind: Option<u32>, mut data: Bytes) -> Result<(), Gone> {
         while !data.is_empty() {
             let piece = data.split_to(data.len().min(PIECE));
@@ -148,7 +148,7 @@ impl Incoming {
         let Self { reader, writer, bytes, ended, columns, .. } = self;
         let mut feed = Some(feed);
         let mut working = None;
-        // Progress is sent by a separate future, because sending waits if the client reads nothing.
+        // A separate future sends progress, because sending waits while the client reads nothing.
         let showing = async {
             loop {
                 let text = progress.next().await;

@@ -1,5 +1,5 @@
 //! Shows the progress of a command on the client's stderr. On a terminal, the progress is a bar.
-//! Otherwise, it is a line every ten seconds.
+//! Without a terminal, the progress is a line every ten seconds.
 
 use std::sync::Arc;
 
@@ -70,7 +70,7 @@ impl Progress {
         }
     }
 
-    /// The last text to show, if any, and whether it belongs to a bar.
+    /// The last text to show, if there is one, and whether the text belongs to a bar.
     pub fn last(&mut self) -> Option<(Bytes, bool)> {
         let told = self.display.end(self.meter.reading(), Instant::now().into_std())?;
         let is_bar = matches!(told, Told::Bar(_));

@@ -1,4 +1,4 @@
-//! The values that the task of a channel works with.
+//! Defines the values that the task of a channel works with.
 
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
@@ -37,7 +37,7 @@ pub struct Context {
 /// The terminal of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Terminal {
-    /// The width.
+    /// The width, in columns.
     pub columns: u32,
     /// Whether the terminal shows colours.
     pub colours: bool,

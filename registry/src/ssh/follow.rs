@@ -1,4 +1,4 @@
-//! `events -follow`: shows events as they happen, until the client disconnects.
+//! Serves `events -follow`, which shows new events until the client disconnects.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::error::Result;
 
 /// Maximum number of events that the registry reads and sends in one step.
 const PAGE: u64 = 500;
-/// How often the registry looks for new events while it writes no reports.
+/// How often the registry looks for new events while no report is written.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// The events to follow, and how to show them.

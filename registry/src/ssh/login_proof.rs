@@ -1,4 +1,4 @@
-//! The login of a client, which the server checks again later.
+//! Describes the login of a client. With this description, the server can check the login again.
 
 use crate::ssh::auth::keyring::Proof;
 

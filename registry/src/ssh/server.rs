@@ -1,4 +1,4 @@
-//! The values that all connections of a server share.
+//! Defines the values that all connections of a server share.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +28,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// A server for `registry`. The server closes a connection that is older than `deadline` as
-    /// soon as no data moves on it.
+    /// A server for `registry`. If a connection is older than `deadline`, the server closes the
+    /// connection as soon as no data moves.
     pub fn new(
         registry: Arc<Registry>,
         keyring: Arc<Keyring>,

@@ -1,4 +1,5 @@
-//! The prompt. On a terminal, it has a line editor. Otherwise, it reads line by line.
+//! Serves the prompt. On a terminal, the prompt has a line editor. Without a terminal, the prompt
+//! reads its input line by line.
 
 mod editor;
 
@@ -169,8 +170,8 @@ async fn line_by_line(client: &mut Incoming, context: &Context, form: Form) -> R
                         Line::Done => {}
                     }
                 }
-                // A line that is too long keeps one byte more than the limit, which marks the line
-                // as cut.
+                // Of a line that is too long, the code keeps one byte more than the limit. This
+                // byte marks the line as cut.
                 byte if line.len() <= MAX_LINE => line.push(byte),
                 _ => {}
             }

@@ -1,4 +1,4 @@
-//! The ssh session of one client. The session logs in the client, and grants or refuses its
+//! Serves the ssh session of one client: logs in the client, and grants or refuses the client's
 //! requests. A granted request runs in a separate task (`channel.rs`).
 
 use std::collections::HashMap;
@@ -36,9 +36,9 @@ pub const MAX_CHANNELS: usize = 10;
 pub const MAX_WEB_CHANNELS: usize = 24;
 /// The name to which clients forward connections to the page: `ssh -L 8080:web:80`.
 const WEB: &str = "web";
-/// Longest command line of an exec request.
+/// Maximum length of the command line of an exec request, in bytes.
 pub const MAX_COMMAND: usize = 64 << 10;
-/// Longest user name.
+/// Maximum length of a user name, in bytes.
 pub const MAX_USER: usize = 256;
 
 /// One client's session.
@@ -75,7 +75,7 @@ struct Opened {
 
 impl Session {
     /// A session of a client at `address`. After a login, the session sends the login to `login`.
-    /// After a refused login, it sets `refused`.
+    /// After a refused login, the session sets `refused`.
     pub fn new(
         server: Arc<Server>,
         address: SocketAddr,
@@ -188,7 +188,7 @@ impl Handler for Session {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        // If the client offers a certificate, the library passes only the certificate's key here.
+        // If the client offers a certificate, only the certificate's key arrives here.
         // The certificate itself arrives with the signature.
         let may_be_certified = *offer.algorithm != (Algorithm::Rsa { hash: None })
             && self.server.keyring.has_authorities(user);

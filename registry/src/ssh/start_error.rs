@@ -1,4 +1,4 @@
-//! Why the server cannot start.
+//! Defines the errors that keep the server from starting.
 
 use std::io;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub enum Error {
     KeyFileTooLong {
         /// The file.
         path: PathBuf,
-        /// The limit.
+        /// The limit, in bytes.
         limit: u64,
     },
     /// A key file has no key.

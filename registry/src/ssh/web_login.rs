@@ -1,4 +1,5 @@
-//! The verb `web`: makes an address that logs a browser in to the page over this ssh connection.
+//! Runs the verb `web`, which makes an address that logs a browser in to the page over this ssh
+//! connection.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -31,7 +32,7 @@ pub fn wanted(line: &str) -> Option<Wanted> {
     }
 }
 
-/// The logins of the connection. The first call makes them.
+/// The logins of the connection. The first call makes the logins.
 pub fn sessions(of: &OnceLock<Arc<Sessions>>) -> io::Result<Arc<Sessions>> {
     if let Some(sessions) = of.get() {
         return Ok(Arc::clone(sessions));

@@ -1,7 +1,8 @@
-//! The bytes of a connection to the page. Bytes that move count as activity of the ssh connection.
+//! Moves the bytes of a connection to the page, and counts them as activity of the ssh connection.
 //!
-//! If nobody reads a channel's messages, the ssh library stops reading the whole connection, and
-//! never learns that the client has room for more data. So a write that waits for room reads ahead.
+//! If nobody reads a channel's messages, the ssh library stops reading the whole connection. The
+//! library then never learns that the client has room for more data. So a write that waits for room
+//! reads ahead.
 
 use std::io;
 use std::pin::Pin;
@@ -14,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::activity::Activity;
 use super::channel_io::MAX_AHEAD;
 
-/// How many bytes are read ahead in one step.
+/// The stream reads ahead at most this many bytes in one step.
 const PIECE: usize = 4 << 10;
 
 /// A stream whose bytes count as activity.
@@ -28,12 +29,12 @@ pub struct WebStream<S> {
 }
 
 impl<S: AsyncRead + Unpin> WebStream<S> {
-    /// Wraps the stream of a connection. `activity` is the activity of this connection.
+    /// Wraps the stream of a connection. `activity` is the activity of the ssh connection.
     pub fn new(stream: S, activity: Arc<Activity>) -> Self {
         Self { stream, activity, ahead: BytesMut::new(), ended: false }
     }
 
-    /// Reads the bytes that have arrived. Fails if a client sends too much while it reads nothing.
+    /// Reads the bytes that have arrived. Fails if the client sends too much and reads nothing.
     fn read_ahead(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while !self.ended {
             let mut piece = [0; PIECE];

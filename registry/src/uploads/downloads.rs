@@ -1,5 +1,5 @@
-//! Counts active downloads. gc keeps a blob that a client is downloading, although an open file
-//! stays readable after its removal.
+//! Counts active downloads. gc keeps each blob that a client is downloading. Even without this
+//! rule, the download would succeed, because an open file stays readable after its removal.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -5,7 +5,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// One key may have a quarter of all open files: the limit divided by this number.
+/// The limit for one key is the limit for all clients together, divided by this number.
 const SHARE: usize = 4;
 
 /// A limit on open files.

@@ -1,5 +1,5 @@
-//! Slots for work that waits for its client, such as uploads and imports. All keys share the slots.
-//! If a client sends nothing for a while, another client may take its slot.
+//! Limits work that waits for its client, such as uploads and imports. All keys share the slots. If
+//! a client sends nothing for a while, another client may take the silent client's slot.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,7 +18,7 @@ pub struct Sharing {
     pub most: usize,
     /// The number of slots that a key may take even if other keys wait.
     pub share: usize,
-    /// The number of free slots that a key must leave when it takes more than its share.
+    /// If a key takes more than its share, it must leave this many slots free.
     pub reserve: usize,
     /// A client that sends nothing for this long may lose its slot.
     pub silence: Duration,
@@ -72,7 +72,7 @@ impl SlotPool {
         let Sharing { silence, .. } = self.sharing;
         let mut taken = self.taken();
         while !taken.has_room(key, self.sharing) {
-            // If the key already has its full share, it can take a slot only from another client of
+            // A key that already has its full share can take a slot only from another client of
             // the same key.
             let own = taken.of_key(key) >= self.sharing.share;
             let slots = taken.slots.iter().filter(|(_, slot)| !own || slot.key == key);

@@ -1,4 +1,5 @@
-//! Counts the hosts of a fleet, by configuration and by group. The code is pure.
+//! Counts the hosts of a fleet, by configuration and by group. The code is pure: it uses no disk,
+//! network or clock.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -16,7 +17,7 @@ pub struct Seen {
     pub host: HostStatus,
     /// What the registry knows about the host.
     pub standing: Standing,
-    /// What the host has to deploy.
+    /// The state that the host has to confirm.
     pub goal: Goal,
     /// The digest of the deploy script's output; `None` if there was no output.
     pub output: Option<String>,
@@ -25,15 +26,15 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// How the host counts; `None` if the host only polls, because it then counts as unknown.
+    /// How the host counts; `None` if the host only polls, because such a host counts as unknown.
     pub fn part(&self) -> Option<Part> {
         let has_reported = !has_never_reported(&self.standing);
         has_reported.then(|| convergence::part(&self.standing, &self.goal))
     }
 }
 
-/// Whether the host only polls. A wave of a rollout has taken such a host, but the host has never
-/// reported.
+/// Whether the host only polls and has never reported. The catalogue has a row for such a host,
+/// because a wave of a rollout has taken the host.
 pub fn has_never_reported(standing: &Standing) -> bool {
     let Standing { phase, runs, wants, revision, .. } = *standing;
     phase == Phase::Unknown && runs.is_none() && wants.is_none() && revision == 0
@@ -67,7 +68,7 @@ impl<'a> Counts<'a> {
         self.0.entry(name).or_default().unknown += 1;
     }
 
-    /// The document of one configuration.
+    /// Removes the counts of the configuration `name`, and returns them as a document.
     pub fn take(
         &mut self,
         name: &str,

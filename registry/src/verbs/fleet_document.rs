@@ -1,4 +1,4 @@
-//! The documents of the verb `fleet`.
+//! Defines the JSON documents of the verb `fleet`.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ pub struct FleetStatus {
     pub configurations: Vec<ConfigurationStatus>,
     /// The hosts that the query selects, sorted by name.
     pub hosts: Vec<HostStatus>,
-    /// Whether the limit cut off further hosts.
+    /// Whether the query selects further hosts, which its limit cut off.
     pub more: bool,
 }
 
@@ -25,13 +25,13 @@ pub struct FleetStatus {
 pub struct RolloutBrief {
     /// The number of the rollout.
     pub number: u64,
-    /// The status as one word.
+    /// The status of the rollout as one word.
     pub status: &'static str,
-    /// The state that the rollout brings to the hosts.
+    /// The number of the state that the rollout brings to the hosts.
     pub target: u64,
     /// The number of the open wave.
     pub wave: u32,
-    /// How many waves there are.
+    /// The number of all waves of the rollout.
     pub waves: u64,
 }
 
@@ -48,51 +48,59 @@ impl RolloutBrief {
     }
 }
 
-/// One configuration with the counts of its hosts.
+/// One configuration with the counts of its hosts. If a wave of the active rollout has taken a
+/// host, the rollout's target counts as the current state for this host. A held host counts only in
+/// `hosts`, `held` and `phases`.
 #[derive(Debug, Clone, Serialize)]
 pub struct ConfigurationStatus {
     /// The name of the configuration.
     pub configuration: String,
-    /// Number of the current state.
+    /// The number of the current state.
     pub state: u64,
-    /// Id of the current state.
+    /// The id of the current state.
     pub hash: String,
     /// The active rollout, if there is one.
     pub rollout: Option<RolloutBrief>,
-    /// Hosts of the configuration.
+    /// The number of hosts of the configuration, including the held hosts.
     pub hosts: u64,
-    /// Hosts that have confirmed the current state.
+    /// The number of hosts that have confirmed the current state.
     pub done: u64,
-    /// Hosts that have not confirmed the current state and are not held by an operator.
+    /// The number of hosts that have not confirmed the current state and are not held by an
+    /// operator.
     pub behind: u64,
-    /// Hosts on which the current state failed.
+    /// The number of hosts on which the current state failed.
     pub failed: u64,
-    /// Hosts that are not connected and have not confirmed the current state.
+    /// The number of hosts that are not connected, and have neither confirmed the current state nor
+    /// failed.
     pub absent: u64,
-    /// Hosts that an operator holds.
+    /// The number of hosts that an operator holds.
     pub held: u64,
-    /// Agents that poll and have never reported. No other field counts them.
+    /// The number of agents that poll and have never reported. No other field counts these agents.
     pub unknown: u64,
-    /// Hosts by the phase of their last report.
+    /// The numbers of hosts, by the phase of their last report.
     pub phases: BTreeMap<&'static str, u64>,
-    /// The counts of each group. The hosts without a group have an empty name.
+    /// The counts of each group, by the name of the group. The empty name stands for the hosts
+    /// without a group.
     pub groups: BTreeMap<String, GroupStatus>,
 }
 
-/// The counts of the hosts of one configuration in one group.
+/// The counts of the hosts of one configuration in one group. The current state has the same
+/// meaning as in [`ConfigurationStatus`]. A held host counts only in `hosts` and `held`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct GroupStatus {
-    /// Hosts of the configuration in the group.
+    /// The number of hosts of the configuration in the group, including the held hosts.
     pub hosts: u64,
-    /// Hosts that have confirmed the current state.
+    /// The number of hosts that have confirmed the current state.
     pub done: u64,
-    /// Hosts that have not confirmed the current state and are not held by an operator.
+    /// The number of hosts that have not confirmed the current state and are not held by an
+    /// operator.
     pub behind: u64,
-    /// Hosts on which the current state failed.
+    /// The number of hosts on which the current state failed.
     pub failed: u64,
-    /// Hosts that are not connected and have not confirmed the current state.
+    /// The number of hosts that are not connected, and have neither confirmed the current state nor
+    /// failed.
     pub absent: u64,
-    /// Hosts that an operator holds.
+    /// The number of hosts that an operator holds.
     pub held: u64,
 }
 
@@ -103,21 +111,22 @@ pub struct HostStatus {
     pub host: String,
     /// The configuration.
     pub configuration: String,
-    /// The group that operators gave the host.
+    /// The group of the host; empty if the host has no group.
     pub group: String,
     /// The phase of the host's last report.
     pub phase: &'static str,
-    /// Number of the state that the host runs, if the registry knows the number.
+    /// The number of the state that the host runs, if the registry knows the number.
     pub runs: Option<u64>,
-    /// Id of the configuration that the host runs.
+    /// The id of the state that the host runs.
     pub runs_hash: Option<Digest>,
-    /// Number of the state that the host deploys or has deployed, if the registry knows the number.
+    /// The number of the state that the host deploys or has deployed, if the registry knows the
+    /// number.
     pub wants: Option<u64>,
-    /// Id of the configuration that the host deploys or has deployed.
+    /// The id of the state that the host deploys or has deployed.
     pub wants_hash: Option<Digest>,
-    /// Whether the host has confirmed the current state.
+    /// Whether the host has confirmed the current state, as in [`ConfigurationStatus`].
     pub done: bool,
-    /// When the phase began.
+    /// When the phase began; `None` for an agent that only polls and has no row in the catalogue.
     pub since: Option<Timestamp>,
     /// Whether the host is connected.
     pub connected: bool,
@@ -125,13 +134,13 @@ pub struct HostStatus {
     pub last_seen: Timestamp,
     /// Whether several agents report under this name.
     pub duplicate: bool,
-    /// Why an operator holds the host; `None` if no operator holds it.
+    /// Why an operator holds the host; `None` if no operator holds the host.
     pub held: Option<String>,
-    /// The wave of the active rollout that has taken the host.
+    /// The number of the wave of the active rollout that has taken the host.
     pub wave: Option<u32>,
     /// The reason for the failure of the deploy, as one word.
     pub reason: Option<&'static str>,
-    /// What happened, as a text for people.
+    /// A description of the result of the last deploy, for people.
     pub message: String,
     /// The version of the host's agent.
     pub version: String,

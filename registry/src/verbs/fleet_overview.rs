@@ -1,4 +1,4 @@
-//! The fleet and its active rollouts at one moment, for the page.
+//! Reads the fleet and its active rollouts at one moment, for the page.
 
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
@@ -16,16 +16,17 @@ use crate::verbs::rollout_status::{self, RolloutStatus};
 pub struct FleetOverview {
     /// Each configuration and its counts, sorted by name.
     pub configurations: Vec<ConfigurationStatus>,
-    /// The agents.
+    /// The agents that have a row in the catalogue.
     pub agents: Vec<Seen>,
     /// The agents that poll and have never reported.
     pub polling: Vec<HostStatus>,
-    /// The active rollouts, sorted by name.
+    /// The active rollouts, sorted by the name of the configuration.
     pub rollouts: Vec<RolloutStatus>,
 }
 
 impl Registry {
-    /// The fleet and its active rollouts; with `name`, only those of this configuration.
+    /// The fleet and its active rollouts; with `name`, only the hosts and the rollout of this
+    /// configuration.
     pub async fn fleet_overview(&self, name: Option<&ConfigurationName>) -> Result<FleetOverview> {
         let fleet = self.catalog.fleet_snapshot(Scope { name, host: None }).await?;
         let rollouts = self.active_rollouts(&fleet);

@@ -34,7 +34,7 @@ pub struct FleetQuery {
     pub phase: Option<Phase>,
     /// Only hosts that have not confirmed the current state and are not held by an operator.
     pub behind: bool,
-    /// Only hosts that count in this way, such as failed hosts.
+    /// Only hosts that count as this part, such as the failed hosts.
     pub only: Option<Part>,
     /// Only hosts that this wave of the active rollout has taken.
     pub wave: Option<u32>,
@@ -49,7 +49,7 @@ pub struct FleetQuery {
 pub(super) struct CountedFleet {
     /// Each configuration and its counts, sorted by name.
     pub configurations: Vec<ConfigurationStatus>,
-    /// The agents.
+    /// The agents that have a row in the catalogue.
     pub agents: Vec<Seen>,
     /// The agents that poll and have never reported.
     pub polling: Vec<HostStatus>,
@@ -71,7 +71,7 @@ impl Registry {
         Ok(FleetStatus { configurations: counted.configurations, hosts, more })
     }
 
-    /// Counts the hosts of a fleet in one pass; with `group`, only those of this group.
+    /// Counts the hosts of a fleet in one pass; with `group`, only the hosts of this group.
     pub(super) fn counted(&self, fleet: FleetSnapshot, group: Option<&Label>) -> CountedFleet {
         let FleetSnapshot { currents, hosts, agents, rollouts } = fleet;
         let mut all: Vec<Seen> = Vec::with_capacity(agents.len());
@@ -84,7 +84,7 @@ impl Registry {
         let mut polling = self.only_polling(&currents, &all);
         if let Some(group) = group {
             all.retain(|seen| seen.host.group == group.as_str());
-            // The registry does not know the groups of these hosts.
+            // The registry does not know the groups of hosts that only poll.
             polling.clear();
         }
         let mut counts = Counts::default();
@@ -104,7 +104,7 @@ impl Registry {
         CountedFleet { configurations, agents: all, polling }
     }
 
-    /// Counts the hosts of one configuration that have confirmed `goal`, have failed, are absent, or
+    /// Counts the hosts of one configuration that have confirmed `goal`, have failed, are absent or
     /// are held. Also returns the names of the hosts that have failed.
     pub fn tally(
         &self,
@@ -145,8 +145,8 @@ impl Registry {
         }
     }
 
-    /// Whether the agent has polled recently; always false if the name of its host is not an
-    /// address.
+    /// Whether the agent has polled recently; always false if the name of the agent's host is not
+    /// an address.
     fn polls_now(&self, id: &AgentId, key: &str) -> bool {
         let Some(address) = address_of(id.host.as_str()) else { return false };
         let poller = Poller { name: id.name.clone(), key: key.to_owned(), address };
@@ -164,7 +164,8 @@ impl Registry {
         let standing = self.standing(host, &agent);
         let row = rollout.map(|rollout| &rollout.row);
         let member = rollout.and_then(|rollout| rollout.members.get(&host.number));
-        // A member of a wave has to deploy the target, and the other hosts keep the current state.
+        // A host that a wave has taken has to confirm the target. Every other host has to confirm
+        // the current state.
         let goal = row.filter(|_| member.is_some()).map_or_else(|| goal_of(current), target_of);
         let id = agent_id(&host.name, &agent.configuration);
         let presence = &self.fleet.presence;
@@ -268,9 +269,9 @@ fn target_of(row: &RolloutRow) -> Goal {
     Goal { revision: row.revision, id: row.target_id, min }
 }
 
-/// The hosts that `query` selects, in order, and whether its limit cut off further hosts. The next
-/// page begins after the last name, so the list has all configurations of its last host, even
-/// beyond the limit.
+/// The hosts that `query` selects, in order, and whether the query's limit cut off further hosts.
+/// The next page begins after the last name on this page. So this page has all configurations of
+/// its last host, even beyond the limit.
 fn selected(mut hosts: Vec<HostStatus>, query: &FleetQuery) -> (Vec<HostStatus>, bool) {
     let is_wanted = |host: &HostStatus| {
         query.phase.is_none_or(|phase| phase.word() == host.phase)

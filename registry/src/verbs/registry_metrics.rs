@@ -1,5 +1,5 @@
-//! The metrics of a registry: its counters and histograms, and gauges whose values are read for
-//! each request.
+//! Collects the metrics of a registry: its counters and histograms, and its gauges, whose values it
+//! reads for each request.
 
 mod contact_gauges;
 mod rollout_gauges;
@@ -19,7 +19,7 @@ use crate::verbs::{collect, verify_blobs};
 /// Reads one of the counts of a configuration's hosts.
 type Count = fn(&ConfigurationStatus) -> u64;
 
-/// The counts of a configuration's hosts: the name and the help of the metric.
+/// The metrics for the counts of a configuration's hosts: the name, the help text, and the count.
 const COUNTS: [(&str, &str, Count); 5] = [
     ("hosts_behind", "Hosts that have not confirmed the current state.", |of| of.behind),
     ("hosts_failed", "Hosts on which the current state failed.", |of| of.failed),
@@ -38,7 +38,7 @@ impl Registry {
         Ok(self.fleet.metrics.text(&samples))
     }
 
-    /// Gauges of this process and its connections.
+    /// The gauges of this process and of its connections.
     fn process_samples(&self) -> Vec<Sample> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
         let connected = u64::try_from(self.fleet.presence.count()).unwrap_or(u64::MAX);
@@ -57,7 +57,7 @@ impl Registry {
         ]
     }
 
-    /// Gauges of the stored files and of the disk.
+    /// The gauges of the stored files and of the disk.
     async fn store_samples(&self) -> Result<Vec<Sample>> {
         let (blobs, damaged) = self.catalog.blob_counts().await?;
         let store = Arc::clone(self.blobs());
@@ -83,8 +83,8 @@ impl Registry {
         Ok(all.into_iter().map(|(name, help, value)| gauge(name, help, float(value))).collect())
     }
 
-    /// Gauges of gc and of verify. If gc or verify has never run, the gauges of its last run are
-    /// missing.
+    /// The gauges of gc and of verify. If gc or verify has never run, the gauges of its last run
+    /// are missing.
     async fn upkeep_samples(&self) -> Result<Vec<Sample>> {
         let due = self.is_collection_due().await?;
         let help = "Whether the next automatic gc will read the files.";
@@ -108,8 +108,8 @@ impl Registry {
         Ok(samples)
     }
 
-    /// Gauges of the hosts and the rollouts of each configuration. All of them come from one
-    /// snapshot of the fleet.
+    /// The gauges of the hosts and the rollouts of each configuration. All these gauges show the
+    /// fleet at the same moment.
     async fn fleet_samples(&self) -> Result<Vec<Sample>> {
         let snapshot = self.catalog.fleet_snapshot(Scope::default()).await?;
         let mut samples = rollout_gauges::samples(&snapshot);

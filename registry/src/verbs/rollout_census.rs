@@ -1,4 +1,4 @@
-//! The hosts of a rollout, from the catalogue, the connections and the polls.
+//! Finds the hosts of a rollout in the catalogue, among the connections and among the polls.
 
 use std::collections::HashMap;
 
@@ -30,7 +30,8 @@ pub struct RolloutHosts {
 type Pollers = HashMap<(String, String), (Poller, Timestamp)>;
 
 impl Registry {
-    /// Plans the waves of a rollout with this policy that would start now. Also returns the hosts.
+    /// Plans the waves that a rollout with this policy would have if it started now. Also returns
+    /// the hosts.
     pub async fn plan_rollout(
         &self,
         name: &ConfigurationName,
@@ -91,7 +92,7 @@ impl Registry {
                 rollout_hosts::host(row, agent, member, target, contact, has_fetched, windows);
             found.hosts.extend(host);
         }
-        // A name belongs to the key that reported it first.
+        // A host name belongs to the key that sent the first report of this host.
         let owners: HashMap<&str, &str> =
             fleet.hosts.values().map(|host| (host.name.as_str(), host.key.as_str())).collect();
         let watching = self.fleet.presence.addresses();

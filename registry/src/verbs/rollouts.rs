@@ -13,12 +13,12 @@ use crate::error::{Error, Result};
 use crate::fleet::rollout_hosts::POLL_DUE;
 use crate::registry::Registry;
 
-/// How many times the registry tries to write a step. If the rollout has changed in the meantime,
-/// the registry decides again.
+/// Maximum number of times that the registry decides on a step and tries to write the step. The
+/// registry tries again if the rollout has changed in the meantime.
 const TRIES: usize = 20;
-/// Number of changes that an entry of the audit trail lists.
+/// Maximum number of changes that an entry of the audit trail lists.
 const SOME: usize = 10;
-/// Longest reason of a failure in the audit trail, in characters.
+/// Maximum length of the reason of a failure in the audit trail, in characters.
 const LONGEST_WHY: usize = 200;
 
 impl Registry {
@@ -30,11 +30,11 @@ impl Registry {
         Ok(())
     }
 
-    /// Reads the last rollout of a configuration. If it is active, offers its target to its
-    /// members.
+    /// Reads the last rollout of a configuration. If the rollout is active, offers its target to
+    /// its members.
     async fn show_last_rollout(&self, name: &ConfigurationName) -> Result<Option<RolloutView>> {
-        // The lock keeps the order of two tasks: the task that reads later must also offer its
-        // target later.
+        // If two tasks run this function, the lock keeps their order: the task that reads later
+        // must also offer the target later.
         let _reading = self.fleet.showing.lock().await;
         let changes = self.catalog.changes.subscribe(name);
         let view = self.catalog.rollout(name, None).await?;
@@ -42,8 +42,8 @@ impl Registry {
         Ok(view)
     }
 
-    /// Makes the due steps of a configuration's rollout. Returns when the next call is due at the
-    /// latest; `None` if only an operator or a report can change the rollout.
+    /// Makes the due steps of a configuration's rollout. Returns the latest time for the next call;
+    /// `None` if only an operator or a report can change the rollout.
     pub async fn step_rollout(&self, name: &ConfigurationName) -> Result<Option<Timestamp>> {
         for _ in 0..TRIES {
             let view = self.show_last_rollout(name).await?;
@@ -67,7 +67,8 @@ impl Registry {
     }
 
     /// After a start of the registry, agents that only poll are unknown until they have polled. If
-    /// they may take part, the first wave waits for them. Returns the end of this wait.
+    /// such agents may take part in the rollout, the first wave waits for their polls. Returns the
+    /// end of the wait; `None` if no wait is necessary.
     async fn wait_for_polls(
         &self,
         view: &RolloutView,
@@ -83,7 +84,8 @@ impl Registry {
         if now >= known_at || view.row.rollout.wave > 0 || !may_have_units {
             return Ok(None);
         }
-        // A configuration that was made after the registry's start had no agents before the start.
+        // If the base was made after the registry's start, there is no wait: a new configuration
+        // had no agents before the start.
         let base = self.catalog.state(&view.row.configuration, view.row.base).await?;
         Ok((base.modified() < self.fleet.started).then_some(known_at))
     }
@@ -105,7 +107,7 @@ impl Registry {
                 deploy_rollout::command(&view.row.rollout, &found.hosts, &wanted, change.now);
             let changes = changes.map_err(|why| Error::Conflict(escape(&why.to_string())))?;
             match self.write_steps(&view, found, &changes, change).await {
-                // Another registry, or a report, has changed the rollout in the meantime.
+                // Another task has changed the rollout in the meantime.
                 Err(Error::Conflict(_)) => {}
                 Err(err) => return Err(err),
                 Ok(rollout) => {
@@ -142,7 +144,7 @@ fn is_notable(step: &Step) -> bool {
     !matches!(step, Step::Healthy { .. } | Step::NotHealthy { .. } | Step::Good { .. })
 }
 
-/// The audit data of a step that the registry makes by itself.
+/// The audit data of a step that the registry makes on its own.
 fn own(view: &RolloutView, hosts: &[Host], changes: &[Step], now: Timestamp) -> Change {
     let own = format!("rollout {}", view.row.number);
     let notable: Vec<&Step> = changes.iter().filter(|step| is_notable(step)).collect();

@@ -9,18 +9,18 @@ use crate::store_survey::{GcPlan, Survey};
 use crate::verbs::collect::{Collection, KeepReason};
 use crate::verbs::stat::Stat;
 
-/// Maximum number of blobs for which the page plans a collection. For more blobs, operators can run
-/// `gc -n`.
+/// Maximum number of blobs for which the page plans a collection. If there are more blobs,
+/// operators can run `gc -n`.
 const MOST_BLOBS: u64 = 20_000;
-/// Number of components and of versions that the survey lists.
+/// Maximum number of components, and of versions, that the survey lists.
 const COMPONENTS: u32 = 12;
 const VERSIONS: u32 = 40;
-/// Number of versions that a plan names.
+/// Maximum number of versions that a plan names.
 const NAMED: usize = 3;
 
 impl Registry {
-    /// The survey of the store. The survey may be a minute old. `stat` is the present answer of the
-    /// verb `stat`.
+    /// The survey of the store, which may be up to a minute old. `stat` is the present answer of
+    /// the verb `stat`.
     pub async fn survey(&self, stat: &Stat) -> Result<Arc<Survey>> {
         let last_gc = stat.gc.as_ref().map(|gc| gc.time.to_string()).unwrap_or_default();
         let make = async {
@@ -33,7 +33,7 @@ impl Registry {
     }
 }
 
-/// The totals of a collection.
+/// The totals of a planned collection.
 fn plan(collection: &Collection) -> GcPlan {
     let Collection { versions, blobs, uploads, thinned, kept } = collection;
     let some = versions.iter().take(NAMED);

@@ -1,4 +1,5 @@
-//! `wait`: waits until the hosts of a configuration have deployed its current state.
+//! The verb `wait` waits until enough hosts of a configuration have confirmed the configuration's
+//! current state.
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ const PAUSE_FACTOR: u32 = 4;
 /// The longest time between two checks of the fleet.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The goal of a wait, as far as the wait has determined it.
+/// The goal of a wait, as far as the wait has determined the goal.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pinned {
     goal: Option<Goal>,
@@ -31,11 +32,11 @@ struct Pinned {
 /// How a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ending {
-    /// Enough hosts confirmed.
+    /// Enough hosts have confirmed the goal.
     Converged,
-    /// Too many hosts failed.
+    /// Too many hosts have failed, or the rollout was halted or aborted.
     Halted,
-    /// Another state has become current.
+    /// Another state has become current, or another change has ended the rollout.
     Superseded,
     /// The time limit of the wait has passed.
     TimedOut,
@@ -50,7 +51,7 @@ pub struct Waited {
     pub state: u64,
     /// The id of this state.
     pub id: Digest,
-    /// The number of the change that made the state current.
+    /// The number of the change that made the state current, or that started the rollout.
     pub revision: u64,
     /// How many hosts have confirmed, failed, or are still missing.
     pub tally: Tally,
@@ -59,8 +60,8 @@ pub struct Waited {
 }
 
 impl Registry {
-    /// Waits until enough hosts have confirmed, or the wait ends in another way. `meter` shows how
-    /// many hosts have confirmed.
+    /// Waits until enough hosts have confirmed the goal, or the wait ends in another way. `meter`
+    /// shows how many hosts have confirmed the goal.
     pub async fn wait_for(&self, wait: &Wait, meter: &Meter) -> Result<Waited> {
         self.wait_pinned(wait, Pinned::default(), meter).await
     }
@@ -123,7 +124,8 @@ impl Registry {
             Some(view) if view.row.rollout.status != Status::Succeeded => {
                 return Ok(self.look_at_rollout(wait, &view, pinned));
             }
-            // The fleet and the rollout are from one snapshot, so the target is the current state.
+            // The fleet and the rollout were read at the same moment, so the target is the current
+            // state.
             Some(view) => view.fleet,
             None => {
                 let scope = Scope { name: Some(&wait.name), host: None };
@@ -200,7 +202,7 @@ impl Registry {
     }
 }
 
-/// Shows how many hosts have confirmed. This number may also fall.
+/// Shows how many hosts have confirmed the goal. This number may also fall.
 fn show(meter: &Meter, tally: &Tally, shown: &mut (u64, u64)) {
     let (done, needed) = *shown;
     if tally.needed != needed || tally.done < done {

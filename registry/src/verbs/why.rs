@@ -1,4 +1,4 @@
-//! `why`: what happened to the deploys on a host.
+//! The verb `why` shows what happened to the deploys on a host.
 
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{HostName, Reason, Step};
@@ -35,15 +35,15 @@ pub struct WhyOne {
 /// One deploy.
 #[derive(Debug, Clone, Serialize)]
 pub struct Tried {
-    /// The number of the deploy on this host.
+    /// The number of the deploy among the deploys of this configuration on this host.
     pub number: u64,
-    /// Id of the configuration that was to be deployed.
+    /// The id of the state that the host was to deploy.
     pub wants_hash: Option<Digest>,
     /// The last phase that the deploy reached.
     pub phase: &'static str,
     /// The reason for the failure, as one word.
     pub reason: Option<&'static str>,
-    /// What happened, as a text for people.
+    /// A description of the deploy's result, for people.
     pub message: String,
     /// The exit code of the script or of the health check.
     pub exit_code: Option<i32>,

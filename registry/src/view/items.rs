@@ -1,4 +1,4 @@
-//! The items of directories.
+//! Describes the items of directories.
 
 use deploy_store::{BlobInfo, Configuration};
 use deploy_wire::path::encode;

@@ -1,7 +1,7 @@
 //! Recognises temporary names. Some clients write a file under a temporary name, and rename the
 //! file when it is complete.
 
-/// Endings that follow the last dot of a temporary name. They come from `WinSCP` (`filepart`),
+/// Texts that follow the last dot of a temporary name, as chosen by `WinSCP` (`filepart`),
 /// rclone (`partial`), `lftp` (`in`), Spring Integration (`writing`), Camel (`inprogress`) and
 /// others.
 const ENDINGS: [&str; 12] = [
@@ -25,7 +25,7 @@ pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') || without_ending(name).is_some()
 }
 
-/// The final name, if the temporary name contains it.
+/// The final name, if the temporary name contains the final name.
 pub fn without_ending(name: &str) -> Option<&str> {
     let (name, ending) = name.rsplit_once('.')?;
     let is_one = ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known));

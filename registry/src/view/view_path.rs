@@ -6,7 +6,7 @@ use deploy_wire::path::decode;
 use crate::verbs::put::PutTarget;
 use crate::view::temporary_names::{is_temporary, without_ending};
 
-/// Longest path that a client may send.
+/// Maximum length of a path that a client sends, in bytes.
 pub const MAX_PATH: usize = 4096;
 
 /// The endings of archive names.
@@ -135,7 +135,7 @@ pub enum Goal {
     Version(PutTarget),
 }
 
-/// The result of an upload to `path`. Only an upload to `/put` is bound. In `/put`, and in
+/// The result of an upload to `path`. Only an upload to `/put` becomes a version. In `/put`, and in
 /// directories that only show versions and configurations, a path that is not a valid target is an
 /// error.
 pub fn goal(path: &str) -> Result<Goal, String> {
@@ -175,7 +175,7 @@ pub fn goal(path: &str) -> Result<Goal, String> {
     Ok(Goal::Version(PutTarget { component, version }))
 }
 
-/// Whether `path` is `/put`, or below it.
+/// Whether `path` is `/put`, or a path below `/put`.
 pub fn is_in_put(path: &str) -> bool {
     let cleaned = clean(path);
     cleaned.strip_prefix("/put").is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))

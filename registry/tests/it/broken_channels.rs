@@ -1,5 +1,5 @@
-//! Logged-in clients break the protocol of channels. The connection of such a client may end, but
-//! other connections continue. The registry does not panic, and its memory use stays small.
+//! Breaks the protocol of channels as a logged-in client. The connection of such a client may end,
+//! but other connections continue. The registry does not panic, and its memory use stays small.
 
 use std::io::Write as _;
 use std::process::{ChildStdin, ChildStdout, Stdio};
@@ -11,7 +11,7 @@ use crate::raw::{
 };
 use crate::rig::Rig;
 
-/// Maximum memory that one hostile client may cost, including the usual work.
+/// Maximum growth of the registry's memory while one hostile client is connected, in KiB.
 const MUCH_KIB: u64 = 48 << 10;
 /// A test's write stops after this time if the server has no room for the data.
 const FULL: Duration = Duration::from_secs(2);

@@ -68,7 +68,7 @@ fn user_certificates_log_in() {
         ("foreigner", false, "key is not in op.keys"),
         ("other", false, "key is not in op.keys"),
         ("ca", false, "key is not in op.keys"),
-        ("agent", false, "but in srv.keys: it is an agent's, for user deploy-agent"),
+        ("agent", false, "but in srv.keys: agents log in as deploy-agent"),
         ("srv", false, "key is not in op.keys"),
     ] {
         let output = rig.ssh(name, "me", &["components"]);

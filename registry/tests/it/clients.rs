@@ -1,5 +1,5 @@
 //! Tests clients of other projects with the real registry. The clients upload, bind, list and
-//! download, and do everything else that each of them usually does. The test runs programs and
+//! download, and do everything else that each client usually does. The test runs programs and
 //! libraries, and replays the packets of all other clients.
 
 mod replayed;
@@ -17,8 +17,8 @@ const NOT_FOUND: Answer = Answer::Status(2);
 const DENIED: Answer = Answer::Status(3);
 const FAILURE: Answer = Answer::Status(4);
 
-/// Whether a client is installed. If it is not installed, the function prints a notice, or fails in
-/// CI.
+/// Whether a client is installed. If the client is missing, the function prints a notice. In CI, a
+/// missing client is a failure.
 fn is_here(client: &str, found: bool) -> bool {
     assert!(found || std::env::var_os("CI").is_none(), "{client} is missing: scripts/needs test");
     if !found {
@@ -206,7 +206,7 @@ fn rclone() {
     assert!(run(&["lsl", "reg:put/code"]).trim_end().ends_with(" v1"));
     run(&["copyto", "reg:components/code/v1", "got"]);
     same(&rig, "got");
-    // Newer versions of rclone upload under a temporary name on their own.
+    // Newer versions of rclone use a temporary name for each upload without any setting.
     run(&["copyto", "x.tgz", "reg:put/code/v2.5f3a9c1b.partial"]);
     run(&["moveto", "reg:put/code/v2.5f3a9c1b.partial", "reg:put/code/v3"]);
     assert_eq!(versions(&rig, "code"), ["v1", "v3"]);

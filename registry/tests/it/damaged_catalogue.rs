@@ -74,7 +74,7 @@ fn damaged_catalogue_is_left_alone() {
         let flags = ["-dir", "reg", "-opauth", "op.keys", "-srvauth", "srv.keys"];
         let refused = rig.refused(&[&["-addr", "127.0.0.1:0"], &flags[..]].concat());
         assert_eq!(refused.status.code(), Some(8), "{}", both(&refused));
-        assert!(both(&refused).contains("it is damaged"), "{}", both(&refused));
+        assert!(both(&refused).contains("the file is damaged"), "{}", both(&refused));
         assert!(fs::read(&path).unwrap() == damaged, "the damaged catalogue was changed");
     }
     fs::write(&path, &whole).unwrap();
@@ -180,7 +180,7 @@ fn full_disk_can_be_freed() {
     while ballast.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
     let refused = rig.ssh("op", "me", &["addconf -name p -layer code:v2"]);
     assert!(both(&refused).contains("disk is full"), "{}", both(&refused));
-    // The registry must also start with a full disk, although a start makes files.
+    // A start makes files. But the registry must also start if the disk is full.
     assert!(rig.stop("-TERM").success());
     while ballast.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
     rig.run();

@@ -74,7 +74,7 @@ fn change_is_pushed_and_its_confirmation_ends_a_wait() {
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(next["revision"].as_u64() > offer["revision"].as_u64());
     assert_ne!(next["id"], offer["id"]);
-    assert!(fails(&rig, "wait -name web -timeout 1s", 7).contains("1 are missing"));
+    assert!(fails(&rig, "wait -name web -timeout 1s", 7).contains("missing hosts: 1;"));
     // A report from before the change confirms nothing.
     let mut stale = next.clone();
     stale["revision"] = offer["revision"].clone();
@@ -172,7 +172,7 @@ fn deploy_is_counted_once_if_its_agent_has_lost_the_number() {
         }));
     };
     report(1, 7, "checking");
-    // The agent was killed before it had recorded that this is deploy number 7.
+    // The agent was killed before the agent had recorded that this is deploy number 7.
     report(2, 6, "checking");
     report(3, 6, "healthy");
     assert_eq!(count_attempts(&rig), 1);
@@ -256,14 +256,14 @@ fn host_of_another_key_and_junk_change_nothing() {
     for junk in [&b"{"[..], b"[]", b"{\"report\": 1}", &vec![b'x'; 600 << 10]] {
         let mut broken = Watch::begin(&rig, "srv", "web", "web-02", "c1");
         broken.next();
-        // The registry may close the watch before it has read everything.
+        // The registry may close the watch before the registry has read everything.
         let _ = broken.input.write_all(junk);
         let _ = broken.input.write_all(b"\n");
         let ended = wait_for_end(&mut broken.child);
         assert_ne!(ended, Some(0), "{junk:.20?}");
     }
-    // The registry accepts fields and phases of a later protocol. It ignores the field, and the
-    // phase counts as unknown.
+    // The registry accepts fields and phases of a later protocol. The registry ignores an unknown
+    // field, and an unknown phase counts as the phase `unknown`.
     let later = json!({ "seq": 2, "phase": "levitating", "revision": 1, "new": { "a": 1 } });
     web.report(&later);
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "unknown");

@@ -108,7 +108,7 @@ impl Fleet {
             let reports = self.taken(number, &message, dice.throw(4) == 0);
             for report in reports {
                 channel.send(to_line(&ToRegistry { report: Some(report) })).await?;
-                // Sometimes the agent is killed before it has received an answer.
+                // Sometimes the agent is killed before the agent has received an answer.
                 if dice.throw(15) == 0 {
                     return Ok(());
                 }
@@ -139,7 +139,7 @@ impl Fleet {
         self.disks.iter().all(|disk| disk.lock().unwrap().waiting.is_empty())
     }
 
-    /// Whether every agent has confirmed `id` at the revision `revision` or a later one.
+    /// Whether every agent has confirmed `id` at the revision `revision` or at a later revision.
     fn has_confirmed(&self, revision: u64, id: Digest) -> bool {
         self.disks.iter().all(|disk| {
             let confirmed = disk.lock().unwrap().confirmed;
@@ -156,7 +156,7 @@ fn environment(name: &str) -> Option<u64> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
 }
 
-/// Fails if `wait` says that the state is deployed although a host has not confirmed it.
+/// Fails if `wait` says that the state is deployed although a host has not confirmed the state.
 fn check_wait(rig: &Rig, fleet: &Fleet) {
     let output = rig.ssh("op", "me", &["wait -name web -timeout 300ms -json"]);
     if output.status.code() != Some(0) {

@@ -1,5 +1,5 @@
 //! Tests a full disk. Every acknowledged change stays. The registry refuses an upload that does not
-//! fit, and keeps no file of it. Changes work again when there is room.
+//! fit, and keeps no file of that upload. Changes work again when there is room.
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -233,7 +233,7 @@ fn damage_is_reported_with_the_affected_versions() {
             "damaged         files/{damaged}: its contents do not match the digest in its name; it has 14 bytes\n"
         ),
         "                hits configuration project1\n".to_owned(),
-        format!("missing         files/{missing}: is missing; upload the same bytes again\n"),
+        format!("missing         files/{missing}: upload the same bytes again\n"),
         "                hits version scripts:v1.0.0\n".to_owned(),
         "of project1: missing files of config:v02\n".to_owned(),
     ] {
@@ -243,8 +243,8 @@ fn damage_is_reported_with_the_affected_versions() {
     assert_eq!(names(&rig.path("reg/quarantine")), std::slice::from_ref(&damaged));
     let verified = rig.ssh("op", "me", &["verify"]);
     assert_eq!(verified.status.code(), Some(8));
-    // `verify` does not report a state that was already lost at the import, but it reports the
-    // version.
+    // `verify` does not report a state that was already lost at the import. It reports the version
+    // whose file is missing.
     let found = both(&verified);
     assert!(
         found.contains(&damaged) && found.contains(&missing) && found.contains(&old),
@@ -305,8 +305,8 @@ fn later_changes_of_a_go_registry_are_detected() {
     rig.run();
     assert!(rig.stop("-TERM").success());
     let path = rig.path("reg/state.db");
-    // A new transaction without changes does not count as a change, but the state of an earlier
-    // transaction does.
+    // A new transaction without changes does not count as a change. But if the file returns to the
+    // state of an earlier transaction, that counts as a change.
     let mut bytes = fs::read(&path).unwrap();
     bytes[4096 + 16 + 20] ^= 1;
     fs::write(&path, bytes).unwrap();

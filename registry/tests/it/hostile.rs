@@ -1,5 +1,6 @@
-//! Tests hostile clients before and after their login. No client can end the server or cost it much
-//! memory. No client can make other clients wait, or write anything but text to a log.
+//! Tests hostile clients before and after their login. No client can end the server, or make the
+//! server use much memory. No client can make other clients wait, or write anything but text to a
+//! log.
 
 mod before_login;
 
@@ -18,9 +19,9 @@ use russh::{ChannelMsg, Disconnect};
 
 /// Maximum time from the first byte to the login; see `ssh/accept/connection.rs`.
 const LOGIN_TIME: Duration = Duration::from_secs(20);
-/// Longest time that a quick step may take on a busy machine.
+/// Maximum time that a quick step may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Maximum memory that a registry with little work may use.
+/// Maximum memory that a registry with little work may use, in KiB.
 const MUCH_KIB: u64 = 128 << 10;
 
 struct Trusting;
@@ -84,7 +85,7 @@ async fn channels_and_requests_are_limited() {
     assert!(rig.ssh("op", "me", &["help"]).status.success());
 }
 
-/// Whether a request was granted. Also false if the channel has ended.
+/// Whether a request was granted. If the channel has ended, the result is false.
 async fn wait(channel: &mut russh::Channel<client::Msg>) -> bool {
     loop {
         match channel.wait().await {

@@ -207,7 +207,7 @@ fn denials_use_the_go_tools_texts() {
     assert_eq!(rig.ok("showcomp -name c").lines().count(), 1);
 }
 
-/// Starts a client, and waits until it is in the middle of an upload.
+/// Starts a client, and waits until the client is in the middle of an upload.
 fn slow_upload(rig: &Rig) -> Child {
     fs::write(rig.path("big"), vec![7; 4 << 20]).unwrap();
     fs::write(rig.path("batch"), "put big\n").unwrap();

@@ -81,7 +81,8 @@ fn hosts(rig: &Rig, count: usize) -> Vec<Watch> {
     (0..count).map(watch).collect()
 }
 
-/// A fleet with two configurations, two groups, and hosts that count in each way.
+/// A fleet with two configurations and two groups. The hosts are done, failed, working, held or
+/// absent.
 fn fleet(rig: &Rig) -> Vec<Watch> {
     let mut watches = hosts(rig, 7);
     for host in ["web-0", "web-1"] {

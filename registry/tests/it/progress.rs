@@ -1,13 +1,13 @@
-//! Tests the progress of long commands over ssh. The progress is a bar if the client has a
-//! terminal. Otherwise, it is lines of text.
+//! Tests the progress of long commands over ssh. If the client has a terminal, the progress is a
+//! bar. Without a terminal, the progress is lines of text.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Command, Stdio};
 
 use crate::rig::{Rig, both};
 
-/// Makes a file in the registry that takes long to read. The file needs no disk space, because it
-/// is one large hole.
+/// Makes a large file in the registry, so that reading the file takes long. The file needs no disk
+/// space, because it is one large hole.
 fn hole(rig: &Rig, bytes: u64) {
     let path = rig.path("reg/files").join("ab".repeat(32));
     std::fs::File::create(path).unwrap().set_len(bytes).unwrap();
@@ -95,7 +95,7 @@ fn bar_uses_the_clients_terminal_width() {
         String::from_utf8(ssh.output().unwrap().stderr).unwrap()
     };
     assert_eq!(told("0"), "");
-    // The first run has quarantined the file, so the test makes it again.
+    // The first run has quarantined the file, so the test makes the file again.
     hole(&rig, 3 << 30);
     let bars = told("40");
     assert!(bars.contains("read ") && bars.ends_with('\r'), "{bars:?}");

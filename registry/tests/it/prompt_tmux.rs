@@ -13,8 +13,8 @@ struct Terminal<'a> {
 }
 
 impl<'a> Terminal<'a> {
-    /// Opens the terminal. Without tmux, the function prints a notice and returns `None`, or fails
-    /// in CI.
+    /// Opens the terminal. Without tmux, the function prints a notice and returns `None`. In CI, a
+    /// missing tmux is a failure.
     fn open(rig: &'a Rig) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
             assert!(std::env::var_os("CI").is_none(), "no tmux, and this is CI");
@@ -295,7 +295,7 @@ fn line_is_redrawn_after_a_resize() {
         terminal.press(&["Home", "DC", "DC", "End"]);
         terminal.ends_with(&rows(&line, width));
     }
-    // The user can edit the line in the middle, and the registry reads it as one line.
+    // The user can edit the middle of the line, and the registry reads the result as one line.
     terminal.press(&["Home", "M-f", "M-f"]);
     terminal.type_in("=x");
     terminal.press(&["C-k", "Enter"]);

@@ -148,8 +148,8 @@ fn scp_uploads_and_binds() {
         assert!(both(&output).contains(text), "{to}: {}", both(&output));
     }
     rig.wait_for_log("upload refused: version \"v3\" already exists");
-    // A second upload of the same bytes stays until it expires, because other clients may need
-    // these bytes.
+    // A second upload of the same bytes stays until the upload expires, because other clients may
+    // need these bytes.
     assert_eq!(rig.uploads(), [digest.as_str()]);
     assert_eq!(rig.ok("showcomp -name config").lines().count(), 3);
     assert_eq!(rig.ok("components"), "config\n");

@@ -115,7 +115,7 @@ fn failures_halt_a_rollout_and_an_abort_brings_its_hosts_back() {
     }
     rig.ok("wait -name web -timeout 5s");
     fails(&rig, "rollout abort -name web", 6);
-    // A wait for the target fails, because its rollout was aborted.
+    // A wait for the target fails, because the rollout of the target was aborted.
     fails(&rig, "wait -name web -state 2 -timeout 5s", 1);
     // A rollback skips states that were never current.
     change(&rig, "v3");
@@ -156,7 +156,7 @@ fn retry_gives_a_failed_host_another_try_in_the_rollout() {
     let offer = hosts[0].offer();
     failed(&mut hosts[0], 2, &offer);
     has_status(&rig, "halted");
-    // The rollout uses this version, so nobody can delete it.
+    // The rollout uses this version, so nobody can delete the version.
     fails(&rig, "delver -name code -version v2 -force", 6);
     rig.ok("retry -host web-00");
     let again = hosts[0].offer();
@@ -305,7 +305,8 @@ fn agent_that_only_polls_takes_part_in_waves() {
     has_status(&rig, "succeeded");
     rig.ok("wait -name web -timeout 1s");
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["connected"], true);
-    // Without a report, an allowed unknown host counts as good once it has fetched the target.
+    // `-allow-unknown` admits hosts that only poll. Such a host counts as good as soon as the host
+    // has fetched the target.
     rig.ok("rollout start -name web -layer code:v3 -allow-unknown -waves 100% -soak 100ms");
     assert_eq!(polled().0, "v3");
     rig.ok("rollout abort -name web");

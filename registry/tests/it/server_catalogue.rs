@@ -1,4 +1,4 @@
-//! A directory and its catalogue belong together, so that gc never removes the blobs of another
+//! Tests that a directory accepts only its own catalogue. So gc never removes the blobs of another
 //! catalogue.
 
 #![allow(clippy::print_stdout, reason = "a test prints what it skips")]
@@ -10,7 +10,7 @@ use deploy_registry::registry::{Place, Registry, Settings};
 
 use crate::bench::{Bench, place};
 
-/// No server listens there.
+/// The address of a catalogue at which no server listens.
 const NOWHERE: &str = "postgres://me@127.0.0.1:1/deploy";
 
 async fn refused(place: Place) -> String {
@@ -45,7 +45,7 @@ async fn directory_of_a_catalogue_on_a_server_gets_no_catalogue_file() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("catalogue.id"), "x\n").unwrap();
     let text = refused(Place::from(dir.path())).await;
-    assert!(text.contains("give its -catalogue"), "{text}");
+    assert!(text.contains("give the server's address with -catalogue"), "{text}");
     assert!(!dir.path().join("catalogue.db").exists(), "a catalogue file was made");
 }
 

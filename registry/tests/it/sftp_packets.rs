@@ -81,7 +81,7 @@ fn code(err: Error) -> StatusCode {
     }
 }
 
-/// A registry with a configuration `p` that has one blob. Also returns the blob's digest and bytes.
+/// Returns a registry with a configuration `p` of one blob, and the blob's digest and bytes.
 fn with_configuration() -> (Rig, String, Vec<u8>) {
     let rig = Rig::start();
     let digest = rig.archive("a.tar.gz", b"some bytes");
@@ -275,8 +275,8 @@ async fn oversized_upload_fails_and_leaves_no_file() {
     for offset in [1 << 20, 1 << 40, u64::MAX - 1] {
         let handle = client.create("x").await.unwrap();
         client.write(&handle, 0, b"fine").await.unwrap();
-        // The write may report the error. If not, the close reports it, because the registry writes
-        // to the disk later.
+        // The registry may write to the disk later. So either the write or the close reports the
+        // error.
         let _ = client.write(&handle, offset, b"too far").await;
         assert_eq!(client.close(&handle).await, Err(StatusCode::Failure), "{offset}");
     }

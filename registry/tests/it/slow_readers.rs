@@ -1,5 +1,5 @@
-//! Tests clients that read slowly or not at all. A slow reader gets the whole answer, however long
-//! it takes. If a client reads nothing, the server abandons the answer after a while.
+//! Tests clients that read slowly or not at all. A slow reader gets the whole answer, even if the
+//! reading takes long. If a client reads nothing, the server abandons the answer after a while.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

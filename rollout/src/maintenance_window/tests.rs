@@ -34,7 +34,7 @@ fn refusal_of_a_bad_window_says_what_is_allowed() {
     for hours in ["2:00-05:00", "02:00", "02:60-05:00", "02:00-24:01", "02:00-05:00-06:00", "a-b"] {
         assert!(refused(&format!("{hours} UTC")).contains("such as 22:00-06:00"), "{hours}");
     }
-    assert!(refused("02:00-02:00 UTC").contains("the whole day is 00:00-24:00"));
+    assert!(refused("02:00-02:00 UTC").contains("for the whole day, write 00:00-24:00"));
     assert!(refused("24:00-02:00 UTC").contains("no length"));
     assert!(refused(&"x".repeat(10_000)).len() < 250);
 }

@@ -64,7 +64,7 @@ fn resume_is_refused_if_the_rollout_would_stop_again() {
     it.after(0);
     it.fail(&[1]);
     assert!(it.refusal(&RESUME).contains("no host of wave 1 is healthy"));
-    // A held host does not count, so the wave is empty.
+    // The only host of the wave is held and so does not count, so the wave is empty.
     it.host(1).held = true;
     it.command(&RESUME).unwrap();
     assert_eq!(it.after(0), "1 leaves; wave 2: 2 3 (budget 1)");

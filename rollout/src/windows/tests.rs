@@ -83,7 +83,7 @@ fn repeated_hour_opens_a_window_once() {
     // At 01:30 UTC, the clocks show 02:30 for the second time.
     assert!(!is_open(&windows(text), time("2027-10-31T01:30")));
     assert_eq!(opens(text, "2027-10-31T00:45"), "2027-11-01T01:15");
-    // A window that contains the repeated hour does not close in between.
+    // If a window contains the repeated hour, it does not close at the repetition.
     let long = windows("01:00-05:00 Europe/Berlin");
     for minute in 0..5 * 60 {
         let now = time("2027-10-30T23:00") + Duration::from_secs(60 * minute);

@@ -1,4 +1,5 @@
-//! The simulated agents: what they do after the offer of the target. All times are milliseconds.
+//! Defines the behaviour of the simulated agents after the offer of the target. All times are in
+//! milliseconds.
 
 use deploy_rollout::Standing;
 
@@ -8,7 +9,7 @@ use crate::events::Deed;
 pub const SECOND: u64 = 1_000;
 pub const MINUTE: u64 = 60 * SECOND;
 
-/// How an agent behaves.
+/// The behaviour of an agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Becomes healthy after this time.
@@ -43,14 +44,14 @@ pub enum Kind {
 pub struct Agent {
     pub kind: Kind,
     pub standing: Standing,
-    /// Whether the agent has a connection, or would have one if the registry were running.
+    /// Whether the agent would have a connection if the registry were running.
     pub online: bool,
     /// Whether the agent has a connection.
     pub connected: bool,
-    /// Whether the last offer was the target.
+    /// Whether the last offer to the agent was the target.
     pub shown: bool,
-    /// The number of offers so far. After a new offer, the agent does no more deeds of earlier
-    /// offers.
+    /// The number of offers so far. After a new offer, the agent stops the deeds that follow from
+    /// earlier offers.
     pub offer: u32,
 }
 
@@ -85,7 +86,7 @@ impl Kind {
         }
     }
 
-    /// What the agent does after an offer of the target, each with the time since the offer.
+    /// The deeds of the agent after an offer of the target, each with its time since the offer.
     pub fn deeds(self) -> Vec<(u64, Deed)> {
         let working = (1, Deed::Report(Standing::Working));
         let healthy = Deed::Report(Standing::Healthy);

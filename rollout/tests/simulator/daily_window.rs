@@ -1,4 +1,4 @@
-//! A daily maintenance window in UTC, computed without the code under test.
+//! Computes a daily maintenance window in UTC without the code under test.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub struct DailyWindow {
 }
 
 impl DailyWindow {
-    /// A window of at least an hour, which is longer than each deadline.
+    /// A random window of at least an hour. An hour is longer than each deadline.
     pub fn random(dice: &mut Dice) -> Self {
         let (from, length) = (dice.below(24 * 60), dice.between(60, 10 * 60));
         Self { from: from * MINUTE, length: length * MINUTE }
@@ -47,7 +47,7 @@ impl DailyWindow {
         opens.max(now) - START
     }
 
-    /// How long the window is open between two times.
+    /// The total time for which the window is open between two times.
     pub fn open_between(self, from: u64, to: u64) -> u64 {
         let mut open = 0;
         let mut clock = from;

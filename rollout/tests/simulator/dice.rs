@@ -1,4 +1,4 @@
-//! Random numbers from a seed.
+//! Generates random numbers from a seed.
 
 /// A small random number generator (splitmix64). Neighbouring seeds give independent numbers.
 pub struct Dice(pub u64);

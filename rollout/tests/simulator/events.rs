@@ -1,4 +1,4 @@
-//! The events of a simulation, in the order of their time.
+//! Keeps the future events of a simulation in the order of their times.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -15,8 +15,8 @@ pub enum Event {
     Disconnect(i64),
     /// An agent connects again after a restart of the registry.
     Reconnect(i64),
-    /// The driver checks the rollout. The driver ignores this event if it has scheduled a later
-    /// check.
+    /// The driver checks the rollout. The number identifies the check: the driver ignores the event
+    /// if it has scheduled a newer check since then.
     Look(u64),
     /// A killed driver starts again.
     Revive,
@@ -24,7 +24,7 @@ pub enum Event {
     Restart(u64),
     /// The registry runs again.
     Started,
-    /// An operator does something.
+    /// An operator gives a command or changes a host.
     Operator,
     /// A host joins.
     Join,
@@ -33,7 +33,7 @@ pub enum Event {
     Single(i64),
 }
 
-/// What an agent does after an offer.
+/// An action of an agent after an offer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
     Report(Standing),

@@ -11,23 +11,23 @@ use crate::justice;
 use crate::sizes;
 use crate::world::{Fault, World, timestamp};
 
-/// The judge, with everything that it remembers.
+/// The judge, and the facts that it remembers between two changes.
 pub struct Judge {
     /// The time of the last disturbance, such as an operator's command, a restart or a kill.
     pub disturbed: u64,
     /// The hosts that waves have taken.
     taken: BTreeSet<i64>,
-    /// The hosts that were offered the target after the last change.
+    /// The hosts to which the rollout offered the target after the last change.
     shown: BTreeSet<i64>,
-    /// Since when each host has been healthy, as the driver sees it.
+    /// The time since which each host has been healthy, as the driver sees it.
     healthy: BTreeMap<i64, u64>,
-    /// When the soak of the open wave last began.
+    /// The time at which the soak of the open wave last began.
     pub soak_began: Option<u64>,
-    /// When the rollout was last resumed.
+    /// The time at which the rollout was last resumed.
     pub resumed: u64,
     /// Whether an operator ended the soak of the open wave.
     pub is_skipped: bool,
-    /// The largest number of failures with which the rollout may still run.
+    /// The maximum number of failures with which the rollout may still run.
     budget: u64,
     was_running: bool,
     /// The maintenance window of the group `web`.
@@ -60,12 +60,12 @@ impl Judge {
         }
     }
 
-    /// Since when the host has been healthy.
+    /// The time since which the host has been healthy.
     pub fn healthy_since(&self, id: i64) -> Option<u64> {
         self.healthy.get(&id).copied()
     }
 
-    /// Judges a change by the state before it.
+    /// Judges a change by the state before the change.
     pub fn before(
         &mut self,
         change: &Change,
@@ -174,8 +174,8 @@ impl Judge {
         }
     }
 
-    /// Whether the rollout is decided. A rollout that is undecided for too long after the last
-    /// disturbance is a fault.
+    /// Whether the rollout is decided. If the rollout is still undecided too long after the last
+    /// disturbance, the result is a fault.
     pub fn is_over(&self, world: &World) -> Result<bool, Fault> {
         let is_halted = matches!(world.rollout.status, Status::Halted { .. });
         if world.rollout.status.is_final() || is_halted {

@@ -1,4 +1,5 @@
-//! Judges one change by the state before it: whether the rules allow this change now.
+//! Judges one change by the state before the change: decides whether the rules allow this change
+//! now.
 
 use deploy_rollout::{
     Change, Failure, Host, Member, Outcome, Policy, Rollout, Standing, Status, Taken,
@@ -22,9 +23,9 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 /// The longest time until a rollout is decided, if only its own hosts cause events. Each wave may
-/// wait for hosts, for results and for its soak. Two minutes for each wave cover the driver's
-/// delay, and the time until flapping hosts are back. With a daily maintenance window, a host may
-/// have to wait a day for the rest of its time.
+/// wait for hosts, for results and for its soak. Two more minutes for each wave cover the driver's
+/// delay, and the time until flapping hosts connect again. With a daily maintenance window, a host
+/// may have to wait a day until it can use the rest of its deadline.
 pub fn bound(policy: &Policy, has_window: bool) -> u64 {
     let closed = if has_window { 24 * 60 * MINUTE } else { 0 };
     let soak = policy.soak + policy.soak.max(policy.lost_after);
@@ -33,7 +34,7 @@ pub fn bound(policy: &Policy, has_window: bool) -> u64 {
         + u64::from(policy.waves.count()) * (milliseconds(wave) + 2 * MINUTE + closed)
 }
 
-/// The state in which a change is judged.
+/// A change to judge, and the state before the change.
 struct Case<'a> {
     judge: &'a Judge,
     rollout: &'a Rollout,

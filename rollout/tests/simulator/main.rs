@@ -1,7 +1,7 @@
 //! Simulates rollouts over random fleets, with random operators and a virtual clock. A judge checks
-//! each decision without the code under test.
+//! each decision, and does not use the code under test.
 //!
-//! The driver in this test stands for the registry, but has no database. The driver applies the
+//! The driver in this test replaces the registry, but has no database. The driver applies the
 //! changes of a step one by one, and may be killed between any two of them. A killed driver loses
 //! the remaining changes. Hosts die, disconnect, fail, become healthy late or never, join, leave,
 //! and are held or duplicate. A restart of the registry disconnects all hosts.

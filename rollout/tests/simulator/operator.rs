@@ -1,4 +1,4 @@
-//! A random operator.
+//! Simulates an operator who gives random commands.
 
 use deploy_rollout::{Change, Command, Limit, Standing, command, step};
 
@@ -94,7 +94,7 @@ impl World {
         Ok(())
     }
 
-    /// Offers the target to the agent once more. The agent may succeed this time.
+    /// Offers the target to the agent once more. This time, the agent may succeed.
     fn try_again(&mut self, id: i64) {
         let is_fine = self.dice.per_cent(50);
         let agent = self.agents.get_mut(&id).unwrap();

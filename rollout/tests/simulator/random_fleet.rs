@@ -1,4 +1,4 @@
-//! Random policies and fleets.
+//! Makes random policies and fleets.
 
 use std::time::Duration;
 
@@ -48,7 +48,8 @@ fn name(id: u64) -> deploy_wire::fleet::HostName {
     format!("h{id}").parse().unwrap()
 }
 
-/// The number of hosts: mostly small, because small fleets have the most special cases.
+/// A random number of hosts. The number is usually small, because small fleets have the most
+/// special cases.
 pub fn size(dice: &mut Dice) -> u64 {
     match dice.below(1000) {
         0..500 => dice.below(8),

@@ -1,4 +1,4 @@
-//! The driver of the rollout. Like the registry, it makes steps and writes their changes.
+//! Drives the rollout. Like the registry, the driver makes steps and writes their changes.
 
 use deploy_rollout::{Change, Status, apply, step};
 
@@ -17,8 +17,8 @@ impl World {
             return Err("two registries decide differently".to_owned());
         }
         if !made.changes.is_empty() && self.dice.per_cent(10) {
-            // Another registry makes the step a little later, but writes first. So the changes of
-            // this registry are refused.
+            // Another registry makes the step a little later, but writes its changes first. So the
+            // catalogue refuses the changes of this registry.
             self.clock += self.dice.below(20);
             made = step(&self.rollout, &self.hosts, self.now());
         }

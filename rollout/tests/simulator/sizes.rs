@@ -1,4 +1,4 @@
-//! Computes the numbers that the rules mention, without the code under test.
+//! Computes the numbers in the rules of a rollout, without the code under test.
 
 use deploy_rollout::{Host, Limit, Outcome, Policy, Selector};
 

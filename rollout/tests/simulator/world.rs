@@ -1,4 +1,5 @@
-//! The simulated world: the time, the hosts, the stored rollout, and the events that change them.
+//! Simulates the world of a rollout: the time, the hosts, the stored rollout, and the events that
+//! change them.
 
 use std::collections::BTreeMap;
 
@@ -12,12 +13,12 @@ use crate::events::{Deed, Event, Queue};
 use crate::judge::Judge;
 use crate::random_fleet;
 
-/// What is wrong with a run.
+/// A description of what is wrong with a run.
 pub type Fault = String;
 
 pub struct World {
     pub dice: Dice,
-    /// Milliseconds since the beginning.
+    /// The time since the beginning of the simulation, in milliseconds.
     pub clock: u64,
     /// The rollout and the hosts, as the registry has stored them.
     pub rollout: Rollout,
@@ -35,8 +36,9 @@ pub struct World {
     pub is_driven: bool,
     /// The number of the last check that the driver scheduled.
     pub look: u64,
-    /// How many more times the driver may be killed, and an operator does something.
+    /// The number of times that the driver may still be killed.
     pub kills: u64,
+    /// The number of actions that operators may still make.
     pub operations: u64,
     last_id: i64,
 }
@@ -76,7 +78,8 @@ impl World {
             last_id: 0,
         };
         let size = random_fleet::size(&mut world.dice);
-        // A simulation with windows takes days, which would be too many events for a large fleet.
+        // A simulation with windows covers days of simulated time. A large fleet would have too
+        // many events in this time.
         for _ in 0..(if window.is_some() { size.min(30) } else { size }) {
             world.add_host();
         }
@@ -130,8 +133,8 @@ impl World {
         let id = self.last_id;
         let most = u64::try_from(self.rollout.policy.wave_timeout.as_millis()).unwrap() - SECOND;
         let kind = match (Kind::random(&mut self.dice, self.is_calm, most), self.window) {
-            // With windows, a simulation takes days. A host that flaps for days would cause too
-            // many events.
+            // With windows, a simulation covers days of simulated time. A host that flaps for days
+            // would cause too many events.
             (Kind::Flapping(..), Some(_)) => Kind::Silent,
             (kind, _) => kind,
         };
@@ -151,7 +154,7 @@ impl World {
         self.agents.insert(id, Agent { kind, standing, online, connected, shown, offer });
     }
 
-    /// Runs until the rollout is decided, and no operator will change this decision.
+    /// Runs until the rollout is decided and no operator can change this decision.
     pub fn run(&mut self) -> Result<(), Fault> {
         while let Some((at, event)) = self.queue.pop() {
             self.clock = self.clock.max(at);

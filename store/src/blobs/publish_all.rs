@@ -1,4 +1,5 @@
-//! Operations on many blobs together. Each directory is synced once for all blobs.
+//! Publishes, withdraws and renews many blobs together. Publishing and withdrawing sync each
+//! directory once for all blobs.
 
 use std::fs::File;
 use std::time::SystemTime;
@@ -10,12 +11,14 @@ use crate::error::{Error, Result};
 
 impl Blobs {
     /// Publishes each blob as [`Blobs::publish`] does. Returns the blobs that were not already
-    /// published. If one publication fails, the method withdraws the blobs that it has published.
+    /// published. If one publication fails, the method withdraws the blobs that it has published
+    /// before.
     pub fn publish_all(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let mut published = Vec::with_capacity(digests.len());
         let done = self.publish_each(digests, &mut published);
         if let Err(err) = done {
-            // A blob that cannot be withdrawn stays published, but no database row refers to it.
+            // A blob that cannot be withdrawn stays published, but no database row refers to the
+            // blob.
             let _ = self.withdraw_all(&published);
             return Err(err);
         }
@@ -94,7 +97,7 @@ mod tests {
         let refused = blobs.publish_all(&[one, two, absent, three]);
         assert!(matches!(refused, Err(Error::NoSuchBlob(digest)) if digest == absent));
         assert!(!blobs.contains(one).unwrap() && blobs.is_staged(one).unwrap());
-        assert!(blobs.contains(two).unwrap(), "it was published before");
+        assert!(blobs.contains(two).unwrap(), "blob two was published before");
         assert_eq!(blobs.publish_all(&[one, two, three, one]).unwrap(), [one, three]);
         assert_eq!((blobs.list().unwrap().len(), blobs.staged().unwrap().files), (3, 0));
         blobs.withdraw_all(&[one, three]).unwrap();

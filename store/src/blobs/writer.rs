@@ -1,5 +1,5 @@
-//! A blob that is being written. The bytes may arrive in any order. Bytes that arrive in order are
-//! hashed when they arrive.
+//! Writes a blob and computes its digest. The bytes may arrive in any order. Bytes that arrive in
+//! order are hashed immediately.
 
 use std::fs::File;
 use std::io;
@@ -11,8 +11,8 @@ use crate::digest::{Digest, Hasher};
 use crate::disk::{Dir, TempFile, fault, name_of};
 use crate::error::{Error, Result};
 
-/// A blob that is being written. Dropping an unfinished blob removes its file, unless
-/// [`super::Blobs::resume`] made the blob.
+/// A blob that is being written. Dropping an unfinished writer removes the file, unless
+/// [`super::Blobs::resume`] made the writer.
 #[derive(Debug)]
 pub struct BlobWriter {
     dir: Arc<Dir>,
@@ -42,7 +42,7 @@ impl BlobWriter {
         self.end
     }
 
-    /// Whether nothing has been written.
+    /// Whether no bytes have been written.
     pub fn is_empty(&self) -> bool {
         self.end == 0
     }
@@ -70,15 +70,16 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// A second handle of the file. With this handle, the caller can sync the bytes written so far
-    /// while more bytes are written. If such a sync fails, the caller must discard the blob. The
-    /// system reports the error only once, so a later sync could succeed without the lost bytes.
+    /// Returns a second handle of the file. With this handle, the caller can sync the bytes written
+    /// so far while more bytes are written. If such a sync fails, the caller must discard the blob.
+    /// The system reports the error only once, so a later sync could succeed without the lost
+    /// bytes.
     pub fn sync_handle(&self) -> Result<File> {
         self.temp.file().try_clone().map_err(|err| self.temp.error("duplicate", err))
     }
 
-    /// Syncs the file and renames it to its digest in the staging directory. The blob can then be
-    /// published.
+    /// Syncs the file, and renames the file to the blob's digest in the staging directory. The blob
+    /// can then be published.
     pub fn finish(mut self) -> Result<Digest> {
         let digest = self.digest()?;
         self.commit(digest)?;
@@ -96,9 +97,9 @@ impl BlobWriter {
         Err(Error::DigestMismatch { what, expected, found })
     }
 
-    /// Checks that the bytes are the whole blob `expected`; otherwise fails and removes the file. A
-    /// correct file keeps its name for [`super::Blobs::partial_reader`]; it is neither synced nor
-    /// staged.
+    /// Checks that the written bytes are the whole blob `expected`. If they are not, the method
+    /// fails and removes the file. A correct file keeps its name for
+    /// [`super::Blobs::partial_reader`]. The method neither syncs nor stages the file.
     pub fn check(mut self, expected: Digest) -> Result<()> {
         let found = self.digest()?;
         if found == expected {
@@ -120,7 +121,7 @@ impl BlobWriter {
     }
 
     fn commit(self, digest: Digest) -> Result<()> {
-        // The age of the blob counts from now, not from the start of the upload.
+        // The age of the blob counts from the end of the upload, not from its start.
         let now = SystemTime::now();
         self.temp.file().set_modified(now).map_err(|err| self.temp.error("touch", err))?;
         self.temp.commit(&self.dir, &name_of(digest))

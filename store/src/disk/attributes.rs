@@ -15,14 +15,15 @@ use crate::inode_meta::{Meta, Xattr};
 const CAPABILITY: &[u8] = b"security.capability";
 const ACCESS_LIST: &[u8] = b"system.posix_acl_access";
 const DEFAULT_LIST: &[u8] = b"system.posix_acl_default";
-/// Length of an access list that states no more than a mode: a version and three entries (see
-/// acl(5)). The system stores such a list as the mode.
+/// The length in bytes of an access list that states no more than a mode: a version and three
+/// entries (see acl(5)). The system stores such a list as the mode.
 const MINIMAL: usize = 4 + 3 * ACL_ENTRY;
 const ACL_ENTRY: usize = 8;
 
-/// Whether `name` in `dir` has the attributes of `meta`, as far as the filesystem supports them.
-/// The file must have no other attributes that an archive could have set. Without `owner`, only
-/// attributes in `user.*` count. Without `lists`, access lists do not count.
+/// Whether the file `name` in `dir` has the attributes of `meta`, as far as the filesystem supports
+/// these attributes. The file must have no other attributes that an archive could have set. If
+/// `owner` is `false`, only attributes in `user.*` count. If `lists` is `false`, access lists do
+/// not count.
 pub fn has_attributes(
     dir: &Dir,
     name: &CStr,
@@ -72,13 +73,13 @@ fn has(path: &Path, xattr: &Xattr) -> Result<bool, Errno> {
         Ok(length) => Ok(value[..length] == *xattr.value),
         Err(Errno::NODATA) => Ok(is_acl && xattr.value.len() <= MINIMAL),
         Err(Errno::RANGE) => Ok(false),
-        // The attribute was never set, because the filesystem does not support it.
+        // The attribute was never set, because the filesystem does not support the attribute.
         Err(Errno::OPNOTSUPP) => Ok(true),
         Err(err) => Err(err),
     }
 }
 
-/// Whether two access lists are equivalent: in entries that name no user or group, the id does not
+/// Whether two access lists are equivalent. In entries that name no user or group, the id does not
 /// matter.
 fn same_acl(one: &[u8], other: &[u8]) -> bool {
     let entries = |list: &[u8]| -> Vec<[u8; ACL_ENTRY]> {

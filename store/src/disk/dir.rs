@@ -1,4 +1,4 @@
-//! An open directory, and the operations on its names.
+//! Opens directories and works on the names in an open directory.
 
 mod change;
 
@@ -28,9 +28,9 @@ pub struct Dir {
 /// One name in a directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {
-    /// The name.
+    /// The name in the directory.
     pub name: CString,
-    /// The kind.
+    /// The kind of the file with this name.
     pub kind: FileType,
 }
 
@@ -39,7 +39,7 @@ const DIRECTORY: OFlags =
 
 impl Dir {
     /// Opens the directory at `path`. Symlinks in the path are followed, because the operator made
-    /// them.
+    /// these symlinks.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let fd = fs::open(path, flags, Mode::empty())
@@ -47,7 +47,8 @@ impl Dir {
         Ok(Self { fd, path: path.to_owned() })
     }
 
-    /// Opens the directory at `path`, and creates it and its parents if they are missing.
+    /// Opens the directory at `path`. If the directory is missing, it is created with its missing
+    /// parents.
     pub fn open_or_create(path: &Path, mode: u32) -> Result<Self> {
         match Self::open(path) {
             Err(err) if err.is_not_found() => {}
@@ -65,7 +66,7 @@ impl Dir {
         Ok(dir)
     }
 
-    /// Opens the directory `name`. A missing directory is created and synced first.
+    /// Opens the directory `name`. A missing directory is created, and its name is synced.
     pub fn child_or_create(&self, name: &CStr, mode: u32) -> Result<Self> {
         match self.make_dir(name, mode) {
             Ok(()) => self.sync()?,
@@ -92,8 +93,8 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// Opens the directory `name` for lookups of names in it. The result cannot list the directory.
-    /// Since Linux 6.10, watches on the directory do not report this open.
+    /// Opens the directory `name` only for lookups of names in the directory. The result cannot
+    /// list the directory. Since Linux 6.10, watches on the directory do not report this open.
     pub fn child_unread(&self, name: &CStr) -> Result<Self> {
         let path = self.path_of(name);
         let fd = fs::openat(&self.fd, name, DIRECTORY | OFlags::PATH, Mode::empty())
@@ -129,12 +130,12 @@ impl Dir {
         Ok(Self { fd, path })
     }
 
-    /// The path by which this directory was opened, for messages.
+    /// The path by which this directory was opened, for messages and watches.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The path of `name` in this directory, for messages.
+    /// The path of `name` in this directory, for messages and watches.
     pub fn path_of(&self, name: &CStr) -> PathBuf {
         self.path.join(OsStr::from_bytes(name.to_bytes()))
     }
@@ -149,12 +150,13 @@ impl Dir {
         self.open_with(name, OFlags::RDWR)
     }
 
-    /// Opens the regular file `name` for reading, and returns its status, too.
+    /// Opens the regular file `name` for reading. Also returns the status of the file.
     pub fn open_file_and_stat(&self, name: &CStr) -> Result<(File, Stat)> {
         self.open_and_stat(name, OFlags::RDONLY)
     }
 
-    /// Opens the regular file `name` and truncates it. The file must have no other name.
+    /// Opens the regular file `name` for writing, and truncates the file. The file must have no
+    /// other name.
     pub fn open_to_rewrite(&self, name: &CStr) -> Result<File> {
         let (file, stat) = self.open_and_stat(name, OFlags::WRONLY)?;
         if stat.st_nlink != 1 {
@@ -181,7 +183,7 @@ impl Dir {
         Ok((file, stat))
     }
 
-    /// Opens `name` for reading, unless it is a symlink.
+    /// Opens `name` for reading. `name` may be any kind of file except a symlink.
     pub fn open_any(&self, name: &CStr) -> Result<File> {
         self.open_not_following(name, OFlags::RDONLY)
     }
@@ -195,12 +197,12 @@ impl Dir {
             .map_err(|err| self.error("open", name, err))
     }
 
-    /// Creates the file `name`, which must not exist, to read and write it.
+    /// Creates the file `name` for reading and writing. The file must not exist yet.
     pub fn create_file(&self, name: &CStr, mode: u32) -> Result<File> {
         self.create_with(name, mode, OFlags::RDWR)
     }
 
-    /// Creates the file `name`, which must not exist, to write it.
+    /// Creates the file `name` for writing only. The file must not exist yet.
     pub fn create_to_write(&self, name: &CStr, mode: u32) -> Result<File> {
         self.create_with(name, mode, OFlags::WRONLY)
     }
@@ -254,7 +256,7 @@ impl Dir {
         Ok(items)
     }
 
-    /// Calls `each` for each name in the directory, in any order. `each` may remove the name.
+    /// Calls `each` for each name in the directory, in any order. `each` may remove that name.
     pub fn for_each(&self, mut each: impl FnMut(&CStr) -> Result<()>) -> Result<()> {
         let fail = |err: rustix::io::Errno| Error::io("list", &self.path, err);
         for entry in fs::Dir::read_from(&self.fd).map_err(fail)? {
@@ -266,7 +268,7 @@ impl Dir {
         Ok(())
     }
 
-    /// Whether two syncs of the filesystem cost little more than one sync, as on ext4 and XFS.
+    /// Whether two syncs of the filesystem take little more time than one sync, as on ext4 and XFS.
     /// btrfs writes its trees again at each sync: 50,000 files took 5.2 s with a sync every 64 MiB,
     /// and 4.5 s with one sync at the end.
     pub fn syncs_in_parts(&self) -> Result<bool> {
@@ -276,13 +278,13 @@ impl Dir {
         Ok(u64::try_from(stat.f_type).is_ok_and(|kind| KNOWN.contains(&kind)))
     }
 
-    /// The number of the device that the directory is on.
+    /// The number of the device that holds the directory.
     pub fn device(&self) -> Result<u64> {
         let stat = fs::fstat(&self.fd).map_err(|err| Error::io("stat", &self.path, err))?;
         Ok(stat.st_dev)
     }
 
-    /// The free bytes and free inodes that this user may use on the filesystem.
+    /// The numbers of free bytes and free inodes that this user may use on the filesystem.
     pub fn free(&self) -> Result<(u64, u64)> {
         let stat = fault::step()
             .and_then(|()| fs::fstatvfs(&self.fd))

@@ -1,6 +1,6 @@
-//! Faults for tests. The n-th disk operation of this process fails, or all operations from the n-th
-//! on fail, as if the process had died there. Without the feature `faults` there are no faults, and
-//! [`step`] does nothing.
+//! Injects faults into disk operations for tests. Either only the n-th disk operation of this
+//! process fails, or also all later operations fail, as if the process had died. Without the
+//! feature `faults`, there are no faults, and [`step`] does nothing.
 
 #[cfg(not(feature = "faults"))]
 mod off {
@@ -17,7 +17,7 @@ mod off {
         Ok(())
     }
 
-    /// Writes all of `bytes` at the position of `file`.
+    /// Writes all of `bytes` at the current position of `file`.
     pub fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<()> {
         file.write_all(bytes)
     }
@@ -40,16 +40,16 @@ mod on {
     /// The kinds of faults.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     pub enum Fault {
-        /// The operation fails: the disk is broken.
+        /// The operation fails as on a broken disk.
         Broken,
-        /// The operation fails: the disk is full.
+        /// The operation fails as on a full disk.
         Full,
         /// A write stores half of its bytes, and then fails because the disk is full. Any other
         /// operation fails immediately.
         Short,
         /// This operation and every later operation fail, as if the process had been killed.
         Dead,
-        /// The program panics, as if it had a bug.
+        /// The operation panics, as if the program had a bug.
         Panic,
     }
 
@@ -62,7 +62,8 @@ mod on {
 
     static ARMED: Mutex<Option<Armed>> = Mutex::new(None);
 
-    /// Makes `fault` happen at the n-th operation of the process from now, counted from 1.
+    /// Makes `fault` happen at the n-th disk operation of the process after this call. The next
+    /// operation has the number 1.
     pub fn arm(n: u64, fault: Fault) {
         let armed = Armed { fault, left: n, happened: false };
         *ARMED.lock().unwrap_or_else(PoisonError::into_inner) = Some(armed);
@@ -94,7 +95,7 @@ mod on {
         }
     }
 
-    /// Writes all of `bytes` at the position of `file`.
+    /// Writes all of `bytes` at the current position of `file`.
     pub fn write_all(mut file: &File, bytes: &[u8]) -> io::Result<()> {
         let part = part(bytes);
         file.write_all(part?)?;

@@ -1,6 +1,6 @@
-//! Durable writes. A durable write creates a temporary file in the same directory, writes and syncs
-//! the file, renames it, and syncs the directory. The new contents are not visible under the final
-//! name before the rename.
+//! Writes files durably. A durable write first creates, writes and syncs a temporary file in the
+//! same directory. Then the write renames the file to the final name, and syncs the directory. The
+//! new contents are not visible under the final name before the rename.
 
 use std::ffi::{CStr, CString, OsStr};
 use std::fs::File;
@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 
 /// A file that is being written under a temporary name. Dropping the value before
 /// [`TempFile::commit`] removes the file. The file is locked while it is open, so that a sweep can
-/// distinguish it from a leftover of a crash.
+/// distinguish the file from a leftover of a crash.
 #[derive(Debug)]
 pub struct TempFile {
     dir: Arc<Dir>,
@@ -27,7 +27,7 @@ pub struct TempFile {
 }
 
 impl TempFile {
-    /// Creates `PREFIX-PID-N` in `dir` with the first N that is free.
+    /// Creates the file `PREFIX-PID-N` in `dir`. N is the next number for which this name is free.
     pub fn create(dir: &Arc<Dir>, prefix: &str) -> Result<Self> {
         loop {
             let name = temp_name(prefix);
@@ -39,8 +39,8 @@ impl TempFile {
         }
     }
 
-    /// Opens the file `name` in `dir`, or creates it, to continue writing at its end. Dropping the
-    /// value keeps the file.
+    /// Opens the file `name` in `dir` to continue writing at the end of the file. A missing file is
+    /// created. Dropping the value keeps the file.
     pub fn resume(dir: &Arc<Dir>, name: &CStr) -> Result<Self> {
         let file = match dir.create_file(name, 0o600) {
             Err(err) if err.exists() => dir.open_file_rw(name)?,
@@ -96,7 +96,7 @@ impl TempFile {
         Ok(())
     }
 
-    /// An error of `action` on this file.
+    /// Makes an error for `action` on this file.
     pub fn error(&self, action: &'static str, err: std::io::Error) -> Error {
         Error::io(action, self.dir.path_of(&self.name), err)
     }
@@ -118,18 +118,19 @@ pub(crate) fn temp_name(prefix: &str) -> CString {
     CString::new(format!("{prefix}-{}-{n}", std::process::id())).expect("prefix has no NUL")
 }
 
-/// Locks a directory, as a [`TempFile`] locks its file. The lock lasts until the descriptor is
-/// closed.
+/// Locks a directory in the same way as a [`TempFile`] locks its file. The lock lasts until the
+/// descriptor is closed.
 pub(crate) fn hold(dir: impl AsFd) -> std::io::Result<()> {
     Ok(fs::flock(dir, FlockOperation::NonBlockingLockExclusive)?)
 }
 
-/// Whether a [`TempFile`] of a running process holds the temporary file open.
+/// Whether a running process holds the lock on the temporary file or directory (see [`TempFile`]
+/// and [`hold`]).
 pub(crate) fn is_held(file: impl AsFd) -> bool {
     fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
 }
 
-/// Durably replaces the file at `path` by a file with `contents`. After a crash at any point, the
+/// Durably replaces the file at `path` by a file with `contents`. After a crash at any time, the
 /// file has either the old bytes or the new bytes.
 pub fn replace_file(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());

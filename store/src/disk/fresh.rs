@@ -20,14 +20,15 @@ const SETGID: u32 = 0o2000;
 pub struct Fresh {
     uid: u32,
     gid: u32,
-    /// The permissions that a new file does not get, because of the umask or the directory's
-    /// default access list. `None` if the directory has the setgid bit, because new directories
-    /// then get other metadata than new files.
+    /// The permissions that a new file lacks because of the umask or the directory's default access
+    /// list. `None` if the directory has the setgid bit, because new directories then get other
+    /// metadata than new files.
     denied: Option<u32>,
 }
 
 impl Fresh {
-    /// Creates a file to find out the metadata that the system gives to new files.
+    /// Creates and removes a file in `dir` to find out the metadata that the system gives to new
+    /// files.
     pub fn probe(dir: &Dir) -> Result<Self> {
         let (name, file) = loop {
             let name = temp_name("probe");
@@ -45,7 +46,7 @@ impl Fresh {
     }
 
     /// Completes the metadata of a file or directory that was created with `mode` and already has
-    /// its contents. Sets the owner only if `owner` is set (see [`super::set_meta`]).
+    /// its contents. The method sets the owner only if `owner` is set (see [`super::set_meta`]).
     pub fn finish(
         &self,
         file: impl AsFd,
@@ -62,13 +63,14 @@ impl Fresh {
         set_times(&file, path, meta)
     }
 
-    /// Whether the system gives new files the owner of `meta`.
+    /// Whether the system gives new files the user and group of `meta`.
     pub fn owns(&self, meta: &Meta) -> bool {
         (meta.uid, meta.gid) == (self.uid, self.gid)
     }
 
     /// Sets the permissions `mode` of a file that was created with the permissions `created`.
-    /// Setuid, setgid and sticky are never set at creation, because a change of owner removes them.
+    /// Setuid, setgid and sticky are never set at creation, because a change of owner removes
+    /// setuid and setgid.
     pub fn finish_mode(
         &self,
         file: impl AsFd,

@@ -1,4 +1,4 @@
-//! The data and the holes of a file (lseek(2), `SEEK_DATA`).
+//! Finds the data and the holes of a file with lseek(2) (`SEEK_DATA`, `SEEK_HOLE`).
 
 use std::fs::File;
 use std::io;
@@ -11,9 +11,9 @@ use rustix::io::Errno;
 /// A part of a file that is either data or a hole.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Data, from one offset to another.
+    /// Data in this range of offsets.
     Data(Range<u64>),
-    /// A hole of this length: zeros that take no space.
+    /// A hole of this length in bytes. A hole consists of zeros that take no space on the disk.
     Hole(u64),
 }
 

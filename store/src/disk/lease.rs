@@ -10,23 +10,24 @@ const F_SETSIG: i32 = 10;
 /// Whether a file has writers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Writers {
-    /// No process has the file open for writing, or mapped so that its writes reach the file.
+    /// No process has the file open for writing, and no process can write to the file through a
+    /// mapping.
     None,
-    /// Some process has the file open or mapped for writing.
+    /// At least one process has the file open or mapped for writing.
     Some,
-    /// The answer is not known. The filesystem may have no leases, or leases are switched off
-    /// (`fs.leases-enable`). Or the file belongs to another user and this process has no
-    /// `CAP_LEASE`.
+    /// The answer is not known, for one of three reasons: the filesystem has no leases; leases are
+    /// switched off (`fs.leases-enable`); or the file belongs to another user, and this process
+    /// lacks `CAP_LEASE`.
     Unknown,
 }
 
 /// Finds out whether a process has the file open for writing. The function acquires a read lease
 /// and releases it immediately. The system refuses the lease if there are writers (fcntl(2),
-/// `F_SETLEASE`). `file` must be open for reading only. A process that opens the file for writing
-/// during this check is delayed by microseconds.
+/// `F_SETLEASE`). `file` must be open for reading only. If another process opens the file for
+/// writing during this check, the open is delayed by microseconds.
 pub fn writers(file: &File) -> Writers {
     // If another process wants to write, the system sends a signal to the holder of the lease. The
-    // default signal SIGIO would end the program; SIGURG is ignored.
+    // default signal SIGIO would end the program. By default, the signal SIGURG is ignored.
     if set(file, F_SETSIG, libc::SIGURG).is_err() {
         return Writers::Unknown;
     }
@@ -41,9 +42,9 @@ pub fn writers(file: &File) -> Writers {
     }
 }
 
-/// Sets the lease of an open file, or the signal of the lease. The error is the system's error
-/// number.
-#[expect(unsafe_code, reason = "no library has a safe call for leases; the only unsafe place")]
+/// Sets the lease of an open file, or the signal of the lease. On failure, returns the system's
+/// error number.
+#[expect(unsafe_code, reason = "no library has a safe call for leases; only this code is unsafe")]
 fn set(file: &File, what: i32, value: i32) -> Result<(), i32> {
     // SAFETY: the descriptor stays open while `file` is borrowed. F_SETLEASE and F_SETSIG take an
     // integer, so no memory is shared with the system.

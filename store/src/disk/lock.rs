@@ -1,4 +1,5 @@
-//! Locks on a directory or file. A process usually holds such a lock until it ends.
+//! Locks a directory or file against other processes. Usually, a process holds such a lock until
+//! the process ends.
 
 use std::fs::{self, File};
 use std::os::fd::OwnedFd;
@@ -11,8 +12,8 @@ use rustix::fs::{FlockOperation, flock};
 use super::dir::Dir;
 use crate::error::{Error, Result};
 
-/// The pauses between attempts to take a lock. After the last attempt, the directory counts as in
-/// use.
+/// The pauses between the attempts to take a lock. If the last attempt also fails, the directory or
+/// file counts as in use.
 const PATIENCE: [Duration; 5] = [Duration::from_millis(20); 5];
 
 /// A lock on a directory or file. The lock is released when this value is dropped or the process
@@ -24,7 +25,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock on the directory at `path`; the error names the holder.
+    /// Takes the lock on the directory at `path`. If another process holds the lock, the error
+    /// names this process.
     pub fn take(path: &Path) -> Result<Self> {
         Self::acquire(Dir::open(path)?.into(), path, FlockOperation::NonBlockingLockExclusive)
     }
@@ -59,7 +61,7 @@ fn holder(path: &Path) -> Option<u32> {
     let meta = fs::metadata(path).ok()?;
     let (major, minor) = (rustix::fs::major(meta.st_dev()), rustix::fs::minor(meta.st_dev()));
     let inode = format!("{major:02x}:{minor:02x}:{}", meta.st_ino());
-    // The kernel gives out the list in parts, and may leave out a lock while other locks are taken
+    // The kernel returns the list in parts, and may leave out a lock while other locks are taken
     // and released. So the list is read several times.
     (0..5).find_map(|_| {
         let locks = fs::read_to_string("/proc/locks").ok()?;

@@ -1,5 +1,5 @@
 //! Sets the owner, permissions, attributes and times of new files. For files and directories, the
-//! functions use descriptors, so no other file can be put in place of the new file meanwhile.
+//! functions use descriptors. So it does no harm if another file replaces the new file meanwhile.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;
@@ -16,8 +16,8 @@ use crate::inode_meta::Meta;
 
 type PathOf<'a> = &'a dyn Fn() -> std::path::PathBuf;
 
-/// Gives the open file or directory the metadata `meta`. Without `owner`, the owner is not set, and
-/// only the attributes in `user.*` are set.
+/// Gives the open file or directory the metadata `meta`. If `owner` is `false`, the owner is not
+/// set, and only the attributes in `user.*` are set.
 pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Result<()> {
     if owner {
         set_owner(&fd, path, meta)?;
@@ -28,13 +28,13 @@ pub fn set_meta(fd: impl AsFd, path: PathOf<'_>, meta: &Meta, owner: bool) -> Re
     set_times(&fd, path, meta)
 }
 
-/// The permissions of `meta`. Without `owner`, setuid and setgid are left out, because the file
-/// belongs to the user of this process.
+/// The permissions of `meta`. If `owner` is `false`, setuid and setgid are left out, because the
+/// file belongs to the user of this process.
 pub fn mode_of(meta: &Meta, owner: bool) -> u32 {
     if owner { meta.mode } else { meta.mode & !0o6000 }
 }
 
-/// Gives the open file or directory its owner.
+/// Gives the open file or directory the user and group of `meta`.
 pub(crate) fn set_owner(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
     let (uid, gid) = (Uid::from_raw(meta.uid), Gid::from_raw(meta.gid));
     fault::step()
@@ -97,7 +97,7 @@ fn listed_mode(meta: &Meta) -> Option<u32> {
     rest.is_empty().then_some(meta.mode & !0o777 | mode)
 }
 
-/// Removes the attributes of a directory that are in `before` but not in `now`.
+/// Removes from a directory the attributes that are in `before` but not in `now`.
 pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<()> {
     for xattr in &before.xattrs {
         if now.xattrs.iter().any(|other| other.name == xattr.name) {
@@ -105,8 +105,8 @@ pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<(
         }
         let name = cstring(std::os::unix::ffi::OsStrExt::from_bytes(&xattr.name), dir.path())?;
         match fs::fremovexattr(dir, &*name) {
-            // The attribute was never set: the process may not set it, or the filesystem does not
-            // support it.
+            // The attribute was never set, because this process may not set the attribute, or
+            // because the filesystem does not support the attribute.
             Ok(()) | Err(Errno::NODATA | Errno::OPNOTSUPP | Errno::PERM) => {}
             Err(err) => return Err(Error::io("remove attribute of", dir.path(), err)),
         }
@@ -114,8 +114,8 @@ pub fn remove_other_attributes(dir: &Dir, before: &Meta, now: &Meta) -> Result<(
     Ok(())
 }
 
-/// Removes the access lists that a new file inherited from the default list of its directory
-/// (acl(5)), unless `meta` has such a list.
+/// Removes each access list that a new file inherited from the default list of its directory
+/// (acl(5)). A list that `meta` also has stays.
 pub fn remove_inherited(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<()> {
     for name in [c"system.posix_acl_access", c"system.posix_acl_default"] {
         if meta.xattrs.iter().any(|own| *own.name == *name.to_bytes()) {
@@ -129,8 +129,9 @@ pub fn remove_inherited(fd: impl AsFd, path: PathOf<'_>, meta: &Meta) -> Result<
     Ok(())
 }
 
-/// Gives the symlink, fifo or device `name` its time, its owner if `owner` is set, and its mode if
-/// `mode` is set. A symlink has no mode.
+/// Sets the time of the symlink, fifo or device `name`. If `owner` is set, also sets the owner. If
+/// `mode` is set, also sets the mode. `mode` must be `false` for a symlink, because a symlink has
+/// no mode.
 pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool) -> Result<()> {
     let fail = |action: &'static str| {
         move |err: rustix::io::Errno| Error::io(action, dir.path_of(name), err)
@@ -169,8 +170,8 @@ pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
 
 /// Whether a filesystem that was given the time `want` may return `got`. A time outside the
 /// filesystem's range becomes the nearest time in the range. That nearest time is never between
-/// `FIRST` and `LAST`. These two limits are the smallest range of any filesystem (ext4 with small
-/// inodes, XFS without large times).
+/// `FIRST` and `LAST`. The two constants are the limits of the smallest range of any filesystem
+/// (ext4 with small inodes, XFS without large times).
 fn is_kept(want: i64, got: i64) -> bool {
     const FIRST: i64 = i32::MIN as i64;
     const LAST: i64 = i32::MAX as i64;
@@ -219,7 +220,7 @@ mod tests {
         assert_eq!(listed_mode(&list(&plain)), Some(0o4644));
         let masked = [user, entry(2, 7, 1000), group, entry(16, 7, 0), other];
         assert_eq!(listed_mode(&list(&masked)), Some(0o4674));
-        assert_eq!(listed_mode(&list(&plain[..2])), None, "not a list");
+        assert_eq!(listed_mode(&list(&plain[..2])), None, "the list has no entry for others");
         assert_eq!(listed_mode(&Meta::default()), None);
     }
 }

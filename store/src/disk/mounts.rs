@@ -1,5 +1,5 @@
-//! The mount points that this process sees. A mount below one of the agent's directories does not
-//! belong to the agent, and must survive the removal of the directory.
+//! Finds the mount points that this process sees. A mount below one of the agent's directories does
+//! not belong to the agent, and must survive the removal of the directory.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
@@ -14,7 +14,8 @@ use crate::error::{Error, Result};
 
 /// The system's table of mounts. A thread needs no permission to read its own table.
 const TABLE: &str = "/proc/thread-self/mountinfo";
-/// Index of the field of a line that states the mount point (see `proc_pid_mountinfo(5)`).
+/// The index of the field that states the mount point in a line of the table (see
+/// `proc_pid_mountinfo(5)`).
 const MOUNT_POINT: usize = 4;
 
 /// The mount points of the process's mount namespace at one time.
@@ -24,8 +25,8 @@ pub struct Mounts {
 }
 
 impl Mounts {
-    /// Reads the system's table. If the read fails, no mount points are known, and a mount is
-    /// detected only when a function tries to enter it.
+    /// Reads the system's table. If the read fails, no mount points are known. A mount is then
+    /// detected only when a function tries to enter the mount.
     pub fn read() -> Self {
         match std::fs::read(TABLE) {
             Ok(text) => Self::parse(&text),
@@ -42,16 +43,16 @@ impl Mounts {
         Self { points: points.map(|point| PathBuf::from(unescaped(point))).collect() }
     }
 
-    /// The first mount point at `name` in `dir` or below it.
+    /// The first mount point at or below `name` in `dir`.
     pub fn within(&self, dir: &Dir, name: &CStr) -> Option<&Path> {
-        // The path as the table states it, without the symlinks through which the directory was
-        // opened.
+        // This path has no symlinks, like the paths in the table. The directory may have been
+        // opened through symlinks.
         let link = format!("/proc/thread-self/fd/{}", dir.as_fd().as_raw_fd());
         let path = std::fs::read_link(link).ok()?.join(OsStr::from_bytes(name.to_bytes()));
         self.points.iter().find(|point| point.starts_with(&path)).map(PathBuf::as_path)
     }
 
-    /// Fails if something is mounted at `name` in `dir` or below it.
+    /// Fails if there is a mount point at or below `name` in `dir`.
     pub fn check(&self, dir: &Dir, name: &CStr, action: &'static str) -> Result<()> {
         let Some(point) = self.within(dir, name) else { return Ok(()) };
         Err(Error::io(action, dir.path_of(name), mounted(point)))
@@ -98,7 +99,8 @@ pub(super) fn same_mount(one: impl AsFd, other: impl AsFd) -> bool {
     }
 }
 
-/// The number of an open file's mount: from `statx` since Linux 5.8, from `/proc` since 3.15.
+/// The number of an open file's mount. The number comes from `statx` since Linux 5.8, or else from
+/// `/proc` since Linux 3.15.
 fn mount_of(file: impl AsFd) -> Option<u64> {
     let known = fs::statx(&file, c"", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID).ok();
     let known = known.filter(|stat| stat.stx_mask & StatxFlags::MNT_ID.bits() != 0);

@@ -23,9 +23,9 @@ const BUFFER: usize = 256 << 10;
 pub enum Cloned {
     /// The extents are shared.
     Whole,
-    /// The source is not a file of the stated length.
+    /// The source is not a regular file of the stated length.
     Another,
-    /// These two files cannot share extents.
+    /// The two files cannot share extents.
     Cannot,
 }
 

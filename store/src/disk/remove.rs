@@ -1,5 +1,6 @@
-//! Removes a directory with everything in it, at any depth. The removal never enters a mount. Files
-//! that cannot be removed stay, and everything else is removed.
+//! Removes a directory with all its contents, at any depth. The removal never enters a mount. If a
+//! file cannot be removed, this file and its parent directories stay, and all other files are
+//! removed.
 
 use std::ffi::{CStr, CString};
 use std::io;
@@ -15,13 +16,14 @@ use crate::error::{Error, Result};
 
 /// The maximum number of nested directories that are open at the same time.
 const OPEN: usize = 100;
-/// Prefix of directories that were moved away for their removal. If a crash leaves such a directory
-/// among the roots, the next start removes it.
+/// The prefix of the temporary names of directories that were moved away to be removed. If a crash
+/// leaves such a directory among the roots, the next start removes the directory.
 const GONE: &str = ".gone";
 
 impl Dir {
-    /// Removes `name` and everything below it. A missing file counts as success. A file that cannot
-    /// be removed stays, together with the directories above it. The first error is returned.
+    /// Removes `name` and everything below `name`. A missing file counts as success. A file that
+    /// cannot be removed stays, together with the directories above the file. The method returns
+    /// the first error.
     pub fn remove_tree(&self, name: &CStr) -> Result<()> {
         match self.stat(name) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
@@ -36,7 +38,8 @@ impl Dir {
         removal.first.map_or(Ok(()), Err)
     }
 
-    /// Like [`Dir::remove_tree`], but changes nothing if something is mounted on or below `name`.
+    /// Like [`Dir::remove_tree`], but fails without any change if there is a mount point at or
+    /// below `name`.
     pub fn remove_unmounted(&self, name: &CStr, mounts: &Mounts) -> Result<()> {
         mounts.check(self, name, "remove")?;
         self.remove_tree(name)
@@ -60,7 +63,8 @@ impl Dir {
         attributes & (StatxAttributes::IMMUTABLE | StatxAttributes::APPEND)
     }
 
-    /// Explains `err` in more detail, if the system refuses to remove or rename `name`.
+    /// Converts `err` after the system has refused to remove or rename `name`. The new error states
+    /// the reason in more detail, if the reason can be determined.
     pub(super) fn why(&self, name: &CStr, err: Errno) -> io::Error {
         let reason = match err {
             Errno::BUSY => "something is mounted on it, or it is in use",
@@ -85,14 +89,14 @@ impl Dir {
     }
 
     /// Opens the directory `name`. If the mode of the directory denies access to its owner, the
-    /// function first changes the mode.
+    /// method first changes the mode.
     pub(crate) fn child_opened_up(&self, name: &CStr) -> Result<Self> {
         match self.child_within(name) {
             Err(Error::Io { cause, .. }) if cause.kind() == io::ErrorKind::PermissionDenied => {}
             other => return other,
         }
-        // The mode is changed by descriptor, because a symlink may have replaced the directory by
-        // now.
+        // The mode is changed through a descriptor, because a symlink may have replaced the
+        // directory by now.
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let closed: OwnedFd = fs::openat(self, name, flags, Mode::empty())
             .map_err(|err| self.error("open directory", name, err))?;
@@ -124,7 +128,7 @@ impl Removal<'_> {
         }
         match fault::step().and_then(|()| fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => {}
-            // The failure inside the directory is already noted.
+            // The failure to remove an entry of the directory was already recorded.
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.first.is_some() => {}
             Err(err) => {
                 let why = parent.why(name, err);

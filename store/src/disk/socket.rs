@@ -1,5 +1,6 @@
-//! Unix sockets under a name in a directory. The system limits the path of a socket to 107 bytes,
-//! so the path used here leads through the directory's descriptor.
+//! Listens on Unix sockets in an open directory, and connects to such sockets. The system limits
+//! the path of a socket to 107 bytes. So this module uses a short path through the directory's
+//! descriptor.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};
@@ -14,12 +15,12 @@ use rustix::net::{
 use super::dir::Dir;
 use crate::error::{Error, Result};
 
-/// The maximum number of connections that are not accepted yet.
+/// The maximum number of connections that wait to be accepted.
 const BACKLOG: i32 = 16;
 
 impl Dir {
-    /// Listens on the socket `name`, to which only its owner may connect. A stale socket is
-    /// replaced; anything else at the name is an error.
+    /// Listens on the socket `name`. Only the owner of the socket may connect. An existing socket
+    /// with this name is replaced. Another kind of file with this name is an error.
     pub fn listen(&self, name: &CStr) -> Result<UnixListener> {
         match self.stat(name) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Socket => {
@@ -46,7 +47,7 @@ impl Dir {
         Ok(UnixListener::from(socket))
     }
 
-    /// Connects to the socket `name`. `None` if no process listens.
+    /// Connects to the socket `name`. Returns `None` if no process listens on the socket.
     pub fn connect(&self, name: &CStr) -> Result<Option<UnixStream>> {
         use std::io::ErrorKind::{ConnectionRefused, NotFound};
         match UnixStream::connect(self.way_to(name)) {

@@ -10,13 +10,14 @@ use super::tar::tarball::{Member, Piece, Tarball};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// The maximum length of a symlink's target: the limit of Linux, without the NUL.
+/// The maximum length of a symlink's target in bytes. This is the limit of Linux, without the NUL.
 const MAX_TARGET: usize = 4095;
 
-/// The number of bytes of names, targets and attributes that an archive may have for each entry
-/// that the limits allow.
+/// The allowance in bytes, per entry, for names, targets and attributes. The whole archive gets
+/// this allowance for the maximum number of entries.
 const PER_ENTRY: u64 = 256;
-/// The number of bytes of names, targets and attributes that every archive may have.
+/// The number of bytes of names, targets and attributes that every archive may have, even if the
+/// maximum number of entries is small.
 const ALWAYS: u64 = 64 << 20;
 
 /// The contents of one file in an archive.
@@ -86,7 +87,7 @@ pub fn read<R: Read>(
     Ok(())
 }
 
-/// Size in bytes of an entry without its contents. The index keeps all these bytes.
+/// The size in bytes of an entry's name, target and attributes. The index keeps all these bytes.
 fn described_by(entry: &Entry) -> u64 {
     let link = match &entry.kind {
         Kind::Symlink(target) => target.len(),
@@ -97,7 +98,7 @@ fn described_by(entry: &Entry) -> u64 {
     (entry.path.as_bytes().len() + link + xattrs.sum::<usize>()) as u64
 }
 
-/// The entry of a member. The member of the root itself, `./`, must be a directory.
+/// Converts a member to an entry. The member `./`, which is the root itself, must be a directory.
 pub fn entry_of(member: Member, limits: Limits) -> Result<Entry> {
     let Member { name, flag, link, size, meta, device: (major, minor) } = member;
     let path = EntryPath::from_archive(&name, limits)?;

@@ -1,10 +1,10 @@
-//! The digest of a file's contents. The time to compute the digest depends only on the file's data,
-//! not on the length of its holes.
+//! Computes the digest of a file's contents. The time for this computation depends only on the
+//! file's data, not on the length of the file's holes.
 //!
 //! Contents are read in blocks of 64 KiB. A block of zeros is counted instead of hashed. The zeros
 //! of such a block may be a hole in an archive, a hole in a filesystem, or written zeros. The
-//! digest is the same in all three cases. If the contents have no such block, the digest is their
-//! BLAKE3 hash.
+//! digest is the same in all three cases. If the contents have no such block, the digest is the
+//! BLAKE3 hash of the contents.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -60,7 +60,7 @@ pub struct ContentHasher {
     runs: Option<Box<blake3::Hasher>>,
     /// The number of bytes so far.
     at: u64,
-    /// The number of zeros in the current block, if the block has only zeros so far.
+    /// The number of zeros in the current block, if the block has only zeros so far. Otherwise 0.
     zeros: u64,
     /// The number of bytes in the blocks of zeros directly before the current block.
     run: u64,
@@ -113,7 +113,7 @@ impl ContentHasher {
         }
     }
 
-    /// Number of bytes so far.
+    /// The number of bytes so far.
     pub fn length(&self) -> u64 {
         self.at
     }
@@ -204,7 +204,8 @@ pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Co
 }
 
 /// Copies the contents of `from` to the empty `to`. Returns whether the contents have the digest
-/// `content` and `size` bytes; otherwise the copy must not be used. Holes stay holes.
+/// `content` and `size` bytes. If the result is `false`, the copy must not be used. Holes stay
+/// holes.
 pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::Result<bool> {
     if from.metadata()?.len() != size {
         return Ok(false);
@@ -244,13 +245,14 @@ pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::
     Ok(hasher.length() == size && hasher.content() == content)
 }
 
-/// `n` zeros, at most one block.
+/// Returns `n` zeros. `n` is at most the length of a block.
 fn zeros(n: u64) -> &'static [u8] {
     &ZEROS[..usize::try_from(n).expect("a block is short")]
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
-    // Most blocks begin with a byte that is not zero. All other blocks are compared in large steps.
+    // Most blocks begin with a byte that is not zero. The other blocks are checked in parts of
+    // 1,024 bytes.
     bytes.first() == Some(&0)
         && bytes.chunks(1024).all(|some| some.iter().fold(0, |all, byte| all | byte) == 0)
 }

@@ -1,6 +1,6 @@
-//! Decompression. The first bytes show the format: gzip (RFC 1952, any number of members), zstd
-//! (RFC 8878, any number of frames) or no compression. Only zeros may follow the data, and only a
-//! limited number of them.
+//! Decompresses archives. The first bytes show the format: gzip (RFC 1952, any number of members),
+//! zstd (RFC 8878, any number of frames) or no compression. Only a limited number of zeros may
+//! follow the data.
 
 pub mod gzip;
 pub mod trailing;
@@ -20,7 +20,7 @@ const RATIO_FREE: u64 = 64 << 20;
 const BUFFER: usize = 256 << 10;
 
 /// The decompressed bytes of an archive. A read to the end verifies every checksum of the
-/// compressed form, and checks that only padding follows.
+/// compressed form, and checks that only padding follows the data.
 pub struct Decoder<R: Read> {
     inner: Inner<R>,
     taken: Rc<Cell<u64>>,
@@ -61,7 +61,7 @@ impl<R: Read> Decoder<R> {
         Ok(Self { inner, taken, given: 0, ratio: limits.ratio })
     }
 
-    /// Whether the format has its own end mark, so that truncated data is detected.
+    /// Whether the compressed format has an end mark. With an end mark, truncated data is detected.
     pub fn is_framed(&self) -> bool {
         !matches!(self.inner, Inner::Plain(_))
     }

@@ -1,4 +1,4 @@
-//! Entries of a layer. The paths of entries never lead out of the root.
+//! Defines the entries of a layer. The path of an entry never leads out of the root.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::inode_meta::Meta;
 use crate::limits::Limits;
 
-/// The maximum length of a part of a path, in bytes: the limit of Linux filesystems.
+/// The maximum length of a part of a path, in bytes. This is the limit of Linux filesystems.
 const MAX_PART: usize = 255;
 
 /// A path below a root. Its parts are joined by single slashes. No part is empty, is `.` or `..`,
@@ -20,9 +20,9 @@ pub struct EntryPath(Box<[u8]>);
 /// One entry of an archive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// The path.
+    /// The path of the entry.
     pub path: EntryPath,
-    /// The kind.
+    /// The kind of the entry.
     pub kind: Kind,
     /// The metadata of the inode. The metadata of a hardlink are ignored.
     pub meta: Meta,
@@ -40,7 +40,7 @@ pub enum Kind {
         /// The digest of the file's contents.
         content: Content,
     },
-    /// A hardlink: another name of the file at this path.
+    /// A hardlink. The entry is another name of the file at the path in this variant.
     Hardlink(EntryPath),
     /// A symlink with this target, which is kept byte for byte.
     Symlink(Box<[u8]>),
@@ -55,9 +55,9 @@ pub enum Kind {
 /// The numbers of a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Device {
-    /// Major number.
+    /// The major number.
     pub major: u32,
-    /// Minor number.
+    /// The minor number.
     pub minor: u32,
 }
 
@@ -67,8 +67,8 @@ impl EntryPath {
         Self(Box::default())
     }
 
-    /// Reads a name from an archive. A leading `/` and parts `.` are left out. A name with a part
-    /// `..`, with a NUL or over a limit is refused.
+    /// Converts a name from an archive to a path. Unnecessary slashes and the parts `.` are left
+    /// out. A name that has a part `..` or a NUL, or that exceeds a limit, is refused.
     pub fn from_archive(name: &[u8], limits: Limits) -> Result<Self> {
         let refuse = |reason: &str| Err(bad_entry(name, reason));
         let mut path = Vec::with_capacity(name.len());
@@ -106,7 +106,7 @@ impl EntryPath {
         &self.0
     }
 
-    /// Whether this is the root itself.
+    /// Whether the path is the root itself.
     pub fn is_root(&self) -> bool {
         self.0.is_empty()
     }
@@ -116,7 +116,8 @@ impl EntryPath {
         self.0.split(|&byte| byte == b'/').filter(|part| !part.is_empty())
     }
 
-    /// The path of the directory above and the last part of this path; `None` for the root.
+    /// Splits the path into the path of the directory above and the last part. Returns `None` for
+    /// the root.
     pub fn split(&self) -> Option<(Self, &[u8])> {
         if self.is_root() {
             return None;
@@ -127,7 +128,8 @@ impl EntryPath {
         })
     }
 
-    /// The path of `part` in this directory. `part` must be a part of some [`EntryPath`].
+    /// The path of the entry `part` in the directory at this path. `part` must be a part of some
+    /// [`EntryPath`].
     #[must_use]
     pub fn join(&self, part: &[u8]) -> Self {
         if self.is_root() {
@@ -136,7 +138,7 @@ impl EntryPath {
         Self([&self.0, &b"/"[..], part].concat().into())
     }
 
-    /// Whether `other` is below this directory.
+    /// Whether `other` is a path below this path.
     pub fn is_above(&self, other: &Self) -> bool {
         self.is_root() && !other.is_root()
             || other.0.len() > self.0.len()
@@ -147,8 +149,8 @@ impl EntryPath {
 
 impl Ord for EntryPath {
     fn cmp(&self, other: &Self) -> Ordering {
-        // A slash sorts before every other byte, so the contents of a directory come before longer
-        // names.
+        // A slash sorts before every other byte. So the contents of a directory come before names
+        // that only begin with the directory's name.
         let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
         self.0.iter().map(key).cmp(other.0.iter().map(key))
     }

@@ -1,5 +1,6 @@
-//! A layer's index: its entries in archive order. The index depends only on the entries. On disk,
-//! the index is one file with a format version and a checksum; docs/FORMAT.md has the layout.
+//! Encodes and decodes the index of a layer. The index has the layer's entries in archive order,
+//! and depends only on these entries. On disk, the index is one file with a format version and a
+//! checksum. docs/FORMAT.md describes the layout.
 
 pub mod entries;
 
@@ -39,7 +40,7 @@ impl Index {
         Self::seal(out)
     }
 
-    /// Appends the checksum to `body`, as at the end of the file.
+    /// Appends to `body` the checksum with which the file ends.
     pub fn seal(mut body: Vec<u8>) -> Vec<u8> {
         let checksum = blake3::hash(&body);
         body.extend_from_slice(checksum.as_bytes());
@@ -70,7 +71,8 @@ impl<F: Read + Write + Seek> IndexWriter<F> {
     /// Begins an index in the empty `file`.
     pub fn new(file: F) -> Self {
         let mut buffer = MAGIC.to_vec();
-        // The number of entries is written at the end, when it is known.
+        // This zero is a placeholder. The number of entries is written at the end, when the number
+        // is known.
         put_u64(&mut buffer, 0);
         Self { file, buffer, count: 0 }
     }
@@ -183,7 +185,8 @@ fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// The rest of the input. Each method returns `None` if there are too few bytes.
+/// The part of the input that is not decoded yet. Each method returns `None` if too few bytes are
+/// left or the bytes are invalid.
 pub(super) struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
@@ -219,7 +222,7 @@ impl<'a> Input<'a> {
         Some(Entry { path, kind, meta })
     }
 
-    /// Reads a path and checks it, because the file may come from any program.
+    /// Reads and checks a path. The check is needed because any program may have written the file.
     fn path(&mut self) -> Option<EntryPath> {
         let unlimited = Limits { path_len: usize::MAX, depth: usize::MAX, ..Limits::STANDARD };
         let bytes = self.bytes()?;
@@ -255,7 +258,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Reads the index of a layer from the directory of indexes.
+/// Reads the index of a layer from the directory `layers`.
 pub(crate) fn read_index(layers: &Dir, digest: Digest) -> Result<Index> {
     let name = name_of(digest);
     let path = layers.path_of(&name);

@@ -1,5 +1,5 @@
-//! Objects: the contents of files in the agent's cache, stored as `objects/ab/…`. [`object_name`]
-//! describes their names. Objects are created in batches (see [`batch`]).
+//! Manages the objects: the contents of files in the agent's cache, stored as `objects/ab/…`.
+//! [`object_name`] describes the names of objects. Objects are created in batches (see [`batch`]).
 
 pub mod batch;
 pub mod object_name;
@@ -24,9 +24,10 @@ use object_name::{Naming, ObjectName};
 use reason::PrivateReason;
 use seals::{Sealed, Seals};
 
-/// The number of directories of objects: one for each first byte of a digest.
+/// The number of directories of objects. There is one directory for each value of a digest's first
+/// byte.
 pub(super) const FANS: usize = 256;
-/// Prefix of the directories of unfinished batches.
+/// The prefix of the names of unfinished batches' directories.
 pub const UNFINISHED: &str = ".new";
 
 /// The objects of one agent.
@@ -40,15 +41,15 @@ pub struct Objects {
     shared: Mutex<Vec<Arc<Staged>>>,
 }
 
-/// The result of a check of an object before it is linked.
+/// The result of checking an object before a hardlink to the object is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Look {
-    /// The object is sound, and no process can write to it without detection.
+    /// The object is sound, and no process is known to have the object open for writing.
     Sound,
     /// The object does not exist.
     Missing,
-    /// The inode must not be shared, because it was changed or may soon be changed. Its contents
-    /// may still be correct.
+    /// The object's inode must not be shared, because the inode was changed or may soon be changed.
+    /// Its contents may still be correct.
     Changed(PrivateReason),
 }
 
@@ -65,7 +66,7 @@ impl Objects {
         &self.dir
     }
 
-    /// The path, for messages.
+    /// The path of the directory of all objects, for messages and watches.
     pub fn path(&self) -> &std::path::Path {
         self.dir.path()
     }
@@ -76,7 +77,7 @@ impl Objects {
         Ok(names.filter(|name| name.to_bytes().len() == 2))
     }
 
-    /// What the names of the objects in this directory state.
+    /// The kind of names that the objects in this directory have.
     pub fn naming(&self) -> Naming {
         self.naming
     }
@@ -91,9 +92,9 @@ impl Objects {
         &self.seals
     }
 
-    /// Checks an object before it is linked. The method compares the object with its seal; if the
-    /// seal does not suffice, the method reads the object. Before this call, the caller must record
-    /// what the watches reported.
+    /// Checks an object before a hardlink to the object is made. The method compares the object
+    /// with its seal. If the seal does not suffice, the method reads the object. Before this call,
+    /// the caller must record what the watches reported.
     pub fn look(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
         let Some(stat) = self.find(name, |dir| dir.stat(name.as_c_str()))? else {
             return Ok(Look::Missing);
@@ -113,8 +114,8 @@ impl Objects {
         self.examine(name, size, meta)
     }
 
-    /// Checks that no process can write to an object whose seal is intact. A later write through an
-    /// open descriptor or a mapping would reach all names of the object.
+    /// Checks that no process has an object with an intact seal open for writing. A later write
+    /// through an open descriptor or a mapping would reach all names of the object.
     fn look_for_writers(&self, name: &ObjectName) -> Result<Look> {
         match self.find(name, |dir| dir.open_file(name.as_c_str()))? {
             Some(file) if disk::writers(&file) == Writers::Some => {
@@ -168,8 +169,8 @@ impl Objects {
         }
     }
 
-    /// Whether the object `name` matches its seal. An object without a seal is not shared, so it
-    /// counts as intact.
+    /// Whether the object `name` matches its seal. An object without a seal counts as intact,
+    /// because such an object is not shared.
     pub fn is_intact(&self, name: &ObjectName) -> Result<bool> {
         if !self.seals.has(name) {
             return Ok(true);
@@ -205,7 +206,8 @@ impl Objects {
         Ok(())
     }
 
-    /// Whether the object exists and its inode has the expected size and metadata.
+    /// Whether the object exists and has the expected size. If the object's name states the
+    /// metadata, the inode must also have these metadata.
     pub fn is_sound(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
         let stat = self.find(name, |dir| dir.stat(name.as_c_str()))?;
         Ok(stat.is_some_and(|stat| self.fits(&stat, size, meta)))
@@ -219,12 +221,12 @@ impl Objects {
     }
 
     /// Opens an object, which may be any kind of file. A later attempt to clone the object shows
-    /// whether it is a regular file.
+    /// whether the object is a regular file.
     pub fn open_to_clone(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_any(name.as_c_str()))
     }
 
-    /// Opens an object if its inode has the expected size and metadata.
+    /// Opens an object if it is sound (see [`Objects::is_sound`]).
     pub fn open_object(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Option<File>> {
         let found = self.find(name, |dir| dir.open_file_and_stat(name.as_c_str()))?;
         Ok(found.filter(|(_, stat)| self.fits(stat, size, meta)).map(|(file, _)| file))
@@ -243,12 +245,12 @@ impl Objects {
         Ok(length == size && name.as_bytes().starts_with(content.to_string().as_bytes()))
     }
 
-    /// Opens the file with this name, even if it is damaged.
+    /// Opens the object with this name, even if the object is damaged.
     pub fn open_named(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_file(name.as_c_str()))
     }
 
-    /// The number of bytes that a copy of the file takes on disk, according to the file's object. A
+    /// The number of bytes that a copy of a file takes on disk, according to the file's object. A
     /// file with holes takes fewer bytes than its length.
     pub fn room_of(&self, content: Content, meta: &Meta, size: u64) -> u64 {
         /// Shorter files are not checked for holes.
@@ -273,13 +275,14 @@ impl Objects {
         Ok(true)
     }
 
-    /// Whether the object is immutable or append-only, so that it can have no other name.
+    /// Whether the object is immutable or append-only. The system refuses new names for such an
+    /// object.
     pub fn is_fixed(&self, name: &ObjectName) -> Result<bool> {
         Ok(self.find(name, |dir| Ok(dir.is_fixed(name.as_c_str())))?.unwrap_or(false))
     }
 
-    /// Calls `look` with the directory that has the object. This is the published directory, or the
-    /// directory of a shared batch.
+    /// Calls `look` with the directory that has the object. The directory is the published
+    /// directory, or the directory of a shared batch.
     fn find<T>(&self, name: &ObjectName, look: impl Fn(&Dir) -> Result<T>) -> Result<Option<T>> {
         let found = |looked: Result<T>| match looked {
             Err(err) if err.is_not_found() => Ok(None),
@@ -302,8 +305,8 @@ impl Objects {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Turns the synced file `from` in `dir` into an object, by a hardlink. An existing object
-    /// counts as success.
+    /// Makes the synced file `from` in `dir` an object, by a hardlink. An existing object counts as
+    /// success.
     pub fn adopt(&self, name: &ObjectName, dir: &Dir, from: &CStr) -> Result<()> {
         match dir.link(from, self.fan(name)?, name.as_c_str()) {
             Ok(()) => self.seal(name),

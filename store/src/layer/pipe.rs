@@ -1,13 +1,14 @@
-//! A bounded stream of bytes between two threads. One thread fills the stream, and the other thread
-//! reads it. The reader returns used chunks, so that they are filled again.
+//! Implements a bounded stream of bytes between two threads. One thread fills the stream, and the
+//! other thread reads the stream. The reader returns used chunks, so that the other thread can fill
+//! them again.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 /// The number of bytes in a chunk.
 const CHUNK: usize = 256 << 10;
-/// The usual maximum number of chunks that wait to be read. In addition, one chunk is being filled,
-/// and one chunk is being read.
+/// The usual maximum number of chunks that wait to be read. In addition, one chunk may be in use by
+/// the thread that fills the stream, and one chunk by the reader.
 const WAITING: usize = 4;
 
 /// The end that fills the stream. When this end is dropped, the stream ends.
@@ -46,8 +47,8 @@ pub fn pipe() -> (Inlet, Outlet) {
     long_pipe(WAITING * CHUNK)
 }
 
-/// Creates a stream that accepts about `bytes` bytes before the other end reads. So the writer can
-/// fill this stream and begin another stream before this stream is read.
+/// Creates a stream that accepts about `bytes` bytes before the other end reads. So one thread can
+/// fill this stream and begin another stream before the other thread reads this stream.
 pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
     let (to, from) = sync_channel(bytes / CHUNK);
     let (give_back, back) = channel();
@@ -55,8 +56,8 @@ pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
 }
 
 impl Inlet {
-    /// Fills the stream from `reader`, and passes all bytes to `seen` first. If `reader` fails, the
-    /// other end gets the error after the bytes that were read.
+    /// Fills the stream from `reader`. `seen` gets all bytes before the other end gets them. If
+    /// `reader` fails, the other end gets the error after the bytes that were read.
     pub fn fill(
         &mut self,
         reader: &mut impl Read,
@@ -73,7 +74,7 @@ impl Inlet {
                 return Ok(Filled::Unread);
             }
             if let Err(err) = read {
-                // If the send fails, the other end was dropped, and so does not need the error.
+                // If the send fails, the other end was dropped, so no thread needs the error.
                 let _ = self.to.send(Err(io::Error::new(err.kind(), err.to_string())));
                 return Err(err);
             }
@@ -90,7 +91,8 @@ impl Read for Outlet {
             // The end of the channel is the end of the stream.
             let Ok(next) = self.from.recv() else { return Ok(0) };
             let read = std::mem::replace(&mut self.current, next?);
-            // If the send fails, the filling end was dropped.
+            // If the send fails, the end that fills the stream was dropped, so no thread needs the
+            // chunk.
             let _ = self.back.send(read.bytes);
         }
         let Chunk { bytes, at, end } = &mut self.current;
@@ -101,7 +103,8 @@ impl Read for Outlet {
     }
 }
 
-/// Fills `bytes` from `reader` as far as possible. `end` gets the number of bytes.
+/// Fills `bytes` from `reader` as far as possible. The function sets `end` to the number of bytes
+/// that were read.
 fn read_full(reader: &mut impl Read, bytes: &mut [u8], end: &mut usize) -> io::Result<()> {
     while *end < bytes.len() {
         match reader.read(&mut bytes[*end..]) {

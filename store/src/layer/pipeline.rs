@@ -1,6 +1,7 @@
-//! The stages of reading an archive, each in its own thread. The calling thread reads the bytes of
-//! the blob, another decompresses them, and a third reads tar. Bounded streams connect the threads,
-//! so that no thread gets far ahead of the next thread.
+//! Runs the stages of reading an archive, each in its own thread. The calling thread reads the
+//! bytes of the blob, a second thread decompresses the bytes, and a third thread reads the tar
+//! format. Bounded streams connect the threads, so that no thread gets far ahead of the next
+//! thread.
 //!
 //! Each stage ends when the next stage has ended. An error in any stage closes the streams on both
 //! sides of the stage. So all threads have ended when [`run`] returns.
@@ -14,11 +15,11 @@ use super::pipe::{Filled, Inlet, Outlet, pipe};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// Decompresses `source` and passes the result to `read`. The flag for `read` states whether the
-/// compressed form is framed ([`Decoder::is_framed`]). `seen` gets every byte that is read from
+/// Decompresses `source` and passes the result to `read`. The flag that `read` gets states whether
+/// the compressed form is framed ([`Decoder::is_framed`]). `seen` gets every byte that is read from
 /// `source`. The first result is the result of reading `source`. The reading stops early if `read`
-/// stops. The second result is the result of everything else. If `read` succeeds and has read to
-/// the end, the compressed form was checked to its end.
+/// stops. The second result is the result of the decompression and of `read`. If `read` succeeds
+/// and has read to the end, the compressed form was checked to its end.
 pub fn run<R: Read, T: Send>(
     source: &mut R,
     limits: Limits,
@@ -30,7 +31,7 @@ pub fn run<R: Read, T: Send>(
         let (plain_inlet, plain) = pipe();
         let (tell, framed) = sync_channel(1);
         let decoding = scope.spawn(move || decode(packed, plain_inlet, limits, &tell));
-        // If the decoder could not begin, it has sent nothing, and its error is the result.
+        // If the decoder could not begin, no flag was sent, and the decoder's error is the result.
         let reading = scope.spawn(move || framed.recv().ok().map(|framed| read(plain, framed)));
         let filled = inlet.fill(source, seen);
         drop(inlet);
@@ -54,7 +55,7 @@ fn decode(
 ) -> Result<()> {
     let mut decoder = Decoder::new(packed, limits)?;
     if framed.send(decoder.is_framed()).is_ok() {
-        // The reader gets every error. If it reads to the end, the whole compressed form is
+        // The reader gets every error. If the reader reads to the end, the whole compressed form is
         // verified.
         let _ = plain.fill(&mut decoder, |_| {});
     }

@@ -1,4 +1,4 @@
-//! The tar format: the container, the headers of members, and extended headers.
+//! Reads the tar format: the container, the headers of members, and extended headers.
 
 pub mod acl;
 pub mod foreign;

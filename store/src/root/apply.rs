@@ -1,4 +1,4 @@
-//! Changes a directory from one tree to another. No other process can enter the directory.
+//! Changes a directory from one tree to another tree. No other process can enter the directory.
 
 use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
 /// Changes `root` from `old` to `new`. For each object, `uses` has the number of files of `root`
-/// that use the object. After an interruption, the directory holds neither tree.
+/// that use the object. After an interruption, the directory may hold neither tree.
 pub fn apply(
     old: &Tree,
     new: &Tree,
@@ -56,8 +56,8 @@ pub fn apply(
     Ok(placer.finish())
 }
 
-/// Replaces the files at `paths` in `root`, which holds `tree`, by newly placed files. If a file
-/// has several names, all its names are replaced.
+/// Replaces the files at `paths` in `root`, which holds `tree`, by newly placed files. If a file at
+/// one of these paths has several names, all names of the file are replaced.
 pub fn replace(
     tree: &Tree,
     paths: &BTreeSet<EntryPath>,

@@ -19,7 +19,8 @@ const MOST: usize = 4;
 /// The number of bytes of stack for each thread. A tree may be as deep as the limits allow.
 const STACK: usize = 64 << 20;
 
-/// The objects that a tree needs, each with a file that needs it and the path of that file.
+/// The objects that a tree needs. For each file that needs an object, the result has the path, the
+/// name of the object, and the file.
 pub fn objects_of<'a>(
     tree: &'a Tree,
     objects: &'a Objects,
@@ -31,7 +32,7 @@ pub fn objects_of<'a>(
     files.map(|(path, file)| (path, objects.name(file.content, &file.meta, 0), file))
 }
 
-/// Builds `tree` in the empty directory `into`. The build does not change the metadata of `into`
+/// Builds `tree` in the empty directory `into`. The build does not set the metadata of `into`
 /// itself.
 pub fn build(
     tree: &Tree,
@@ -52,9 +53,9 @@ fn threads() -> Result<ThreadPool> {
     pool.map_err(|err| Error::io("start", "threads", std::io::Error::other(err)))
 }
 
-/// Makes an object of each twin. A twin is a file that was copied or reflinked, because an equal
-/// file of the root already links to their object. The next root can link to the new object. `root`
-/// is the built and synced directory.
+/// Makes an object of each twin. A twin is a file that was copied, because an equal file of the
+/// root already links to the object for this content. The next root can link to the new object.
+/// `root` is the built and synced directory.
 pub fn adopt_twins(built: &Built, objects: &Objects, root: &Dir) -> Result<()> {
     for (name, path) in &built.twins {
         let adopted = open_parent(root, path)

@@ -32,13 +32,13 @@ pub enum Drift {
     /// The entry matches, but is not linked to the other names of its file, or is linked to another
     /// file.
     Links,
-    /// The entry is of another kind, something is mounted on it, or it cannot be examined.
+    /// The entry is of another kind, is a mount point, or cannot be examined.
     Other,
 }
 
 impl Drift {
-    /// Whether the entry is missing, added or replaced. The writes of a service do not cause such a
-    /// difference.
+    /// Whether the entry is missing, added or replaced. A service that writes to files does not
+    /// cause such a difference.
     pub fn is_lack(self) -> bool {
         !matches!(self, Self::Altered | Self::Links)
     }
@@ -47,16 +47,17 @@ impl Drift {
 /// The scope of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// Everything except attributes. Additional entries count as differences.
+    /// All properties except attributes are compared. Additional entries count as differences.
     All,
-    /// Everything in the tree, including attributes. Additional entries do not count as
+    /// All properties, including attributes, are compared. Additional entries do not count as
     /// differences.
     Kept {
-        /// Whether access lists count. Access lists do not count where new files inherit them.
+        /// Whether access lists count. Access lists do not count if new files inherit access lists
+        /// from the directory of the roots.
         lists: bool,
     },
-    /// Only regular files. In a directory that no other process can enter, only files with names
-    /// elsewhere can change.
+    /// Only regular files are compared. In a directory that no other process can enter, a file can
+    /// change only through a name elsewhere.
     Files,
 }
 
@@ -92,7 +93,7 @@ struct Checker<'a, 't> {
     scope: Scope,
     meter: &'a Meter,
     each: &'a mut dyn FnMut(EntryPath, Drift),
-    /// Deep directories that the checker has not entered yet.
+    /// The deep directories that the checker has not entered yet, with their paths.
     deep: Vec<(EntryPath, &'t Directory)>,
     links: Links,
 }
@@ -113,7 +114,7 @@ struct FirstName {
 }
 
 impl Links {
-    /// Records a name of `file`. Returns the names that are not linked as in the tree.
+    /// Records the name `path` of `file`. Returns the names that are not linked as in the tree.
     fn add(
         &mut self,
         path: impl Fn() -> EntryPath,
@@ -222,7 +223,8 @@ impl<'t> Checker<'_, 't> {
     fn fits(&self, dir: &Dir, name: &CStr, stat: &Stat, node: &Node) -> bool {
         match node {
             Node::File(file) => disk::carries(stat, file.size, &file.meta, self.owner),
-            // A directory's mtime changes with every file created in it.
+            // The mtime of a directory is not compared, because it changes with every file that is
+            // created in the directory.
             Node::Directory(directory) => disk::may_be_used_like(stat, &directory.meta, self.owner),
             Node::Symlink(link) => {
                 let (uid, gid) = (link.meta.uid, link.meta.gid);
@@ -235,11 +237,11 @@ impl<'t> Checker<'_, 't> {
     }
 }
 
-/// The files that a service writes to. A write through one name is visible under all names of the
-/// file. A service may also replace a name.
+/// The files that a service writes to. A write through one name of a file is visible under all
+/// names of the file. A service may also replace a name.
 pub struct Written<'a> {
     writable: &'a Writable,
-    /// The addresses of files that have several names, at least one of them writable.
+    /// The addresses of the files that have several names, of which at least one name is writable.
     linked: HashSet<usize>,
 }
 
@@ -260,8 +262,8 @@ impl<'a> Written<'a> {
         Self { writable, linked }
     }
 
-    /// Whether a service writes to the entry of `tree` at `path`. If there is no entry, whether a
-    /// service would write to an entry at `path`.
+    /// Whether a service writes to the entry of `tree` at `path`. If `tree` has no entry there, the
+    /// method returns whether a service would write to an entry at `path`.
     pub fn has_at(&self, tree: &Tree, path: &EntryPath) -> bool {
         tree.get(path).map_or_else(|| self.writable.has(path), |node| self.has(path, node))
     }

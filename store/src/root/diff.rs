@@ -1,5 +1,6 @@
-//! The difference of two trees: the steps that change a directory from one tree to the other. The
-//! comparison skips directories that both trees share in memory, and does not use the disk.
+//! Computes the difference of two trees: the steps that change a directory from one tree to the
+//! other. The comparison skips directories that both trees share in memory, and does not use the
+//! disk.
 
 use std::sync::Arc;
 
@@ -9,14 +10,15 @@ use crate::layer::entry::EntryPath;
 /// One step of the change from one tree to another.
 #[derive(Debug)]
 pub enum Step<'a> {
-    /// Remove the entry at the path, with everything below it.
+    /// Remove the entry at the path, with all entries below the path.
     Remove(EntryPath, &'a Node),
-    /// Place the new entry at the path, with everything below it. The path is free.
+    /// Place the new entry at the path, with all entries below the path. No entry is at the path
+    /// before this step.
     Place(EntryPath, &'a Node),
-    /// Give the file the contents and the time of the new file; everything else stays.
+    /// Give the file at the path the contents and the time of the new file. Everything else stays.
     Rewrite(EntryPath, &'a File),
-    /// Change the metadata of a directory from those of the first node to those of the second node.
-    /// If entries of the directory change, this step follows their changes.
+    /// Change the metadata of a directory from the metadata of the first node to the metadata of
+    /// the second node. If entries of the directory change, this step comes after these changes.
     Finish(EntryPath, &'a Directory, &'a Directory),
 }
 
@@ -31,7 +33,7 @@ impl Step<'_> {
     }
 }
 
-/// The steps from `old` to `new`, in a valid order: a directory is finished after everything in it.
+/// The steps from `old` to `new`, in a valid order: a directory is finished after all its entries.
 /// `rewrite` allows files to be rewritten in place, because their inodes are not shared.
 pub fn diff<'a>(old: &'a Tree, new: &'a Tree, rewrite: bool) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
@@ -83,10 +85,10 @@ fn between<'a>(
     touched
 }
 
-/// Whether one file can be rewritten as the other, because only their contents and times differ. A
-/// file with setuid, setgid or attributes does not fit, because a write would remove setuid, setgid
-/// and capabilities. A file that its owner may not write to does not fit, either. Files that do not
-/// fit are created again.
+/// Whether one file can be rewritten as the other file, because the two files differ only in
+/// contents and time. A file with setuid, setgid or attributes does not fit, because a write would
+/// remove setuid, setgid and capabilities. A file that its owner may not write to does not fit,
+/// either. Files that do not fit are created again.
 fn fits(one: &File, other: &File) -> bool {
     let (is, should) = (&one.meta, &other.meta);
     !one.is_linked()
@@ -97,8 +99,8 @@ fn fits(one: &File, other: &File) -> bool {
         && should.xattrs.is_empty()
 }
 
-/// Whether the old node may stay. Files with several names are the same only if they are the same
-/// `Arc`, because an equal file may have other names.
+/// Whether the old node may stay. Two nodes of files with several names count as the same only if
+/// they share one `Arc`, because an equal file may have other names.
 fn same(one: &Node, other: &Node) -> bool {
     match (one, other) {
         (Node::File(one), Node::File(other)) => {

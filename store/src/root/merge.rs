@@ -20,13 +20,13 @@ use crate::owners::Owners;
 
 /// The maximum number of symlinks that one path may pass through, as in the kernel.
 const MAX_HOPS: usize = 40;
-/// The maximum total length of the paths that are looked up for one layer. There is a limit because
-/// each path may lead through many symlinks.
+/// The maximum total length, in bytes, of the paths that are looked up for one layer. There is a
+/// limit because each path may lead through many symlinks.
 const MAX_LOOKED_UP: u64 = 1 << 33;
-/// The maximum number of parents whose resolved paths are kept.
+/// The maximum number of directories whose resolved paths are kept.
 const PARENTS: usize = 1024;
 
-/// The tree of `layers`, lowest first.
+/// Merges `layers`, which are ordered from the lowest to the highest, into a tree.
 pub fn merge<'a>(layers: impl IntoIterator<Item = &'a Index>) -> Result<Tree> {
     let mut tree = Tree::default();
     for layer in layers {
@@ -78,7 +78,7 @@ impl LookedUp {
     }
 }
 
-/// What to do about a hardlink without a target.
+/// What to do about a hardlink whose target does not exist.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum MissingTarget {
     Refuse,
@@ -130,7 +130,7 @@ fn apply(
     Ok(())
 }
 
-/// The metadata of the entry's inode at `path`, with the owner that the rules state.
+/// The metadata of `entry` for its resolved path `path`, with the owner that the rules state.
 fn owned(owners: &Owners, path: &EntryPath, entry: &Entry) -> Meta {
     let mut meta = entry.meta.clone();
     owners.give(path, &mut meta, matches!(entry.kind, Kind::File { .. }));
@@ -190,14 +190,14 @@ fn insert(tree: &mut Tree, path: &EntryPath, node: Node) -> Option<Node> {
     tree.directory_mut(&parent).children.insert(name.into(), node)
 }
 
-/// An empty directory.
+/// Makes an empty directory.
 fn new_directory(meta: Meta) -> Node {
     Node::Directory(Arc::new(Directory { meta, ..Directory::default() }))
 }
 
-/// Places a directory. The new directory gives its metadata to an existing directory. An existing
-/// symlink to a directory stays, and its target gets the metadata. Anything else is replaced.
-/// Afterwards, all paths that were resolved before still lead to the same place.
+/// Places a directory. An existing directory stays, and gets the metadata `meta`. An existing
+/// symlink to a directory also stays, and the target directory gets `meta`. Any other node is
+/// replaced. Afterwards, all paths that were resolved before still lead to the same place.
 fn place_directory(tree: &mut Tree, meta: Meta, path: &EntryPath, looked_up: &mut LookedUp) {
     match tree.get(path) {
         Some(Node::Directory(_)) => tree.directory_mut(path).meta = meta,
@@ -213,8 +213,8 @@ fn place_directory(tree: &mut Tree, meta: Meta, path: &EntryPath, looked_up: &mu
     }
 }
 
-/// Finds the path and the node of a hardlink's target. If the target is a symlink, the symlink
-/// itself is the target; it is not followed.
+/// Finds the path and the node of a hardlink's target. If the target is a symlink, the hardlink is
+/// another name of the symlink itself.
 fn linked(
     tree: &Tree,
     entry: &Entry,
@@ -321,7 +321,7 @@ fn resolve(tree: &Tree, path: &EntryPath, looked_up: &mut LookedUp) -> Result<Op
                 hops += 1;
                 if hops > MAX_HOPS {
                     let limit = MAX_HOPS as u64;
-                    let what = format!("number of symlinks on the way of {path:?}");
+                    let what = format!("number of symlinks in the path {path:?}");
                     return Err(Error::OverLimit { what, limit });
                 }
                 if target.starts_with(b"/") {

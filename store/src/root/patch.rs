@@ -1,4 +1,4 @@
-//! Repairs, entry by entry, a directory that holds most of a tree. Each differing entry is made
+//! Repairs a directory that holds most of a tree, entry by entry. Each differing entry is made
 //! again in another directory, and then replaces the old entry. An entry that cannot be made stays
 //! unchanged.
 //!
@@ -21,8 +21,9 @@ use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
-/// Repairs `paths` of `root` as far as the objects exist. `scratch` is an empty directory on the
-/// same filesystem; no other process can enter it. Replaced entries are left in `scratch`.
+/// Repairs the entries at `paths` in `root`, as far as the objects for these entries exist.
+/// `scratch` is an empty directory on the same filesystem. No other process can enter this
+/// directory. Replaced entries are left in `scratch`.
 pub fn patch(
     root: &Dir,
     scratch: &Dir,
@@ -92,8 +93,8 @@ impl Patcher<'_> {
         }
     }
 
-    /// Makes `node` as `name` in `into`. If `node` is a directory, makes as many of its entries as
-    /// possible.
+    /// Makes `node` as `name` in `into`. If `node` is a directory, the method makes as many of its
+    /// entries as possible.
     fn make(&self, into: &Dir, parent: &EntryPath, name: &[u8], node: &Node) -> Result<()> {
         let Node::Directory(directory) = node else {
             let made = self.place(into, parent, name, node);
@@ -113,7 +114,8 @@ impl Patcher<'_> {
         self.finish(&dir, &directory.meta)
     }
 
-    /// Groups all names of each file in `linked`. Files that a service writes to are left out.
+    /// Returns, for each file in `linked`, the group of all its names. Files that a service writes
+    /// to are left out.
     fn groups(&self, linked: &HashSet<*const File>) -> Vec<Vec<EntryPath>> {
         let mut groups: HashMap<*const File, Vec<EntryPath>> = HashMap::new();
         if !linked.is_empty() {

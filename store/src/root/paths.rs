@@ -1,5 +1,5 @@
-//! Opens the directories to which paths of a tree lead. The functions open one name at a time and
-//! follow no symlinks.
+//! Opens the directories at paths of a tree. The functions open one name at a time and follow no
+//! symlinks.
 
 use std::ffi::CString;
 

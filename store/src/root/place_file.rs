@@ -35,8 +35,8 @@ impl Placer<'_> {
             let (dir, first) = open_parent(self.root, first)?;
             return dir.as_ref().unwrap_or(self.root).link(&first, into, name);
         }
-        // The lock is held until the file exists, because other threads may be about to link to the
-        // file.
+        // The lock is held until the file exists, because another thread may link to the file as
+        // soon as the lock is released.
         self.place_inode(into, name, path, file, fresh)?;
         first.insert(address, path());
         Ok(())
@@ -65,8 +65,8 @@ impl Placer<'_> {
         self.place_link(into, name, path, file, twin, fresh)
     }
 
-    /// Whether the root gets its own copy of the file. The root gets a copy if users other than the
-    /// owner may write to the file, or if one of the file's names is private.
+    /// Whether the file must not be a hardlink to an object: users other than the owner may write to
+    /// the file, or one of the file's names is private.
     fn is_private(&self, path: &dyn Fn() -> EntryPath, file: &File) -> bool {
         if file.meta.mode & WRITABLE_BY_OTHERS != 0 {
             return true;
@@ -98,7 +98,7 @@ impl Placer<'_> {
                 }
                 Ok(false) => Err(damaged(self.objects, &own)),
                 // If a user has made a file of a root immutable, the object is immutable, too. Such
-                // an object cannot be linked, so the file is copied, even if the link mode is
+                // an object cannot be linked. So the file is copied, even if the link mode is
                 // forced.
                 Err(err)
                     if !cannot_link(&err)
@@ -209,8 +209,8 @@ fn create(into: &Dir, name: &CStr, file: &File, fresh: bool) -> Result<OpenFile>
     into.create_to_write(name, first_mode(file, fresh))
 }
 
-/// The permissions with which a file is created. In a new directory, no other process can open the
-/// file before it is finished.
+/// The permissions with which a file is created. In a new directory, the file gets its own
+/// permissions at once, because no other process can open the file before the file is finished.
 fn first_mode(file: &File, fresh: bool) -> u32 {
     if fresh { file.meta.mode & 0o777 } else { 0o600 }
 }

@@ -19,19 +19,20 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
 /// The maximum number of nested directories that each thread has open. A process may usually have
-/// 1,024 open files. Most of them stay available, even if the tree is deep.
+/// 1,024 open files. With this maximum, most of the 1,024 files stay available, even if the tree is
+/// deep.
 const OPEN: usize = 100;
 
 /// Mode bits that allow users other than the owner to write to a file.
 pub(super) const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// Places nodes in one root, on several threads where that is faster.
+/// Places nodes in one root. Several threads may use the placer at the same time.
 #[derive(Debug)]
 pub struct Placer<'a> {
     pub(super) objects: &'a Objects,
     pub(super) placement: Placement,
     pub(super) root: &'a Dir,
-    /// Whether the root was empty at the start, so that the placer knows all its equal files
+    /// Whether the root was empty at the start. In such a root, the placer knows all equal files
     /// (twins).
     pub(super) fresh: bool,
     pub(super) counts: Counts,
@@ -109,14 +110,14 @@ impl<'a> Placer<'a> {
         first.insert(Arc::as_ptr(file).addr(), path);
     }
 
-    /// Places everything from `directory` in the empty root. Within a rayon pool, the pool's
-    /// threads fill the directories.
+    /// Places all entries of `directory` in the empty root. Within a rayon pool, the pool's threads
+    /// fill the directories.
     pub fn fill_root(&self, directory: &'a Directory) -> Result<()> {
         self.fill(self.root, &EntryPath::root(), directory)?;
         self.fill_deep()
     }
 
-    /// Fills the directories that were left for later because they are deep.
+    /// Fills the deep directories, which were left for later.
     fn fill_deep(&self) -> Result<()> {
         let deep = || self.deep.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
@@ -128,20 +129,20 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Places everything in `directory`, whose path is `path`, in the empty `into`.
+    /// Places all entries of `directory`, whose path is `path`, in the empty directory `into`.
     fn fill(&self, into: &Dir, path: &EntryPath, directory: &'a Directory) -> Result<()> {
         let mut below = Vec::new();
         for (name, node) in directory.iter() {
             match node {
                 Node::Directory(directory) => below.push((name, directory)),
                 // In a root that was not empty, a new directory may inherit metadata from an older
-                // directory, and pass them on to its entries. So entries count as fresh only if the
-                // root was empty.
+                // directory, and pass these metadata on to its entries. So entries count as fresh
+                // only if the root was empty.
                 leaf => self.place_leaf(into, path, name, leaf, self.fresh)?,
             }
         }
-        // The meter is updated once for each directory. If the threads updated it for each file,
-        // they would wait for each other.
+        // The meter is updated once for each directory. If each thread updated the meter for each
+        // file, the threads would wait for each other.
         self.placement.meter.add(directory.count() as u64);
         let place = |(name, directory): &(&[u8], &'a Arc<Directory>)| {
             self.place_directory(into, path, name, directory)
@@ -160,8 +161,8 @@ impl<'a> Placer<'a> {
                 self.place_directory(into, parent, name, directory)?;
                 self.fill_deep()
             }
-            // If the directory is older than this placer, it may pass its group on to the new
-            // entry.
+            // If the directory is older than this placer, the new entry may inherit the directory's
+            // group.
             leaf => self.place_leaf(into, parent, name, leaf, self.fresh),
         }
     }
@@ -175,7 +176,7 @@ impl<'a> Placer<'a> {
     ) -> Result<()> {
         let (c_name, path) = (c_name(name)?, parent.join(name));
         if path.parts().count().is_multiple_of(OPEN) {
-            // This directory is filled later, so that the directories above it need not stay open
+            // This directory is filled later, so that the directories above need not stay open
             // meanwhile.
             into.make_dir(&c_name, 0o700)?;
             if !self.fresh {
@@ -219,7 +220,7 @@ impl<'a> Placer<'a> {
         }
     }
 
-    /// Gives a directory its metadata, after everything in it is placed.
+    /// Gives a directory its metadata, after all entries of the directory are placed.
     pub fn finish_directory(&self, dir: &Dir, meta: &Meta) -> Result<()> {
         disk::set_meta(dir, &|| dir.path().to_owned(), meta, self.placement.owner)
     }

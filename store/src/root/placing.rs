@@ -1,4 +1,4 @@
-//! The settings for placing files in a root, and the results.
+//! Defines the settings for placing files in a root, and the results.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::writable::Writable;
 /// The link mode: the way in which files get from the cache into a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkMode {
-    /// Reflinks if the filesystem supports them, or else hardlinks, or else copies.
+    /// The best mode that works: reflinks, or else hardlinks, or else copies.
     Auto,
     /// Reflinks: the file shares extents with the object (copy on write). Placing fails if the
     /// filesystem has no reflinks.
@@ -32,18 +32,19 @@ pub enum LinkMode {
 /// The settings for placing files.
 #[derive(Debug, Clone)]
 pub struct Placement {
-    /// Reflink, hardlink or copy.
+    /// The link mode: reflink, hardlink or copy.
     pub mode: LinkMode,
-    /// Whether it is an error if a file cannot be placed in the way that `mode` states. If `strict`
+    /// Whether placing fails if a file cannot be placed in the way that `mode` states. If `strict`
     /// is not set, the placer tries another way.
     pub strict: bool,
     /// Whether owners are restored and devices are made.
     pub owner: bool,
-    /// The metadata that the system gives to new files where roots are built.
+    /// The metadata that the system gives to new files in the directory in which roots are built.
     pub fresh: Fresh,
-    /// The files that are never hardlinked, because a service writes to them.
+    /// The patterns for files that are never hardlinked, because a service writes to these files.
     pub writable: Writable,
-    /// The files that are no longer hardlinked, because they were found changed.
+    /// The paths of the files that are no longer hardlinked, because these files were found
+    /// changed.
     pub learned: Arc<Learned>,
     /// The rules that override the owners in the archives.
     pub owners: Owners,
@@ -62,8 +63,8 @@ impl Placement {
         self.writable.has(path) || self.learned.has(path)
     }
 
-    /// The addresses of files that have several names in `tree`, at least one of them private. A
-    /// write through one name is visible under all names.
+    /// The addresses of the files that have several names in `tree`, of which at least one name is
+    /// private. A write through one name is visible under all names.
     pub(super) fn private_groups(&self, tree: &Tree) -> HashSet<usize> {
         if self.mode != LinkMode::Hardlink || !self.may_have_private() {
             return HashSet::new();
@@ -92,7 +93,7 @@ pub struct Placed {
 pub struct Built {
     /// The number of files that were placed in each way.
     pub placed: Placed,
-    /// Devices that could not be created without privileges.
+    /// The paths of the devices that could not be created without privileges.
     pub skipped: Vec<EntryPath>,
     /// The files that can become objects, so that the next root can link to them.
     pub twins: Vec<(ObjectName, EntryPath)>,
@@ -100,7 +101,7 @@ pub struct Built {
     pub changed: Vec<(EntryPath, PrivateReason)>,
     /// The objects that must get new inodes, with their sizes and the metadata that they must have.
     pub renew: Vec<(ObjectName, u64, Meta)>,
-    /// Directories that were created in an existing root.
+    /// The paths of the directories that were created in an existing root.
     pub directories: Vec<EntryPath>,
 }
 
@@ -112,7 +113,8 @@ pub struct Built {
 pub struct Uses(HashMap<u32, u32>);
 
 impl Uses {
-    /// Counts one more file that uses the object. Returns the number of files that already used it.
+    /// Counts one more file that uses the object. Returns the number of files that already used the
+    /// object.
     pub(super) fn add(&mut self, object: &ObjectName) -> u32 {
         let count = self.0.entry(key(object)).or_insert(0);
         *count += 1;

@@ -1,8 +1,9 @@
-//! Trees. A tree has the node at each path of a root, without the contents of files. This module
-//! does not use the disk.
+//! Defines trees. A tree has the node at each path of a root, without the contents of files. This
+//! module does not use the disk.
 //!
-//! The clones of a tree share each directory until one of the clones changes it. So the tree after
-//! each layer can be kept in memory, and a comparison of two trees can skip the shared parts.
+//! The clones of a tree share each directory until one of the clones changes the directory. So the
+//! tree after each layer can be kept in memory, and a comparison of two trees can skip the shared
+//! parts.
 
 use std::collections::{BTreeMap, HashMap, btree_map};
 use std::fmt::Write;
@@ -63,7 +64,7 @@ pub struct File {
 pub struct Symlink {
     /// The target, byte for byte.
     pub target: Box<[u8]>,
-    /// The owner and time.
+    /// The owner and the time of the symlink.
     pub meta: Meta,
 }
 
@@ -76,7 +77,8 @@ pub struct Special {
     pub meta: Meta,
 }
 
-/// Files that are neither regular, nor directories, nor symlinks. tar has no sockets.
+/// The kinds of files that are not regular files, directories or symlinks. There are no sockets,
+/// because tar archives have none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SpecialKind {
     /// A fifo.
@@ -88,7 +90,7 @@ pub enum SpecialKind {
 }
 
 impl File {
-    /// Makes a file that has one name.
+    /// Makes the inode of a file that has one name.
     pub fn new(size: u64, content: Content, meta: Meta) -> Self {
         Self { size, content, meta, linked: AtomicBool::new(false) }
     }
@@ -134,7 +136,7 @@ impl Tree {
     }
 
     /// Whether an entry describes the root itself. Without such an entry, the root has the metadata
-    /// [`Directory::implied`] and the time at which it is made.
+    /// [`Directory::implied`], and its time is the time at which the root is made.
     pub fn is_described(&self) -> bool {
         self.described
     }
@@ -180,7 +182,7 @@ impl Tree {
         directory
     }
 
-    /// Number of paths.
+    /// The number of paths in the tree.
     pub fn len(&self) -> usize {
         let (mut count, mut open) = (0, vec![&*self.root]);
         while let Some(directory) = open.pop() {
@@ -193,7 +195,7 @@ impl Tree {
         count
     }
 
-    /// Whether the tree is empty.
+    /// Whether the tree has no paths.
     pub fn is_empty(&self) -> bool {
         self.root.children.is_empty()
     }
@@ -240,7 +242,7 @@ impl Directory {
         self.children.iter().map(|(name, node)| (&**name, node))
     }
 
-    /// Number of names in the directory.
+    /// The number of names in the directory.
     pub(super) fn count(&self) -> usize {
         self.children.len()
     }

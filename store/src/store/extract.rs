@@ -1,4 +1,4 @@
-//! Extracts layers. The archive of a layer is decoded once, into objects and an index.
+//! Extracts layers: decodes the archive of a layer once, into objects and an index.
 
 mod merge_check;
 pub(super) mod pending;
@@ -25,8 +25,8 @@ use pending::Pending;
 
 impl Store {
     /// Extracts the layer from its cached blob. Returns `None` if the layer is extracted already.
-    /// Fails with [`Error::NoSuchBlob`] if the blob is missing or damaged; a damaged blob is
-    /// removed. In this case, fetch the blob and call the method again.
+    /// If the blob is missing or damaged, the method fails with [`Error::NoSuchBlob`]. A damaged
+    /// blob is also removed. After this error, download the blob and call the method again.
     pub fn extract(&self, digest: Digest) -> Result<Option<Extracted>> {
         if self.has_layer(digest)? {
             return Ok(None);
@@ -73,7 +73,7 @@ impl Store {
         self.publish_layer(layer, merge_check)
     }
 
-    /// Decodes the layer's blob. The caller must run the returned check.
+    /// Decodes the layer's blob. The caller must run the returned [`MergeCheck`].
     pub(super) fn decode(&self, digest: Digest) -> Result<(Pending, MergeCheck)> {
         let mut blob = self.blob(digest)?;
         let fail = |err| Error::io("read", self.path.join(format!("cache/{digest}")), err);
@@ -135,8 +135,9 @@ fn hash_rest(blob: &mut File, hasher: &mut Hasher) -> io::Result<()> {
     }
 }
 
-/// Reads a whole archive (gzip, zstd or plain tar) as an agent would unpack it. If an agent could
-/// not unpack it, the error names the entry and the reason.
+/// Reads a whole archive (gzip, zstd or plain tar) in the way in which an agent extracts the
+/// archive. If an agent could not extract the archive, the function fails, and the error states the
+/// reason.
 pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted> {
     let mut merge_check = MergeCheck::default();
     let each = |entry| {
@@ -158,8 +159,9 @@ pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted
     Ok(extracted)
 }
 
-/// Reads an archive. Puts the contents of its files into `batch`, and passes its entries to `each`.
-/// The first result is the result of reading `source` (see [`pipeline::run`]).
+/// Reads an archive. The function puts the contents of the archive's files into `batch`, and passes
+/// the archive's entries to `each`. The first result is the result of reading `source` (see
+/// [`pipeline::run`]).
 pub(super) fn read_objects<R: Read>(
     source: &mut R,
     limits: Limits,

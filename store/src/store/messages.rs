@@ -1,4 +1,4 @@
-//! Messages that several parts of the store write.
+//! Writes the messages that several parts of the store need.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -1,4 +1,4 @@
-//! Builds a root and publishes it under its id, complete and synced.
+//! Builds a root, and publishes the complete and synced root under its id.
 
 mod adopt;
 mod mend;
@@ -28,10 +28,11 @@ use crate::root::placing::{Built, Placed, Placement};
 use crate::root::tree::Tree;
 
 impl Store {
-    /// Builds and publishes the root of `configuration`, whose layers must be extracted. Returns
-    /// immediately if the root exists. Because of a damaged object, a layer may have to be
-    /// extracted again. If the blob of this layer is missing, the method fails with
-    /// [`Error::NoSuchBlob`]: fetch the blob, call [`Store::extract`], and call this method again.
+    /// Builds and publishes the root of `configuration`, whose layers must be extracted. If the
+    /// root exists, the method does not build the root again. Because of a damaged object, a layer
+    /// may have to be extracted again. If the blob of this layer is missing, the method fails with
+    /// [`Error::NoSuchBlob`]. In this case, download the blob, call [`Store::extract`], and call
+    /// this method again.
     pub fn root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
         if !self.is_published(id)? {
@@ -47,8 +48,8 @@ impl Store {
         Ok(Root { id, path, reused: true, from_spare: false, placed, replaced, changed })
     }
 
-    /// Like [`Store::root`], but builds the root even if it exists. The complete new root and the
-    /// existing root exchange their names in one step. The existing root is kept (see
+    /// Like [`Store::root`], but builds the root even if the root exists. The complete new root and
+    /// the existing root exchange their names in one step. The existing root is kept (see
     /// [`Root::replaced`]).
     pub fn rebuild_root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
@@ -62,7 +63,7 @@ impl Store {
                 (name, built, watch)
             }
             None => {
-                // There is no spare, so the events that the watches reported so far are not needed.
+                // No spare is used, so the events that the watches reported so far are not needed.
                 self.watch_anew()?;
                 let (name, built) = self.mending(&tree, configuration, || self.build(&tree))?;
                 let watch = self.watch_shared(&name, &tree);
@@ -92,22 +93,23 @@ impl Store {
         Ok(Root { id, path, reused: false, from_spare, placed, replaced, changed })
     }
 
-    /// Whether the root exists and this program built it. A directory with the right name, even
-    /// with an `.ok` beside it, may be an incomplete root of another agent.
+    /// Whether the root exists and this program built it. A directory that only has the right name
+    /// may be an incomplete root of another agent, even if there is a file `.ok` for this
+    /// directory.
     pub(super) fn is_published(&self, id: Digest) -> Result<bool> {
         let name = name_of(id);
         Ok(self.roots.contains(&name)? && is_directory(&self.unpacked, &name)?)
     }
 
-    /// Builds `tree` under a temporary name, and syncs it.
+    /// Builds and syncs `tree` under a temporary name, and returns this name.
     fn build(&self, tree: &Tree) -> Result<(CString, Built)> {
         let name = self.unpacked.make_temp(UNFINISHED, 0o700)?;
         let done = build_in(tree, &self.objects, self.placement.clone(), &self.unpacked, &name);
         match done {
             Ok(built) => Ok((name, built)),
             Err(err) => {
-                // The method returns the first error. If the removal fails, the next start removes
-                // the directory.
+                // The method returns the error of the build. If the removal fails, the next start
+                // removes the directory.
                 let _ = self.unpacked.remove_tree(&name);
                 Err(err)
             }
@@ -155,8 +157,8 @@ impl Store {
     }
 
     /// A name for the root that the root `id` replaces. The first name is for the root that was in
-    /// use. Later names are for attempts whose script failed. Only the last of these later roots is
-    /// kept, because each script had the chance to stop the services in the earlier roots.
+    /// use. Later names are for attempts whose script failed. Of these later roots, only the last
+    /// root is kept, because each script had the chance to stop the services in the earlier roots.
     fn free_for_replaced(&self, id: Digest) -> Result<CString> {
         let first = replaced_name(id, 0);
         if !self.unpacked.contains(&first)? {
@@ -180,7 +182,7 @@ impl Store {
 
     /// Records that this program built the root of `configuration`, and that the root is complete.
     /// A crash or a full disk may leave an unreadable record. Even then, the root is complete, and
-    /// its next deployment writes the record again.
+    /// the next deployment of the root writes the record again.
     pub(super) fn mark(&self, configuration: &Configuration) -> Result<()> {
         let name = name_of(configuration.id());
         self.roots.remove_file(&name)?;
@@ -189,14 +191,14 @@ impl Store {
             .map_err(|err| Error::io("write", self.roots.path_of(&name), err))
     }
 
-    /// Makes the published roots durable. Call this before you record that a root is deployed.
-    /// Before this call, a power cut may remove the whole root again.
+    /// Makes the published roots durable. Call this method before you record that a root is
+    /// deployed. Until this call, a power cut may remove the whole root again.
     pub fn sync_roots(&self) -> Result<()> {
         self.unpacked.sync_filesystem()
     }
 
     /// Writes the mark that the Go agent looks for beside a root. This program uses only the time
-    /// of the mark, and also works without the mark.
+    /// of the mark, and does not need the mark.
     pub(super) fn mark_for_go(&self, id: Digest) -> Result<()> {
         match self.unpacked.create_file(&ok_name(id), 0o640) {
             Err(err) if !err.exists() => Err(err),
@@ -205,7 +207,7 @@ impl Store {
     }
 }
 
-/// Builds `tree` in the directory `name` of `parent` and syncs it.
+/// Builds and syncs `tree` in the directory `name` of `parent`.
 pub(super) fn build_in(
     tree: &Tree,
     objects: &crate::layer::objects::Objects,
@@ -223,13 +225,15 @@ pub(super) fn build_in(
     Ok(built)
 }
 
-/// Opens the finished root for other users, and syncs it.
+/// Gives the directory of the finished root its final metadata, and syncs the root. Until then, the
+/// directory has mode 0700, so other users cannot enter it.
 fn finish(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     describe(root, tree, owner)?;
     root.sync_filesystem()
 }
 
-/// Gives the root directory the metadata that its archives state, or else the default metadata.
+/// Gives the root directory the metadata that its archives state. If the archives state none, the
+/// root directory gets the default metadata.
 pub(super) fn describe(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     let meta = root_meta(tree, owner);
     if tree.is_described() {

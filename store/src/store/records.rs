@@ -1,4 +1,4 @@
-//! The records about objects that an agent leaves for the next agent: seals and private paths.
+//! Reads and writes the records that an agent leaves for the next agent: seals and private paths.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -11,20 +11,21 @@ use crate::layer::objects::object_name::Naming;
 
 /// Name of the file in the agent's directory that holds the seals of the objects.
 const SEALS: &CStr = c"seals";
-/// The maximum number of bytes that are read from the file, enough for 16 million objects.
+/// The maximum number of bytes that are read from the file of seals. This size is enough for 16
+/// million objects.
 const MOST: u64 = 256 << 20;
 /// The file that holds the id of the current boot.
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Store {
-    /// Reads the seals of the previous agent. Unreadable seals are ignored, and the agent reads the
-    /// objects of these seals again.
+    /// Reads the seals of the previous agent. If the file cannot be read, the agent must read each
+    /// object to check the object.
     pub(super) fn read_seals(&self) -> Result<()> {
         if self.objects.naming() == Naming::Contents {
             return Ok(());
         }
         let top = Dir::open(&self.path)?;
-        // The file is not synced when it is written, so it may contain anything after a crash.
+        // The file is written without a sync. So the file may have any contents after a crash.
         let mut bytes = Vec::new();
         let read = top.open_file_and_stat(SEALS).is_ok_and(|(file, stat)| {
             // If the file belongs to another user, its seals could claim that a changed object is
@@ -35,7 +36,8 @@ impl Store {
         if read {
             self.objects.seals().read(&bytes, &boot());
         }
-        // The file is removed now, because it would be outdated after the next change.
+        // The file is removed now, because the next change of an object would make the file
+        // outdated.
         top.remove_file(SEALS)
     }
 

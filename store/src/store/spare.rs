@@ -1,8 +1,9 @@
-//! The spare root: a complete, synced copy of the current root in a directory that only the agent
-//! can enter. The agent makes the next root from the spare by applying the difference.
+//! Makes and uses the spare root. The spare is a complete, synced copy of the current root in a
+//! directory that only the agent can enter. The agent makes the next root from the spare by
+//! applying the difference.
 //!
-//! A spare is used only by the program that made it. The next start removes it, so an incomplete
-//! spare, or the spare of another program, is never used.
+//! Only the process that made a spare uses this spare. The next start removes the spare. So an
+//! incomplete spare, or the spare of another process, is never used.
 
 mod doubt;
 mod release;
@@ -83,8 +84,8 @@ impl Store {
                 Some(no_room) => return Ok(no_room),
                 None => {
                     self.watch_anew()?;
-                    // The objects are renewed before the spare shares them. A process that has old
-                    // inodes open then cannot reach the new inodes.
+                    // The objects are renewed before the spare shares them. Then a process that has
+                    // the old inodes open cannot reach the new inodes.
                     self.renew_private(&tree)?;
                     (self.build_spare(&tree, configuration)?, SpareOutcome::Ready)
                 }
@@ -117,7 +118,7 @@ impl Store {
                 // reported later, when the file is placed in the new root.
                 match &err {
                     Error::Corrupt { .. } => tracing::debug!("the spare root is not used: {err}"),
-                    _ => tracing::warn!("the spare root cannot be used, a new one is built: {err}"),
+                    _ => tracing::warn!("the spare root is not usable, a new root is built: {err}"),
                 }
                 // If the discard also fails, the next start removes the directory.
                 let _ = self.discard(&name);
@@ -126,7 +127,7 @@ impl Store {
         }
     }
 
-    /// Takes the spare, if there is a spare and it was not modified.
+    /// Takes the spare, if there is a spare that was not modified.
     fn take_untouched_spare(&self) -> Option<Spare> {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take()?;
         let touched = match &spare.watch {
@@ -163,8 +164,8 @@ impl Store {
         None
     }
 
-    /// Changes the spare to `tree` if all its shared files are sound. After an error the spare is
-    /// discarded.
+    /// Replaces the shared files of the spare that were changed, and then changes the spare to
+    /// `tree`. After an error, the spare is discarded.
     fn freshen_and_change(&self, mut spare: Spare, tree: &Tree) -> Result<(Spare, Built)> {
         match self.freshen(&mut spare) {
             Ok(()) => self.change(spare, tree),
@@ -190,7 +191,7 @@ impl Store {
         self.place_anew(spare, &changed.into_keys().collect())
     }
 
-    /// Places files of a spare again.
+    /// Places the files at `paths` in a spare again.
     fn place_anew(&self, spare: &mut Spare, paths: &BTreeSet<EntryPath>) -> Result<()> {
         if paths.is_empty() {
             return Ok(());
@@ -214,7 +215,7 @@ impl Store {
         Ok(paths)
     }
 
-    /// Changes the spare to `tree`. After an error the spare is discarded.
+    /// Changes the spare to `tree`. After an error, the spare is discarded.
     fn change(&self, mut spare: Spare, tree: &Tree) -> Result<(Spare, Built)> {
         let root = self.unpacked.child(&spare.name)?;
         let (objects, placement) = (&self.objects, self.placement.clone());
@@ -249,13 +250,13 @@ impl Store {
     }
 
     /// Builds the spare from nothing. Damage that is found here may also be in the published root,
-    /// because this root has the same files.
+    /// because the published root has the same files.
     fn build_spare(&self, tree: &Tree, configuration: &Configuration) -> Result<Spare> {
         self.mending(tree, configuration, || {
             let name = self.unpacked.make_temp(SPARE, 0o700)?;
             let root = self.unpacked.child(&name)?;
-            // The spare is made in the background, so it does not count as progress of the agent's
-            // work.
+            // The spare is made in the background. So the build does not count as progress of the
+            // agent's work.
             let placement = Placement { meter: Arc::default(), ..self.placement.clone() };
             match build::build(tree, &self.objects, placement, &root) {
                 Ok((built, uses)) => {
@@ -271,8 +272,8 @@ impl Store {
         })
     }
 
-    /// The space that a spare needs, if the filesystem has too little; `None` if there is enough
-    /// free space.
+    /// Returns the space that a spare needs, if the filesystem has too little free space. `None` if
+    /// there is enough free space.
     fn room_for(&self, tree: &Tree) -> Result<Option<SpareOutcome>> {
         let (mut bytes, mut inodes) = (RESERVE, 0);
         for (_, node) in tree.walk() {

@@ -1,5 +1,6 @@
-//! Sweeps of an agent's directory: lists what exists, plans what to remove, and removes it. A
-//! reference is removed before its target, so a crash can leave garbage, but no dangling reference.
+//! Sweeps an agent's directory: lists the files, plans the removals, and executes the plan. A sweep
+//! removes a reference before its target. So a crash can leave files that are not needed, but no
+//! reference to a missing file.
 
 mod agent_dir;
 mod inventory;
@@ -31,9 +32,9 @@ use crate::root::tree::{Node, Tree};
 use agent_dir::AgentDir;
 use leftovers::Left;
 
-/// Number of failed removals after which a sweep gives up.
+/// The number of failed removals after which a sweep stops.
 const MOST_STUCK: usize = 1000;
-/// Number of failed removals that are logged, one line for each.
+/// The maximum number of failed removals that are logged, with one line for each removal.
 const MOST_TOLD: usize = 10;
 
 pub use agent_dir::taken_over;
@@ -44,9 +45,9 @@ pub use removals::{Kept, Removal, Sweep, What};
 /// away and has no record any more.
 type Release<'a> = dyn Fn(&CStr, Digest) + 'a;
 
-/// Plans a sweep of the directory `dir`, on which no agent runs. Executes the plan, unless
-/// `rehearsal` is set. `link` states how the agent places files in the directory. `keep` gets the
-/// published roots, oldest first.
+/// Plans a sweep of the directory `dir`, which no agent uses. If `rehearsal` is not set, the
+/// function also executes the plan. `link` states how the agent places files in the directory.
+/// `keep` gets the published roots, oldest first, and returns the rules of the sweep.
 pub fn sweep_alone(
     dir: &Path,
     link: LinkMode,
@@ -56,7 +57,7 @@ pub fn sweep_alone(
     let _lock = Lock::take(dir)?;
     let top = Dir::open(dir)?;
     let owner = rustix::process::geteuid().is_root();
-    // Without roots and objects, it does not matter how files are placed.
+    // Without roots and objects, the way in which files are placed does not matter.
     let link = match (if_exists(top.child(c"unpacked"))?, if_exists(top.child(c"objects"))?) {
         (Some(unpacked), Some(_)) => placement(&top, &unpacked, link)?.mode,
         _ => link,
@@ -74,7 +75,7 @@ pub fn sweep_alone(
     Ok(plan.without(stuck))
 }
 
-/// Total size in bytes of the files of an extracted layer in the agent's directory `dir`.
+/// The total size in bytes of the files of an extracted layer in the agent's directory `dir`.
 pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
     let index = read_index(&Dir::open(dir)?.child(c"layers")?, layer)?;
     let sizes = index.entries.iter().map(|entry| match entry.kind {
@@ -85,15 +86,15 @@ pub fn layer_bytes(dir: &Path, layer: Digest) -> Result<u64> {
 }
 
 impl Store {
-    /// Plans a sweep.
+    /// Plans a sweep with the rules `keep`.
     pub fn plan_sweep(&self, keep: &Keep) -> Result<Sweep> {
         // Without this call, the pending layers would count as leftovers.
         self.flush_or_drop_pending();
         self.agent_dir()?.plan(keep)
     }
 
-    /// Executes a plan. Since the planning, nothing may have been extracted, built or deployed.
-    /// Returns the failed removals, for [`Sweep::without`].
+    /// Executes a plan. The caller must not have extracted, built or deployed anything since the
+    /// plan was made. Returns the failed removals, for [`Sweep::without`].
     pub fn sweep(&self, plan: &Sweep) -> Result<Vec<Kept>> {
         let release = |retired: &CStr, id| self.release_root(retired, id);
         let stuck = self.agent_dir()?.sweep(plan, &release)?;
@@ -116,8 +117,8 @@ impl Store {
         })
     }
 
-    /// Removes blobs, layers and objects that were last written before `before`, unless a
-    /// configuration in `keep` or a published root uses them.
+    /// Removes blobs, layers, objects, interrupted downloads and quarantined files that last
+    /// changed before `before`. Data that a configuration in `keep` or a published root uses stays.
     pub fn sweep_cache(&self, keep: &[&Configuration], before: SystemTime) -> Result<Swept> {
         let configurations = keep.iter().map(|&it| (it.clone(), "a configuration")).collect();
         let (before, keep_blobs) = (Some(before), self.keep_blobs);
@@ -129,7 +130,7 @@ impl Store {
         Ok(Swept { files: plan.files(), bytes: plan.bytes() })
     }
 
-    /// Removes published roots that are not in `keep`. In the result, `files` is the number of
+    /// Removes the published roots that are not in `keep`. In the result, `files` is the number of
     /// removed roots.
     pub fn sweep_roots(&self, keep: &[Digest]) -> Result<Swept> {
         let roots = Some(keep.iter().map(|id| (*id, "it must be kept")).collect());
@@ -153,13 +154,13 @@ impl Store {
         Ok(true)
     }
 
-    /// Number of free bytes on the filesystem of the roots.
+    /// The number of free bytes on the filesystem of the roots.
     pub fn free_bytes(&self) -> Result<u64> {
         self.unpacked.free().map(|(bytes, _)| bytes)
     }
 
-    /// Number of bytes that the files of the root of `configuration` will take. The layers must be
-    /// extracted. The result is 0 if the root is already published.
+    /// The number of bytes that the files of the root of `configuration` will take. The layers must
+    /// be extracted. If the root is already published, the result is 0.
     pub fn root_bytes(&self, configuration: &Configuration) -> Result<u64> {
         if self.is_published(configuration.id())? {
             return Ok(0);
@@ -167,14 +168,14 @@ impl Store {
         Ok(bytes_of(&self.tree(configuration)?, &self.objects))
     }
 
-    /// Number of bytes that [`Store::remove_spare`] would free. The directories do not count.
+    /// The number of bytes that [`Store::remove_spare`] would free, without the directories.
     pub fn spare_bytes(&self) -> u64 {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let copied = self.placement.mode == LinkMode::Copy;
         spare.as_ref().filter(|_| copied).map_or(0, |spare| bytes_of(&spare.tree, &self.objects))
     }
 
-    /// Published roots, oldest first.
+    /// The published roots, oldest first.
     pub fn roots(&self) -> Result<Vec<Digest>> {
         published(&self.roots, &self.unpacked)
     }
@@ -236,7 +237,7 @@ impl AgentDir {
     /// Executes the planned removals in order, and skips missing files. Returns the failed
     /// removals. After a failure the sweep continues, up to [`MOST_STUCK`] failures. If the index
     /// of a layer cannot be removed, the remaining objects stay, because the index may refer to
-    /// them.
+    /// these objects.
     fn sweep(&self, plan: &Sweep, release: &Release<'_>) -> Result<Vec<Kept>> {
         let mounts = Mounts::read();
         let (mut stuck, mut layer_stays) = (self.complete_removals()?, None::<String>);
@@ -271,7 +272,7 @@ impl AgentDir {
             };
             let Err(err) = removed else { continue };
             if stuck.len() == MOST_STUCK {
-                // So many failures must have their cause in the disk, not in single files.
+                // The cause of so many failures is the disk, not single files.
                 return Err(err);
             }
             if removal.what == What::Layer {
@@ -293,8 +294,7 @@ impl AgentDir {
         dir.remove_unmounted(name, mounts)
     }
 
-    /// Completes removals of roots that were interrupted. Returns the records that could not be
-    /// removed.
+    /// Completes the interrupted removals of roots. Returns the records that could not be removed.
     fn complete_removals(&self) -> Result<Vec<Kept>> {
         let Some(unpacked) = if_exists(self.top.child(c"unpacked"))? else { return Ok(Vec::new()) };
         let left = leftovers::complete_removals(&self.top, &unpacked)?;
@@ -319,8 +319,8 @@ impl AgentDir {
     }
 
     /// Removes a root. A root that cannot be moved away stays unchanged. An incomplete root must
-    /// not count as a root. So the root is moved and its record is durably removed before anything
-    /// in the root is removed.
+    /// not count as a root. So the method first moves the root and durably removes the root's
+    /// record, and then removes the contents of the root.
     fn remove_root(
         &self,
         unpacked: &Dir,

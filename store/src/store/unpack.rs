@@ -1,4 +1,4 @@
-//! Unpacking without a store: merges local archives into a directory.
+//! Merges local archives into a directory, without a store.
 
 pub(super) mod changed;
 
@@ -28,19 +28,21 @@ use crate::root::placing::{LinkMode, Placed, Placement};
 use crate::root::tree::Tree;
 use crate::writable::Writable;
 
-/// Prefix of work directories, by which this program recognises its own directories.
+/// The prefix of the names of work directories. By this prefix, the program recognises its own
+/// directories.
 const WORK: &str = ".unpack";
 /// The name of the root in the work directory.
 const ROOT: &CStr = c"root";
-/// File that lists the names that are moved to an existing directory. If the program is killed, the
-/// next call removes these names.
+/// The name of the file that lists the names that are moved to an existing directory. If the
+/// program is killed, the next call removes the files with these names.
 const NAMES: &CStr = c"names";
 
-/// Merges local archives, lowest first, into the directory `into`. This directory must be empty or
-/// missing. The objects are in a temporary directory beside `into`, or inside `into` if `into`
-/// exists. By default, the files become hardlinks to these objects. A new directory appears only
-/// when it is complete and synced. Names that are moved into an existing directory are also
-/// complete and synced. The next call removes the leftovers of a killed call.
+/// Merges local archives into the directory `into`. The first archive is the lowest layer. The
+/// directory must be empty or missing. The objects are in a temporary directory beside `into`, or
+/// inside `into` if `into` exists. By default, the files become hardlinks to these objects. A new
+/// directory appears only when it is complete and synced. Names that are moved into an existing
+/// directory are also complete and synced. If a call is killed, the next call removes the
+/// leftovers.
 pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
     unpack_counted(archives, into, options, &Arc::default())
 }
@@ -79,7 +81,7 @@ pub fn unpack_counted(
     work.end(&parent, placed)
 }
 
-/// Unpacks into an existing directory. Nothing outside this directory is written.
+/// Unpacks into an existing directory. The function writes no files outside this directory.
 fn unpack_in(
     archives: &[PathBuf],
     dir: &Arc<Dir>,
@@ -124,7 +126,7 @@ impl Work {
         let dir = Arc::new(parent.child(&name)?);
         let stat = rustix::fs::fstat(&*dir).map_err(|err| Error::io("stat", dir.path(), err))?;
         if stat.st_uid != rustix::process::geteuid().as_raw() || stat.st_mode & 0o077 != 0 {
-            // Another user with access to the parent directory replaced the directory.
+            // Another user with access to the parent directory has replaced the directory.
             let reason = std::io::Error::from(std::io::ErrorKind::PermissionDenied);
             return Err(Error::io("work in", dir.path(), reason));
         }
@@ -142,8 +144,8 @@ impl Work {
     }
 }
 
-/// Removes the leftovers of killed calls in `dir`. These are unlocked work directories of this
-/// program, and the files that were moved out of such directories.
+/// Removes the leftovers of killed calls in `dir`. The leftovers are unlocked work directories of
+/// this program, and the files that were moved out of such directories.
 fn remove_leftovers(dir: &Dir, prefix: &str) -> Result<()> {
     for item in dir.list()? {
         let digits =
@@ -180,7 +182,7 @@ fn is_part(name: &[u8]) -> bool {
     !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
 }
 
-/// Moves everything in `root` to `into`.
+/// Moves all entries of `root` to `into`.
 fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
     let owner = rustix::process::geteuid().is_root();
     for item in root.list()? {
@@ -201,7 +203,7 @@ fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
                 let reason = std::io::Error::from(std::io::ErrorKind::AlreadyExists);
                 return Err(Error::io("create", into.path_of(&item.name), reason));
             }
-            // On this filesystem, nothing guarantees that the name is still free at the time of the
+            // This filesystem cannot guarantee that the name is still free at the time of the
             // rename.
             root.rename(&item.name, into, &item.name)?;
         }
@@ -213,7 +215,7 @@ fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
     Ok(())
 }
 
-/// Gives an existing directory the metadata of the archives' entry `./`, if there is such an entry.
+/// If the archives have an entry `./`, gives an existing directory the metadata of this entry.
 fn describe(dir: &Dir, tree: &Tree) -> Result<()> {
     if !tree.is_described() {
         return Ok(());
@@ -236,7 +238,7 @@ fn is_ours(dir: &Dir) -> Result<bool> {
     Ok(user.is_root() || stat.st_uid == user.as_raw())
 }
 
-/// Builds the tree of `archives` in `work`, and syncs it.
+/// Builds and syncs the tree of `archives` in `work`.
 fn merge_in(
     archives: &[PathBuf],
     work: &Arc<Dir>,
@@ -244,7 +246,8 @@ fn merge_in(
     meter: &Arc<Meter>,
 ) -> Result<(Tree, Placed)> {
     let owner = rustix::process::geteuid().is_root();
-    // The objects are removed later, so a hardlink to an object amounts to a move.
+    // The objects are removed later, so a hardlink to an object has the same result as a move of
+    // the object.
     let (mode, strict) = match options.link {
         LinkMode::Auto => (LinkMode::Hardlink, false),
         forced => (forced, true),
@@ -268,7 +271,7 @@ fn merge_in(
             read_objects(&mut archive, options.limits, &batch, &Owners::default(), seen, each);
         read.map_err(|err| of_archive(path, err))?;
         index.finish().map_err(fail)?;
-        // The objects are not synced, because they are temporary. The built tree is synced instead.
+        // The objects are temporary, so they are not synced. The built tree is synced instead.
         batch.publish()?;
         let name = file.name().to_owned();
         add_layer(&mut tree, Entries::open(work.open_file(&name)?, &work.path_of(&name))?)?;
@@ -296,8 +299,8 @@ fn merge_in(
     Ok((tree, built.placed))
 }
 
-/// Total size in bytes of all archives; 0 if an archive is not a regular file and so has no known
-/// size.
+/// The total size in bytes of all archives. 0 if the size of an archive is not known, because the
+/// archive is not a regular file.
 fn length_of(archives: &[PathBuf]) -> u64 {
     let length = |path: &PathBuf| {
         let meta = std::fs::metadata(path).ok()?;

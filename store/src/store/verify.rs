@@ -1,6 +1,7 @@
 //! Verifies an agent's directory: reads and hashes every object and blob, and compares every index
 //! and published root with its expected contents. [`verify`] changes nothing and takes no lock, so
-//! it may run beside an agent. Files that disappear meanwhile are skipped.
+//! it may run while an agent uses the directory. Files that another process removes meanwhile are
+//! skipped.
 
 pub(super) mod repair;
 mod sound;
@@ -33,17 +34,18 @@ use sound::{blob_is_sound, object_is_sound};
 /// The numbers of verified files, roots and bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Verified {
-    /// Objects.
+    /// The number of objects.
     pub objects: u64,
     /// The number of bytes that were read.
     pub bytes: u64,
-    /// Cached blobs.
+    /// The number of cached blobs.
     pub blobs: u64,
-    /// Indexes of layers.
+    /// The number of indexes of layers.
     pub layers: u64,
-    /// Published roots.
+    /// The number of published roots.
     pub roots: u64,
-    /// Roots of another program. Their files were read, but not compared.
+    /// The number of roots of another program. The files of these roots were read, but not
+    /// compared.
     pub taken_over: u64,
 }
 
@@ -52,7 +54,7 @@ pub struct Verified {
 pub struct Finding {
     /// The path of the damaged file or directory.
     pub path: PathBuf,
-    /// What is wrong.
+    /// What is wrong with the file or directory.
     pub what: String,
 }
 
@@ -98,7 +100,7 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
             Ok(None) => continue,
             Ok(Some(index)) => {
                 let lacking = lacking(&index, &known, objects.as_ref())?;
-                // If the index is missing now, a sweep has just removed the index, and then the
+                // If the index is missing now, a sweep has just removed the index and then the
                 // objects of the layer.
                 if lacking > 0 && layers.contains(&name_of(digest))? {
                     let what = format!("{lacking} of its files are not in the cache");
@@ -138,8 +140,8 @@ pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     Ok(verified)
 }
 
-/// Total size in bytes of all objects and blobs. Unreadable files are reported later, when they are
-/// read.
+/// The total size in bytes of all objects and blobs. An unreadable file is not reported here, but
+/// when the file is read.
 fn cached_bytes(top: &Dir) -> Result<u64> {
     let mut bytes = 0;
     let mut add = |dir: &Dir| -> Result<()> {
@@ -199,8 +201,8 @@ fn hex_of(name: &CStr) -> Option<[u8; 64]> {
     ObjectName::from_file_name(name)?.as_bytes()[..64].try_into().ok()
 }
 
-/// Number of files of a layer that have no object. An object counts if it is in `known` or was
-/// created since.
+/// The number of files of a layer that have no object. An object counts if it is in `known`, or if
+/// it was created after `known` was collected.
 fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> Result<u64> {
     let mut lacking = 0;
     for entry in &index.entries {
@@ -220,7 +222,7 @@ fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> 
     Ok(lacking)
 }
 
-/// The settings of the agent that uses the directory, and the meter that counts entries.
+/// The settings of the last agent that used the directory, and the meter that counts entries.
 struct Comparison<'a> {
     writable: Writable,
     owners: Owners,
@@ -283,14 +285,14 @@ fn is_of_earlier_version(configuration: Option<&Configuration>, layers: &Dir) ->
     Ok(false)
 }
 
-/// Whether an agent removes the root `id`, or was interrupted while it removed the root. A removal
-/// moves the root away before it removes the record.
+/// Whether an agent is removing the root `id`, or was interrupted during the removal. A removal
+/// first moves the root away, and then removes the record.
 fn is_being_removed(roots: &Dir, unpacked: &Dir, id: Digest) -> Result<bool> {
     let moved = unpacked.list()?.iter().any(|item| retired_id(&item.name) == Some(id));
     Ok(moved || !roots.contains(&name_of(id))?)
 }
 
-/// Compares a root with the tree of its configuration. Returns `false` if the root was removed
+/// Compares a root with the tree of its configuration. Returns `false` if an agent removed the root
 /// meanwhile.
 fn verify_root(
     roots: &Dir,
@@ -354,7 +356,7 @@ fn verify_root(
             Drift::Missing => "is missing",
             Drift::Extra => "does not belong to the configuration",
             Drift::Altered | Drift::Other => "was altered",
-            Drift::Links => "is not linked to the names that its layer links it to",
+            Drift::Links => "is not hardlinked to the same names as in its layer",
         };
         finding(format!("{path} {what}"));
     }

@@ -1,4 +1,4 @@
-//! Damage by services, disks and crashes never leads to a wrong root.
+//! Tests that damage by services, disks and crashes never leads to a wrong root.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -9,7 +9,7 @@ use crate::rig::{configuration, layer, options, run};
 use deploy_store::{Error, Layer, LinkMode, Store, verify};
 use deploy_testing::directories;
 
-/// A store with one layer of code and two alternative layers of configuration.
+/// A store with one layer of code and two alternative layers of configuration files.
 struct Bench {
     work: tempfile::TempDir,
     store: Store,
@@ -54,14 +54,14 @@ impl Bench {
         self.path("cache").join(self.code.digest.to_string())
     }
 
-    /// Builds the root of the code layer with configuration layer number `n`.
+    /// Builds the root of the code layer and the configuration layer number `n`.
     fn root(&self, n: usize) -> Result<PathBuf, Error> {
         let layers = [self.code.clone(), self.configs[n].clone()];
         self.store.root(&configuration(&layers)).map(|root| root.path)
     }
 
-    /// Builds the root with configuration layer number `n`, and checks every byte and the mode of
-    /// the files from the code layer.
+    /// Builds the root with the configuration layer number `n`. Then checks every byte and the mode
+    /// of the files from the code layer.
     fn is_right(&self, n: usize, what: &str) {
         let root = self.root(n).unwrap();
         for (path, contents) in FILES {
@@ -71,7 +71,7 @@ impl Bench {
         }
     }
 
-    /// Opens the directory again, as a new agent would.
+    /// Opens the agent's directory again, as a new agent would open the directory.
     fn reopen(self) -> Self {
         let Self { work, store, code, configs } = self;
         let link = store.link_mode();
@@ -81,7 +81,7 @@ impl Bench {
     }
 }
 
-/// Calls `test` with a new store for each filesystem and link mode.
+/// Calls `test` with a new store and a description, for each filesystem and link mode.
 fn each(mut test: impl FnMut(Bench, String)) {
     for dir in directories() {
         for link in [LinkMode::Auto, LinkMode::Hardlink, LinkMode::Copy] {
@@ -97,7 +97,7 @@ fn names(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The paths of all objects, in all subdirectories.
+/// The paths of all objects of the store.
 fn objects(bench: &Bench) -> Vec<PathBuf> {
     let dirs = names(&bench.path("objects"));
     dirs.iter().filter(|path| path.is_dir()).flat_map(|dir| names(dir)).collect()
@@ -115,7 +115,8 @@ fn writes_to_one_root_reach_no_other() {
         bench.is_right(1, &what);
         let set_aside = names(&bench.path("quarantine")).len();
         let linked = bench.store.link_mode() == LinkMode::Hardlink;
-        // The file whose mode was changed still has its contents, so it is not quarantined.
+        // The object whose mode was changed still has the right contents. So this object is not
+        // quarantined.
         assert_eq!(set_aside, if linked { 2 } else { 0 }, "{what}");
     });
 }
@@ -207,7 +208,7 @@ fn leftovers_of_a_crash_are_removed_at_the_next_start() {
             fs::write(bench.path(name).join("a/b/file"), "half").unwrap();
         }
         fs::write(bench.path("layers/index-1-1"), "half").unwrap();
-        // This root already has its final name, but no record.
+        // This root already has its final name, but it has no record.
         let root = bench.root(0).unwrap();
         let id = root.file_name().unwrap().to_str().unwrap().to_owned();
         fs::remove_file(bench.path("roots").join(id)).unwrap();
@@ -229,8 +230,8 @@ fn root_removed_by_hand_is_rebuilt() {
     });
 }
 
-/// The removal of a root moves the root away, and then removes the record. A crash may come in
-/// between.
+/// The removal of a root moves the root away, and then removes the record. A crash may happen
+/// between these two steps.
 #[test]
 fn interrupted_removal_of_a_root_is_completed_and_is_not_damage() {
     each(|bench, what| {
@@ -251,7 +252,7 @@ fn interrupted_removal_of_a_root_is_completed_and_is_not_damage() {
         assert!(!records.join(name(&gone)).exists() && records.join(name(&again)).exists());
         assert_eq!(fs::read_dir(bench.path("unpacked")).unwrap().count(), 2, "{what}");
         bench.is_right(0, &what);
-        // A root that is missing for any other reason is reported.
+        // A root that is missing for any other reason counts as damage.
         fs::remove_dir_all(&lost).unwrap();
         let bench = bench.reopen();
         let mut found = Vec::new();

@@ -1,5 +1,5 @@
-//! Tests with full disks, read-only disks, several filesystems, files with the maximum number of
-//! names, and indexes of a newer format.
+//! Tests full disks, read-only disks, several filesystems, files with the maximum number of names,
+//! and indexes of a newer format.
 
 #![allow(clippy::print_stdout, reason = "tests print what they leave out")]
 
@@ -27,18 +27,18 @@ fn contents(root: &Path) -> String {
     fs::read_to_string(root.join("file")).unwrap()
 }
 
-/// A mount. Dropping the value unmounts it.
+/// The path of a mount. Dropping the value removes the mount.
 struct Mounted(PathBuf);
 
 impl Drop for Mounted {
     fn drop(&mut self) {
-        // An error cannot be reported here.
+        // A drop cannot report an error.
         let _ = Command::new("umount").arg("-l").arg(&self.0).status();
     }
 }
 
-/// Mounts a filesystem. If this is impossible, the function prints a notice and returns `None`; in
-/// CI, it fails.
+/// Mounts a filesystem. If the mount fails, the function prints a notice and returns `None`. In CI,
+/// the function fails instead.
 fn mount(arguments: &[&str], at: &Path) -> Option<Mounted> {
     let mounted = Command::new("mount").args(arguments).arg(at).output().unwrap();
     if mounted.status.success() {
@@ -70,7 +70,7 @@ fn store_opens_on_a_completely_full_disk() {
     }
 }
 
-/// Does the work of an agent for two changes. Returns the text of the file in each root.
+/// Does the work of an agent for two deployments. Returns the text of the file in each root.
 fn two_changes(disk: &Path, blobs: &[Vec<u8>; 3]) -> Result<Vec<String>, Error> {
     let store = Store::open(&disk.join("agent"), options(LinkMode::Auto))?;
     let mut layers = Vec::new();
@@ -138,7 +138,7 @@ fn full_disk_at_any_step_is_reported_and_recovered() {
             drop(mounted);
             failed += 1;
         }
-        assert!(failed > 15, "only {failed} places where {what} ran out");
+        assert!(failed > 15, "{what} ran out only {failed} times");
     }
 }
 
@@ -219,8 +219,8 @@ fn object_at_the_link_limit_is_copied() {
         tried = true;
     }
     if !tried {
-        assert!(std::env::var_os("CI").is_none(), "no filesystem here has such a limit");
-        println!("NOT TESTED: no filesystem here has a limit of names");
+        assert!(std::env::var_os("CI").is_none(), "no filesystem limits the names of a file");
+        println!("NOT TESTED: no filesystem limits the number of names of a file");
     }
 }
 
@@ -245,8 +245,8 @@ fn newer_index_format_is_refused_and_kept() {
     }
 }
 
-/// 10,000 rounds of the agent's race test found this defect: blobs were written through a symlink
-/// that had replaced the cache directory.
+/// The agent's race test found this defect within 10,000 rounds: blobs were written through a
+/// symlink that had replaced the cache directory.
 #[test]
 fn symlinks_inside_a_store_are_refused() {
     let work = tempfile::tempdir().unwrap();

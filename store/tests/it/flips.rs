@@ -1,5 +1,5 @@
-//! Flips a hundred single bits in objects, indexes and blobs on an agent's disk. The verification
-//! finds all of them and names the files.
+//! Flips a hundred single bits, one after another, in objects, indexes and blobs on an agent's
+//! disk. The verification finds each flipped bit and names the file.
 
 use std::collections::BTreeSet;
 use std::fs;

@@ -1,6 +1,6 @@
 //! Compares roots with GNU tar's result for the same archives, entry by entry and in every link
-//! mode. The comparison covers the kind, bytes, mode, owner, mtime, attributes, link target and
-//! hardlink group of each entry, and the root itself.
+//! mode. For each entry and for the root itself, the comparison covers the kind, bytes, mode,
+//! owner, mtime, attributes, link target and hardlink group.
 
 #![allow(clippy::print_stderr, reason = "tests print what they could not try")]
 
@@ -12,8 +12,8 @@ use crate::rig::{configuration, dump_all as dump, layer, options, run, same};
 use deploy_store::{Layer, LinkMode, Store, unpack};
 use deploy_testing::directories;
 
-/// Makes a tree with everything that occurs in deployments: nested directories, modes, links,
-/// groups, a sparse file, odd names and equal files.
+/// Makes a tree with all kinds of entries that occur in deployments: nested directories, modes,
+/// links, groups, a sparse file, odd names and equal files.
 fn sample(dir: &Path) {
     fs::create_dir_all(dir.join("a/deep/er")).unwrap();
     fs::write(dir.join("a/one"), "one\n").unwrap();
@@ -83,8 +83,8 @@ fn upper(dir: &Path) {
     }
 }
 
-/// Makes two archives in `format`. GNU tar then unpacks both into one directory, which is the
-/// expected result.
+/// Makes two archives in `format`. GNU tar then unpacks both archives into one directory, which
+/// holds the expected result.
 fn archives(work: &Path, format: &[&str], suffix: &str) -> ([PathBuf; 2], PathBuf) {
     let made = [("lower", sample as fn(&Path)), ("upper", upper)].map(|(name, make)| {
         let tree = work.join(name);
@@ -167,7 +167,7 @@ fn roots_match_gnu_tar_in_every_link_mode() {
             let again = store.root(&configuration).unwrap();
             same(&dump(&again.path), &dump(&expected), &what);
             if store.link_mode() == LinkMode::Hardlink {
-                assert_eq!(again.placed.copied, 0, "twins should be linked now, too");
+                assert_eq!(again.placed.copied, 0, "twins must now be linked, too");
             }
         }
     }

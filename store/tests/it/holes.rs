@@ -1,5 +1,5 @@
-//! Files with holes. In every link mode, the time for each step depends only on the data, and the
-//! holes stay holes.
+//! Tests files with holes. In every link mode, the time for each step depends only on the data, and
+//! the holes stay holes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -12,10 +12,10 @@ use deploy_testing::directories;
 
 const SIZE: u64 = 60_000_000_000;
 const AT: u64 = 40_000_000_000;
-/// On any machine, hashing `SIZE` zeros takes longer than this.
+/// A limit for the time of the steps. On any machine, hashing `SIZE` zeros takes longer.
 const SOON: Duration = Duration::from_secs(10);
 
-/// Makes an archive of a file that is almost entirely a hole, and an empty file.
+/// Makes an archive of two files. One file is almost entirely a hole, and the other file is empty.
 fn archive(dir: &Path) -> std::path::PathBuf {
     let file = File::create(dir.join("lastlog")).unwrap();
     assert!(file.set_len(SIZE).is_ok(), "{} has no files of {SIZE} bytes", dir.display());

@@ -1,5 +1,5 @@
-//! Tests of the inheritance from a directory: new entries inherit its group and its default access
-//! list. Another test counts the files that pending layers keep open.
+//! Tests directories whose new entries inherit the directory's group and default access list.
+//! Another test counts the files that pending layers keep open.
 
 #![allow(clippy::print_stdout, reason = "tests print what they leave out")]
 
@@ -10,8 +10,8 @@ use crate::rig::{configuration, dump, named, options, same};
 use deploy_store::{Digest, Layer, LinkMode, Store};
 use deploy_testing::directories;
 
-/// One member: the name, the mode, the group, the contents if it is a file, and whether it has a
-/// default access list.
+/// One member of an archive: the name, the mode, the group, the contents of a file (`None` for a
+/// directory), and whether the member has a default access list.
 type Made<'a> = (&'a str, u32, u64, Option<&'a str>, bool);
 
 /// The list `user::rwx,user:1234:rwx,group::r-x,mask::rwx,other::r-x` in the form of the attribute.
@@ -84,7 +84,7 @@ fn lists(root: &Path) -> Vec<String> {
 #[test]
 fn changed_spare_inherits_no_directory_defaults() {
     if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        assert!(std::env::var_os("CI").is_none(), "CI must run as root");
         println!("NOT TESTED: groups and access lists; the test must run as root");
         return;
     }
@@ -124,7 +124,7 @@ fn changed_spare_inherits_no_directory_defaults() {
             let what = format!("{link:?} in {}", dir.display());
             same(&dump(&roots[0]), &dump(&roots[1]), &what);
             assert_eq!(lists(&roots[0]), lists(&roots[1]), "{what}");
-            assert!(!lists(&roots[1]).is_empty(), "{what}: there are no access lists here");
+            assert!(!lists(&roots[1]).is_empty(), "{what}: no entry has an access list");
         }
     }
 }
@@ -146,8 +146,8 @@ fn pending_layers_keep_few_files_open() {
         most = most.max(open().saturating_sub(before));
         layers.push(named(&format!("c{n}"), digest));
     }
-    // The count has the open files of the layer that was just extracted and of the pending layers.
-    // Other tests may also have open files.
+    // The count includes the open files of the layer that was just extracted and of the pending
+    // layers. Other tests may also have open files.
     assert!(most < 600, "{most} files are open");
     let root = store.root(&configuration(&layers)).unwrap();
     assert_eq!(fs::read_dir(&root.path).unwrap().count(), 8 * 600);

@@ -1,6 +1,6 @@
-//! Files that cannot be removed, because something is mounted on them or because they are
-//! immutable. Such files stay with all their contents, and are reported with the reason. Once the
-//! reason no longer applies, the files are removed. Meanwhile, no other work fails.
+//! Tests files that cannot be removed, because something is mounted on the files or because the
+//! files are immutable. Such files stay with all their contents, and are reported with the reason.
+//! Once the reason no longer applies, the files are removed. Meanwhile, no other work fails.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -56,7 +56,7 @@ impl Bench {
         self.work.path().join("agent/unpacked")
     }
 
-    /// The path of the only root that was moved away.
+    /// The path of the root that was moved away. There must be exactly one such root.
     fn moved_root(&self) -> PathBuf {
         let all = fs::read_dir(self.unpacked()).unwrap().map(|entry| entry.unwrap().path());
         let moved: Vec<PathBuf> =
@@ -73,7 +73,7 @@ impl Bench {
         assert_eq!(fs::read_to_string(self.precious().join("deep/b")).unwrap(), "keep", "{what}");
     }
 
-    /// Sweeps the first root, and returns the reason if the root stays.
+    /// Sweeps the first root. If the root stays, returns the reason.
     fn sweep(&self) -> Option<String> {
         let keep = Keep {
             roots: Some(vec![(self.all[1].id(), "current")]),
@@ -95,7 +95,7 @@ impl Bench {
         self.store = Some(Store::open(&dir, options(self.link)).unwrap());
     }
 
-    /// Checks that the next root and the next spare can be made beside leftovers.
+    /// Checks that the next root and the next spare can be made while leftovers exist.
     fn goes_on(&self) {
         let third = configuration(&[
             self.all[0].layers()[0].clone(),
@@ -111,8 +111,8 @@ impl Bench {
     }
 }
 
-/// A way of mounting something in a root: its name, and a function that gets the root and a
-/// precious directory, which must stay unchanged.
+/// A way of mounting something in a root: the name of the way, and a function that mounts. The
+/// function gets the root and a precious directory, which must stay unchanged.
 type Mount = (&'static str, fn(&Path, &Path));
 
 fn mounts() -> Vec<Mount> {
@@ -152,7 +152,7 @@ fn text(path: &Path) -> &str {
     path.to_str().unwrap()
 }
 
-/// Unmounts everything below `dir`. Returns the number of mounts that still had their canary file.
+/// Unmounts all mounts below `dir`. Returns the number of mounts that still had their canary file.
 fn unmount(dir: &Path) -> usize {
     let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
     let points = table.lines().filter_map(|line| line.split(' ').nth(4));
@@ -185,13 +185,13 @@ fn root_with_a_mount_stays_until_unmounted() {
             bench.goes_on();
             bench.reopen();
             assert!(bench.sweep().is_some(), "{what}: the next sweep must try again");
-            // No new root replaces this root, either.
+            // A rebuilt root cannot replace this root, either.
             let err = bench.store().rebuild_root(&bench.all[0]).unwrap_err().to_string();
             assert!(err.contains("something is mounted on"), "{what}: {err}");
             let drifted = bench.store().drifted_root(&bench.all[0]);
             assert!(drifted.is_none_or(|it| it.mounted.is_some()), "{what}");
             bench.is_precious_whole(&what);
-            assert_eq!(unmount(&bench.unpacked()), 1, "{what}: the canary");
+            assert_eq!(unmount(&bench.unpacked()), 1, "{what}: the canary file must still exist");
             assert_eq!(bench.sweep(), None, "{what}");
             assert!(!bench.first().exists(), "{what}");
             bench.is_precious_whole(&what);
@@ -218,7 +218,7 @@ fn store_opens_with_a_mounted_leftover() {
             bench.reopen();
             bench.goes_on();
             bench.is_precious_whole(leftover);
-            assert!(at.join("file").exists(), "{leftover}: a file of it was removed");
+            assert!(at.join("file").exists(), "{leftover}: a file of the leftover was removed");
             unmount(&bench.unpacked());
             bench.reopen();
             assert!(!at.exists(), "{leftover}");
@@ -227,7 +227,8 @@ fn store_opens_with_a_mounted_leftover() {
     }
 }
 
-/// The mount is made after the table of mounts was read.
+/// The removal does not know the mount, as if the mount was made after the table of mounts was
+/// read.
 #[test]
 fn removal_never_enters_a_mount() {
     if !in_own_mounts("leftovers::removal_never_enters_a_mount") {
@@ -250,7 +251,7 @@ fn removal_never_enters_a_mount() {
 }
 
 /// Runs the previous test without `openat2` (Linux 5.6), and without the mount number of `statx`
-/// (Linux 5.8). Older kernels lack them, and system call filters may refuse them.
+/// (Linux 5.8). Older kernels lack these features, and system call filters may refuse the calls.
 #[test]
 #[allow(clippy::print_stderr, reason = "the test prints why it is skipped")]
 fn removal_never_enters_a_mount_without_openat2() {
@@ -284,7 +285,8 @@ fn immutable_and_append_only_files_stay() {
             ("i", "data", "its directory is immutable"),
             ("a", "data", "its directory is append-only"),
         ] {
-            // With hardlinks, the objects could not be removed, either.
+            // The test uses copies, because with hardlinks the objects could not be removed,
+            // either.
             let mut bench = Bench::new(&dir, LinkMode::Copy);
             let path = bench.first().join(at);
             run("chattr", &[&format!("+{attribute}"), text(&path)], Path::new("/"));
@@ -302,7 +304,7 @@ fn immutable_and_append_only_files_stay() {
             assert_eq!(bench.sweep(), None);
             assert!(!left.exists());
         }
-        // A root with an immutable top directory cannot be moved away, so it stays a root.
+        // A root with an immutable top directory cannot be moved away. So the root stays published.
         let bench = Bench::new(&dir, LinkMode::Copy);
         run("chattr", &["+i", text(&bench.first())], Path::new("/"));
         assert!(bench.sweep().unwrap().contains("it is immutable"));

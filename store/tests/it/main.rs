@@ -1,5 +1,5 @@
-//! The integration tests of this crate in one program. Separate programs for the files would each
-//! link all libraries.
+//! Contains all integration tests of this crate in one program. With a program for each file, each
+//! program would have to link all libraries.
 
 mod damaged_stores;
 mod disk;

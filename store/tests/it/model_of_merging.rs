@@ -1,5 +1,5 @@
-//! Compares roots with a naive model. The model puts every member of every layer into one
-//! directory, one after another, and follows symlinks as in a chroot to this directory.
+//! Compares roots with a naive model. The model puts the members of all layers into one directory,
+//! one member after another, and follows symlinks as in a chroot to this directory.
 
 use std::cell::Cell;
 use std::fs;
@@ -47,7 +47,7 @@ fn directory(root: &Path, path: &str, make: bool) -> io::Result<PathBuf> {
                 hops += 1;
                 let target = fs::read_link(&next)?.into_os_string().into_string().unwrap();
                 if hops > HOPS {
-                    return Err(io::Error::other("too many symlinks"));
+                    return Err(io::Error::other("too many symlinks on the path"));
                 }
                 if target.starts_with('/') {
                     root.clone_into(&mut at);
@@ -74,8 +74,8 @@ fn parent(root: &Path, name: &str, make: bool) -> io::Result<PathBuf> {
 fn remove(path: &Path) -> io::Result<()> {
     match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => {
-            // Only the modes of directories are changed, because files below may have names
-            // elsewhere.
+            // Only the modes of directories are changed, because a file in the tree may have other
+            // names elsewhere.
             let mut chmod = Command::new("find");
             chmod.arg(path).args(["-type", "d", "-exec", "chmod", "u+rwx", "{}", "+"]);
             assert!(chmod.status()?.success());
@@ -151,7 +151,8 @@ fn put(root: &Path, layer: &[Member], n: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the times of all entries except files, because the model sets only the times of files.
+/// Removes the times of all entries except regular files, because the model sets only the times of
+/// regular files.
 fn without_times(lines: Vec<String>) -> Vec<String> {
     let plain = |line: String| {
         let mut fields: Vec<&str> = line.split(' ').collect();

@@ -1,4 +1,4 @@
-//! Tests of unusual output of packers: padding, large windows, strong compression, access lists as
+//! Tests unusual output of packers: padding, large windows, strong compression, access lists as
 //! text, sizes without a body, and unsupported formats.
 
 #![allow(clippy::print_stderr, reason = "tests print what they could not try")]
@@ -104,7 +104,8 @@ fn zstd_window_and_ratio_are_limited() {
     assert_eq!(check(&packed), Ok(1));
     let lower = Limits { ratio: 1_100, ..Limits::STANDARD };
     assert!(check_with(&packed, lower).unwrap_err().contains("1100 times"));
-    // The window of `--long=27` is accepted. A larger window must be allowed by a flag.
+    // The window of `--long=27` is accepted. A larger window is refused unless a flag allows the
+    // window.
     assert_eq!(check(&zstd(&[file("f"), vec![0; 1024]].concat(), 27)), Ok(1));
     // This frame requires a window of 256 MiB, as with `--long=28`.
     let mut asking = zstd(&file("f"), 27);
@@ -153,8 +154,8 @@ fn size_of_entries_without_data_is_treated_as_by_gnu_tar_and_bsdtar() {
             assert!(refused.contains("has a body"), "{refused}");
         }
     }
-    // Only PAX may repeat the contents of a hardlink. If it is unclear whether the contents follow,
-    // the archive is refused.
+    // Only PAX may repeat the contents of a hardlink. If the reader cannot determine whether the
+    // contents follow, the archive is refused.
     let link = [records(&[("comment", "x")]), header("s", b'1', 512, "f", USTAR)].concat();
     let archive = |after: &[&[u8]]| [&file("f"), &link[..], &after.concat()].concat();
     assert_eq!(check(&archive(&[&body, &file("after"), &end])), Ok(3));

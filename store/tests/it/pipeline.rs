@@ -1,5 +1,5 @@
-//! Failures in the middle of an extraction. The error states the cause, all threads end, and
-//! nothing of the layer is left.
+//! Tests failures in the middle of an extraction. The error states the cause, all threads end, and
+//! no file of the layer is left.
 
 #![allow(clippy::print_stderr, reason = "tests print what they could not try")]
 
@@ -14,7 +14,7 @@ use crate::rig::{configuration, named, options};
 use deploy_store::{Ages, Digest, Error, Keep, LinkMode, Store, check_archive, unpack, verify};
 use deploy_testing::directories;
 
-/// Makes a tar, without an end mark, of `files` files with `size` incompressible bytes each.
+/// Makes a tar archive of `files` files with `size` incompressible bytes each.
 fn tar(files: u32, size: usize) -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut state = 1_u64;
@@ -42,8 +42,8 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// The number of threads that have the name of the calling thread. A thread inherits the name of
-/// the thread that starts it.
+/// The number of threads that have the name of the calling thread. A new thread inherits the name
+/// of the thread that starts the new thread.
 fn threads() -> usize {
     let own = fs::read("/proc/thread-self/comm").unwrap();
     let all = fs::read_dir("/proc/self/task").unwrap();
@@ -54,7 +54,7 @@ fn threads() -> usize {
     .count()
 }
 
-/// The paths of everything below `dir` except directories.
+/// The paths of all entries below `dir` except directories.
 fn files(dir: &Path) -> Vec<String> {
     let found = Command::new("find").arg(dir).args(["!", "-type", "d"]).output().unwrap();
     String::from_utf8(found.stdout).unwrap().lines().map(str::to_owned).collect()
@@ -62,7 +62,7 @@ fn files(dir: &Path) -> Vec<String> {
 
 #[test]
 fn failed_extraction_leaves_no_files_and_no_threads() {
-    // The threads of this test are counted by this name.
+    // The test counts its threads by this name.
     let named = std::thread::Builder::new().name("bad-archives".to_owned());
     named.spawn(extract_bad_archives).unwrap().join().unwrap();
 }
@@ -86,7 +86,7 @@ fn extract_bad_archives() {
             let mut inside = packed.clone();
             inside[packed.len() / 2..packed.len() / 2 + 64].fill(0xff);
             for (how, bad) in [
-                ("a header that is none", &bad_entry[..]),
+                ("a block that is not a header", &bad_entry[..]),
                 ("a cut tar", cut),
                 ("a cut gzip", &packed[..packed.len() / 2]),
                 ("a gzip cut in its trailer", &packed[..packed.len() - 3]),
@@ -117,8 +117,8 @@ fn extract_bad_archives() {
     }
 }
 
-/// A comparison of trees with GNU tar's trees found this defect. Buffers were reused for small
-/// files while they still had the bytes of a large file.
+/// A comparison of trees with GNU tar's trees found this defect. The writers reused buffers for
+/// small files while the buffers still had the bytes of a large file.
 #[test]
 fn small_files_after_large_files_have_their_own_bytes() {
     let mut builder = tar::Builder::new(Vec::new());
@@ -171,7 +171,7 @@ fn a_full_disk_is_reported_with_path_and_cause() {
     }
 }
 
-/// Any number of equal files make one object. A second layer adds new objects to existing
+/// Any number of equal files become one object. A second layer adds new objects to existing
 /// directories of objects.
 #[test]
 fn equal_files_are_written_once() {
@@ -221,12 +221,13 @@ fn extended_header_before_a_volume_label_is_refused() {
     assert!(err.contains("before a volume's label"), "{err}");
 }
 
-/// If pending layers were not published first, a sweep would treat their objects as leftovers.
-/// Also, a large layer is visible immediately, and may need objects of a small pending layer.
+/// Pending layers are published before a sweep, because otherwise the sweep would treat the objects
+/// of these layers as leftovers. Pending layers are also published before a large layer, because a
+/// large layer is visible immediately and may need objects of a pending layer.
 #[test]
 fn pending_layers_are_published_before_a_sweep() {
-    // There are so many files that every directory of objects exists. Lookups of pending objects
-    // use these directories.
+    // The layer has so many files that every directory of objects exists. Lookups of pending
+    // objects use these directories.
     let many = tar(4000, 16);
     let [swept, small, large] = [tar(2, 3000), tar(1, 1 << 20), tar(20, 1 << 20)];
     for dir in directories() {

@@ -1,6 +1,6 @@
-//! Tests of an existing root that is deployed again. Every change to its entries is found. No root
-//! is removed before its replacement exists. A root without a record is compared before it is
-//! adopted.
+//! Tests an existing root that is deployed again. Every change to the root's entries is found. No
+//! root is removed before its replacement exists. A root without a record is compared before the
+//! store adopts the root.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -71,7 +71,7 @@ fn rewrite(path: &Path, bytes: &[u8]) {
 
 type Damage = fn(&Path);
 
-/// The damage that a root may get: the path that must be reported, a description, and a function
+/// The kinds of damage to a root: the path that must be reported, a description, and a function
 /// that causes the damage.
 const DAMAGES: [(&str, &str, Damage); 17] = [
     ("dir", "a directory is missing", |root| fs::remove_dir_all(root.join("dir")).unwrap()),
@@ -142,7 +142,7 @@ fn modified_root_is_exchanged_for_a_sound_one() {
             assert!(!root.reused && !bench.root().is_symlink(), "{what}");
             same(&dump(&bench.root()), &want, &what);
             assert_eq!(bench.drift(), [""; 0], "{what}");
-            // The replaced root is not removed, because a service may run in it.
+            // The replaced root is not removed, because a service may run in this root.
             let aside = root.replaced.expect(&what);
             assert_eq!(fs::symlink_metadata(&aside).unwrap().ino(), changed, "{what}");
         }
@@ -152,7 +152,7 @@ fn modified_root_is_exchanged_for_a_sound_one() {
 #[test]
 fn owners_and_capabilities_are_compared_if_restored() {
     if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        assert!(std::env::var_os("CI").is_none(), "CI must run as root");
         return;
     }
     let damages: [(&str, Damage); 4] = [
@@ -182,15 +182,15 @@ fn added_and_writable_files_are_not_drift() {
     }
 }
 
-/// An access list in the form of the attribute (acl(5)): the permissions of the mode 644, and an
-/// entry for user 1.
+/// An access list in the form of the attribute (acl(5)). The list has the permissions of the mode
+/// 644, and an entry for the user with the number 1.
 const LIST: &str =
     "0x0200000001000600ffffffff020004000100000004000400ffffffff10000400ffffffff20000400ffffffff";
 
 #[test]
 fn access_list_is_drift_unless_inherited() {
     if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        assert!(std::env::var_os("CI").is_none(), "CI must run as root");
         return;
     }
     for dir in directories() {
@@ -207,8 +207,8 @@ fn access_list_is_drift_unless_inherited() {
     }
 }
 
-/// Several attempts fail one after another, and each attempt changes its root. Of the replaced
-/// roots, only the root that was in use and the last root stay.
+/// A root is changed and rebuilt several times, as in attempts that fail. Of the replaced roots,
+/// only the root that was in use and the last root stay.
 #[test]
 fn replaced_root_in_use_is_kept() {
     for dir in directories() {
@@ -239,7 +239,7 @@ fn split(root: &Path, name: &str) {
 }
 
 /// Without the right links, a write to one name of a file would not be visible under the other
-/// names. With wrong links, it would be visible in an unrelated file.
+/// names. With wrong links, the write would be visible in an unrelated file.
 #[test]
 fn names_that_are_not_linked_as_in_the_layers_are_drift() {
     let damages: [(&str, &[&str], Damage); 6] = [
@@ -251,7 +251,7 @@ fn names_that_are_not_linked_as_in_the_layers_are_drift() {
                 split(root, name);
             }
         }),
-        ("an equal file was linked to it", &["equal"], |root| {
+        ("an equal file was linked to the first name", &["equal"], |root| {
             run("ln", &["-f", "bin", "equal"], root);
         }),
         ("a file that a service writes to was replaced", &[], |root| split(root, "log")),
@@ -307,7 +307,7 @@ fn root_without_a_record_is_compared() {
     }
 }
 
-/// The root is first repaired from the objects alone. Then one object is missing, so one file
+/// The test first repairs the root from the objects alone. Then one object is missing, so one file
 /// cannot be repaired.
 #[test]
 fn root_is_repaired_from_the_cache() {

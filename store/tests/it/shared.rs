@@ -1,5 +1,5 @@
-//! Tests with hardlinked files. Services and scripts may change a file of a root in any way. No
-//! later root shows the change. If the change is repeated, no further download is needed.
+//! Tests hardlinked files. Services and scripts may change a file of a root in any way. No later
+//! root shows such a change. If a service repeats the change, no further download is needed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
@@ -54,14 +54,14 @@ impl Bench {
         Self { work, store, code, wanted: wanted.into() }
     }
 
-    /// Deploys configuration number `n`, and makes the spare.
+    /// Deploys the configuration number `n`, and makes the spare.
     fn deploy(&self, n: usize) -> PathBuf {
         let root = self.store.root(&self.wanted[n]).unwrap().path;
         assert_eq!(self.store.prepare_spare(&self.wanted[n]).unwrap(), SpareOutcome::Ready);
         root
     }
 
-    /// Checks that every file of root number `n` matches the archive.
+    /// Checks that every file in the root of the configuration number `n` matches the archive.
     fn is_right(&self, n: usize, what: &str) {
         let root = self.store.root(&self.wanted[n]).unwrap().path;
         for path in FILES.iter().chain(&["var/other"]) {
@@ -86,7 +86,7 @@ impl Bench {
     }
 }
 
-/// A file that a service still has open or mapped, and writes to later.
+/// A file that a service still has open or mapped. The service writes to this file later.
 enum Held {
     Nothing,
     File(File),
@@ -112,8 +112,8 @@ fn open(path: &Path) -> File {
     OpenOptions::new().read(true).write(true).open(path).unwrap()
 }
 
-/// Starts a process that maps the file, and that writes to the mapping after a line on its standard
-/// input.
+/// Starts a process that maps the file. When the process gets a line on its standard input, the
+/// process writes to the mapping.
 fn mapping(path: &Path) -> Child {
     let script = "import mmap, sys\n\
         f = open(sys.argv[1], 'r+b'); m = mmap.mmap(f.fileno(), 0)\n\
@@ -199,7 +199,7 @@ fn each_touch(mut test: impl FnMut(&Path, &str, fn(&Path) -> Held)) {
 #[test]
 fn changes_to_a_root_do_not_reach_the_next() {
     each_touch(|dir, what, touch| {
-        // The file is changed before or after the spare is made.
+        // The file is changed either before or after the spare is made.
         for early in [true, false] {
             let bench = Bench::new(dir, true);
             let root = bench.store.root(&bench.wanted[0]).unwrap().path;
@@ -233,7 +233,8 @@ fn writes_through_an_open_file_of_a_removed_root_reach_no_root() {
     });
 }
 
-/// A function that runs before the third root is built, so that the root is built in a certain way.
+/// A function that runs before the third root is built. The function determines the way in which
+/// the third root is built.
 type Before = fn(&Bench);
 const WAYS: [(&str, Before); 3] = [
     ("of the spare", |_| {}),
@@ -245,8 +246,8 @@ const WAYS: [(&str, Before); 3] = [
 ];
 
 /// Runs `touch` on the second root, builds the third root, and then runs `write_later`. The third
-/// root must not change. The function does this for every way to build the third root, and with and
-/// without the second root.
+/// root must not change. The function repeats these steps for every way to build the third root,
+/// with and without the second root.
 fn each_way<H>(touch: impl Fn(&Bench, &Path) -> H, write_later: impl Fn(&Bench, H)) {
     for dir in directories() {
         for (way, before) in WAYS {
@@ -254,8 +255,8 @@ fn each_way<H>(touch: impl Fn(&Bench, &Path) -> H, write_later: impl Fn(&Bench, 
                 let what = format!("{way}, {}", if gone { "its root is gone" } else { "in use" });
                 let bench = Bench::new(&dir, true);
                 bench.deploy(0);
-                // At this point, the store has recorded for every object that no process has it
-                // open.
+                // At this point, the store has recorded for every object that no process has the
+                // object open.
                 let root = bench.deploy(1);
                 let left = touch(&bench, &root);
                 if gone {
@@ -288,14 +289,15 @@ fn moved_file_is_never_shared_with_the_next_root() {
 #[test]
 fn chown_in_a_script_costs_no_download_and_uses_the_spare() {
     if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        assert!(std::env::var_os("CI").is_none(), "CI must run as root");
         return;
     }
     for dir in directories() {
         for script in ["chown -R 33:33 .", "setcap cap_net_bind_service+ep bin/server"] {
             let bench = Bench::new(&dir, false);
             for n in [0, 1, 2, 0, 1, 2] {
-                // There are no blobs, so a layer that must be fetched again is an error here.
+                // The store keeps no blobs. So if a layer has to be downloaded again, the test
+                // fails.
                 let root = bench.store.root(&bench.wanted[n]).unwrap();
                 assert!(root.reused || n == 0 || root.from_spare, "{script}");
                 bench.is_right(n, script);
@@ -331,7 +333,7 @@ fn repeatedly_written_file_is_downloaded_once() {
             bench.is_right(n, "a log");
             let mut log = OpenOptions::new().append(true).open(root.path.join("a/data")).unwrap();
             log.write_all(b"a line\n").unwrap();
-            // Without the blob, the spare may fail.
+            // If the blob is needed, the spare cannot be made, because the blob is missing.
             let _ = bench.store.prepare_spare(&bench.wanted[n]);
             bench.store.sweep_roots(&[bench.wanted[n].id()]).unwrap();
         }
@@ -342,7 +344,7 @@ fn repeatedly_written_file_is_downloaded_once() {
 #[test]
 fn owners_belong_to_the_tree_and_files_stay_shared() {
     if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+        assert!(std::env::var_os("CI").is_none(), "CI must run as root");
         return;
     }
     for dir in directories() {
@@ -387,7 +389,7 @@ fn writable_name_makes_all_hardlinks_private() {
         let root = bench.deploy(0);
         fs::write(root.join("var/other"), "of the service").unwrap();
         bench.is_right(1, "-writable");
-        // A mode that lets other users write also makes a file private.
+        // A file that other users may write to is also private.
         let tree = bench.work.path().join("open");
         fs::create_dir(&tree).unwrap();
         fs::write(tree.join("queue"), "q").unwrap();
@@ -408,7 +410,7 @@ fn every_file_is_checked_without_inotify_watches() {
     if std::env::var_os(INSIDE).is_some() {
         let work = std::env::temp_dir();
         for (what, touch) in TOUCHES {
-            // In a user namespace, there are no other users to own files.
+            // In a user namespace, no other users exist, so the owner of a file cannot be changed.
             if matches!(what, "another owner" | "capabilities") {
                 continue;
             }
@@ -421,15 +423,15 @@ fn every_file_is_checked_without_inotify_watches() {
         }
         return;
     }
-    // The test runs twice, each time in its own user namespace with a limit: no inotify instance,
-    // or fewer watches than directories.
+    // The test runs twice, each time in a new user namespace with another limit: no inotify
+    // instance, or fewer watches than directories.
     for (limit, most) in [("instances", 0), ("watches", 3)] {
         let script =
             format!("echo {most} >/proc/sys/user/max_inotify_{limit} || exit 77; exec \"$@\"");
         let before = ["unshare", "-r", "sh", "-c", &script, "sh"];
         let status = deploy_testing::run_test_again(&before, test, INSIDE);
         if status.code() == Some(77) || status.code() == Some(1) {
-            assert!(std::env::var_os("CI").is_none(), "CI is to run as root");
+            assert!(std::env::var_os("CI").is_none(), "CI must run as root");
             eprintln!("{test} IS SKIPPED: no user namespace can be made");
             return;
         }

@@ -1,4 +1,4 @@
-//! For any layers and in every link mode, a root that is made from the spare equals a root that is
+//! Tests that, for any layers and in every link mode, a root made from the spare equals a root
 //! built from nothing. A damaged spare is never used.
 
 use std::cell::Cell;
@@ -14,7 +14,8 @@ use deploy_testing::directories;
 use proptest::collection::vec;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Makes the layer in both stores, with as many of `members` as can be extracted.
+/// Makes the same layer in both stores. The layer has as many of the first members as can be
+/// extracted.
 fn layer(stores: [&Store; 2], name: &str, members: &[Member]) -> Layer {
     let bytes = archive(members);
     let digest = Digest::of(&bytes);
@@ -50,7 +51,8 @@ fn changed_spare_matches_a_new_build() {
                 .enumerate()
                 .map(|(n, members)| layer([&ours, &plain], &format!("c{n}"), members))
                 .collect();
-            // First the upper layer changes, then the lower layer, and then the order.
+            // The upper layer changes first, then the lower layer, and then the order of the
+            // layers.
             let pick = |picked: &[usize]| {
                 configuration(&picked.iter().map(|&n| layers[n].clone()).collect::<Vec<_>>())
             };
@@ -111,7 +113,7 @@ impl Bench {
         self.work.path().join("agent/unpacked").join(name)
     }
 
-    /// Checks that the root of the second configuration is right.
+    /// Checks that the root of the second configuration has the right contents and modes.
     fn is_right(&self, from_spare: bool, what: &str) {
         let root = self.store.root(&self.configurations[1]).unwrap();
         assert_eq!(root.from_spare, from_spare, "{what}");
@@ -168,7 +170,8 @@ fn writes_to_a_root_do_not_reach_roots_made_from_the_spare() {
             let root = bench.store.root_path(bench.configurations[0].id());
             let before = fs::read(root.join("a/two")).unwrap();
             damage(&root.join("a/two"));
-            // If the contents are still right, the spare gets its own copy and can be used.
+            // If the file still has the right contents, the spare gets its own copy of the file and
+            // can be used.
             let held = fs::read(root.join("a/two")).is_ok_and(|now| now == before);
             let harmless = held
                 || !root.join("a/two").exists()
@@ -203,7 +206,7 @@ fn modified_spare_is_rejected() {
                     .unwrap();
             },
             |spare| {
-                // Another directory gets the name of the spare, and files that look right.
+                // Another directory, whose files look right, gets the name of the spare.
                 let aside = spare.with_file_name("aside");
                 fs::rename(spare, &aside).unwrap();
                 fs::create_dir_all(spare.join("a")).unwrap();
@@ -275,7 +278,7 @@ fn pending_layer_is_invisible_until_its_root_is_published() {
         assert_eq!(store.extract_for_root(digest).unwrap().unwrap().files, 3, "{link:?}");
         assert!(store.has_layer(digest).unwrap());
         assert_eq!(store.extract_for_root(digest).unwrap(), None);
-        // The layer is not visible yet. If the program ends here, nothing of the layer is left.
+        // The layer is not visible yet. If the program ends here, no file of the layer is left.
         let waiting = names("layers");
         assert!(waiting.iter().all(|name| layers.contains(name) || name.len() < 64));
         drop(store);

@@ -1,5 +1,5 @@
-//! After any history, a sweep frees exactly the bytes that its plan states. Everything that stays
-//! is complete and can be deployed.
+//! Tests that a sweep frees exactly the bytes that its plan states. All roots and layers that stay
+//! are complete and can be deployed.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -18,7 +18,7 @@ struct Bench {
     link: LinkMode,
 }
 
-/// All names except directories, and the size of every file, counted once.
+/// The paths of all entries except directories, and the size of each regular file by its inode.
 #[derive(Debug, PartialEq, Eq)]
 struct Census {
     names: BTreeSet<PathBuf>,
@@ -66,7 +66,8 @@ impl Bench {
         self.store.as_ref().unwrap()
     }
 
-    /// Makes a layer with `n` files that other layers also have, and with one file of its own.
+    /// Makes a layer with `n` files that share their contents with files of other layers, and with
+    /// a file of its own.
     fn layer(&self, name: &str, version: u32, n: u32) -> Layer {
         let tree = self.work.path().join(format!("{name}{version}"));
         fs::create_dir_all(tree.join("dir")).unwrap();
@@ -80,7 +81,7 @@ impl Bench {
             write(&format!("dir/{name}{file}"), &format!("shared {file}").repeat(50));
         }
         write(&format!("{name}-own"), &format!("{name} {version}").repeat(100));
-        // This file equals another file of the root, but is not linked to it.
+        // This file equals another file of the root, but the two files are not linked.
         write(&format!("{name}-twin"), &"shared 0".repeat(50));
         std::os::unix::fs::symlink("dir", tree.join(format!("{name}-link"))).unwrap();
         let archive = self.work.path().join(format!("{name}{version}.tar.gz"));
@@ -88,7 +89,8 @@ impl Bench {
         layer(self.store(), name, &archive)
     }
 
-    /// Deploys three configurations one after another, with other events in between.
+    /// Deploys three configurations one after another. Then adds an unused layer, a partial
+    /// download, writes of a service and quarantined files.
     fn history(&self) -> [Configuration; 3] {
         let code = self.layer("code", 1, 5);
         let all = [1, 2, 3].map(|version| {
@@ -100,7 +102,7 @@ impl Bench {
         }
         self.layer("nobody", 1, 7);
         self.store().blobs().resume(Digest::of(b"to come")).unwrap().write_at(0, b"half").unwrap();
-        // A service writes to its root: it creates files, and writes through hardlinks.
+        // A service creates a file in its root, and writes through a hardlink.
         let root = self.store().root_path(all[0].id());
         fs::write(root.join("log"), "of a service").unwrap();
         fs::write(root.join("config-own"), "in place").unwrap();
@@ -134,7 +136,7 @@ impl Bench {
 fn told_truly(planned: &Sweep, before: &Census, after: &Census, shared: bool, what: &str) {
     let names = before.names.difference(&after.names).count();
     assert_eq!(planned.files(), names as u64, "{what}: {planned:#?}");
-    assert!(after.names.is_subset(&before.names), "{what}: something was made");
+    assert!(after.names.is_subset(&before.names), "{what}: the sweep created a file");
     if !shared {
         assert_eq!(planned.bytes(), before.bytes() - after.bytes(), "{what}: {planned:#?}");
     }
@@ -162,14 +164,14 @@ fn dry_run_matches_what_the_sweep_frees() {
             assert_eq!(
                 Census::of(&bench.path("")),
                 before,
-                "{what}: a rehearsal changed something"
+                "{what}: a rehearsal changed some file"
             );
             let planned = bench.store().plan_sweep(&keep).unwrap();
             assert_eq!(rehearsed, planned);
             bench.store().sweep(&planned).unwrap();
             let after = Census::of(&bench.path(""));
             told_truly(&planned, &before, &after, shared, what);
-            assert!(planned.files() > 0, "{what}: nothing to sweep");
+            assert!(planned.files() > 0, "{what}: the plan removes no file");
             for root in &kept {
                 assert!(bench.store().root(root).unwrap().reused, "{what}");
             }
@@ -190,8 +192,8 @@ fn dry_run_matches_what_the_sweep_frees() {
     });
 }
 
-/// With another `-link`, an agent's objects have other names. The old objects stay while they are
-/// the only objects of a deployed layer, and a root can be made from them.
+/// With another `-link`, an agent's objects have other names. The old objects stay while a deployed
+/// layer has no other objects, and a root can be made from the old objects.
 #[test]
 fn sweep_after_a_link_mode_change_keeps_the_deployed_root() {
     for dir in directories() {
@@ -236,8 +238,8 @@ fn reflinked_files_count_once_and_private_writes_count() {
         let planned = bench.store().plan_sweep(&keep).unwrap();
         let root = planned.removals.iter().find(|it| it.what == What::Root).unwrap();
         let record = fs::metadata(bench.path("roots").join(all[0].id().to_string())).unwrap().len();
-        // The bytes of "of a service" and of "in place" count. The file with "in place" is no
-        // longer an object.
+        // The bytes of "of a service" and of "in place" count, because these two files share no
+        // extents with an object.
         assert_eq!(root.bytes, 12 + 8 + record, "{what}");
     });
 }
@@ -267,7 +269,7 @@ fn sweep_without_an_agent_also_removes_crash_leftovers() {
         fs::remove_dir_all(bench.path("unpacked").join(all[0].id().to_string())).unwrap();
         let before = Census::of(&bench.path(""));
         let rehearsed = alone(true);
-        assert_eq!(Census::of(&bench.path("")), before, "{what}: a rehearsal changed something");
+        assert_eq!(Census::of(&bench.path("")), before, "{what}: a rehearsal changed some file");
         let done = alone(false);
         assert_eq!(rehearsed, done, "{what}");
         told_truly(&done, &before, &Census::of(&bench.path("")), shared, what);

@@ -1,5 +1,5 @@
-//! The metadata of the root itself and of directories without an entry, for every way to make a
-//! root.
+//! Tests the metadata of the root itself and of directories without an entry, for every way to make
+//! a root.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -43,13 +43,14 @@ fn publish(store: &Store, name: &str, bytes: &[u8]) -> Layer {
     named(name, digest)
 }
 
-/// The mode, the owner if it is restored, and the time.
+/// The mode, the owner and the time. If owners are not restored, the owner is 0.
 fn carries(path: &Path) -> (u32, u32, i64) {
     let meta = fs::metadata(path).unwrap();
     (meta.mode() & 0o7777, if is_root() { meta.uid() } else { 0 }, meta.mtime())
 }
 
-/// The expected metadata. If the test does not run as root, the function adapts the metadata.
+/// The expected metadata. If the test does not run as root, the function adapts the metadata to a
+/// user without privileges.
 fn wanted(mode: u32, owner: u32, time: i64) -> (u32, u32, i64) {
     if is_root() { (mode, owner, time) } else { (mode & 0o1777 | 0o700, 0, time) }
 }
@@ -86,9 +87,9 @@ fn root_entry_sets_mode_owner_and_time() {
             };
             let first = wanted(0o2750, 1000, 77);
             assert_eq!(carried(std::slice::from_ref(&one), false), first);
-            assert_eq!(carried(&[one.clone(), plain.clone()], true), first, "one without an entry");
+            assert_eq!(carried(&[one.clone(), plain.clone()], true), first, "no second root entry");
             let both = carried(&[one.clone(), other.clone()], true);
-            assert_eq!(both, wanted(0o711, 1001, 78), "a later root entry overrides");
+            assert_eq!(both, wanted(0o711, 1001, 78), "a later root entry wins");
             let (mode, owner, _) = carried(std::slice::from_ref(&plain), true);
             assert_eq!((mode, owner), (0o755, 0), "without a root entry");
             assert_eq!(carried(&[other, one.clone()], true), first, "after a change back");
@@ -151,7 +152,7 @@ fn unpack_into_an_existing_directory_keeps_its_metadata() {
             assert!(before.is_none_or(|ino| ino == fs::metadata(&into).unwrap().ino()));
             let names: Vec<PathBuf> =
                 fs::read_dir(&into).unwrap().map(|item| item.unwrap().path()).collect();
-            assert_eq!(names, [into.join("d")], "something else is left");
+            assert_eq!(names, [into.join("d")], "the directory has other files");
             assert_eq!(fs::read(into.join("d/f")).unwrap(), b"text");
             carries(&into)
         };
@@ -173,7 +174,8 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     let work = tempfile::tempdir().unwrap();
     let (file, into) = (work.path().join("a.tar"), work.path().join("into"));
     fs::write(&file, archive(&[("d/f", 0o644, 0, 5), ("g", 0o644, 0, 5)])).unwrap();
-    // The directory has the leftovers of a program that died after it had moved half of its names.
+    // The directory has the leftovers of a program that died after the program had moved half of
+    // its files.
     fs::create_dir_all(into.join(".unpack-99-0/root/d")).unwrap();
     fs::write(into.join(".unpack-99-0/names"), b"d\0g\0../outside").unwrap();
     fs::write(into.join("g"), "half").unwrap();
@@ -182,7 +184,8 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     assert_eq!(fs::read(into.join("g")).unwrap(), b"text");
     assert_eq!(fs::read_dir(&into).unwrap().count(), 2);
     assert_eq!(fs::read(work.path().join("outside")).unwrap(), b"kept");
-    // If the directory is new, only leftovers for the same directory are removed beside it.
+    // If the directory is new, its parent directory may have leftovers. Only leftovers for the same
+    // directory are removed there.
     let other = work.path().join("other");
     let hash = |name: &str| blake3::hash(name.as_bytes()).to_hex()[..8].to_owned();
     let (ours, anothers) = (hash("other"), hash("another"));
@@ -192,7 +195,7 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     unpack(&[file], &other, options(LinkMode::Auto)).unwrap();
     assert!(!work.path().join(format!(".unpack-{ours}-99-0")).exists());
     assert!(work.path().join(format!(".unpack-{anothers}-99-0")).exists());
-    // A name that this program does not use is not removed.
+    // A directory whose name this program does not use is not removed.
     fs::create_dir_all(work.path().join("third/.unpack-mine")).unwrap();
     let refused =
         unpack(&[work.path().join("a.tar")], &work.path().join("third"), options(LinkMode::Auto));
@@ -208,9 +211,9 @@ fn layer_of_an_older_format_is_extracted_again() {
     let layer = publish(&store, "a", &archive(&[("./", 0o711, 0, 77), ("./x", 0o644, 0, 5)]));
     assert!(store.has_layer(layer.digest).unwrap());
     drop(store);
-    // The index gets the same entries in the first format, without the root's entry. The root's
-    // entry is a length of 0, a kind, mode, owner, group, nanoseconds, seconds and the number of
-    // attributes.
+    // The index gets the same entries in the first format, without the root's entry. The encoded
+    // entry of the root has a path of length 0, the kind, mode, owner, group, nanoseconds, seconds
+    // and the number of attributes.
     let path = agent.join("layers").join(layer.digest.to_string());
     let bytes = fs::read(&path).unwrap();
     let mut old = bytes[..16].to_vec();

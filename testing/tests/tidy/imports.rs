@@ -1,5 +1,6 @@
-//! Checks that imports run one way. No crate imports a crate above it. The files of a crate do not
-//! import each other in a circle. Only a module and its own children may do so.
+//! Checks that imports have one direction. No crate may import a higher crate, and the files of a
+//! crate may not import each other in a circle. Only a module and its own children may import each
+//! other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,7 +36,7 @@ fn no_files_import_each_other_in_a_circle() {
             .collect();
         let graph = graph(&files);
         for module in graph.keys() {
-            // A circle is reported once, at the first of its files.
+            // The test reports a circle only once, at the first of its files.
             if let Some(path) = way_back(&graph, module)
                 && path.iter().all(|other| module <= other)
                 && !PAIRS.iter().any(|(of, a, b)| *of == krate && path == [*a, *b])
@@ -47,13 +48,14 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(circles.is_empty(), "{}", circles.join("\n"));
 }
 
-/// Pairs of files that may import each other: an error and its subject, a directory and its mounts.
+/// The pairs of files that may import each other. The pairs are an error and its subject, and a
+/// directory and its mounts.
 const PAIRS: [(&str, &str, &str); 2] =
     [("store", "digest", "error"), ("store", "disk::dir", "disk::mounts")];
 
 type Graph = BTreeMap<String, BTreeSet<String>>;
 
-/// For each module, the modules that it imports, without its own children and parents.
+/// The imports of each module, without the module's own children and parents.
 fn graph(files: &[&Source]) -> Graph {
     let modules: BTreeSet<&str> = files.iter().map(|file| file.module.as_str()).collect();
     let mut graph = Graph::new();
@@ -108,7 +110,8 @@ fn paths(code: &str, module: &str) -> Vec<String> {
     found
 }
 
-/// The paths at the beginning of `text`. For example, `a::{b, c::d}` gives `a::b` and `a::c::d`.
+/// The single paths of the import at the beginning of `text`. For example, `a::{b, c::d}` gives
+/// `a::b` and `a::c::d`.
 fn leaves(text: &str) -> Vec<String> {
     let end = text.find(|sign: char| !(sign.is_alphanumeric() || sign == '_' || sign == ':'));
     let (head, rest) = text.split_at(end.unwrap_or(text.len()));

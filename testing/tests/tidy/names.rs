@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::source::{sources, top};
 
-/// File names that several folders may use, because each has the same meaning everywhere.
+/// The file names that several folders may use. Each of these names has the same meaning
+/// everywhere.
 const COMMON: [&str; 14] = [
     "lib",
     "main",
@@ -22,7 +23,7 @@ const COMMON: [&str; 14] = [
     "verbs",
     "fleet",
 ];
-/// Folders whose files are named after their verb or command.
+/// The folders whose files have the names of verbs or commands.
 const BY_VERB: [&str; 3] = ["/verbs/", "/commands/", "ctl/src/"];
 
 #[test]

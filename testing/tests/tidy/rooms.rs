@@ -2,7 +2,7 @@
 
 use crate::source::sources;
 
-/// A word, the folders that may use it, and the reason.
+/// For each word, the folders whose files may use the word, and the reason.
 const ROOMS: [(&str, &[&str], &str); 6] = [
     ("sqlx::", &["registry/src/catalog"], "only the catalogue may use the database"),
     (

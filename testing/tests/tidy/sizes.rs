@@ -1,5 +1,5 @@
-//! Checks limits of size. A function should fit on one screen, and a reader should be able to read
-//! a file in one sitting.
+//! Checks the sizes of files, functions and lines. A function should fit on one screen, and a
+//! reader should be able to read a file in one sitting.
 
 use std::fs;
 
@@ -39,8 +39,8 @@ fn lines_have_at_most_110_characters() {
     for path in all_files() {
         let text = fs::read_to_string(&path).expect("a source file is text");
         for (at, line) in text.lines().enumerate() {
-            // rustfmt does not break long strings, and tests contain whole programs in other
-            // languages.
+            // Strings may be longer, because rustfmt does not break long strings, and tests contain
+            // whole programs in other languages.
             let is_text =
                 line.contains('"') || line.ends_with('\\') || path.ends_with("clients.rs");
             if line.chars().count() > LINE && !is_text {
@@ -51,8 +51,8 @@ fn lines_have_at_most_110_characters() {
     assert!(long.is_empty(), "{}", long.join("\n"));
 }
 
-/// The name, the first line and the number of lines of every function. rustfmt ends a function with
-/// a brace at the indentation of its `fn`.
+/// The name, the number of the first line and the number of lines of every function. The search
+/// relies on rustfmt, which ends a function with a brace at the indentation of its `fn`.
 fn functions(text: &str) -> Vec<(String, usize, usize)> {
     let lines: Vec<&str> = text.lines().collect();
     let mut found = Vec::new();

@@ -1,4 +1,4 @@
-//! The project's source files, as text.
+//! Reads the project's source files as text.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 pub const CRATES: [&str; 8] =
     ["agent", "ctl", "registry", "docker", "cli", "rollout", "wire", "store"];
 
-/// One file of a crate's `src`.
+/// A file in the directory `src` of a crate.
 pub struct Source {
     /// The path from the top of the checkout, such as `agent/src/cycle.rs`.
     pub path: String,

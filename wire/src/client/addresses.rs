@@ -1,4 +1,5 @@
-//! The addresses of several registries that share a catalogue.
+//! Reads the addresses of several registries that share a catalogue, and chooses a random first
+//! address.
 
 use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
@@ -9,26 +10,27 @@ use super::error::ClientError;
 /// registry.
 pub(super) const TRY: Duration = Duration::from_secs(2);
 
-/// Splits `text` at the commas. Returns the addresses.
+/// Splits `text` at the commas, and returns the addresses.
 pub(super) fn split(text: &str) -> Vec<String> {
     text.split(',').map(|addr| addr.trim().to_owned()).filter(|addr| !addr.is_empty()).collect()
 }
 
-/// The addresses in `text`. The client tries the last address first, then the one before it.
-/// Clients begin at random addresses, so that each registry gets its share of the clients.
+/// The addresses in `text`, rotated by a random number of places. The client tries the addresses
+/// from the last to the first. Because the clients begin at random addresses, each registry gets
+/// its share of the clients.
 pub(super) fn shuffled(text: &str) -> Vec<String> {
     let mut addresses = split(text);
     let count = addresses.len();
     if count > 1 {
-        // Each `RandomState` is random, so the client needs no other random numbers.
+        // Each `RandomState` has random keys, so its hash serves as a random number.
         let random = usize::try_from(RandomState::new().hash_one(0) >> 32).unwrap_or(0);
         addresses.rotate_left(random % count);
     }
     addresses
 }
 
-/// Whether another registry may accept a client that met this error. All registries of a catalogue
-/// have the same host key and the same keys of clients, so they all refuse the same logins.
+/// Whether another registry may accept the client after this error. All registries of a catalogue
+/// have the same host key and accept the same client keys, so they all refuse the same logins.
 pub(super) fn may_help(err: &ClientError) -> bool {
     !matches!(
         err,

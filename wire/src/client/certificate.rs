@@ -1,5 +1,5 @@
-//! Checks hosts' certificates (PROTOCOL.certkeys): decides whether a certificate is valid for the
-//! host that sends it.
+//! Checks host certificates (PROTOCOL.certkeys): decides whether a certificate is valid for the
+//! host that sends the certificate.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 

@@ -1,4 +1,4 @@
-//! The errors of the communication with a server, with an exit code for each error.
+//! Defines the errors of the communication with a server, and the exit code of each error.
 
 use std::io;
 use std::path::PathBuf;
@@ -10,7 +10,7 @@ use russh_sftp::protocol::StatusCode;
 use super::sftp::STALLED;
 use crate::exit;
 
-/// Why the communication with a server failed.
+/// The reason why the communication with a server failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
@@ -65,10 +65,11 @@ pub enum ClientError {
     KeyFile {
         /// The file.
         path: PathBuf,
-        /// Why the key cannot be used.
+        /// The reason why the key cannot be used.
         why: String,
     },
-    /// The client has no key for the login, or cannot check the server's key.
+    /// A setting is missing or invalid. For example, the client has no key for the login, or cannot
+    /// check the server's key.
     #[error("{0}")]
     Setup(String),
     /// The connection was lost, or the server broke the protocol.
@@ -109,8 +110,8 @@ pub enum ClientError {
     Sink(#[from] deploy_store::Error),
 }
 
-/// A text that describes the keys that the server accepts from `user`, with the flag of the
-/// server's key file.
+/// Describes the keys that the server accepts from `user`, and names the server's flag for its key
+/// file.
 fn role(user: &str) -> &'static str {
     if user == super::operator::AGENT {
         "agents (-srvauth; an operator's key does not count)"
@@ -130,7 +131,7 @@ impl ClientError {
         }
     }
 
-    /// The error of the action `what`. If the server has sent a message, the error has this
+    /// The error of the action `what`. If the server has sent a message, the error contains this
     /// message.
     pub(super) fn sftp(what: &str, err: SftpError) -> Self {
         let what = what.to_owned();

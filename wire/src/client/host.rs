@@ -10,13 +10,13 @@ use russh::{Preferred, keys};
 use super::known::Known;
 use super::{ClientError, certificate};
 
-/// The file with the known hosts for all users of a machine. ssh reads this file, too.
+/// The system-wide file of known hosts, which ssh reads, too.
 const OF_ALL: &str = "/etc/ssh/ssh_known_hosts";
 
 /// The number of characters of a SHA-256 fingerprint after `SHA256:`.
 const DIGITS: usize = 43;
 
-/// How to identify the server.
+/// The way in which the client identifies the server.
 #[derive(Debug, Clone)]
 pub enum HostKey {
     /// A fingerprint `SHA256:…`, as ssh prints it.
@@ -53,8 +53,9 @@ impl HostCheck {
         Ok(Self { how: how.clone(), addr: addr.to_owned(), host: host.to_owned(), known })
     }
 
-    /// The algorithms to ask for. The algorithms of the known keys come first, because a server
-    /// with several keys shows only one key. The list has no algorithm with SHA-1.
+    /// The host key algorithms that the client requests. The algorithms of the known keys come
+    /// first, because a server with several keys shows only one key. The list has no algorithm with
+    /// SHA-1.
     pub(super) fn algorithms(&self) -> Cow<'static, [Algorithm]> {
         let Known { keys, without_port, .. } = &self.known;
         let keys = if keys.is_empty() { without_port } else { keys };
@@ -70,7 +71,8 @@ impl HostCheck {
         algorithms.into()
     }
 
-    /// The algorithms of certificates to ask for. If no authority is known, the list is empty.
+    /// The certificate algorithms that the client requests. If no authority is known, the list is
+    /// empty.
     pub(super) fn certificates(&self) -> Cow<'static, [Algorithm]> {
         if self.known.authorities.is_empty() { Cow::Borrowed(&[]) } else { self.algorithms() }
     }
@@ -97,8 +99,8 @@ impl HostCheck {
         Err(ClientError::HostKeyMismatch { found, expected })
     }
 
-    /// Checks the host's certificate. If the certificate is not valid for the host, only the key in
-    /// the certificate counts.
+    /// Checks the host's certificate. If the certificate is not valid for the host, the client
+    /// checks the key in the certificate instead.
     fn check_certificate(&self, shown: &Certificate) -> Result<(), ClientError> {
         let Known { authorities, revoked, .. } = &self.known;
         let Err(why) = certificate::check(shown, authorities, revoked, &self.host) else {
@@ -117,7 +119,7 @@ impl HostCheck {
 }
 
 fn split(addr: &str) -> Result<(&str, u16), ClientError> {
-    // In an IPv6 address without brackets, every part looks like a port.
+    // In an IPv6 address without brackets, the last part looks like a port.
     let bare = addr.matches(':').count() > 1 && !addr.starts_with('[');
     let Some((host, port)) = addr.rsplit_once(':').filter(|_| !bare && !addr.ends_with(']')) else {
         let host = if bare { format!("[{addr}]") } else { addr.to_owned() };
@@ -142,8 +144,8 @@ fn flaw(print: &str) -> String {
     }
 }
 
-/// Compares two fingerprints and ignores the case of their prefix. `deployctl`'s help has always
-/// said `sha256:`, but ssh prints `SHA256:`.
+/// Compares two fingerprints and ignores the case of their prefix. The help of `deployctl` shows
+/// `sha256:`, but ssh prints `SHA256:`.
 fn is_fingerprint(expected: &str, found: &str) -> bool {
     match (expected.split_once(':'), found.split_once(':')) {
         (Some((hash, digits)), Some((of, right))) => {

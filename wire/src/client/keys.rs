@@ -26,12 +26,12 @@ pub enum Keys {
     Auto,
 }
 
-/// How many bytes of a file are read to recognise its kind.
+/// The number of bytes that the client reads from a file to recognise the file's kind.
 const MAX_LOOKED_AT: usize = 64;
 /// The usual key files, in the order in which ssh tries them.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
-/// Reads the key file, if one was given. The client does this before it connects, so that an
+/// Reads the key file, if one was given. The client reads the file before it connects, so that an
 /// unusable key fails early.
 pub(super) fn load(keys: &Keys) -> Result<Option<PrivateKey>, ClientError> {
     match keys {
@@ -61,7 +61,7 @@ struct Login<'a> {
     user: &'a str,
     /// The keys that were offered.
     tried: Vec<String>,
-    /// Why other keys were not offered.
+    /// The other keys and certificates, each with the reason why it did not work.
     skipped: Vec<String>,
 }
 
@@ -127,8 +127,8 @@ impl Login<'_> {
         }
     }
 
-    /// Tries the ssh agent's keys. If there is no agent, the function does not fail, because other
-    /// keys may work.
+    /// Tries the ssh agent's keys. If there is no ssh agent, the function returns `false` instead
+    /// of an error, because other keys may work.
     async fn with_agent(&mut self) -> Result<bool, ClientError> {
         let failed = |err: &dyn std::fmt::Display| {
             format!("cannot connect to ssh-agent, check if SSH_AUTH_SOCK is set: {err}")
@@ -198,7 +198,8 @@ impl Login<'_> {
         Ok(false)
     }
 
-    /// The hash for signatures of RSA keys. The hash is never SHA-1.
+    /// The hash for a signature with an RSA key, which is never SHA-1. For other algorithms, the
+    /// result is `None`.
     async fn rsa_hash(&self, algorithm: Algorithm) -> Option<HashAlg> {
         if !algorithm.is_rsa() {
             return None;
@@ -224,8 +225,9 @@ impl Login<'_> {
     }
 }
 
-/// Makes an Ed25519 key with mode 0600 at `path`, and its public key next to it. If the key exists,
-/// the function reads it instead. Returns the public key as a line of a key file.
+/// Makes an Ed25519 key file with mode 0600 at `path`, and writes the public key to a file next to
+/// `path`. If `path` exists, the function reads the existing key instead. Returns the public key as
+/// a line of a key file.
 pub fn make_key(path: &Path, comment: &str) -> Result<String, ClientError> {
     let line = |key: &PrivateKey| key.public_key().to_openssh().map_err(|err| failed(path, &err));
     if path.exists() {
@@ -261,7 +263,7 @@ fn read(path: &Path) -> Result<PrivateKey, ClientError> {
     })
 }
 
-/// A text that says what a file is, if the file is not a private key.
+/// A text that says why a file cannot be a private key; `None` if no reason is obvious.
 fn what_it_is(path: &Path) -> Option<String> {
     let is_missing = |path: &Path| {
         let found = path.symlink_metadata();

@@ -7,7 +7,7 @@ use russh::keys::ssh_key::known_hosts::HostPatterns;
 
 use crate::wildcard;
 
-/// The usual port of ssh. Names in files do not mention this port.
+/// The usual port of ssh. A name in a file has no port if the port is this one.
 const SSH: u16 = 22;
 
 /// The keys of one host.
@@ -20,12 +20,12 @@ pub(super) struct Known {
     pub(super) without_port: Vec<PublicKey>,
     /// Keys of authorities that may have signed the host's certificate.
     pub(super) authorities: Vec<PublicKey>,
-    /// Keys that are revoked, for any host.
+    /// Revoked keys. A revoked key is refused for every host.
     pub(super) revoked: Vec<PublicKey>,
 }
 
 impl Known {
-    /// Reads those lines of one file that concern `host` and `port`. Unreadable lines are skipped.
+    /// Reads the lines of one file that concern `host` and `port`. Unreadable lines are skipped.
     pub(super) fn read(&mut self, text: &str, host: &str, port: u16) {
         let host = host.to_ascii_lowercase();
         let name = if port == SSH { host.clone() } else { format!("[{host}]:{port}") };

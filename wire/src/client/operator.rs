@@ -1,4 +1,4 @@
-//! Decides how an operator connects. This module defines the meaning of the connection flags.
+//! Turns the connection flags of an operator's program into the settings for a connection.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -14,9 +14,9 @@ pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(30);
 /// The user name of agents. Agents can only read.
 pub(super) const AGENT: &str = "deploy-agent";
 
-/// How an operator connects to `addr`. Without a fingerprint, the client uses ssh's known hosts.
-/// Without a key file, it tries the keys of the ssh agent and the usual files. Without a user name,
-/// it uses the name of the logged-in user.
+/// The settings with which an operator connects to `addr`. Without a fingerprint, the client uses
+/// ssh's known hosts. Without a key file, it tries the keys of the ssh agent and the usual files.
+/// Without a user name, it uses the name of the logged-in user.
 pub fn operator(
     addr: &str,
     fingerprint: &str,

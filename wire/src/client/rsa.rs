@@ -1,5 +1,5 @@
-//! Signs for a certificate of an RSA key (RFC 8332). With a key file, the library would use the
-//! algorithm's old name. This name means SHA-1, which servers refuse.
+//! Signs logins with the certificate of an RSA key (RFC 8332). If the key came from a file, the ssh
+//! library would use the algorithm's old name. The old name stands for SHA-1, which servers refuse.
 
 use russh::keys::agent::AgentIdentity;
 use russh::keys::signature::Signer as _;

@@ -1,4 +1,5 @@
-//! The sftp session of a connection. It sends requests, and decides how long to wait for answers.
+//! Implements the sftp session of a connection, which sends requests and waits for answers with a
+//! time limit.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
@@ -13,18 +14,18 @@ use tokio::time::{Instant, timeout_at};
 
 /// If no answer arrives for this long, the session fails.
 pub(super) const STALLED: Duration = Duration::from_secs(60);
-/// Maximum number of bytes that every server accepts in one request.
+/// The size of a request that every server accepts, in bytes.
 const SMALL: u64 = 32 << 10;
-/// Maximum number of bytes that the client requests or sends in one request. Such a request fits
-/// into a packet that every server with larger limits accepts.
+/// Maximum number of bytes that the client requests or sends in one request. Every server that
+/// announces a larger limit accepts a packet with so many bytes.
 const LARGE: u64 = 255 << 10;
 
 /// An sftp session.
 pub(super) struct Sftp {
     raw: RawSftpSession,
-    /// Maximum number of bytes to ask for in one request.
+    /// Maximum number of bytes to read in one request.
     pub(super) read_size: u32,
-    /// Maximum number of bytes to send in one request.
+    /// Maximum number of bytes to write in one request.
     pub(super) write_size: usize,
     /// The time at which the last answer arrived.
     heard: Mutex<Instant>,
@@ -39,7 +40,7 @@ impl Sftp {
     {
         let raw = RawSftpSession::new(stream);
         // The library's time limit begins when a request is sent. On a slow line with many
-        // requests, this limit would be too short: see `answer`.
+        // requests, this limit would be too short, so `answer` has its own limit.
         raw.set_timeout(u64::from(u32::MAX));
         let mut session = Self {
             raw,
@@ -63,7 +64,7 @@ impl Sftp {
         !self.broken.load(Ordering::Relaxed)
     }
 
-    /// When the last answer arrived.
+    /// The time at which the last answer arrived.
     pub(super) fn heard(&self) -> Instant {
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -72,7 +73,7 @@ impl Sftp {
         self.open_sized(path, flags, None).await
     }
 
-    /// Opens a file. If `size` is known, the server gets the size.
+    /// Opens a file. If `size` is given, the request contains it as the size of the file.
     pub(super) async fn open_sized(
         &self,
         path: &str,
@@ -110,8 +111,8 @@ impl Sftp {
         self.answer(self.raw.close(handle)).await.map(drop)
     }
 
-    /// Waits for the answer to `request`, and fails only if no answers arrive at all. On a slow
-    /// line, the answers to earlier requests must arrive first.
+    /// Waits for the answer to `request`. Fails only if no answer to any request arrives for
+    /// [`STALLED`]. On a slow line, the answers to earlier requests must arrive first.
     async fn answer<T>(&self, request: impl Future<Output = SftpResult<T>>) -> SftpResult<T> {
         tokio::pin!(request);
         let mut since = Instant::now();
@@ -135,8 +136,8 @@ impl Sftp {
     }
 }
 
-/// The request size for a server that allows `allowed` bytes. Zero means that the server states no
-/// limit.
+/// The request size for a server that allows `allowed` bytes. If `allowed` is zero, the server has
+/// announced no limit.
 fn size(allowed: u64) -> u32 {
     let usable = if allowed == 0 { SMALL } else { allowed.min(LARGE) };
     u32::try_from(usable).expect("LARGE fits")

@@ -1,4 +1,4 @@
-//! Uploads and downloads. A transfer has many requests in progress at the same time, because
+//! Uploads and downloads files. A transfer has many requests in progress at the same time, because
 //! otherwise each request would cost a round trip.
 
 use std::collections::VecDeque;
@@ -13,14 +13,14 @@ use tokio::sync::mpsc;
 use super::sftp::{Sftp, is_status};
 use super::{Client, ClientError};
 
-/// Maximum number of bytes of one transfer that are requested or sent, but not answered yet.
+/// Maximum number of bytes in the unanswered requests of one transfer.
 const UNDER_WAY: usize = 4 << 20;
 
 impl Client {
-    /// Uploads `chunks` as `path`, and closes the file after the last chunk. A server that gets the
-    /// `size` can refuse an oversized upload at the start. `progress` gets the number of bytes that
-    /// the server has received. If the upload is dropped, the client does not close the file, so
-    /// the server knows that the file is incomplete.
+    /// Uploads `chunks` as `path`, and closes the file after the last chunk. If the server gets the
+    /// `size`, it can refuse an oversized upload at the start. `progress` gets the number of bytes
+    /// that the server has received. If the caller drops the future, the client does not close the
+    /// file, so the server knows that the file is incomplete.
     pub async fn put(
         &self,
         path: &str,
@@ -63,7 +63,7 @@ impl Client {
     }
 
     /// Downloads the file `path` from `offset` to its end, and passes the bytes to `sink` in order.
-    /// While `sink` blocks, the server waits.
+    /// While `sink` blocks, the client sends no further requests.
     pub async fn get(
         &self,
         path: &str,
@@ -96,7 +96,7 @@ impl Client {
         };
         drop(under_way);
         if sftp.is_alive() {
-            // The result is known already, so an error of the close does not matter.
+            // The result is known already, so an error of the close is ignored.
             let _ = sftp.close(&handle).await;
         }
         result
@@ -135,8 +135,8 @@ impl Client {
         closed.map_err(|err| ClientError::sftp(path, err))?;
         let too_large = || ClientError::TooLarge { what: path.to_owned(), limit };
         if contents.len() == sftp.read_size as usize {
-            // There may be more bytes, but the path may name another file by now. So the function
-            // reads the file again.
+            // The file may have more bytes, but it is closed, and the path may name another file by
+            // now. So the function reads the whole file again.
             contents.clear();
             let fits = |have: usize, more: usize| have + more <= limit;
             self.get(path, 0, |bytes| {
@@ -157,7 +157,7 @@ fn pieces(chunk: Vec<u8>, most: usize) -> Vec<Vec<u8>> {
     if chunk.len() <= most { vec![chunk] } else { chunk.chunks(most).map(<[u8]>::to_vec).collect() }
 }
 
-/// Reads `length` bytes, in as many steps as the server needs. At the end of the file, the result
+/// Reads `length` bytes, in as many steps as the server needs. If the file ends earlier, the result
 /// is shorter.
 async fn read_whole(sftp: &Sftp, handle: &str, offset: u64, length: u32) -> SftpResult<Vec<u8>> {
     let mut whole = sftp.read(handle, offset, length).await?;

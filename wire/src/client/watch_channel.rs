@@ -1,5 +1,5 @@
-//! A command that runs while the connection lasts, and exchanges lines with the client in both
-//! directions.
+//! Runs a command that stays open while the connection lasts, and exchanges lines with this command
+//! in both directions.
 
 use russh::client::Msg;
 use russh::{ChannelMsg, ChannelReadHalf, ChannelWriteHalf};
@@ -8,12 +8,13 @@ use tokio::time::timeout;
 use super::{Client, ClientError, STALLED};
 use crate::fleet::MAX_LINE;
 
-/// Maximum number of bytes of the command's standard error that are kept for the message.
+/// Maximum number of bytes of the command's standard error that the client keeps for its error
+/// message.
 const MAX_ERROR: usize = 2000;
 /// The name of the command in error messages.
 const WHAT: &str = "watch";
 
-/// A running command. Dropping the value closes the channel.
+/// A running command and its channel. Dropping the value closes the channel.
 pub struct WatchChannel {
     reader: ChannelReadHalf,
     /// `None` after the channel was closed.
@@ -68,8 +69,8 @@ impl Client {
 }
 
 impl WatchChannel {
-    /// Sends bytes. Meanwhile, the function also takes and keeps received bytes. Otherwise, the
-    /// library would stop reading the whole connection.
+    /// Sends bytes. Meanwhile, the function also takes and keeps received bytes, because otherwise
+    /// the ssh library would stop reading from the connection.
     pub async fn send(&mut self, bytes: impl Into<Vec<u8>>) -> Result<(), ClientError> {
         let Self { reader, writer, received } = self;
         let Some(writer) = writer else { return Err(ended(received)) };
@@ -84,9 +85,9 @@ impl WatchChannel {
         }
     }
 
-    /// Waits for the next line, and returns it without its line break. The caller may drop the
-    /// future at any time, and loses no bytes. An error of the command is [`ClientError::Refused`]
-    /// with the server's message.
+    /// Waits for the next line, and returns it without its line break. If the caller drops the
+    /// future, no bytes are lost. If the command failed with a message, the error is
+    /// [`ClientError::Refused`] with this message.
     pub async fn next_line(&mut self) -> Result<Vec<u8>, ClientError> {
         loop {
             if let Some(line) = self.received.next_line()? {
@@ -100,7 +101,7 @@ impl WatchChannel {
         }
     }
 
-    /// Ends the input, and closes the channel.
+    /// Ends the command's input, and closes the channel.
     pub async fn close(mut self) {
         if let Some(writer) = self.writer.take() {
             // The server may have closed the channel already.
@@ -124,7 +125,8 @@ impl Drop for WatchChannel {
 }
 
 impl Received {
-    /// Whether there is room for more bytes while no caller takes lines.
+    /// Whether the kept bytes leave room for another message. The limit matters while no caller
+    /// takes lines.
     fn has_room(&self) -> bool {
         !self.ended && self.bytes.len() <= 2 * MAX_LINE
     }

@@ -1,5 +1,5 @@
-//! The flags which the verbs that change a configuration share: `-override`, `-wait`, `-timeout`,
-//! and the flags that determine how the change reaches the hosts.
+//! Defines the flags that the verbs for changing a configuration share: `-override`, `-wait`,
+//! `-timeout`, and the flags of a rollout.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::given::Given;
 use super::line::{Line, duration_text};
 use super::rollout_rules::RolloutRules;
 
-/// How long `-wait` waits without `-timeout`.
+/// Maximum waiting time of `-wait` if `-timeout` is not given.
 pub const DEFAULT_WAIT: Duration = Duration::from_secs(10 * 60);
 
 /// The options of a verb that changes a configuration.
@@ -16,16 +16,16 @@ pub const DEFAULT_WAIT: Duration = Duration::from_secs(10 * 60);
 pub struct ChangeOptions {
     /// Whether the verb changes the configuration even if it is frozen.
     pub overrides: bool,
-    /// How long to wait until the hosts have deployed the change; `None` means not to wait.
+    /// Maximum time to wait until the hosts have deployed the change; `None` means not to wait.
     pub wait: Option<Duration>,
-    /// How the change reaches the hosts.
+    /// The way in which the change reaches the hosts.
     pub rolling: Rolling,
 }
 
-/// How a change reaches the hosts.
+/// The way in which a change reaches the hosts: together, or in the waves of a rollout.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rolling {
-    /// Whether all hosts get the change together, whatever policy the configuration has.
+    /// Whether all hosts get the change together, even if the configuration has a rollout policy.
     pub at_once: bool,
     /// Whether the change ends the configuration's unfinished rollout.
     pub supersedes: bool,

@@ -1,5 +1,5 @@
-//! Completes the last word of an unfinished line: a verb, a flag or a name. The code is pure,
-//! because the caller looks up the names.
+//! Completes the last word of an unfinished line: a verb, a flag or a name. This module only states
+//! which kind of name fits, and the caller looks up the names.
 
 use super::verb::{self, Flag, Takes, Verb};
 use super::verbs::{VERBS, find};
@@ -11,7 +11,8 @@ use deploy_store::escape;
 pub struct Typed {
     /// The position at which the word begins, in bytes of the line.
     pub start: usize,
-    /// The part that stays as it is: `-name=`, or the component of a layer.
+    /// The part before the completed part. Completion does not change this part. For example, it is
+    /// `-name=`, or the component of a layer.
     head: String,
     /// The part to complete.
     tail: String,
@@ -51,8 +52,8 @@ struct Word {
     text: String,
 }
 
-/// The unfinished word at the end of `line`, with the words that it may become. `None` if no known
-/// word fits.
+/// The unfinished word at the end of `line`, with the words that it may become. Returns `None` if
+/// no known word fits.
 pub fn typed(line: &str) -> Option<Typed> {
     let mut words = words(line);
     let last = words.pop()?;
@@ -184,8 +185,8 @@ fn words(line: &str) -> Vec<Word> {
 }
 
 impl Typed {
-    /// The complete words that match. The shell that asked does the rest of the completion. The
-    /// function leaves out names that cannot be sent to a terminal.
+    /// The complete words that match. The calling shell does the rest of the completion. The
+    /// function leaves out names with control characters.
     pub fn whole<'a>(&'a self, names: &'a [String]) -> impl Iterator<Item = String> {
         let end = if self.wanted == Wanted::Layer { ":" } else { "" };
         self.fitting(names).map(move |name| format!("{}{name}{end}", self.head))
@@ -196,7 +197,7 @@ impl Typed {
         names.iter().filter(fits).filter(|name| !name.contains(char::is_control))
     }
 
-    /// How the line continues. The function leaves out names that cannot be sent to a terminal.
+    /// The continuation of the line. The function leaves out names with control characters.
     pub fn complete(&self, names: &[String]) -> Completion {
         let mut fitting: Vec<&String> = self.fitting(names).collect();
         fitting.sort();
@@ -239,7 +240,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// The line after the Tab key, or the names that are then shown.
+    /// The line after the user presses Tab, or the names that are then shown.
     fn tab(line: &str) -> String {
         let strings = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         let Some(typed) = typed(line) else { return "-".to_owned() };

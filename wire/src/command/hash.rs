@@ -1,4 +1,4 @@
-//! Hashes as users write them: all digits of a hash, or its first digits.
+//! Reads hashes as users write them: all digits of a hash, or only its first digits.
 
 use std::fmt;
 use std::str::FromStr;
@@ -7,10 +7,10 @@ use deploy_store::Digest;
 
 /// Minimum number of digits of an abbreviated hash.
 pub const MIN_DIGITS: usize = 8;
-/// Digits of a complete hash.
+/// Number of digits of a complete hash.
 const DIGITS: usize = 64;
 
-/// At least the first [`MIN_DIGITS`] digits of a hash.
+/// A complete or abbreviated hash. It has at least the first [`MIN_DIGITS`] digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hash(String);
 

@@ -1,4 +1,4 @@
-//! Writes a command as a line. From this line, [`super::split`] and [`super::parse`] read the same
+//! Writes a command as a line. [`super::split`] and [`super::parse`] turn this line into the same
 //! command again.
 
 use std::fmt;
@@ -78,12 +78,13 @@ impl Command {
         self.described().is_some_and(|verb| verb.changes) && !only_shows
     }
 
-    /// Whether the command may change frozen configurations, too.
+    /// Whether the command may change a frozen configuration.
     pub fn overrides(&self) -> bool {
         self.line().is_on(OVERRIDE)
     }
 
-    /// How the command's change of a configuration reaches the hosts.
+    /// The way in which the command's change of a configuration reaches the hosts. `None` for other
+    /// commands.
     pub fn rolling(&self) -> Option<&Rolling> {
         match self {
             Self::AddConfiguration { options, .. }

@@ -1,8 +1,8 @@
-//! A refusal: the answer to a command that is not executed.
+//! Defines a refusal, which is the answer to a command that the registry does not execute.
 
 use crate::exit;
 
-/// Why a command is not executed, or a line is not a command.
+/// The reason why the registry does not execute a command, or why a line is not a valid command.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct Refusal {

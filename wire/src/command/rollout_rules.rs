@@ -1,4 +1,5 @@
-//! The flags that determine how a change reaches the hosts. Several verbs share these flags.
+//! Defines the flags that determine how a change reaches the hosts. Several verbs share these
+//! flags.
 
 use std::time::Duration;
 
@@ -42,17 +43,17 @@ pub struct RolloutRules {
     pub policy: Option<Label>,
     /// The waves.
     pub waves: Option<String>,
-    /// How long the hosts of a wave must stay healthy before the next wave.
+    /// The time for which the hosts of a wave must stay healthy before the next wave.
     pub soak: Option<Duration>,
-    /// How many hosts may fail, as a number or a share.
+    /// The number or share of hosts that may fail before the rollout halts.
     pub max_failed: Option<String>,
-    /// How many hosts may be absent, as a number or a share.
+    /// The number or share of hosts that may be absent before the rollout halts.
     pub max_absent: Option<String>,
-    /// After this time, a host that vanished counts as failed.
+    /// A host that lost its connection counts as failed after this time.
     pub lost_after: Option<Duration>,
-    /// After this time, a host without a result counts as failed.
+    /// A host without a result counts as failed after this time in an open wave.
     pub wave_timeout: Option<Duration>,
-    /// Whether hosts that report nothing take part.
+    /// Whether the rollout includes hosts that only poll and report nothing.
     pub allow_unknown: bool,
 }
 

@@ -1,4 +1,5 @@
-//! The commands of agents: `watch` and `report`. An agent's key may run no other commands.
+//! Reads and writes the commands of agents: `watch` and `report`. An agent's key may run no other
+//! commands.
 
 use deploy_store::{ConfigurationName, Digest};
 
@@ -39,7 +40,7 @@ const REPORT: Verb = Verb {
 /// A command of an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ServiceCommand {
-    /// `watch`, which then exchanges lines of JSON in both directions.
+    /// `watch`. Afterwards, the agent and the registry exchange lines of JSON in both directions.
     Watch {
         /// The configuration that the agent tracks.
         name: ConfigurationName,
@@ -48,19 +49,21 @@ pub enum ServiceCommand {
         /// The random id of the agent's directory.
         instance: String,
     },
-    /// `report`, which sends one result. It is for the scripts of agents that cannot watch.
+    /// `report`, which sends one result. Scripts use this command if their agent does not support
+    /// `watch`.
     Report {
         /// The configuration.
         name: ConfigurationName,
-        /// The host. If `None`, the registry makes a name from the address of the connection.
+        /// The host. If this field is `None`, the registry makes a name from the address of the
+        /// connection.
         host: Option<HostName>,
         /// The id of the configuration for which the script ran.
         id: Digest,
         /// The exit code of the script.
         code: i32,
-        /// The phase, if it does not follow from the exit code.
+        /// The phase. `None` stands for the phase that the exit code implies.
         phase: Option<Phase>,
-        /// What happened, as a text for people.
+        /// A description of the result, as text for people.
         message: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Shares of a whole, such as `5%`.
+//! Reads shares of a whole, such as `5%`.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! The description of a verb and its flags. The parser, the usage texts, the completion and
-//! `deployctl` all use this description.
+//! Describes a verb and its flags. The parser, the usage texts, the completion and `deployctl` all
+//! use this description.
 
 use std::fmt::Write;
 
@@ -8,7 +8,7 @@ use std::fmt::Write;
 pub struct Verb {
     /// The name.
     pub name: &'static str,
-    /// What the verb does, in a few words.
+    /// A description of the verb in a few words.
     pub about: &'static str,
     /// The flags, sorted by name.
     pub flags: &'static [Flag],
@@ -168,14 +168,14 @@ impl Verb {
     }
 }
 
-/// The name in `names` that the user probably meant by `word`.
+/// The name in `names` that is most similar to `word`; `None` if no name is similar.
 pub fn closest<'a>(word: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let near = names.map(|name| (distance(word, name), name)).min()?;
     (near.0 <= 2 && near.0 < word.len()).then_some(near.1)
 }
 
 /// The Damerau-Levenshtein distance of two words: the number of insertions, deletions, replacements
-/// and swaps of neighbouring characters. Each place in the word changes at most once.
+/// and swaps of neighbouring characters. No part of a word is changed twice.
 fn distance(one: &str, other: &str) -> usize {
     // A word that is far longer than every verb is not a misspelt verb.
     let one: Vec<char> = one.chars().take(64).collect();

@@ -1,5 +1,5 @@
-//! The verbs. Each verb has its own file, with its help, its flags, its examples, and the code that
-//! reads and writes its command.
+//! Lists the verbs. Each verb has its own file, with its help, its flags, its examples, and the
+//! code that reads and writes its command.
 
 use super::given::Given;
 use super::line::Line;

@@ -1,4 +1,4 @@
-//! What an agent reports about a deploy.
+//! Defines the report that an agent sends about a deploy.
 
 use deploy_store::Digest;
 use serde::{Deserialize, Serialize};
@@ -12,7 +12,7 @@ const MAX_WORD: usize = 64;
 /// Maximum number of steps of a deploy.
 const MAX_STEPS: usize = 16;
 
-/// How far the deploy of a configuration has progressed.
+/// The progress of a deploy: the last phase that the deploy has reached.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -37,14 +37,14 @@ pub enum Phase {
     /// The agent deploys nothing new, because an operator holds its host with `host hold`, or has
     /// run `deploy-agent rollback` on it.
     Held,
-    /// The registry does not know the phase: the agent has never reported, or it reported a phase
-    /// of a later protocol.
+    /// The registry does not know the phase. Either the agent has never reported, or it reported a
+    /// phase of a later protocol.
     #[default]
     #[serde(other)]
     Unknown,
 }
 
-/// Why a deploy failed.
+/// The reason why a deploy failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
@@ -65,12 +65,12 @@ pub enum Reason {
     Other,
 }
 
-/// The time that a step of a deploy took.
+/// A finished step of a deploy, and the time that the step took.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Step {
-    /// The phase that ended the step.
+    /// The phase that the deploy reached at the end of the step.
     pub phase: Phase,
-    /// Milliseconds since the end of the previous step.
+    /// The time since the end of the previous step, in milliseconds.
     pub ms: u64,
 }
 
@@ -82,7 +82,7 @@ pub struct Report {
     pub seq: u64,
     /// The revision of the newest offer that the agent has acted on; 0 if the agent only polls.
     pub revision: u64,
-    /// The number of the deploy among this agent's deploys.
+    /// The number of the deploy. Each agent counts its own deploys.
     pub attempt: u64,
     /// The phase that the deploy has reached.
     pub phase: Phase,
@@ -92,10 +92,10 @@ pub struct Report {
     /// The id of the configuration that the agent deploys or has deployed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub wants: Option<Digest>,
-    /// Why the deploy failed.
+    /// The reason why the deploy failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<Reason>,
-    /// What happened, as a text for people.
+    /// A description of the result, as text for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// The exit code of the script or of the health check.
@@ -113,7 +113,7 @@ pub struct Report {
     /// The version of the agent.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// The way in which the agent places files in a root.
+    /// The method by which the agent puts files into a root.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub link: String,
 }
@@ -197,7 +197,7 @@ impl Reason {
 }
 
 impl Report {
-    /// The same report with texts cut to the limits of the registry. The output keeps its end, and
+    /// The same report, with every text cut to the registry's limit. The output keeps its end, and
     /// every other text keeps its beginning.
     #[must_use]
     pub fn within_limits(mut self) -> Self {

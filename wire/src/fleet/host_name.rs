@@ -1,4 +1,4 @@
-//! Names of hosts, and labels such as groups.
+//! Defines the names of hosts, and labels such as groups.
 
 use std::fmt;
 use std::str::FromStr;

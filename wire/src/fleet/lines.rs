@@ -1,4 +1,4 @@
-//! The lines of a watch.
+//! Defines the lines that the registry and an agent exchange on a watch.
 
 use deploy_store::{Configuration, Digest};
 use serde::de::DeserializeOwned;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::deploy_report::Report;
 use super::{MAX_DOCUMENT, MAX_LINE};
 
-/// An offer: the configuration that an agent should deploy, and the conditions.
+/// An offer: the configuration that an agent should deploy, and the conditions of the deploy.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Offer {
@@ -20,8 +20,8 @@ pub struct Offer {
     /// is longer than [`MAX_DOCUMENT`], or if an operator holds the host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
-    /// How long the agent waits before it acts, in milliseconds. So the hosts of a large fleet do
-    /// not all download at the same time.
+    /// The time that the agent waits before it acts, in milliseconds. This delay prevents all hosts
+    /// of a large fleet from downloading at the same time.
     #[serde(skip_serializing_if = "is_zero")]
     pub start_after_ms: u64,
     /// Whether the agent only prepares the configuration, and waits for another offer before it
@@ -29,11 +29,11 @@ pub struct Offer {
     /// group are closed.
     #[serde(skip_serializing_if = "is_false")]
     pub staged_only: bool,
-    /// Why the agent deploys nothing new, if an operator holds the host.
+    /// The reason of the hold, if an operator holds the host. The agent then deploys nothing new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
-    /// How many times operators have asked this agent to try again. If the number is greater than
-    /// before, the agent ends its hold of a failed configuration and tries again immediately.
+    /// The number of times that operators have asked this agent to try again. If the number has
+    /// grown, the agent ends its hold of a failed configuration and tries again immediately.
     #[serde(skip_serializing_if = "is_zero")]
     pub retries: u64,
 }
@@ -49,17 +49,17 @@ pub struct ToAgent {
     /// The new offer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
-    /// The registry has handled the reports up to this number. The reports are on its disk, unless
-    /// `refused` has a reason why not.
+    /// The registry has handled all reports up to this number. The reports are on the registry's
+    /// disk, unless `refused` gives a reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack: Option<u64>,
-    /// Why the registry does not keep this agent's reports. For example, the host name belongs to
-    /// another key.
+    /// The reason why the registry does not keep this agent's reports. For example, the host name
+    /// belongs to another key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// After the agent loses the connection, it waits for a random part of this time, in
-    /// milliseconds, and connects again. So the agents of a large fleet do not all connect at the
-    /// same time. The first line contains this field.
+    /// milliseconds, and connects again. The random delay prevents all agents of a large fleet from
+    /// connecting at the same time. The first line contains this field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reconnect_within_ms: Option<u64>,
 }
@@ -73,7 +73,7 @@ pub struct ToRegistry {
     pub report: Option<Report>,
 }
 
-/// Why a line is refused.
+/// The reason why a line is refused.
 #[derive(Debug, thiserror::Error)]
 pub enum Unreadable {
     /// The line is too long.
@@ -105,8 +105,8 @@ impl Offer {
         Self { revision, id: Some(id), document, ..Self::default() }
     }
 
-    /// The configuration in the document, if the offer has a document, and the configuration in the
-    /// document has the offered id.
+    /// The configuration in the offer's document. Returns `None` if there is no document, or if the
+    /// configuration in the document does not have the offered id.
     pub fn configuration(&self) -> Option<Configuration> {
         let configuration = Configuration::from_json(self.document.as_ref()?.as_bytes()).ok()?;
         (Some(configuration.id()) == self.id).then_some(configuration)

@@ -1,4 +1,4 @@
-//! A real sshd that has its own port and its own keys.
+//! Starts a real sshd with its own port and its own keys.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write as _};
@@ -47,7 +47,7 @@ impl Sshd {
         let authorized = format!("{keys}cert-authority {}", read(dir.path(), "ca.pub"));
         fs::write(dir.path().join("authorized"), authorized).unwrap();
         if user() == "root" {
-            // sshd needs this directory, which normally a service manager makes.
+            // sshd needs this directory, which a service manager normally makes.
             fs::create_dir_all("/run/sshd").unwrap();
         }
         let (child, port) = (0..STARTS).find_map(|_| listen(dir.path(), subsystem)).unwrap();

@@ -1,4 +1,4 @@
-//! The text of `status`.
+//! Makes the text that `status` shows.
 
 use std::fmt::Write as _;
 
@@ -8,7 +8,7 @@ use super::{Cache, Left, Private, Reports, Status};
 use crate::records::agent_report::Spare;
 use crate::records::running_script::Running;
 
-/// Maximum number of private paths in the text.
+/// Maximum number of private paths that the text shows.
 const PRIVATE_SHOWN: usize = 10;
 
 impl Status {
@@ -50,7 +50,7 @@ impl Status {
         }
     }
 
-    /// Adds the host's name at the registry, and the last report to `lines`.
+    /// Adds the host's name at the registry and the last report to `lines`.
     fn fleet(&self, lines: &mut Lines) {
         let Some(host) = &self.host else { return };
         let how = match (self.agent_pid, self.watching) {
@@ -100,7 +100,7 @@ impl Status {
         }
         if self.private.len() > PRIVATE_SHOWN {
             let more = self.private.len() - PRIVATE_SHOWN;
-            lines.add("private", &format!("and {more} more; status -json has all"));
+            lines.add("private", &format!("and {more} more; status -json shows all"));
         }
         if let Some(placed) = self.placed {
             lines.add("last root", &placed.to_text());
@@ -153,7 +153,7 @@ impl Status {
     }
 }
 
-/// Lines, each with a name and a value.
+/// The lines of the text. Each line has a name and a value.
 #[derive(Default)]
 struct Lines(String);
 
@@ -165,7 +165,8 @@ impl Lines {
 }
 
 impl Left {
-    /// Lines for the failed script, the next attempt, and the registry's configuration.
+    /// Returns the lines for the script that did not succeed, for its next run, and for the
+    /// registry's configuration.
     fn lines(&self) -> [(&'static str, String); 3] {
         let Self { unsettled, registry } = self;
         let id = if unsettled.id.is_empty() { "unknown" } else { &unsettled.id };

@@ -1,5 +1,5 @@
 //! Makes a root: downloads and extracts layers, and builds the root. If the agent finds damage in
-//! the cache, it repeats these steps.
+//! the cache, the agent repeats these steps.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,8 +19,8 @@ use crate::records::agent_report;
 use crate::records::{state_file, unsettled};
 use crate::space::make_room;
 
-/// Maximum number of attempts to repair a damaged cache in one cycle, in addition to one attempt
-/// for each layer.
+/// Maximum number of attempts to make a root with a damaged cache in one cycle, in addition to one
+/// attempt for each layer.
 const REPAIR_ATTEMPTS: usize = 3;
 
 /// How to get a root.
@@ -124,7 +124,7 @@ async fn build(
     };
     let need = blocking::confined(&agent.confinement, work).await?;
     if need > 0 {
-        make_room::make(agent, new, "a copy of all its files", need).await?;
+        make_room::make(agent, new, "a copy of the root's files", need).await?;
     }
     if agent.script.is_some() {
         intend(agent, new.id()).await;
@@ -138,8 +138,8 @@ async fn build(
     built
 }
 
-/// Records that the script is about to run. If this record cannot be written now, the agent writes
-/// and syncs it later.
+/// Records that the script is about to run. If the agent cannot write the record now, the agent
+/// writes and syncs the record later.
 async fn intend(agent: &Agent, id: Digest) {
     let (dir, state) = (agent.dir.clone(), agent.state.clone());
     let work = move || {

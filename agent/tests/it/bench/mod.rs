@@ -1,4 +1,4 @@
-//! A registry and an agent as real programs, and an operator with stock clients.
+//! Runs a registry and an agent as real programs, and lets an operator use stock clients.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::fs::{self, File};
@@ -31,8 +31,9 @@ impl Drop for Registry {
     }
 }
 
-/// The registry's program, which is beside the agent's program. This program must be built first,
-/// because cargo does not build another package's program for these tests.
+/// The path of the registry's program, which is in the same directory as the agent's program. The
+/// registry's program must be built before the tests, because cargo does not build the program of
+/// another package for these tests.
 pub fn registry_program() -> PathBuf {
     deploy_testing::program("deploy-registry")
 }
@@ -285,7 +286,8 @@ pub fn deployed(bench: &Bench) -> String {
     bench.state().unwrap().layers()[1].version.as_str().to_owned()
 }
 
-/// The names below the agent's directory, without files that the agent changes while it runs.
+/// The names of the files below the agent's directory, without files that the agent changes while
+/// it runs.
 pub fn names(bench: &Bench) -> Vec<String> {
     let mut find = Command::new("find");
     find.args(["a1", "-not", "-type", "d"]).current_dir(bench.temp.path());

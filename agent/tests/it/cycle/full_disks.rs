@@ -68,7 +68,7 @@ async fn gc_works_on_a_completely_full_disk() {
     assert!(freed >= 4 << 20 && free >= freed, "{freed} bytes freed, {free} are free");
 }
 
-/// Contents that compress badly: `bytes` bytes of digests in hexadecimal.
+/// Returns contents that compress badly: `bytes` bytes of digests in hexadecimal.
 fn noise(seed: u32, bytes: usize) -> String {
     let count = u32::try_from(bytes / 64).unwrap();
     (0..count).map(|n| Digest::of(&(seed * count + n).to_le_bytes()).to_string()).collect()
@@ -112,7 +112,7 @@ async fn min_free_removes_oldest_roots_and_never_the_current_root() {
     assert_eq!(after, there);
     assert_eq!(fs::read_dir(small.path().join("agent/partial")).unwrap().count(), 0);
 
-    // With a smaller `-min-free` the deploy fits, and the replaced root is removed last.
+    // With a smaller `-min-free`, the deploy fits. The agent removes the replaced root last.
     bench.agent.min_free = 10 * MIB as u64;
     let last = bench.source.configure(&[("code", "v9", blob)]);
     bench.switches(&last).await;

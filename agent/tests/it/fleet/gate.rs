@@ -15,13 +15,13 @@ fn gated<'a>(bench: &'a Bench, more: &[&str]) -> Agent<'a> {
     Agent::watching(bench, &[&["-health", "cmd:./check"], more].concat())
 }
 
-/// The exit code of `wait` for the present state.
+/// The exit code of the registry's command `wait` in the present state.
 fn wait(bench: &Bench) -> Option<i32> {
     let output = bench.operator_output("ssh", &["wait -name project1 -timeout 20s"], "");
     output.status.code()
 }
 
-/// A bench on which `v01` is healthy, and `v02` would not be.
+/// A bench whose health check succeeds for `v01`, and would fail for `v02`.
 fn only_one_is_healthy() -> Bench {
     let bench = bench();
     check(&bench, "grep -q one active && exit; echo no database; exit 1");
@@ -50,7 +50,7 @@ fn failed_gate_is_reported_as_rolled_back_and_wait_fails() {
     assert_eq!((deployed(&bench).as_str(), active(&bench).as_str()), ("v01", "one"));
     assert_eq!(attempts(&bench).0.len(), 2);
 
-    // The next agent reports the same result, although the waiting reports are lost.
+    // The next agent reports the same result, although the test has removed the waiting reports.
     agent.stop();
     fs::remove_file(bench.path("a1/report.json")).unwrap();
     let agent = gated(&bench, &QUICK);
@@ -88,7 +88,7 @@ fn kept_configuration_counts_as_failed_until_a_retry_finds_it_healthy() {
     assert_eq!(wait(&bench), Some(0));
     let (tried, _) = attempts(&bench);
     let phases: Vec<&str> = tried.iter().map(|one| one["phase"].as_str().unwrap()).collect();
-    // `sync` also was a try.
+    // The subcommand `sync` also caused a try.
     assert_eq!(phases, ["healthy", "failed", "failed", "healthy"]);
     agent.stop();
 }

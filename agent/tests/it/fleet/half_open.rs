@@ -1,4 +1,5 @@
-//! Tests half-open connections: neither end has closed them, but nothing arrives any more.
+//! Tests half-open connections: neither end has closed the connection, but no data arrives any
+//! more.
 
 use std::process::Child;
 use std::time::{Duration, Instant};
@@ -6,7 +7,8 @@ use std::time::{Duration, Instant};
 use super::host;
 use crate::bench::{Agent, Bench, says};
 
-/// Each side treats a connection as dead after 90 seconds of silence.
+/// Maximum time until a side notices a half-open connection. Each side treats a connection as dead
+/// after 90 seconds of silence.
 const NOTICED: Duration = Duration::from_secs(90 + 20);
 
 fn signal(process: &Child, signal: &str) {
@@ -29,8 +31,8 @@ fn within(limit: Duration, what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A stopped program keeps its connections, and the kernel still acknowledges the packets that
-/// arrive.
+/// The test makes a connection half-open by stopping a program. A stopped program keeps its
+/// connections, and the kernel still acknowledges the packets that arrive.
 #[test]
 fn silent_connection_is_noticed_on_both_sides() {
     let benches = [Bench::new(), Bench::new()];

@@ -11,9 +11,9 @@ use serde_json::json;
 use super::{change, document, host, kill, reports_done};
 use crate::bench::{Agent, Bench};
 
-/// The library of Debian's package faketime, which shows a program another time. The test does not
-/// use the program `faketime`, because that program would start the agent as its child, and the
-/// agent would outlive it.
+/// The path of the library of Debian's package faketime. With this library, a program sees another
+/// time. The test does not use the program `faketime`, because that program would start the agent
+/// as its child, and the agent would outlive the program `faketime`.
 fn faketime() -> Option<PathBuf> {
     let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let found = libraries
@@ -23,7 +23,8 @@ fn faketime() -> Option<PathBuf> {
     found
 }
 
-/// The registry stamps all times itself, and agents send only durations.
+/// A wrong clock on a host does no harm, because the registry takes all times from its own clock,
+/// and agents send only durations.
 #[test]
 fn clock_that_is_a_day_off_changes_nothing() {
     let Some(library) = faketime() else { return };

@@ -31,8 +31,8 @@ struct Client {
 }
 
 impl OldRegistry {
-    /// Starts the registry. Without OpenSSH's sftp server, prints a notice and returns `None`; in
-    /// CI, this is a failure.
+    /// Starts the registry. If OpenSSH's sftp server is not installed, prints a notice and returns
+    /// `None`. In CI, the test fails instead.
     pub fn start() -> Option<Self> {
         if !Path::new(SFTP_SERVER).exists() {
             assert!(std::env::var_os("CI").is_none(), "{SFTP_SERVER} is missing");

@@ -1,4 +1,5 @@
-//! Tests what the agent does after a gate has failed: holds, first deploys, failed rollbacks.
+//! Tests the agent's actions after a gate has failed: holds, failures of first deploys, and failed
+//! rollbacks.
 
 use std::fs;
 use std::time::Duration;
@@ -36,7 +37,7 @@ fn rejected_configuration_is_held_until_the_registry_changes_or_a_release() {
     }
     assert_eq!((bench.runs(), named(&events(&bench), "health_started").len()), (3, 2));
     agent.stop();
-    // A new agent also keeps the hold.
+    // The next agent also keeps the hold.
     let agent = Gated::start(&bench, "cmd:./check", &QUICK);
     says(&bench, &["sync"], 1, "health cmd ./check: exit status 1, ");
     assert_eq!(bench.runs(), 3);
@@ -74,7 +75,7 @@ fn failed_first_deploy_is_kept() {
     let told = named(&log, "held")[0]["message"].as_str().unwrap();
     assert!(told.contains("not healthy: health cmd ./check: exit status 1, "), "{told}");
     // The next configuration fails, too. The agent does not return to the first configuration,
-    // which never was healthy.
+    // because that configuration never was healthy.
     bench.bump("v02", "two\n");
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str(), bench.runs()), (Some(1), "v02", 2), "{log:#?}");
@@ -134,7 +135,7 @@ fn failed_rollback_is_not_repeated() {
     bench.bump("v02", "two\n");
     agent.logs(1, "rollback_failed");
     agent.logs(1, "held");
-    // Many polls follow.
+    // During this pause, the agent polls many times.
     std::thread::sleep(Duration::from_millis(1500));
     assert_eq!((bench.runs(), deployed(&bench).as_str()), (3, "v02"), "{:#?}", events(&bench));
     let log = events(&bench);
@@ -147,7 +148,7 @@ fn failed_rollback_is_not_repeated() {
     assert!(status["health"]["rollback_error"].as_str().unwrap().contains("exit status 9"));
     assert!(status["unsettled"].is_object() && status["hold"].is_null(), "{status:#}");
     agent.stop();
-    // A new agent does not repeat the rollback, either.
+    // The next agent does not repeat the rollback, either.
     let agent = Gated::polling(&bench, "20ms", "cmd:./check", &QUICK);
     agent.logs(2, "held");
     std::thread::sleep(Duration::from_millis(500));

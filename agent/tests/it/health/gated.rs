@@ -1,4 +1,5 @@
-//! An agent with a health gate, its log, and a web server that the agent checks.
+//! Runs an agent with a health gate, reads the agent's log, and serves a web server that the agent
+//! checks.
 
 use std::fs::{self, File};
 use std::io::{Read as _, Write as _};
@@ -16,20 +17,20 @@ use serde_json::Value;
 use crate::bench::{Bench, terminate};
 use crate::source::write_executable;
 
-/// A gate that decides within a second.
+/// The flags of a gate that decides within a second.
 pub const QUICK: [&str; 6] =
     ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "1s"];
 
-/// A gate that passes quickly if the checks succeed. Its deadline is so long that the gate does not
-/// fail on a busy machine.
+/// The flags of a gate that passes quickly if the checks succeed. The deadline is so long that the
+/// gate does not fail on a busy machine.
 pub const PATIENT: [&str; 6] =
     ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "10s"];
 
-/// A gate that does not fail while a test runs.
+/// The flags of a gate that does not fail while a test runs.
 pub const SLOW: [&str; 6] =
     ["-health-successes", "2", "-health-min", "100ms", "-health-deadline", "10m"];
 
-/// A bench whose script records its run, and copies `conf` to the file `active`. The first
+/// A bench whose script records each run, and copies `conf` to the file `active`. The first
 /// configuration has version `v01` and `one` in `conf`.
 pub fn bench() -> Bench {
     let bench = Bench::new();
@@ -44,8 +45,8 @@ pub fn usual_script(bench: &Bench) {
 
 /// Writes the program of the health check `cmd:./check`.
 pub fn check(bench: &Bench, body: &str) {
-    // The system cannot start a program while it is being written, so the test renames a finished
-    // file.
+    // The system cannot start a program while the test writes the program's file, so the test
+    // writes another file and renames that file.
     write_executable(&bench.path("check.new"), &format!("#!/bin/sh\n{body}\n"));
     fs::rename(bench.path("check.new"), bench.path("check")).unwrap();
 }
@@ -54,7 +55,8 @@ pub fn active(bench: &Bench) -> String {
     fs::read_to_string(bench.path("active")).unwrap_or_default().trim().to_owned()
 }
 
-/// Runs `-once` with a check and the flags `more`. Returns the exit code and the log's events.
+/// Runs an agent with `-once`, a check and the flags `more`. Returns the exit code and the events
+/// in the log.
 pub fn once(bench: &Bench, check: &str, more: &[&str]) -> (Option<i32>, Vec<Value>) {
     let mut agent = bench.agent(&["-once", "-log-format", "json", "-health", check]);
     once_of(agent.args(more))
@@ -84,7 +86,7 @@ pub fn reason(events: &[Value]) -> String {
     failed[0]["reason"].as_str().unwrap().to_owned()
 }
 
-/// Milliseconds from one event to another.
+/// The milliseconds from the event `first` to the event `second`.
 pub fn ms_between(first: &Value, second: &Value) -> i64 {
     let time = |event: &Value| event["ts"].as_str().unwrap().parse::<Timestamp>().unwrap();
     time(second).duration_since(time(first)).as_millis().try_into().unwrap()
@@ -122,7 +124,7 @@ impl<'a> Gated<'a> {
         Self { bench, process }
     }
 
-    /// Waits until the log has `n` events of this name.
+    /// Waits until the log contains `n` events of this name.
     pub fn logs(&self, n: usize, name: &str) {
         eventually(name, || named(&events(self.bench), name).len() >= n);
     }
@@ -137,7 +139,7 @@ impl<'a> Gated<'a> {
     }
 }
 
-/// The events of all running agents so far.
+/// The events that all agents with the log file `gated.log` have logged so far.
 pub fn events(bench: &Bench) -> Vec<Value> {
     events_in(&fs::read_to_string(bench.path("gated.log")).unwrap_or_default())
 }
@@ -150,7 +152,8 @@ pub struct Web {
 }
 
 impl Web {
-    /// Starts a server that gives this answer. If the answer is empty, the server only reads.
+    /// Starts a server that gives this answer. If the answer is empty, the server reads requests,
+    /// but does not answer.
     pub fn start(answer: &str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let web = Self {
@@ -188,7 +191,7 @@ impl Web {
         format!("http://{}/ok?deep=1", self.addr)
     }
 
-    /// Number of requests so far.
+    /// Number of requests that the server has received so far.
     pub fn asked(&self) -> usize {
         self.asked.load(Ordering::Relaxed)
     }

@@ -70,7 +70,8 @@ fn killed_gate_is_completed_without_the_registry() {
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str()), (Some(1), "v01"), "{log:#?}");
     assert_eq!((active(&bench).as_str(), named(&log, "rolled_back").len()), ("one", 1));
-    // After the gate, the agent reports as usual that the registry cannot be reached.
+    // The agent completes the gate without the registry, and then reports as usual that the
+    // registry cannot be reached.
     assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(10));
 }
 
@@ -109,7 +110,7 @@ fn signal_ends_the_gate_promptly_and_status_works_meanwhile() {
     says(&bench, &["status"], 0, "   checking   since ");
     let status = says(&bench, &["status", "-json"], 0, "").json();
     assert_eq!(status["health"]["id"], status["configuration"]["id"]);
-    // A program that runs for a check ends, too.
+    // When the agent ends, a program that runs for a check ends, too.
     check(&bench, "sleep 600 &\necho $! >pid\nwait");
     eventually("the check hangs", || {
         fs::read_to_string(bench.path("pid")).is_ok_and(|pid| pid.ends_with('\n'))
@@ -124,7 +125,7 @@ fn signal_ends_the_gate_promptly_and_status_works_meanwhile() {
     assert_eq!((code, deployed(&bench).as_str()), (Some(1), "v01"), "{log:#?}");
 }
 
-/// Requests wait for the end of the gate.
+/// Requests of subcommands wait for the end of the gate.
 #[test]
 fn sync_waits_for_the_gate() {
     let bench = bench();
@@ -151,7 +152,7 @@ fn killed_rollback_is_completed_without_another_gate() {
     check(&bench, "grep -q one active");
     assert_eq!(once(&bench, "cmd:./check", &PATIENT).0, Some(0));
     bench.bump("v02", "two\n");
-    // The script of the rollback waits.
+    // This script waits when it runs for the rollback.
     bench.script(
         "#!/bin/sh\necho \"$OLDID $NEWID\" >>runs\ncp -f \"$NEWROOT/conf\" active\n\
          if grep -q one active; then mkfifo go && read line <go; fi\nexit 0\n",
@@ -165,7 +166,7 @@ fn killed_rollback_is_completed_without_another_gate() {
     assert!(bench.path("a1/hold.json").exists());
     fs::write(bench.path("go"), "done\n").unwrap();
     usual_script(&bench);
-    // This check would succeed.
+    // If the next agent ran the gate again, this check would succeed.
     check(&bench, "exit 0");
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str(), bench.runs()), (Some(1), "v01", 4), "{log:#?}");

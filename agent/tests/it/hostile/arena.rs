@@ -1,4 +1,5 @@
-//! The corpus of hostile archives, and the directory where a test unpacks them.
+//! Reads the corpus of hostile archives, and unpacks the archives in a directory with surroundings
+//! that must not change.
 
 use std::collections::BTreeMap;
 use std::fs::{self, Permissions};
@@ -45,7 +46,7 @@ pub(super) fn cases() -> Vec<Case> {
 /// A directory for unpacking, with surroundings that must not change.
 pub(super) struct Arena {
     pub(super) dir: tempfile::TempDir,
-    /// A directory from which every user can run the agent.
+    /// A directory with a copy of the agent that every user can run.
     pub(super) _bin: tempfile::TempDir,
     pub(super) uid: Option<u32>,
     pub(super) agent: PathBuf,
@@ -212,7 +213,8 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(one).collect()
 }
 
-/// The contents of a root, in the words of `EXPECT`: the kind, then all further properties.
+/// The contents of a root in the format of `EXPECT`. Each path has its kind, followed by all
+/// further properties.
 pub(super) fn tree(root: &Path) -> BTreeMap<String, Vec<String>> {
     let mut nodes = Vec::new();
     let mut queue = vec![root.to_owned()];
@@ -220,7 +222,8 @@ pub(super) fn tree(root: &Path) -> BTreeMap<String, Vec<String>> {
         let Ok(entries) = fs::read_dir(&dir) else { continue };
         for entry in entries {
             let path = entry.unwrap().path();
-            // Entries deeper than the longest path can be reached only through descriptors.
+            // The function skips entries whose paths are too long for the system, because such
+            // entries can be reached only through descriptors.
             let Ok(meta) = fs::symlink_metadata(&path) else { continue };
             if meta.is_dir() {
                 queue.push(path.clone());

@@ -36,7 +36,7 @@ pub struct State {
     pub entry: u64,
     /// The marks of acknowledged steps before this state.
     pub marks: Vec<String>,
-    /// Whether the state has lost some unflushed writes.
+    /// Whether some unflushed writes are missing in the state.
     pub lossy: bool,
 }
 
@@ -49,9 +49,9 @@ impl Log {
         Self { file, entries, sector }
     }
 
-    /// Calls `each` with the disk after each entry that follows the mark `begin`. Before each
-    /// flush, also calls `each` `lossy` times. Each of these disks has lost about half of the
-    /// writes since the last flush.
+    /// For each log entry after the mark `begin`, calls `each` with the state of the disk after
+    /// that entry. Before each flush, also calls `each` with `lossy` further states. In each of
+    /// these states, about half of the writes since the last flush are lost.
     pub fn replay(&self, base: &Path, lossy: u64, seed: u64, mut each: impl FnMut(&Path, State)) {
         let [whole, flushed, torn] =
             ["whole", "flushed", "torn"].map(|name| base.with_file_name(name));

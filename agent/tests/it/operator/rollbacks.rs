@@ -41,7 +41,7 @@ fn hold_of_a_rollback_lasts_until_the_registry_changes_even_after_a_restart() {
         bench.once(&[])
     };
     assert_eq!(code, Some(1), "{log}");
-    assert!(log.contains("held after a rollback, until it changes"), "{log}");
+    assert!(log.contains("held after a rollback, until that configuration changes"), "{log}");
     assert_eq!(deployed(&bench), "v01");
     let agent = Agent::start(&bench, &[]);
     bench.bump("v03", "three\n");
@@ -73,7 +73,8 @@ fn rollback_on_the_registry_needs_no_download() {
         bench.bump(version, text);
         assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
     }
-    // Without the need for rollbacks, gc would keep only the newest version of each component.
+    // If agents needed no rollbacks, the registry's gc would keep only the newest version of each
+    // component.
     let kept = bench.operator("ssh", &["gc"], "");
     assert!(kept.contains("rollback") && kept.ends_with("0 bytes freed\n"), "{kept}");
     bench.operator("ssh", &["rollback -name project1 -to 1"], "");
@@ -132,7 +133,7 @@ fn killed_rollback_is_completed_by_the_next_start() {
         .spawn()
         .unwrap();
     eventually("the script waits", || bench.path("go").exists());
-    // The successor waits if the start of the script was recorded.
+    // The next agent waits for the script only if the start of the script was recorded.
     eventually("the script is recorded", || bench.path("a1/script.json").exists());
     // A second subcommand waits for the rollback, and also fails when the agent is killed.
     let waiting = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))

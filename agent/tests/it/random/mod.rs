@@ -1,11 +1,11 @@
-//! Random numbers from a seed that a failure prints, and numbers from the environment.
+//! Makes random numbers from a seed that the test prints, and reads numbers from the environment.
 
-/// A small generator (xorshift64). Tests need a seed that they can print, but no numbers of high
-/// quality.
+/// A small generator of random numbers (xorshift64). Tests need a seed that they can print, but no
+/// numbers of high quality.
 pub struct Random(u64);
 
 impl Random {
-    /// Takes the seed from `DEPLOY_TEST_SEED`, or else from the clock, and prints it.
+    /// Takes the seed from `DEPLOY_TEST_SEED`, or else from the clock, and prints the seed.
     #[allow(clippy::print_stdout, reason = "the seed of a failure")]
     pub fn start() -> Self {
         let clock = std::time::UNIX_EPOCH.elapsed().unwrap().as_nanos();

@@ -1,4 +1,4 @@
-//! A registry, an agent and an operator as real programs, in one directory.
+//! Runs a registry, an agent and an operator's commands as real programs in one directory.
 #![allow(dead_code, clippy::print_stderr, reason = "each test file uses a part, and prints notes")]
 
 use std::fs::{self, File};
@@ -23,7 +23,7 @@ pub fn top() -> PathBuf {
 }
 
 impl Site {
-    /// Makes a site that has only keys.
+    /// Makes a site with keys, but without a registry and without an agent.
     pub fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         for name in ["operator", "server"] {
@@ -46,7 +46,8 @@ impl Site {
         fs::set_permissions(path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
-    /// Starts the registry with the directory `dir`, on its previous port.
+    /// Starts the registry with the directory `dir`. If the registry has run before, it uses the
+    /// same port again.
     pub fn start_registry(&mut self, dir: &str) {
         let child = Command::new(binary("deploy-registry"))
             .args(["-addr", &format!("127.0.0.1:{}", self.port), "-dir", dir])

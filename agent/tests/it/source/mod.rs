@@ -1,4 +1,4 @@
-//! A substitute for the registry: OpenSSH's sftp server on a directory with `configs/` and
+//! Runs a substitute for the registry: OpenSSH's sftp server on a directory with `configs/` and
 //! `files/`.
 
 use std::fs;
@@ -29,8 +29,8 @@ impl Drop for Source {
 }
 
 impl Source {
-    /// Starts a server. If OpenSSH's server is not installed, prints a notice and returns `None`;
-    /// in CI, this is a failure.
+    /// Starts a server. If OpenSSH's server is not installed, prints a notice and returns `None`.
+    /// In CI, the test fails instead.
     pub fn start() -> Option<Self> {
         if !Path::new(SSHD).exists() {
             assert!(std::env::var_os("CI").is_none(), "no {SSHD}, and this is CI");
@@ -45,8 +45,7 @@ impl Source {
         for name in ["host", "id"] {
             deploy_testing::make_key(&dir.join(name));
         }
-        // The port is free now. Another process could still take the port before the server opens
-        // it.
+        // The port is free now, but another process could take the port before the server opens it.
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let at = dir.display();
         let settings = format!(
@@ -91,7 +90,7 @@ impl Source {
         }
     }
 
-    /// Puts a tar.gz of `files` into `files/`.
+    /// Puts a tar.gz with these files into the server's directory `files/`.
     pub fn blob(&self, files: &[(&str, &str)]) -> Digest {
         let tree = tempfile::tempdir().unwrap();
         for (path, contents) in files {
@@ -154,7 +153,7 @@ impl SmallDisk {
 }
 
 /// Returns a directory on the small filesystem. If there is no such filesystem, prints a notice and
-/// returns `None`; in CI, this is a failure.
+/// returns `None`. In CI, the test fails instead.
 pub fn small_disk() -> Option<SmallDisk> {
     let small = std::env::var_os("DEPLOY_TEST_SMALL");
     if small.is_none() {

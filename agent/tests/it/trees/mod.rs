@@ -1,4 +1,4 @@
-//! Trees of small files: how tests generate, pack and read them.
+//! Generates, packs and reads trees of small files for tests.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::collections::BTreeMap;

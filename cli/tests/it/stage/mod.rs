@@ -1,5 +1,5 @@
-//! The stage for transcripts: a directory with keys, archives and a registry, and the real programs
-//! on the path.
+//! Sets up the stage for a transcript: a directory with keys, archives and a registry, and a `PATH`
+//! with the real programs.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 pub use deploy_testing::program;
 use tempfile::TempDir;
 
-/// Maximum time for the start of a program, or for a command of a transcript.
+/// The maximum time for the start of a program, or for a command of a transcript.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The archives in the directory, and the contents of each.
 const ARCHIVES: [(&str, &str); 5] = [
@@ -24,7 +24,7 @@ const ARCHIVES: [(&str, &str); 5] = [
     ("config_v3", "config v3"),
 ];
 
-/// A script that prints an image with the given name, as docker save does.
+/// A script that prints an image with the given name, in the form of `docker save`.
 const MAKE_IMAGE: &str = r#"set -e
 dir=$(mktemp -d)
 tar="tar --mtime=@1 --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX --format=gnu -c"
@@ -102,10 +102,11 @@ impl Stage {
             ("DEPLOY_AGENT_ADDR", &values[0]),
             ("DEPLOY_AGENT_FP", &values[1]),
             ("DEPLOY_AGENT_KEY", &values[3]),
-            // Filesystems and kernels differ, so the link mode and the confinement are fixed.
+            // The link mode and the confinement are fixed, because filesystems and kernels differ
+            // between machines.
             ("DEPLOY_AGENT_LINK", &"hardlink".to_owned()),
             ("DEPLOY_AGENT_CONFINE", &"off".to_owned()),
-            // The names of machines differ, so the host's name is fixed.
+            // The host's name is fixed, because the names of machines differ.
             ("DEPLOY_AGENT_HOST", &"web-01".to_owned()),
         ] {
             stage.environment.insert(name, value.clone());
@@ -210,7 +211,8 @@ impl Stage {
 impl Drop for Stage {
     fn drop(&mut self) {
         for child in &mut self.running {
-            // The program's children end together with the program.
+            // The signal goes to the whole process group, so that the program's children end
+            // together with the program.
             let group = format!("-{}", child.id());
             let _ = Command::new("kill").args(["-KILL", "--", &group]).status();
             let _ = child.wait();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::super::path_tree::At;
 use super::*;
 
-/// The operations of an image's layers.
+/// The operations from which a test generates the layers of an image.
 #[derive(Debug, Clone)]
 enum Op {
     Entry(Sort, String),
@@ -26,8 +26,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
-/// A filesystem: the node at each path. The layer and the member that made a file identify the
-/// file.
+/// A filesystem as a map from paths to nodes. A file is identified by the layer and the member that
+/// made it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Model(BTreeMap<String, (Sort, Option<At>)>);
 
@@ -41,7 +41,8 @@ impl Model {
         self.remove_below(path);
     }
 
-    /// Unpacks a member. Makes its parent directories, and replaces an existing node.
+    /// Unpacks a member: makes the missing parent directories, and replaces an existing node at the
+    /// path.
     fn put(&mut self, path: &str, sort: Sort, inode: Option<At>) {
         for (at, _) in path.match_indices('/') {
             let above = &path[..at];
@@ -77,7 +78,8 @@ impl Model {
 /// A member: its path, sort and link.
 type Made = (String, Sort, String);
 
-/// Makes valid layers from the operations. Also returns the filesystem of their image.
+/// Makes valid layers from the operations. Also returns the filesystem of the image with these
+/// layers.
 fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<Made>>, Model) {
     let mut model = Model::default();
     let mut all = Vec::new();
@@ -121,7 +123,7 @@ fn stacked(layers: &[Vec<Op>]) -> (Vec<Vec<Made>>, Model) {
             let (sort, inode, link) = match op {
                 Op::Link(_, n) if !files.is_empty() => {
                     let (target, (sort, inode)) = files[n % files.len()];
-                    // A link that replaces the directory of its target would lose the target.
+                    // A link that replaces the directory of its own target would remove the target.
                     if target == path
                         || target.starts_with(&format!("{path}/"))
                         || path.starts_with(&format!("{target}/"))

@@ -36,7 +36,7 @@ fn only_kept_layers_are_found() {
     let found = cache.find(one.digest, 100, &budget()).unwrap();
     assert_eq!((found.diff_id, found.length, found.kept), (one.diff_id, 2560, false));
     assert!(found.listing.members().eq(one.listing.members()));
-    // A lookup that cannot match does not remove the file.
+    // A lookup that fails for these reasons does not remove the file.
     assert!(cache.find(one.digest, 100, &Budget::new(50)).is_none());
     assert!(cache.find(one.digest, 101, &budget()).is_none(), "of another length");
     let later = Cache { version: "1.2.3 (def)".to_owned(), ..cache.clone() };
@@ -74,7 +74,7 @@ fn damaged_entries_are_rewritten() {
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert!(cache.find(one.digest, 100, &budget()).is_none());
     assert!(!path.exists());
-    // The file is a complete entry under the name of another layer.
+    // The file is a complete entry, but has the name of another layer's entry.
     fs::write(&path, seal(&other, VERSION)).unwrap();
     assert!(cache.find(one.digest, 100, &budget()).is_none());
     cache.forget(one.digest);

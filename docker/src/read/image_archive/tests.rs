@@ -30,7 +30,7 @@ fn read(files: &[(&str, &[u8])]) -> Result<Archive> {
 
 #[test]
 fn layers_are_recognised_by_content_and_kept_uncompressed() {
-    // The small layer is read directly, and the large layer is read by threads.
+    // The calling thread reads the small layer itself, and other threads list the large layer.
     for length in [10, 900_000] {
         let contents: Vec<u8> = (0..=255).cycle().take(length).collect();
         let layer = tar_of(&[("a", &contents), ("b", b"x")]);
@@ -59,7 +59,7 @@ fn layers_are_recognised_by_content_and_kept_uncompressed() {
 #[test]
 fn listed_layers_are_fetched_again() {
     let large = |first: &str| {
-        // The data must be incompressible, because the compressed layer must be large, too.
+        // The compressed layer must be large, too, so the data must be incompressible.
         let mut seed = 1_u64;
         let noise = std::iter::repeat_with(|| {
             seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

@@ -93,8 +93,8 @@ pub fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// Makes an archive as `docker save` before version 25 does, from the tag and the layers of each
-/// image.
+/// Makes an archive like `docker save` before version 25. `images` has the tag and the layers of
+/// each image.
 pub fn docker(images: &[(&str, &[Vec<u8>])]) -> Vec<u8> {
     let mut tar = Tar::new();
     let mut manifest = Vec::new();
@@ -176,8 +176,8 @@ impl Layout {
         self.listed.push(descriptor);
     }
 
-    /// Finds the last blob with the contents `from`, and replaces the contents by `to`. The blob
-    /// keeps its name.
+    /// Replaces the contents of the last blob with the contents `from` by `to`. The blob keeps its
+    /// name.
     pub fn replace(&mut self, from: &[u8], to: &[u8]) {
         let digest = digest(from);
         self.blobs.iter_mut().rfind(|(name, _)| *name == digest).unwrap().1 = to.to_vec();

@@ -1,5 +1,5 @@
-//! Tests of layers that the registry or the cache knows. Such layers are not sent, and may be read
-//! again or only hashed.
+//! Tests imports of layers that the registry or the cache knows. The importer does not send layers
+//! that the registry knows. It may read such layers again, or only hash them.
 
 use std::fs;
 use std::path::Path;
@@ -54,8 +54,8 @@ fn known_layers_are_reread_only_if_others_change_them() {
     };
     import(&layers);
     assert!(import(&layers).contains("4 layers, 4 reused, 0 bytes sent"));
-    // Known layers are not written to the temporary file. The test proves this, because no file may
-    // grow beyond 50 KiB here.
+    // Known layers are not written to the temporary files. The test limits the size of every file
+    // to 50 KiB, so a write of such a layer would fail.
     let confined = |words: &[&str]| {
         let inner = rig.importer(words);
         let mut outer = Command::new("sh");
@@ -76,7 +76,7 @@ fn known_layers_are_reread_only_if_others_change_them() {
     layers[2] = large("other").end();
     let said = import(&layers);
     assert!(said.contains("5 layers, 2 reused"), "{said}");
-    // The blobs are the same as for an image that is read once.
+    // The blobs are the same as in an import that reads the image only once.
     rig.alone(&["-into", "into", "-name", "app"], &docker(&[("app:1", &layers)])).good();
     let (_, found) = rig.configuration("app");
     assert_eq!(found.len(), 5);
@@ -100,7 +100,7 @@ fn known_layers_are_reread_only_if_others_change_them() {
 #[test]
 fn known_compressed_layer_is_only_hashed() {
     let rig = Rig::start();
-    // The data must be incompressible, because the compressed layer must be large, too.
+    // The compressed layer must be large, too, so the data must be incompressible.
     let noise = |seed: u64| {
         let next = |seed: &u64| Some(seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1));
         let noise = std::iter::successors(Some(seed), next).map(|number| number.to_be_bytes()[0]);
@@ -188,8 +188,8 @@ fn known_compressed_layer_is_only_hashed() {
     let (good, said) = import(&astray, &["-n"]);
     assert!(good && said.contains("1 layers"), "{said}");
 
-    // A cache that cannot be used causes an error of one line if the user named the cache.
-    // Otherwise the program ignores the cache.
+    // If the user named an unusable cache, the program prints an error of one line. Otherwise the
+    // program ignores an unusable cache.
     let (good, said) = import(&layout(&layers), &["-cache-dir", "image.tar"]);
     assert!(
         !good && said.contains("cache directory image.tar") && said.contains("-no-cache"),

@@ -1,4 +1,4 @@
-//! Tests with bad indexes, manifests and configurations.
+//! Tests images with bad indexes, manifests and configurations.
 
 use crate::image::{
     CONFIG, INDEX, LAYER, Layout, MANIFEST, Tar, config, digest, docker_manifest, docker_with,
@@ -70,7 +70,7 @@ fn endlessly_nested_indexes_are_refused() {
     }
     wide.list(below);
     before.refuses("wide", &wide.archive(), &[]);
-    // The indexes are not nested too deeply, but have 1000 × 1000 × 1000 paths.
+    // These indexes are not nested too deeply, but contain 1000 × 1000 × 1000 paths.
     let mut broad = Layout::default();
     let note = json!({"vnd.docker.reference.type": "attestation-manifest"});
     let nowhere = digest(b"");

@@ -1,4 +1,4 @@
-//! A registry in this process, and runs of `deploy-from-docker` as a user would start it.
+//! Starts a registry in this process, and runs `deploy-from-docker` as a user would run it.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 use std::io::Write as _;
@@ -117,7 +117,7 @@ impl Rig {
         Answer::from(command.args(["-key", "op"]).args(words).output().unwrap()).good().out
     }
 
-    /// The registry's answers to commands that list all its contents.
+    /// The registry's answers to the commands that list all contents of the registry.
     pub fn everything(&self) -> String {
         let answers = [["configurations", "-json"], ["components", "-json"]];
         let mut everything = answers.map(|words| self.operator(&words)).concat();

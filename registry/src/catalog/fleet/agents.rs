@@ -1,4 +1,4 @@
-//! The last report of each agent. An agent is one configuration on one host.
+//! Reads and writes the last report of each agent. An agent is one configuration on one host.
 
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{HostName, Phase, Reason, Report, Step};
@@ -25,17 +25,18 @@ pub struct AgentRow {
     pub report: Report,
     /// The digest of the deploy script's output; `None` if there was no output.
     pub output: Option<String>,
-    /// When the phase began.
+    /// When the phase of the last report began.
     pub since: Timestamp,
     /// When the registry received the last report.
     pub reported: Timestamp,
     /// How many times operators have asked the agent to retry its deploy.
     pub retries: u64,
-    /// The number of the agent's last deploy. The registry counts the deploys itself.
+    /// The number of the agent's last deploy. The registry, not the agent, counts these deploys.
     pub tried: i64,
-    /// The number of the state that the agent runs, if the registry knows it.
+    /// The number of the state that the agent runs, if the registry knows this number.
     pub state: Option<i64>,
-    /// While the host is held: the number of the state that the registry shows to the agent.
+    /// The number of the state that the registry offers to the agent while the host is held; `None`
+    /// if the host is not held.
     pub held_state: Option<i64>,
 }
 
@@ -44,7 +45,7 @@ pub(super) fn digest(text: Option<String>) -> Option<Digest> {
     text.and_then(|text| text.parse().ok())
 }
 
-/// The steps in a column; none if the text is not valid JSON.
+/// The steps in a column; an empty list if the text is not valid JSON.
 pub(super) fn steps(text: &str) -> Vec<Step> {
     serde_json::from_str(text).unwrap_or_default()
 }

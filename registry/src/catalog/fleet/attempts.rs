@@ -1,4 +1,4 @@
-//! The last deploys of each agent.
+//! Reads and writes the last deploys of each agent.
 
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{Phase, Reason, Report, Step};
@@ -19,15 +19,15 @@ pub struct Attempt {
     pub number: u64,
     /// The last phase that the deploy reached.
     pub phase: Phase,
-    /// The id of the state to deploy.
+    /// The id of the state that the agent was to deploy.
     pub wants: Option<Digest>,
-    /// Why the deploy failed.
+    /// Why the deploy failed; `None` if it did not fail.
     pub reason: Option<Reason>,
     /// A description of the result, for people.
     pub message: String,
     /// The exit code of the script or of the health check.
     pub exit_code: Option<i32>,
-    /// The digest of the script's output.
+    /// The digest of the deploy script's output; `None` if there was no output.
     pub output: Option<String>,
     /// The finished steps of the deploy.
     pub steps: Vec<Step>,
@@ -55,8 +55,8 @@ from_row!(Attempt, |row| {
     })
 });
 
-/// Writes `report` to the row of the agent's deploy number `number`. Deletes the rows of older
-/// deploys beyond [`MOST`].
+/// Writes `report` to the row of the agent's deploy number `number`. Then deletes the rows of the
+/// agent's oldest deploys, so that at most [`MOST`] rows remain.
 pub async fn put(
     transaction: &mut Tx,
     (name, host, number): (&ConfigurationName, i64, i64),

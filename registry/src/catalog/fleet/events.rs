@@ -1,5 +1,6 @@
-//! The events of the fleet, in order. Each event has a number, so a client that was disconnected
-//! resumes after the last event that it received.
+//! Reads and writes the events of the fleet, in order. Each event has a number. After a
+//! disconnection, a client gives the number of the last event that it received, and resumes after
+//! this event.
 
 use std::fmt;
 
@@ -12,8 +13,8 @@ use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
 /// Number of events that remain after the registry has removed old events.
 pub const MOST: i64 = 100_000;
-/// The registry removes the oldest events once per this many new events. So adding an event seldom
-/// removes others.
+/// Number of new events after which the registry removes the oldest events. So few of the
+/// transactions that add an event also have to remove events.
 const SLACK: i64 = 1000;
 
 /// The kinds of events.
@@ -49,15 +50,15 @@ pub enum Kind {
     RolloutFailed,
     /// A rollout was paused.
     RolloutPaused,
-    /// A rollout continues.
+    /// A paused or halted rollout continues.
     RolloutResumed,
     /// A rollout stopped, for example because too many hosts failed or are absent.
     RolloutHalted,
-    /// An operator ended a rollout, and the registry offers the base to the hosts again.
+    /// An operator ended a rollout, and the registry offers the rollout's base to the hosts again.
     RolloutAborted,
     /// Another change of the configuration ended a rollout.
     RolloutSuperseded,
-    /// A rollout succeeded: its target is current.
+    /// A rollout succeeded: its target became the current state.
     RolloutSucceeded,
 }
 

@@ -1,5 +1,5 @@
-//! The rows of a fleet at one moment. The verbs that count hosts read all rows in one transaction.
-//! With two transactions, they could miss a host that joins in between.
+//! Reads the rows of a fleet at one moment. The verbs that count hosts read all rows in one
+//! transaction. With two transactions, these verbs could miss a host that joins in between.
 
 use std::collections::HashMap;
 
@@ -49,14 +49,14 @@ pub struct Scope<'a> {
 }
 
 impl Catalog {
-    /// The fleet at this moment. If there is no configuration with the name in `scope`, the result
-    /// has no current state.
+    /// The fleet at this moment. If no configuration has the name in `scope`, the result has no
+    /// current states.
     pub async fn fleet_snapshot(&self, scope: Scope<'_>) -> Result<FleetSnapshot> {
         read(&mut self.scan_tx().await?, scope).await
     }
 }
 
-/// Reads the fleet.
+/// Reads the part of the fleet that `scope` selects.
 pub async fn read(transaction: &mut Tx, scope: Scope<'_>) -> Result<FleetSnapshot> {
     let name = scope.name.map_or("", |name| name.as_str());
     let currents = currents(transaction, name).await?;
@@ -78,8 +78,8 @@ pub async fn read(transaction: &mut Tx, scope: Scope<'_>) -> Result<FleetSnapsho
 const COLUMNS: &str = "configuration, host, revision, phase, runs, wants, version, since, \
      reported, state, instance, reason, message, exit_code, output";
 
-/// An agent with only the columns that counting needs. For example, it has no attempts, retries and
-/// steps of deploys. Reading all columns of a large fleet takes longer.
+/// The row of an agent with only the columns that counting needs. For example, the numbers and the
+/// steps of deploys are missing. Reading all columns of a large fleet would take longer.
 type Counted = (
     String,
     i64,
@@ -130,8 +130,8 @@ fn agent(row: Counted) -> AgentRow {
 /// The agents of one host, or of all hosts. Unless `name` is empty, only the agents of this
 /// configuration.
 async fn agents(transaction: &mut Tx, name: &str, host: Option<i64>) -> Result<Vec<AgentRow>> {
-    // The first condition uses the index of hosts, and the second uses the primary key. The third
-    // selects all rows.
+    // The first condition uses the index on `host`, and the second condition uses the primary key.
+    // The third condition selects all rows.
     let condition = match (host, name.is_empty()) {
         (Some(_), _) => "host = $2 AND ($1 = '' OR configuration = $1)",
         (None, false) => "configuration = $1 AND $2 = -1",

@@ -1,4 +1,5 @@
-//! Freezes. A frozen configuration may not change until its freeze ends.
+//! Freezes and unfreezes configurations. A frozen configuration changes only with `-override`,
+//! until the freeze ends.
 
 use deploy_store::{ConfigurationName, escape};
 use jiff::Timestamp;

@@ -1,4 +1,4 @@
-//! Hosts: their names, keys and labels, and the changes that operators make to them.
+//! Reads and writes the rows of hosts: their names, keys, labels and holds.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -35,11 +35,11 @@ pub struct HostRow {
     pub number: i64,
     /// The name of the host.
     pub name: String,
-    /// The fingerprint of the key with which an agent first reported the host.
+    /// The fingerprint of the key that sent the host's first report.
     pub key: String,
     /// When the host reported for the first time.
     pub since: Timestamp,
-    /// When the host was retired; `None` if it is not retired.
+    /// When the host was retired; `None` if the host is not retired.
     pub retired: Option<Timestamp>,
     /// The hold, if an operator holds the host.
     pub hold: Option<HostHold>,
@@ -48,7 +48,7 @@ pub struct HostRow {
 }
 
 impl HostRow {
-    /// The host's group, which is its label `group`; empty if operators set none.
+    /// The host's group: the value of its label `group`. Empty if the host has no such label.
     pub fn group(&self) -> &str {
         self.labels.get("group").map_or("", String::as_str)
     }
@@ -57,8 +57,8 @@ impl HostRow {
 type Row =
     (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, Option<i64>, String);
 
-/// The columns of a [`Row`]. A blank separates the labels in their text, because names and values
-/// contain no blanks.
+/// The query for the columns of a [`Row`]. In the text of the last column, blanks separate the
+/// labels, because names and values of labels contain no blanks.
 const COLUMNS: &str = "SELECT h.host, h.name, h.key, h.since, h.retired, h.held, h.held_by, \
      h.held_since, COALESCE((SELECT STRING_AGG(l.name || '=' || l.value, ' ') \
      FROM host_labels l WHERE l.host = h.host), '') FROM hosts h";
@@ -77,7 +77,7 @@ fn host(row: Row) -> HostRow {
     }
 }
 
-/// The host called `name` that is not retired.
+/// The host with the name `name`, if there is one that is not retired.
 pub async fn find(transaction: &mut Tx, name: &str) -> Result<Option<HostRow>> {
     let query = format!("{COLUMNS} WHERE h.name = $1 AND h.retired IS NULL");
     let row: Option<Row> =
@@ -177,7 +177,7 @@ pub fn foreign(host: &HostRow, key: &str) -> Option<String> {
 }
 
 impl Catalog {
-    /// The host called `name` that is not retired.
+    /// The host with the name `name`; [`Error::NotFound`] if there is none that is not retired.
     pub async fn host(&self, name: &HostName) -> Result<HostRow> {
         let mut transaction = self.read_tx().await?;
         require(&mut transaction, name).await
@@ -300,7 +300,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Retires a host that, by the caller's check, has not reported for too long.
+    /// Retires a host, because the caller found that the host has not reported for too long.
     pub async fn retire_silent(&self, name: &str, now: Timestamp) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         if let Some(host) = find(&mut transaction, name).await? {
@@ -347,8 +347,9 @@ async fn retire(
     Ok(names)
 }
 
-/// If `held`, records the state to show to the agent: the state that the agent runs, or else the
-/// current state. An earlier record does not change. If not `held`, deletes the record.
+/// If `held` is true, records the state to offer to an agent of a held host: the state that the
+/// agent runs. If the registry does not know that state, it records the current state. An earlier
+/// record does not change. If `held` is false, deletes the record.
 async fn show_state(
     transaction: &mut WriteTx,
     host: i64,

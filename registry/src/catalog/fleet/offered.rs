@@ -1,4 +1,4 @@
-//! The states that the registry offers to agents.
+//! Reads the states that the registry offers to agents.
 
 use std::collections::HashMap;
 
@@ -38,9 +38,9 @@ impl Catalog {
         Ok(Some((number, current.revision, column(&current.hash)?)))
     }
 
-    /// The number of the state to show to agents that only poll, by key and configuration. Such an
-    /// agent does not name its host. So there is an entry only if all hosts with this key and this
-    /// configuration are held.
+    /// For agents that only poll and whose host is held: the number of the state to offer, by key
+    /// and configuration. An agent that only polls does not name its host. So there is an entry
+    /// only if all hosts with this key and this configuration are held.
     pub async fn held_by_key(&self) -> Result<HashMap<(String, ConfigurationName), u64>> {
         let rows: Vec<(String, String, i64)> = query_as(
             "SELECT h.key, a.configuration, MAX(a.held_state) FROM hosts h \

@@ -1,12 +1,12 @@
-//! The ends of the outputs of deploy scripts. Hosts that fail in the same way often print the same
-//! output, so the registry stores equal outputs only once.
+//! Stores the last part of each deploy script's output. On hosts that fail in the same way, scripts
+//! often print the same output, so the registry stores equal outputs only once.
 
 use deploy_store::Digest;
 
 use crate::catalog::tx::{Tx, query, query_scalar};
 use crate::catalog::{Catalog, Result};
 
-/// The level of compression. This level is fast enough for thousands of outputs a second.
+/// The compression level of zstd. This level is fast enough for thousands of outputs a second.
 const LEVEL: i32 = 3;
 /// Maximum size of a decompressed output, in bytes.
 const MAX_BYTES: usize = deploy_wire::fleet::MAX_OUTPUT;

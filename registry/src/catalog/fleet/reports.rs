@@ -1,6 +1,6 @@
 //! Writes the reports of agents to the catalogue. One transaction writes a whole batch of reports,
 //! so that a large fleet may report at the same time. An agent repeats a report until the registry
-//! acknowledges it. The registry applies a repeated report only once.
+//! has acknowledged the report. The registry applies a repeated report only once.
 
 use deploy_store::{ConfigurationName, escape};
 use deploy_wire::fleet::{HostName, Phase, Reason, Report};
@@ -25,13 +25,14 @@ const MAX_AGENTS_OF_HOST: i64 = 200;
 pub struct Sent {
     /// The fingerprint of the sender's key.
     pub key: String,
-    /// The host.
+    /// The host that the report is about.
     pub host: HostName,
-    /// The configuration.
+    /// The configuration that the report is about.
     pub name: ConfigurationName,
     /// The random id of the agent's directory. Empty if a script sent the report.
     pub instance: String,
-    /// The report. If the report has the number 0, the registry gives it the agent's next number.
+    /// The report. If the report has the number 0, the registry gives the report the agent's next
+    /// number.
     pub report: Report,
 }
 
@@ -40,12 +41,12 @@ pub struct Sent {
 pub enum Applied {
     /// The registry has written the report to the disk.
     New {
-        /// Number of the host.
+        /// The number of the host.
         host: i64,
     },
     /// The report changed nothing, because this report or a later report was on the disk already.
     Old,
-    /// The registry does not keep the report. The text says why.
+    /// The registry refused the report. The text says why.
     Refused(String),
 }
 
@@ -157,8 +158,8 @@ impl Row<'_> {
     ) -> Result<()> {
         let Self { sent, host, now, .. } = *self;
         let output = outputs::put(transaction, &report.output).await?;
-        // If an agent was killed, it may not have recorded its last attempt number. It then reports
-        // the result of the same deploy under a lower number.
+        // An agent that was killed may not have recorded the number of its last deploy. It may then
+        // report the result of this deploy under a lower number.
         let is_next = before.is_none_or(|before| {
             report.attempt > before.report.attempt
                 || before.instance != sent.instance
@@ -206,8 +207,8 @@ impl Row<'_> {
         self.tell(transaction, before, report, is_next).await
     }
 
-    /// Finds the state that the agent runs now. Moves the agent from the count of its previous
-    /// state to the count of this state.
+    /// Finds the state that the agent runs now. Subtracts the agent from the count of its previous
+    /// state, and adds the agent to the count of the state that it runs now.
     async fn change_state(
         &self,
         transaction: &mut WriteTx,
@@ -239,7 +240,7 @@ impl Row<'_> {
             Phase::Healthy => Kind::Healthy,
             Phase::Failed => Kind::Failed,
             Phase::RolledBack => Kind::RolledBack,
-            // If an operator holds the host, the hold is an event already.
+            // If an operator holds the host, an earlier event has reported the hold.
             Phase::Held if !self.held => Kind::Held,
             _ => return Ok(()),
         };

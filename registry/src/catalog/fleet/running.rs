@@ -1,6 +1,6 @@
-//! The states that hosts run, and the states that the registry shows to held hosts. The registry
-//! keeps the layers of these states, as it keeps the layers of rollback targets. An agent may need
-//! the layers to repair its root.
+//! Records the states that hosts run, and the states that the registry offers to held hosts. The
+//! registry keeps the layers of these states, as it keeps the layers of rollback targets. An agent
+//! may need the layers to repair its root.
 
 use deploy_store::{ConfigurationName, Digest};
 
@@ -13,11 +13,11 @@ use crate::catalog::{Result, uses};
 pub struct Current {
     /// The number of the configuration's history.
     pub history: i64,
-    /// Number of the current state.
+    /// The number of the current state.
     pub number: i64,
-    /// Number of the change that made the state current.
+    /// The number of the change that made the state current.
     pub revision: u64,
-    /// Id of the current state.
+    /// The id of the current state.
     pub hash: String,
 }
 
@@ -54,9 +54,9 @@ pub async fn find(transaction: &mut Tx, current: &Current, id: Digest) -> Result
     .await?)
 }
 
-/// Removes one host from the count of the state `old`, and adds one to the count of the state
-/// `new`. Either state may be absent. The layers of a state are protected while its count is above
-/// zero.
+/// Subtracts one host from the count of the state `old`, and adds one host to the count of the
+/// state `new`. `None` stands for no state. While the count of a state is above zero, the registry
+/// keeps the layers of the state.
 pub async fn change(
     transaction: &mut WriteTx,
     current: &Current,
@@ -99,7 +99,7 @@ pub async fn change(
 }
 
 /// Deletes the record of the states that a configuration's agents run. The caller then deletes the
-/// history that has these states.
+/// configuration and its history.
 pub async fn forget(
     transaction: &mut WriteTx,
     name: &ConfigurationName,

@@ -1,4 +1,4 @@
-//! The maintenance windows of groups.
+//! Reads and writes the maintenance windows of groups.
 
 use std::collections::HashMap;
 
@@ -16,7 +16,7 @@ const MOST: i64 = 1000;
 /// The maintenance windows of a group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GroupWindows {
-    /// The group.
+    /// The name of the group.
     pub group: String,
     /// The windows.
     pub windows: Windows,
@@ -63,7 +63,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// The windows of all groups, by name.
+    /// The windows of all groups, sorted by the name of the group.
     pub async fn windows(&self) -> Result<Vec<GroupWindows>> {
         let rows: Vec<(String, String, String, i64)> =
             query_as("SELECT name, times, who, since FROM group_windows ORDER BY name")
@@ -76,7 +76,7 @@ impl Catalog {
         rows.into_iter().map(windows).collect()
     }
 
-    /// The windows by group.
+    /// The windows of all groups, by the name of the group.
     pub async fn windows_by_group(&self) -> Result<HashMap<String, Windows>> {
         let all = self.windows().await?;
         Ok(all.into_iter().map(|one| (one.group, one.windows)).collect())

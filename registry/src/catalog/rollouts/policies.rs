@@ -1,4 +1,5 @@
-//! The policies of rollouts: named rules, and the configurations that use them by default.
+//! Reads and writes the policies of rollouts. A policy is a named set of rules, which
+//! configurations may use by default.
 
 use std::str::FromStr;
 
@@ -16,9 +17,9 @@ use crate::catalog::{Catalog, Error, Result, bad_row, nanoseconds, timestamp};
 /// A policy with its name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NamedPolicy {
-    /// The name.
+    /// The name of the policy.
     pub name: String,
-    /// The rules.
+    /// The rules of the policy.
     pub policy: Policy,
     /// The fingerprint and the comment of the key that set the policy.
     pub who: String,
@@ -28,9 +29,9 @@ pub struct NamedPolicy {
     pub used_by: Vec<String>,
 }
 
-/// The policy of a change: the policy that its flags name, or else the default policy of the
-/// configuration. Rules in the flags replace rules of the policy. `None` if the registry offers the
-/// change to all hosts at once.
+/// The policy of a change: the policy that the flags of the change name, or else the default policy
+/// of the configuration. Rules in the flags replace rules of this policy. `None` if the registry
+/// offers the change to all hosts at once.
 pub async fn choose(
     transaction: &mut Tx,
     name: &ConfigurationName,
@@ -66,7 +67,7 @@ async fn require(transaction: &mut Tx, name: &Label) -> Result<String> {
     found.ok_or_else(none)
 }
 
-/// `policy`, in which the rules of the flags replace the policy's own rules.
+/// Returns `policy` with the rules of the flags in place of the policy's own rules.
 fn with_rules(mut policy: Policy, rules: &RolloutRules) -> Result<Policy> {
     let RolloutRules { waves, max_failed, max_absent, .. } = rules;
     policy.waves = given("waves", waves.as_deref(), policy.waves)?;
@@ -103,7 +104,7 @@ impl Catalog {
         Ok(choose(&mut transaction, name, rolling).await?.unwrap_or_default())
     }
 
-    /// Sets the rules of a policy. Rules that `rules` does not give have their defaults.
+    /// Sets the rules of a policy. Each rule that `rules` does not set gets its default.
     pub async fn set_policy(
         &self,
         name: &Label,
@@ -152,7 +153,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// Deletes a policy that no configuration uses.
+    /// Deletes a policy. Fails if a configuration uses the policy by default.
     pub async fn delete_policy(&self, name: &Label, change: &Change) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
         require(&mut transaction, name).await?;
@@ -172,7 +173,7 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// All policies, by name.
+    /// All policies, sorted by name.
     pub async fn policies(&self) -> Result<Vec<NamedPolicy>> {
         let rows: Vec<(String, String, String, i64, String)> = query_as(
             "SELECT p.name, p.policy, p.who, p.since, COALESCE((SELECT STRING_AGG(u.configuration, \

@@ -1,5 +1,5 @@
-//! The end of a rollout: the target becomes current, or the registry offers the base to all hosts
-//! again.
+//! Ends a rollout: the target becomes current, or the registry offers the base to all hosts again.
+//! The base is the state that was current when the rollout started.
 
 use jiff::Timestamp;
 
@@ -12,8 +12,8 @@ use crate::catalog::tx::{query, query_scalar};
 use crate::catalog::uses;
 use crate::catalog::write_tx::WriteTx;
 
-/// Makes the target current. The target keeps the revision under which its hosts have confirmed it,
-/// so these hosts need not confirm it again.
+/// Makes the target current. The target keeps its revision. Hosts that have confirmed the target
+/// under this revision need not confirm the target again.
 pub async fn make_current(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -41,8 +41,8 @@ pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result
         .await?;
     let revision = count(transaction, "revision", 1).await?;
     offer(transaction, row, row.base.cast_signed(), revision).await?;
-    // A script does not confirm a state again that it has confirmed before. So the registry writes
-    // the new revision to the rows of scripts on hosts that no wave has taken.
+    // A script confirms a state only once. If a script has confirmed the base, and no wave has
+    // taken the script's host, the registry writes the new revision to the row of the script.
     query(
         "UPDATE agents SET revision = $2 WHERE configuration = $1 AND instance = '' \
          AND revision >= $3 AND host NOT IN (SELECT host FROM rollout_hosts WHERE rollout = $4)",
@@ -56,7 +56,8 @@ pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result
     release(transaction, row).await
 }
 
-/// Makes a state current under a revision, so that the registry offers it to all hosts.
+/// Makes the state number `current` the current state, with the revision `revision`. The registry
+/// then offers this state to all hosts.
 async fn offer(
     transaction: &mut WriteTx,
     row: &RolloutRow,

@@ -1,4 +1,5 @@
-//! The rows of a rollout's waves, and of the hosts that these waves have taken.
+//! Reads and writes the rows of a rollout's waves, and the rows of its members. The members are the
+//! hosts that the waves have taken.
 
 use std::collections::HashMap;
 
@@ -10,7 +11,7 @@ use crate::catalog::tx::{Tx, query, query_as};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Result, bad_row, nanoseconds, timestamp};
 
-/// A wave that was opened.
+/// An opened wave.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenedWave {
     /// The number of the wave, from 1.
@@ -23,7 +24,8 @@ pub struct OpenedWave {
     pub opened: Timestamp,
 }
 
-/// The columns of a [`Row`]. `SQLite` has no booleans: in JSON, its truth is the number 1.
+/// The columns of a [`Row`]. `SQLite` has no booleans: in JSON, it writes the number 1 for true. So
+/// the query turns booleans into numbers on both engines.
 const MEMBER: &str = "host, wave, offered, healthy, result, CASE WHEN repaired THEN 1 ELSE 0 END, \
      CASE WHEN marked THEN 1 ELSE 0 END, CASE WHEN has_left THEN 1 ELSE 0 END";
 type Row = (i64, i64, i64, Option<i64>, Option<String>, u8, u8, u8);
@@ -79,7 +81,7 @@ pub async fn put(
     Ok(())
 }
 
-/// The waves of a rollout that were opened, in order.
+/// The opened waves of a rollout, in order.
 pub async fn waves(transaction: &mut Tx, rollout: u64) -> Result<Vec<OpenedWave>> {
     let rows: Vec<(i64, String, i64, i64)> = query_as(
         "SELECT wave, selector, hosts, opened FROM rollout_waves WHERE rollout = $1 ORDER BY wave",

@@ -1,4 +1,4 @@
-//! The rows of rollouts. At most one rollout of a configuration is active.
+//! Reads and writes the rows of rollouts. A configuration has at most one active rollout.
 
 use deploy_rollout::{Rollout, Status};
 use deploy_store::{ConfigurationName, Digest};
@@ -18,23 +18,24 @@ pub struct RolloutRow {
     pub configuration: ConfigurationName,
     /// The number of the configuration's history.
     pub(in crate::catalog) history: i64,
-    /// The state that was current when the rollout started.
+    /// The number of the state that was current when the rollout started.
     pub base: u64,
-    /// The state that the rollout brings to the hosts.
+    /// The number of the state that the rollout brings to the hosts.
     pub target: u64,
-    /// Id of the target.
+    /// The id of the target.
     pub target_id: Digest,
-    /// The number of the change. Members repeat this number in their reports.
+    /// The number of the change that started the rollout. Members repeat this number in their
+    /// reports.
     pub revision: u64,
-    /// The policy, the status and the open wave.
+    /// The policy, the status and the number of the open wave.
     pub rollout: Rollout,
-    /// Grows with every change of the rollout or of its hosts.
+    /// A number that grows with every change of the rollout or of its members.
     pub(in crate::catalog) step: i64,
     /// The fingerprint and the comment of the key that started the rollout.
     pub who: String,
     /// When the rollout started.
     pub started: Timestamp,
-    /// When the rollout ended.
+    /// When the rollout ended; `None` while the rollout is active.
     pub ended: Option<Timestamp>,
 }
 

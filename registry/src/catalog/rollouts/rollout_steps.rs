@@ -50,10 +50,10 @@ impl RolloutView {
     }
 }
 
-/// A host that the catalogue does not know yet, because it only polls.
+/// A host that the catalogue does not know yet, because the host only polls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewUnit {
-    /// A negative number that stands for the host in the step.
+    /// A negative number that stands for the host in the changes of the step.
     pub id: i64,
     /// The host's name, which is the host's address.
     pub name: String,
@@ -65,11 +65,11 @@ pub struct NewUnit {
 pub struct Steps<'a> {
     /// The rollout that the decision is based on.
     pub row: &'a RolloutRow,
-    /// The changes.
+    /// The changes of the step.
     pub changes: &'a [Step],
     /// The hosts that the decision is based on.
     pub hosts: Vec<Host>,
-    /// Those of `hosts` that the catalogue does not know yet.
+    /// The hosts in `hosts` that the catalogue does not know yet.
     pub units: &'a [NewUnit],
     /// The author, the command and the time of the step.
     pub change: &'a Change,
@@ -78,7 +78,7 @@ pub struct Steps<'a> {
 }
 
 impl Catalog {
-    /// A rollout of a configuration; without `number`, the configuration's last rollout.
+    /// The rollout `number` of a configuration; without `number`, the configuration's last rollout.
     pub async fn rollout(
         &self,
         name: &ConfigurationName,
@@ -125,8 +125,8 @@ impl Catalog {
     }
 }
 
-/// Adds rows for the units that a wave takes. Returns the changes, in which the numbers of these
-/// rows replace the negative numbers.
+/// Adds rows for the hosts in `units` that a wave takes. Returns the changes with the numbers of
+/// these rows in place of the negative numbers.
 async fn add_units(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -154,8 +154,8 @@ async fn add_units(
     Ok(changes)
 }
 
-/// Writes the effects of a change on other rows than those of the rollout and its hosts: waves, the
-/// current state, and events.
+/// Writes the effects of a change on rows other than the rows of the rollout and of its members: on
+/// the waves, the current state and the events.
 async fn finish_step(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -222,7 +222,8 @@ pub async fn active(
     Ok(rollouts)
 }
 
-/// Ends the active rollout of a configuration that is deleted.
+/// Ends the active rollout of a deleted configuration, and removes the configuration's default
+/// policy.
 pub async fn forget(
     transaction: &mut WriteTx,
     name: &ConfigurationName,

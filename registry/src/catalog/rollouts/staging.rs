@@ -1,5 +1,5 @@
-//! The start of a rollout. The new state of a configuration becomes a proposal, which the rollout
-//! then brings to the hosts.
+//! Starts rollouts. The new state of a configuration becomes a proposal, which the rollout then
+//! brings to the hosts.
 
 use deploy_rollout::{Change as Step, Rollout, apply};
 use deploy_store::{ConfigurationName, Digest};
@@ -61,9 +61,9 @@ pub struct Proposal<'a> {
     pub history: i64,
     /// The number of the new state.
     pub number: i64,
-    /// Id of the new state.
+    /// The id of the new state.
     pub id: Digest,
-    /// The number of the change.
+    /// The number of the change that made the new state.
     pub revision: i64,
 }
 

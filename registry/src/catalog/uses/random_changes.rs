@@ -1,6 +1,6 @@
 //! Makes random changes to a catalogue. After each change, the test compares the table `uses`, and
-//! all results that depend on it, with a reference computation. The reference computation reads
-//! every state of every configuration.
+//! all results that depend on this table, with a reference computation. The reference computation
+//! reads every state of every configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

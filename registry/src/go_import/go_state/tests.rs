@@ -45,7 +45,7 @@ fn invalid_parts_are_reported() {
             "\"Mtime\": \"2026-11-99T04:33:17",
             "configs/project1/current",
         ),
-        ("\"Hash\": \"6ab55984", "\"Hash\": \"6ab55985", "its layers make 6ab55984"),
+        ("\"Hash\": \"6ab55984", "\"Hash\": \"6ab55985", "the id of its layers is 6ab55984"),
     ] {
         let err = State::read(&edited(from, to)).unwrap_err().to_string();
         assert!(err.contains(why), "{err}");
@@ -65,7 +65,7 @@ fn contradictions_are_reported_and_skipped() {
         (
             "[{\"Component\":\"many\",\"Version\":\"m1\"}]",
             "[{\"Component\":\"many\",\"Version\":\"m7\"}]",
-            "names many:m7, which does not use it",
+            "names many:m7, which does not use the file",
         ),
     ] {
         let state = State::read(&edited(from, to)).unwrap();

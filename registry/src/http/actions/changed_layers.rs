@@ -1,5 +1,5 @@
-//! The form that changes versions sends the version of every layer. Only the layers whose version
-//! differs become part of the command.
+//! Removes from a change of versions the layers whose version would stay the same. The page's form
+//! for changes sends the version of every layer.
 
 use axum::http::StatusCode;
 use deploy_store::{ComponentName, Layer, VersionName};
@@ -8,8 +8,8 @@ use deploy_wire::command::Command;
 use crate::http::problem::Problem;
 use crate::registry::Registry;
 
-/// The command, and its line, without the layers that already have the chosen version. Other
-/// commands stay as they are.
+/// If the command changes versions, removes the layers that already have the chosen version.
+/// Returns the command line and the command. Other commands stay as they are.
 pub async fn without_unchanged(
     registry: &Registry,
     line: String,

@@ -1,4 +1,4 @@
-//! The description of what a command would do.
+//! Defines the description of what a command would do.
 
 /// Sentences about the effect of a command, each split into its subject and the rest.
 pub type Effects = Vec<(String, String)>;
@@ -14,6 +14,7 @@ pub struct Effect {
     pub button: String,
     /// Whether the change is hard to undo.
     pub is_danger: bool,
-    /// The label of the message, and whether the command needs a message.
+    /// The label of the message field, and whether the command needs a message. With `None`, the
+    /// confirmation has no message field.
     pub message: Option<(&'static str, bool)>,
 }

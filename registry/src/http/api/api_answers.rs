@@ -36,11 +36,11 @@ pub fn answer(text: String) -> Response {
 pub struct Paging {
     /// The field of the query that says where the next page begins.
     pub field: &'static str,
-    /// The list in the document, as a JSON pointer.
+    /// The place of the list in the document, as a JSON pointer.
     pub list: &'static str,
-    /// The value for the field in an entry of the list, as a JSON pointer.
+    /// The place of the field's next value in an entry of the list, as a JSON pointer.
     pub value: &'static str,
-    /// Whether the next page continues from the first entry, instead of from the last.
+    /// Whether the next page continues from this page's first entry instead of the last entry.
     pub backwards: bool,
 }
 
@@ -67,7 +67,7 @@ pub fn with_next(mut response: Response, next: Option<String>) -> Response {
     response
 }
 
-/// The value for the next page. A page with fewer entries than `limit` is the last.
+/// The value for the next page. A page with fewer entries than `limit` is the last page.
 fn next(text: &str, limit: u64, paging: Paging) -> Option<String> {
     let document: Value = serde_json::from_str(text).ok()?;
     let list = document.pointer(paging.list)?.as_array()?;

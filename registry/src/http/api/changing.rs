@@ -23,7 +23,7 @@ const CSRF: &str = "x-csrf-token";
 /// The answer to a change.
 #[derive(Debug, Serialize)]
 pub struct Changed<T> {
-    /// The text of the verb for people; empty for verbs that print nothing.
+    /// The text that the verb prints. The text is empty if the verb prints nothing.
     pub message: String,
     /// The configuration, rollout or host after the change.
     #[serde(flatten)]
@@ -44,7 +44,8 @@ pub struct Reason {
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
-/// The user who sends the change. A browser must also send the token of its forms.
+/// The user who sends the change. If the user is logged in with a cookie, the request must also
+/// have the token of a form.
 pub fn actor(viewer: &Viewer, headers: &HeaderMap) -> Result<Arc<Actor>, Problem> {
     let denied = |text: &str| Problem::new(StatusCode::FORBIDDEN, text).for_program();
     let actor = viewer.actor.clone().ok_or_else(|| denied("the API is read-only here"))?;
@@ -70,8 +71,7 @@ pub fn body<T: DeserializeOwned + Default>(
         let text = "the body of a change is JSON: send it with Content-Type: application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).for_program());
     }
-    // Without this step, the library would also accept a list with the values of the fields in
-    // order.
+    // Without this step, serde would also accept a list with the values of the fields in order.
     let object: Map<String, Value> =
         serde_json::from_slice(bytes).map_err(|err| malformed(&err))?;
     T::deserialize(Value::Object(object)).map_err(|err| malformed(&err))

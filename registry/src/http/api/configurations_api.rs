@@ -1,4 +1,5 @@
-//! Configurations: `configurations`, `showconf`, `history`, `changeconf` and `rollback`.
+//! Answers requests about configurations with the verbs `configurations`, `showconf`, `history`,
+//! `changeconf` and `rollback`.
 
 use std::str::FromStr;
 use std::sync::Arc;
@@ -91,7 +92,7 @@ struct Earlier {
     to: Option<u64>,
 }
 
-/// The configuration after a change. While a rollout runs, the current state is the rollout's base.
+/// The configuration after a change. While a rollout runs, `state` is the rollout's base.
 #[derive(Debug, Serialize)]
 struct Current {
     configuration: String,
@@ -147,7 +148,7 @@ pub async fn change(
     let change: Change = changing::body(&headers, &bytes)?;
     let shared = handle.shared().map_err(Problem::for_program)?;
     let (registry, name) = (&shared.registry, name::<ConfigurationName>(&of)?);
-    // A malformed change is an error in any state, so this check comes before that of If-Match.
+    // A malformed change is an error in any state, so this check comes before that of `If-Match`.
     change.command(name.clone(), None)?;
     let wanted = tags(&headers, &IF_MATCH);
     let id = current(registry, &name).await?.hash;
@@ -157,7 +158,7 @@ pub async fn change(
     let if_hash = wanted.filter(|wanted| !wanted.any).map(|_| id);
     let command = change.command(name.clone(), if_hash)?;
     let message = match changing::run(registry, &actor, command).await {
-        // Somebody else may have changed the configuration meanwhile.
+        // Another user may have changed the configuration since the check.
         Err(problem) if problem.status() == StatusCode::CONFLICT && if_hash.is_some() => {
             let is_same = current(registry, &name).await?.hash == id;
             return Err(if is_same { problem } else { changed_since(&name) });
@@ -178,7 +179,7 @@ pub async fn roll_back(
     let actor = changing::actor(&viewer, &headers)?;
     let Earlier { to } = changing::body(&headers, &bytes)?;
     if to.is_some_and(|to| i64::try_from(to).is_err()) {
-        return Err(changing::bad("the number in the field to is too large"));
+        return Err(changing::bad("the number in the field \"to\" is too large"));
     }
     let shared = handle.shared().map_err(Problem::for_program)?;
     let name: ConfigurationName = name(&of)?;
@@ -211,8 +212,8 @@ async fn current(registry: &Registry, name: &ConfigurationName) -> Result<Curren
 
 fn changed_since(name: &ConfigurationName) -> Problem {
     let text = format!(
-        "configuration \"{name}\" does not have the state of If-Match; read it again, and decide \
-         again"
+        "configuration \"{name}\" does not have the state of If-Match; read the configuration \
+         again, and send a new change if you still want one"
     );
     Problem::new(StatusCode::PRECONDITION_FAILED, text).for_program()
 }
@@ -237,12 +238,13 @@ impl Tags {
         Self { any: tags == ["*"], tags }
     }
 
-    /// Whether a strong tag is that of the state with this id.
+    /// Whether a strong tag in the header belongs to the state with this id.
     fn is_exactly(&self, id: Digest) -> bool {
         self.any || self.tags.contains(&format!("\"{id}\""))
     }
 
-    /// Whether a tag is that of the state with this id. A proxy may have made it a weak tag.
+    /// Whether a tag in the header belongs to the state with this id. Weak tags count, because a
+    /// proxy may have turned a strong tag into a weak tag.
     fn names(&self, id: Digest) -> bool {
         self.is_exactly(id) || self.tags.contains(&format!("W/\"{id}\""))
     }

@@ -1,4 +1,4 @@
-//! Hosts: `fleet`, `host`, `why` and `retry`.
+//! Answers requests about hosts with the verbs `fleet`, `host`, `why` and `retry`.
 
 use axum::Extension;
 use axum::body::Bytes;
@@ -103,7 +103,7 @@ pub async fn release(
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Retry {
-    /// Only this configuration of the host.
+    /// The configuration to retry. `None` stands for all configurations of the host.
     configuration: Option<String>,
 }
 
@@ -123,7 +123,7 @@ pub async fn retry(
     act(&handle, &viewer, &of, &headers, &bytes, command).await
 }
 
-/// The host of a change.
+/// The part of an answer that names the changed host.
 #[derive(Debug, Serialize)]
 struct OfHost {
     host: HostName,

@@ -1,4 +1,4 @@
-//! `openapi.json`: the description of the API for programs (`OpenAPI` 3.1).
+//! Serves `openapi.json`, the description of the API for programs (`OpenAPI` 3.1).
 //!
 //! The schemas of the documents are those of `docs/schemas`. The console's documents have the same
 //! schemas.

@@ -10,7 +10,7 @@ use deploy_store::escape;
 
 use crate::http::problem::Problem;
 
-/// Number of entries that a list has without `limit`.
+/// Without `limit`, a list has at most this many entries.
 const LIMIT: u64 = 100;
 /// Maximum number of entries of a list.
 const MAX_LIMIT: u64 = 1000;
@@ -44,7 +44,7 @@ impl Parameters {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The value of a field, as `read` parses it.
+    /// The value of a field, parsed with `read`.
     pub fn value<T, E: Display>(
         &self,
         name: &str,

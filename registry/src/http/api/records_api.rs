@@ -1,4 +1,5 @@
-//! The audit trail, events and maintenance windows: `audit`, `events` and `window list`.
+//! Answers requests about the audit trail, events and maintenance windows with the verbs `audit`,
+//! `events` and `window list`.
 
 use axum::extract::State;
 use axum::response::Response;
@@ -33,8 +34,8 @@ fn since(text: &str) -> Result<Since, &'static str> {
 }
 
 /// `GET events`. The document has the lines of the verb as one list. Without `after`, the document
-/// has the newest events. With `after`, it has the events that follow, so that a program misses no
-/// event.
+/// has the newest events. With `after`, the document has the oldest events after that number, so a
+/// program that follows the links misses no event.
 pub async fn events(
     State(handle): State<Handle>,
     parameters: Parameters,

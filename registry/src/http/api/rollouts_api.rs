@@ -1,4 +1,5 @@
-//! Rollouts: `rollout list`, `rollout status`, and the actions that steer a rollout.
+//! Answers requests about rollouts with `rollout list`, `rollout status`, and the actions that
+//! steer a rollout.
 
 use axum::Extension;
 use axum::body::Bytes;

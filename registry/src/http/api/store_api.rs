@@ -1,4 +1,5 @@
-//! Components and files: `components`, `showcomp`, `refs` and `stat`.
+//! Answers requests about components and files with the verbs `components`, `showcomp`, `refs` and
+//! `stat`.
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
@@ -21,7 +22,8 @@ pub async fn components(
     api_answers::page(&handle, &parameters, &command, paging).await
 }
 
-/// `GET components/{name}`. The document lists the newest versions, oldest first.
+/// `GET components/{name}`. The document has the newest versions, and lists the oldest of these
+/// versions first.
 pub async fn versions(
     State(handle): State<Handle>,
     Path(of): Path<String>,

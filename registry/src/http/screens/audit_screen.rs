@@ -1,4 +1,4 @@
-//! `/audit`: who changed what.
+//! Renders `/audit`, which shows who changed what.
 
 use deploy_wire::command::{self, Command, Since};
 use jiff::Timestamp;
@@ -12,16 +12,16 @@ use crate::catalog::{AuditPage, AuditQuery, Audited};
 use crate::http::problem::Problem;
 use crate::registry::Registry;
 
-/// Number of entries on one page.
+/// A page shows at most this many entries.
 const ENTRIES: usize = 100;
-/// A browser may break the text of a flag with this many bytes or more.
+/// If a flag has this many bytes or more, a browser may break the flag's text across lines.
 const LONG: usize = 32;
 /// The choices of the field `Since`: a duration in the format of the verb `audit`, and the text of
 /// the choice.
 const SINCE: [(&str, &str); 4] =
     [("1h", "1 hour"), ("24h", "24 hours"), ("168h", "7 days"), ("720h", "30 days")];
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(registry: &Registry, filter: &AuditFilter) -> Result<Page, Problem> {
     let query = AuditQuery {
         since: since(&filter.since)?,
@@ -39,7 +39,7 @@ pub async fn page(registry: &Registry, filter: &AuditFilter) -> Result<Page, Pro
     Ok(Page::new("Audit", Nav::Audit, parts))
 }
 
-/// The time that the text stands for. The format is that of the verb `audit`.
+/// Parses a time in a format that the verb `audit` reads.
 fn since(text: &str) -> Result<Option<Timestamp>, Problem> {
     if text.is_empty() {
         return Ok(None);
@@ -87,7 +87,7 @@ fn form(filter: &AuditFilter) -> Markup {
     }
 }
 
-/// The address of the page with the same conditions, and only entries before a number.
+/// The address of the page with the same conditions, and with only the entries before a number.
 fn address_before(filter: &AuditFilter, before: Option<u64>) -> String {
     let AuditFilter { since, who, verb, name, .. } = filter;
     let before = before.map(|number| number.to_string()).unwrap_or_default();
@@ -172,7 +172,7 @@ fn rows(entries: &[Audited]) -> Markup {
                 }
                 td { (verb.trim_end_matches(':')) }
                 td class="why" {
-                    // Entries that the registry itself makes are sentences.
+                    // In entries that the registry itself makes, the text is a sentence, not flags.
                     @if what.starts_with('-') { (flags(what)) } @else { (what) }
                 }
                 td {

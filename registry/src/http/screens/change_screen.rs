@@ -1,4 +1,4 @@
-//! `/configurations/NAME/change`: a form to choose versions.
+//! Renders `/configurations/NAME/change`, a form to choose versions.
 
 use deploy_store::{Configuration, ConfigurationName, Layer};
 use maud::{Markup, html};
@@ -13,7 +13,7 @@ use crate::registry::Registry;
 use crate::verbs::fleet_document::ConfigurationStatus;
 use crate::verbs::fleet_status::FleetQuery;
 
-/// How many versions of each component the form offers.
+/// The form offers at most this many versions of each component.
 const VERSIONS: u64 = 50;
 
 /// What the form shows.
@@ -26,7 +26,7 @@ struct Choice<'a> {
     policy: Option<&'a NamedPolicy>,
 }
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(registry: &Registry, name: &ConfigurationName) -> Result<Page, Problem> {
     let catalog = &registry.catalog;
     let now = catalog.configuration(name).await?;
@@ -121,7 +121,7 @@ fn row(place: usize, layer: &Layer, offered: &[Layer]) -> Markup {
     }
 }
 
-/// How the change reaches the hosts.
+/// The part of the form that says how the change reaches the hosts.
 fn how(Choice { now, status, policy, .. }: &Choice<'_>) -> Markup {
     let hosts = count(status.hosts + status.unknown, "host");
     let body = html! {

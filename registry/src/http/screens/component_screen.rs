@@ -1,4 +1,4 @@
-//! `/components/NAME`: the versions of one component.
+//! Renders `/components/NAME`, which shows the versions of one component.
 
 use deploy_store::{ComponentName, Layer, VersionName};
 use maud::{Markup, html};
@@ -12,22 +12,22 @@ use crate::catalog::{BlobRow, Reference, VersionsTotal};
 use crate::http::problem::Problem;
 use crate::registry::Registry;
 
-/// How many versions a page shows.
+/// A page shows at most this many versions.
 const PAGE: usize = 50;
-/// How many references of each version a page shows.
+/// A page shows at most this many references to each version's file.
 const REFERENCES: usize = 5;
 
 /// A version on the page.
 #[derive(Debug)]
 struct Row {
     layer: Layer,
-    /// The row of the version's file. `None` if the file is missing.
+    /// The catalogue's row for the version's file. `None` if the file is missing.
     blob: Option<BlobRow>,
     /// The first references to the file: up to two more than the page shows.
     references: Vec<Reference>,
 }
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(
     registry: &Registry,
     name: &ComponentName,

@@ -1,4 +1,4 @@
-//! `/components`: all components.
+//! Renders `/components`, which lists all components.
 
 use deploy_store::ComponentName;
 use maud::{Markup, html};
@@ -12,10 +12,10 @@ use crate::catalog::ComponentSummary;
 use crate::http::problem::Problem;
 use crate::registry::Registry;
 
-/// How many components a page shows.
+/// A page shows at most this many components.
 const PAGE: usize = 200;
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(registry: &Registry, after: Option<&ComponentName>) -> Result<Page, Problem> {
     let mut components = registry.catalog.component_page(after, PAGE as u64 + 1).await?;
     let has_more = components.len() > PAGE;

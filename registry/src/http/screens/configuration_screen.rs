@@ -1,4 +1,4 @@
-//! `/configurations/NAME`: layers, hosts and history of one configuration.
+//! Renders `/configurations/NAME`, which shows the layers, hosts and history of one configuration.
 
 mod configuration_head;
 mod configuration_settings;
@@ -16,7 +16,7 @@ use crate::http::problem::Problem;
 use crate::registry::Registry;
 use crate::verbs::fleet_status::FleetQuery;
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(
     registry: &Registry,
     name: &ConfigurationName,

@@ -1,4 +1,4 @@
-//! `/configurations`: all configurations.
+//! Renders `/configurations`, which lists all configurations.
 
 use deploy_store::ConfigurationName;
 use maud::{Markup, html};
@@ -14,9 +14,9 @@ use crate::registry::Registry;
 use crate::verbs::fleet_document::ConfigurationStatus;
 use crate::verbs::fleet_status::FleetQuery;
 
-/// How many configurations a page shows.
+/// A page shows at most this many configurations.
 const PAGE: u64 = 200;
-/// How many layers of a configuration the list names.
+/// The list names at most this many layers of a configuration.
 const LAYERS: u64 = 4;
 /// The phases of hosts that work on a deploy.
 const WORKING: [&str; 5] = ["offered", "fetched", "staged", "script", "checking"];
@@ -24,7 +24,7 @@ const WORKING: [&str; 5] = ["offered", "fetched", "staged", "script", "checking"
 /// A configuration and the counts of its hosts.
 type Row = (ConfigurationSummary, ConfigurationStatus);
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(registry: &Registry, after: Option<&ConfigurationName>) -> Result<Page, Problem> {
     let mut page = registry.catalog.configuration_page(after, PAGE + 1, LAYERS).await?;
     let has_more = page.len() > as_usize(PAGE);
@@ -35,7 +35,7 @@ pub async fn page(registry: &Registry, after: Option<&ConfigurationName>) -> Res
     let mut status = fleet.configurations.into_iter().peekable();
     let mut rows: Vec<Row> = Vec::new();
     // Both lists are in byte order. A configuration that was just deleted or made may be in only
-    // one of them.
+    // one of the lists.
     for summary in page {
         let is_before =
             |one: &ConfigurationStatus| one.configuration.as_str() < summary.name.as_str();

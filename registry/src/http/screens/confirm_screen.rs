@@ -1,6 +1,6 @@
-//! `/confirm`: says what a command would do, and asks for a confirmation. Each change on the page
-//! is a command of the console. So a change has the same effect, refusals and audit entry as the
-//! command.
+//! Renders `/confirm`, which says what a command would do, and asks for a confirmation. Each change
+//! on the page is a command of the console. So a change has the same effect, refusals and audit
+//! entry as the command.
 
 use maud::html;
 

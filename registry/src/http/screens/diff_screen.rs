@@ -1,5 +1,5 @@
-//! `/configurations/NAME/diff`: what differs between two states. The page is not live, because
-//! states never change, and a comparison of their files reads all archives.
+//! Renders `/configurations/NAME/diff`, which shows what differs between two states. The page is
+//! not live, because states never change, and a comparison of their files reads all archives.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -18,9 +18,9 @@ use crate::http::problem::Problem;
 use crate::registry::Registry;
 use crate::verbs::state_diff::{LayerChange, layers};
 
-/// How many files the page lists.
+/// The page lists at most this many files.
 const FILES: usize = 500;
-/// How many of the newest states each list of the form has.
+/// Each list of the form has this many of the newest states.
 const STATES: u64 = 50;
 /// How long a request waits until the comparison of another request has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -40,7 +40,7 @@ struct Difference<'a> {
     to: u64,
     layers: Vec<LayerChange>,
     reordered: bool,
-    /// The files, or why the page does not compare them.
+    /// The files that differ, or the reason why the page does not compare files.
     files: Result<Vec<File>, String>,
     /// The lengths of the layers' files.
     sizes: HashMap<Digest, u64>,
@@ -48,7 +48,7 @@ struct Difference<'a> {
     states: Vec<u64>,
 }
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(
     registry: &Registry,
     name: &ConfigurationName,
@@ -88,7 +88,7 @@ pub async fn page(
     Ok(Page::new(title, Nav::Configurations, parts))
 }
 
-/// The files that differ, or why the page does not compare them.
+/// The files that differ, or the reason why the page does not compare files.
 async fn files(
     registry: &Registry,
     from: &Configuration,

@@ -1,4 +1,4 @@
-//! Durations for people.
+//! Formats durations for people.
 
 /// Milliseconds in groups of three digits, such as `1 152 ms`. The spaces between the groups are
 /// narrow.

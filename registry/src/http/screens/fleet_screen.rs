@@ -1,4 +1,4 @@
-//! `/`: what needs attention, the active rollouts, and the configurations.
+//! Renders `/`, which shows what needs attention, the active rollouts, and the configurations.
 
 mod attention;
 mod attention_list;
@@ -22,11 +22,11 @@ use crate::verbs::fleet_overview::FleetOverview;
 use crate::verbs::rollout_status::RolloutStatus;
 use attention::Attention;
 
-/// Number of rollouts that the screen shows with their waves.
+/// The screen shows the waves of at most this many rollouts.
 const ROLLOUTS: usize = 6;
-/// Number of configurations that the screen shows.
+/// The screen shows at most this many configurations.
 const CONFIGURATIONS: u64 = 40;
-/// The limits on the squares of hosts.
+/// The limits on the number of squares that stand for hosts.
 const SQUARES: Squares = Squares { of_wave: 60, left: 120 };
 
 /// What the screen shows.
@@ -34,14 +34,14 @@ const SQUARES: Squares = Squares { of_wave: 60, left: 120 };
 struct FleetDoc {
     fleet: FleetOverview,
     attention: Attention,
-    /// The active rollouts to show, each with the layers that it changes. Rollouts that wait for an
-    /// operator come first.
+    /// The active rollouts to show, each with a text about the changed layers. Rollouts that wait
+    /// for an operator come first.
     rollouts: Vec<(RolloutStatus, String)>,
     heads: Vec<ConfigurationHead>,
     filter: Markup,
 }
 
-/// The first screen.
+/// Renders the first screen.
 pub async fn page(registry: &Registry, may_act: bool) -> Result<Page, Problem> {
     let doc = read(registry).await?;
     Ok(Page::new("Fleet", Nav::Fleet, parts(&doc, may_act)))

@@ -1,4 +1,4 @@
-//! `/hosts/NAME`: what happened on one host.
+//! Renders `/hosts/NAME`, which shows what happened on one host.
 
 mod deploy_course;
 mod host_head;
@@ -29,8 +29,8 @@ struct Doc {
 }
 
 impl Doc {
-    /// The `part` of each configuration, one below the other. If the host has several
-    /// configurations, the name of the configuration is the heading of its part.
+    /// Renders a `part` for each configuration, and puts the parts below each other. If the host
+    /// has several configurations, each part has the name of its configuration as a heading.
     fn each(&self, part: impl Fn(usize, &WhyOne) -> Markup) -> Markup {
         let all = &self.configurations;
         html! {
@@ -44,7 +44,7 @@ impl Doc {
     }
 }
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(registry: &Registry, host: &HostName, may_act: bool) -> Result<Page, Problem> {
     let row = match registry.catalog.host(host).await {
         Err(Error::NotFound(why)) => return only_polls(registry, host, why).await,

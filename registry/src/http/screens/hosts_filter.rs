@@ -1,4 +1,4 @@
-//! The form and the links that choose which hosts a list shows.
+//! Renders the form and the links that choose which hosts a list shows.
 
 use deploy_wire::fleet::Phase;
 use maud::{Markup, html};
@@ -11,7 +11,7 @@ use crate::http::problem::Problem;
 use crate::registry::Registry;
 use crate::verbs::fleet_document::ConfigurationStatus;
 
-/// Number of groups and of configurations that the form offers.
+/// The form offers at most this many groups, and at most this many configurations.
 const OFFERED: u64 = 200;
 
 /// The form, with the values of `filter`. `with_names` adds fields for the configuration and for
@@ -56,7 +56,7 @@ fn form(filter: &HostsFilter, groups: &[String], names: Option<&[String]>) -> Ma
     }
 }
 
-/// The options of a list. They include the chosen value even if `values` lacks it.
+/// The options of a list. The chosen value is an option even if `values` does not contain it.
 fn options(values: &[String], chosen: &str) -> Markup {
     let is_new = !chosen.is_empty() && !values.iter().any(|value| value == chosen);
     html! {

@@ -1,4 +1,4 @@
-//! `/hosts`: a list of hosts.
+//! Renders `/hosts`, which lists hosts.
 
 use deploy_wire::fleet::HostName;
 use maud::{Markup, html};
@@ -14,10 +14,10 @@ use crate::registry::Registry;
 use crate::verbs::fleet_document::{ConfigurationStatus, FleetStatus, HostStatus};
 use crate::verbs::fleet_status::FleetQuery;
 
-/// Number of hosts on one page.
+/// A page shows at most this many hosts.
 const PAGE: u64 = 200;
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(
     registry: &Registry,
     filter: &HostsFilter,
@@ -55,7 +55,8 @@ fn heading(filter: &HostsFilter, counts: &[ConfigurationStatus]) -> Section {
     Section { id: "hosts", html }
 }
 
-/// The counts by phase. For one configuration, also how many hosts have confirmed its state.
+/// The counts by phase. If `filter` names one configuration, the text also says how many hosts have
+/// confirmed the configuration's state.
 fn summary(filter: &HostsFilter, counts: &[ConfigurationStatus]) -> String {
     let mut phases = std::collections::BTreeMap::<&str, u64>::new();
     for (phase, number) in counts.iter().flat_map(|of| &of.phases) {

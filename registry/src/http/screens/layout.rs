@@ -1,4 +1,4 @@
-//! The frame of all screens: the head with the navigation, and the parts of a page.
+//! Renders the frame of all screens: the head with the navigation, and the parts of a page.
 
 use axum::http::Uri;
 use deploy_store::Digest;
@@ -36,8 +36,8 @@ const NAVIGATION: [(Nav, &str, &str); 5] = [
     (Nav::Audit, "Audit", "/audit"),
 ];
 
-/// A section of a page. Browsers replace a section when it changes. Its HTML is one element with
-/// the section's id.
+/// A section of a page. When a section changes, browsers replace the section. The HTML of a section
+/// is one element with the section's id.
 #[derive(Debug)]
 pub struct Section {
     /// The id of the element.
@@ -57,8 +57,8 @@ pub enum Part {
     Columns(Vec<Section>),
 }
 
-/// The contents of a screen. All viewers with the same right to change things share the sections,
-/// so a section may depend on nothing else of the viewer. The form may depend on the viewer.
+/// The contents of a screen. A section may depend only on whether its viewer may change things. So
+/// all viewers with equal rights share the same sections. A form may depend on its viewer.
 #[derive(Debug)]
 pub struct Page {
     /// The title, without the name of the program.
@@ -84,7 +84,8 @@ pub struct ConfirmForm {
     pub is_danger: bool,
     /// The address to which `Cancel` leads.
     pub back: String,
-    /// The label of the message, and whether the command needs a message.
+    /// The label of the message field, and whether the command needs a message. With `None`, the
+    /// form has no message field.
     pub message: Option<(&'static str, bool)>,
 }
 
@@ -103,12 +104,12 @@ impl Page {
         })
     }
 
-    /// Whether browsers show changes of the page. A page is live if it has sections and no form.
+    /// Whether browsers keep the page up to date. A page is live if it has sections and no form.
     pub fn is_live(&self) -> bool {
         self.form.is_none() && self.sections().next().is_some()
     }
 
-    /// The document for a viewer. With an address, browsers show the changes of a live page.
+    /// The document for a viewer. With an address, browsers keep a live page up to date.
     pub fn to_html(&self, viewer: &Viewer, address: Option<&Uri>) -> Markup {
         let live = address.filter(|_| self.is_live()).map(|address| {
             let mut query = form_urlencoded::Serializer::new(String::new());
@@ -172,8 +173,8 @@ fn confirm_form(form: &ConfirmForm, viewer: &Viewer) -> Markup {
     }
 }
 
-/// A whole document. `head` is the screen of the navigation and the viewer. Without `head`, the
-/// document has no navigation.
+/// A whole document. `head` has the current screen of the navigation, and the viewer. Without
+/// `head`, the document has no navigation.
 pub fn document(
     title: &str,
     head: Option<(Nav, &Viewer)>,

@@ -1,4 +1,4 @@
-//! Pieces of HTML and of text that the screens of the fleet and of rollouts share.
+//! Makes pieces of HTML and of text that the screens of the fleet and of rollouts share.
 
 use maud::{Markup, html};
 
@@ -6,7 +6,7 @@ use super::widgets::{host_address, icon};
 
 /// Number of lines of an output that a screen shows.
 const LAST_LINES: usize = 3;
-/// Longest line of a text that a screen shows, in characters.
+/// A screen cuts each line of a text after this many characters.
 const LONGEST_LINE: usize = 200;
 
 /// A list item about a problem that needs attention. `class` is `bad`, `warn` or `good`; `link` and
@@ -23,7 +23,8 @@ pub fn need(class: &str, body: &Markup, link: &Markup, output: &str) -> Markup {
     }
 }
 
-/// Links to the `first` hosts. If there are more hosts in `all`, a link to `others` follows.
+/// Links to the `first` of `all` hosts. If there are more hosts, a link to the address `others`
+/// follows.
 pub fn some_hosts(first: &[String], all: u64, others: &str) -> Markup {
     let more = all.saturating_sub(first.len() as u64);
     html! {

@@ -1,4 +1,4 @@
-//! The pages without navigation: what went wrong, and how to log in.
+//! Renders the pages without navigation, which say what went wrong, or how to log in.
 
 use maud::{Markup, html};
 

@@ -1,4 +1,4 @@
-//! Short texts that the screens of configurations and components share.
+//! Makes short texts that the screens of configurations and components share.
 
 use deploy_store::escape;
 use maud::{Markup, html};
@@ -7,7 +7,7 @@ use super::widgets::{count, pill, rollout_address};
 use crate::verbs::fleet_document::{ConfigurationStatus, RolloutBrief};
 use crate::verbs::state_diff::LayerChange;
 
-/// How many changed layers a sentence names.
+/// A sentence names at most this many changed layers.
 const NAMED: usize = 3;
 
 /// A person: the comment of the key, or the fingerprint if the key has no comment.
@@ -40,7 +40,7 @@ pub fn host_counts(one: &ConfigurationStatus) -> String {
     texts.map(|(number, what)| format!("{number} {what}")).collect::<Vec<_>>().join(", ")
 }
 
-/// The status of a rollout as a short word with its class.
+/// The status of a rollout as one or two words in a coloured frame.
 pub fn rollout_pill(status: &str) -> Markup {
     match status {
         "running" => pill("work", "rolling out"),

@@ -1,4 +1,4 @@
-//! The rules of a rollout in words.
+//! Puts the rules of a rollout into words.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What the screens show of one rollout: its status, its next step, its budget and its actions.
+//! Renders parts of a rollout for several screens: its status, next step, budget and actions.
 
 use maud::{Markup, html};
 
@@ -10,8 +10,8 @@ use crate::registry::Registry;
 use crate::verbs::rollout_status::RolloutStatus;
 use crate::verbs::state_diff;
 
-/// The layers that a rollout changes, as a text such as `code: v1 → v2`. Empty if the registry no
-/// longer has both states.
+/// The layers that a rollout changes, as a text such as `code: v1 → v2`. The text is empty unless
+/// the registry still has both states.
 pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Result<String, Error> {
     let name = status.configuration.parse()?;
     let (base, target) = (Some(status.base), Some(status.target));
@@ -19,7 +19,7 @@ pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Resu
         Err(Error::NotFound(_)) => return Ok(String::new()),
         two => two?,
     };
-    // Somebody may have deleted the configuration and made it again since then.
+    // Somebody may have deleted the configuration and made it again since the rollout began.
     if target.id() != status.target_hash {
         return Ok(String::new());
     }
@@ -27,7 +27,7 @@ pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Resu
     Ok(layer_changes(&changes, reordered))
 }
 
-/// The states of a rollout and what differs between them.
+/// The two states of a rollout, and the layers that differ between these states.
 pub fn what(status: &RolloutStatus, layers: &str) -> String {
     let text = format!("state {} over {}", status.target, status.base);
     if layers.is_empty() { text } else { format!("{text} · {layers}") }

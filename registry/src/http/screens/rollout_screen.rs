@@ -1,4 +1,4 @@
-//! `/rollouts/NAME/NUMBER`: one rollout.
+//! Renders `/rollouts/NAME/NUMBER`, which shows one rollout.
 
 mod rollout_log;
 
@@ -22,11 +22,11 @@ use crate::http::problem::Problem;
 use crate::registry::Registry;
 use crate::verbs::rollout_status::{RolloutHost, RolloutStatus};
 
-/// Number of hosts in the table of hosts that are not good.
+/// The table of hosts whose result is not `good` lists at most this many hosts.
 const HOSTS: usize = 50;
 /// Number of events that the screen shows.
 const EVENTS: u64 = 100;
-/// The limits on the squares of hosts.
+/// The limits on the number of squares that stand for hosts.
 const SQUARES: Squares = Squares { of_wave: 200, left: 600 };
 
 /// What the screen shows.
@@ -40,7 +40,7 @@ struct RolloutDoc {
     events: Vec<Event>,
 }
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(
     registry: &Registry,
     name: &ConfigurationName,

@@ -1,4 +1,4 @@
-//! The waves of a rollout: a square for each host, or a bar for many hosts.
+//! Draws the waves of a rollout: a square for each host, or a bar for many hosts.
 
 use maud::{Markup, html};
 
@@ -6,7 +6,7 @@ use super::need::first_line;
 use super::widgets::{address, ago, bar, host_address, icon, until};
 use crate::verbs::rollout_status::{RolloutHost, RolloutStatus, WaveStatus};
 
-/// The results, in the order in which the screen lists them: word, icon, and class in a bar.
+/// The results in the order of the screen. Each result has a word, an icon, and a class in a bar.
 const RESULTS: [(&str, &str, &str); 5] = [
     ("good", "good", "good"),
     ("working", "working", "work"),
@@ -84,7 +84,7 @@ fn opened_wave(
         .collect();
     let most = squares.of_wave.min(squares.left);
     let is_small = hosts.len() <= most;
-    // Failed hosts come first, because there may be too many hosts to show.
+    // Failed hosts come first, because the screen may have no room for all hosts.
     let open = |wanted: &'static str| hosts.iter().filter(move |host| host.result == wanted);
     let notable = open("failed").chain(open("working")).chain(open("offered"));
     let shown: Vec<&RolloutHost> =

@@ -1,4 +1,4 @@
-//! `/rollouts`: active and earlier rollouts.
+//! Renders `/rollouts`, which lists active and earlier rollouts.
 
 use deploy_store::ConfigurationName;
 use maud::{Markup, html};
@@ -15,7 +15,7 @@ use crate::registry::Registry;
 /// Number of rollouts that the screen lists.
 const MOST: u64 = 100;
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(registry: &Registry, name: Option<&ConfigurationName>) -> Result<Page, Problem> {
     let active = registry.catalog.active_rollouts(name).await?;
     let mut earlier = registry.catalog.rollouts(name, MOST).await?;

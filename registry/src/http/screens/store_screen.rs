@@ -1,4 +1,4 @@
-//! `/store`: what takes space.
+//! Renders `/store`, which shows what takes space.
 
 mod day_plots;
 mod gc_table;
@@ -28,18 +28,18 @@ const DAMAGED: u32 = 3;
 struct Doc {
     stat: Stat,
     survey: Arc<Survey>,
-    /// Some damaged files, each with the references to it.
+    /// Some damaged files, each with the references to the file.
     damaged: Vec<(Digest, Vec<Reference>)>,
     samples: Vec<Sample>,
     deploys: Vec<Deployed>,
     /// When the registry began to record deploys.
     started: Timestamp,
     edge: Timestamp,
-    /// How many versions of a component gc keeps; 0 if it keeps all.
+    /// gc keeps this many versions of each component. With 0, gc keeps all versions.
     kept_versions: usize,
 }
 
-/// The screen.
+/// Renders the screen.
 pub async fn page(registry: &Registry) -> Result<Page, Problem> {
     let stat = registry.stat().await?;
     let survey = registry.survey(&stat).await?;
@@ -191,8 +191,8 @@ fn free(doc: &Doc) -> Section {
     let body = if doc.samples.len() < 2 {
         html! {
             div class="card empty" {
-                p { "The registry records the free space every 5 minutes, and keeps it for a day. "
-                    "The line begins with the second sample." }
+                p { "The registry records the free space every 5 minutes, and keeps each sample "
+                    "for a day. The line begins with the second sample." }
             }
         }
     } else {

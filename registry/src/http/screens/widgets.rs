@@ -1,4 +1,4 @@
-//! Small pieces of HTML that several screens use.
+//! Makes small pieces of HTML that several screens use.
 
 use deploy_store::Size;
 use jiff::Timestamp;
@@ -22,8 +22,8 @@ pub fn section(id: &'static str, heading: &str, beside: &Markup, body: &Markup) 
     Section { id, html }
 }
 
-/// A table in a card. `label` is the id of the heading of its section, without `-h`. `below`, such
-/// as a link to the next page, stands below the table.
+/// A table in a card. `label` is the id of the section's heading without the ending `-h`. `below`,
+/// such as a link to the next page, stands below the table.
 pub fn table(label: &str, head: &Markup, rows: &Markup, below: &Markup) -> Markup {
     let label = format!("{label}-h");
     html! {
@@ -59,7 +59,7 @@ pub fn count(number: u64, noun: &str) -> String {
     if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
 }
 
-/// A size for people.
+/// A size in a form for people, such as `3 MiB`.
 pub fn size(bytes: u64) -> String {
     Size(bytes).to_string()
 }
@@ -75,8 +75,9 @@ pub fn pill(class: &str, text: &str) -> Markup {
     html! { span class={ "pill " (class) } { (text) } }
 }
 
-/// A bar of parts, each a class (`good`, `work`, `bad`, `warn`, `idle`) and a number. `total` is
-/// the length of the bar. Screen readers skip the bar, because a text beside it says the same.
+/// A bar of parts. Each part has a class (`good`, `work`, `bad`, `warn`, `idle`) and a length.
+/// `total` is the length of the bar. Screen readers skip the bar, because a text beside the bar
+/// says the same.
 pub fn bar(class: &str, parts: &[(&str, u64)], total: u64) -> Markup {
     // Hundredths of a percent fit into 64 bits for any fleet.
     let share = |number: u64| number.saturating_mul(10_000) / total.max(1);

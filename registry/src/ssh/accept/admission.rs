@@ -1,6 +1,6 @@
-//! Limits on connections: on all connections, on connections from one source, and on connections
-//! before login. A source with too many failed logins is rate-limited. So a client without a key
-//! cannot use up all connections.
+//! Limits the number of connections: of all connections, of connections from one source, and of
+//! connections before login. A source with too many failed logins is rate-limited. So a client
+//! without a key cannot use up all connections.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -17,14 +17,13 @@ pub const MAX_CONNECTIONS: usize = 12_000;
 pub const MAX_AGENTS: usize = 11_000;
 /// Maximum number of connections from one source. A whole fleet behind one address must fit.
 pub const MAX_CONNECTIONS_PER_SOURCE: usize = MAX_AGENTS;
-/// After this many failed logins, the server refuses further connections from the source for a
-/// while.
+/// The server refuses connections from a source while the source has this many failed logins.
 pub const MAX_FAILED: u32 = 100;
-/// Largest number of failures that the server counts for a source.
+/// The server counts at most this many failures of a source.
 const MOST_FAILED: u32 = MAX_FAILED + 30;
 /// The server logs the number of refusals at most once in this time.
 const LOG_EVERY: Duration = Duration::from_secs(1);
-/// Each time this period passes, the server forgets one failure.
+/// Each time this period passes, the server forgets one failure of each source.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(1);
 /// Maximum number of sources that the server remembers. If there are more, the server forgets idle
 /// sources.

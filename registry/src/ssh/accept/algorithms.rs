@@ -1,4 +1,4 @@
-//! The server's offers to clients: algorithms, sizes and times of the ssh protocol.
+//! Defines the server's offers to clients: algorithms, sizes and times of the ssh protocol.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,20 +13,20 @@ use crate::ssh::auth::host_key::HostKey;
 /// Maximum number of refused attempts to log in. Most clients first ask only for the login methods,
 /// and this request counts, too.
 pub const MAX_AUTH_ATTEMPTS: usize = 1 + 6;
-/// How long a refused login takes, whatever the reason of the refusal.
+/// How long a refused login takes, for any reason of the refusal.
 const REFUSAL_TIME: Duration = Duration::from_millis(50);
 /// A peer that neither reads nor answers for this long counts as disconnected.
 const STALLED: Duration = Duration::from_secs(180);
 const KEEPALIVE: Duration = Duration::from_secs(30);
 const KEEPALIVES_UNANSWERED: usize = 4;
-/// Bytes that a client may send before the server confirms them.
+/// A client may send this many bytes on a channel before the server confirms their receipt.
 const WINDOW: u32 = 2 << 20;
-/// Largest packet of channel data. The library allows no larger packets.
+/// Maximum length of a packet of channel data, in bytes. The ssh library allows no longer packets.
 const MAX_PACKET: u32 = 65_535;
-/// How many packets may wait for the task of a channel. If more packets wait, the server stops
-/// reading the connection.
+/// At most this many packets may wait for the task of a channel. If more packets arrive, the server
+/// stops reading the connection.
 const CHANNEL_BUFFER: usize = 128;
-/// How many messages of channels may wait to be encrypted.
+/// At most this many messages of channels may wait to be encrypted.
 const EVENT_BUFFER: usize = 32;
 
 const KEX: &[kex::Name] = &[
@@ -64,7 +64,7 @@ const KEYS: &[Algorithm] = &[
 /// The identification of the server, with the line end.
 pub const ID: &str = concat!("SSH-2.0-deploy-registry_", env!("CARGO_PKG_VERSION"), "\r\n");
 
-/// The configurations of the library: one for clients with a fast cipher, and one for all other
+/// The configurations of the ssh library: one for clients with a fast cipher, and one for all other
 /// clients.
 #[derive(Debug)]
 pub struct Offers {

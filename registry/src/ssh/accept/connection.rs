@@ -1,6 +1,6 @@
-//! One connection, from its acceptance to its end. The server ends a connection for one of four
-//! reasons: the login takes too long, the deadline has passed, the key may no longer log in, or the
-//! server stops.
+//! Serves one connection from its acceptance to its end. The server ends a connection for one of
+//! four reasons: the login takes too long, the deadline has passed, the key may no longer log in,
+//! or the server stops.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -36,7 +36,7 @@ const CHECK_OFTEN: Duration = Duration::from_millis(50);
 /// How long a client may take to disconnect after the server's request.
 const FAREWELL: Duration = Duration::from_secs(2);
 
-/// Serves a connection until it ends.
+/// Serves a connection until the connection ends.
 pub async fn run(
     server: Arc<Server>,
     stream: TcpStream,
@@ -44,7 +44,8 @@ pub async fn run(
     guard: AdmissionGuard,
     stopped: watch::Receiver<bool>,
 ) {
-    // The library's task cannot be ended from outside, but it ends when its socket is shut down.
+    // The server cannot end the ssh library's task directly. The task ends when its socket is shut
+    // down.
     let _ = stream.set_nodelay(true);
     let socket = Socket::new(stream);
     if let Err(reason) = serve(server, socket.clone(), address, guard, stopped).await {
@@ -147,6 +148,6 @@ async fn watch_over(
 
 async fn farewell(handle: &Handle, reason: &str) {
     let telling = handle.disconnect(Disconnect::ByApplication, reason.to_owned(), String::new());
-    // If the connection accepts no message, the server only shuts it down.
+    // If the connection accepts no message, the server only shuts the connection down.
     let _ = timeout(FAREWELL, telling).await;
 }

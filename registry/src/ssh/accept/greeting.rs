@@ -12,22 +12,22 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 use super::shared_socket::Socket;
 
-/// Longest identification of a client, including its line end.
+/// Maximum length of a client's identification with its line end, in bytes.
 const MAX_ID: usize = 255;
-/// Longest packet with the algorithms of a client (RFC 4253 §6.1).
+/// Maximum length of the packet that lists a client's algorithms, in bytes (RFC 4253 §6.1).
 const MAX_PACKET: usize = 35_000;
 const KEXINIT: u8 = 20;
 const COOKIE: usize = 16;
 /// Number of lists before the lists of ciphers: key exchange and host key.
 const LISTS_BEFORE: usize = 2;
 
-/// A connection whose first bytes were already read. The library reads these bytes again.
+/// A connection whose first bytes were already read. The ssh library reads these bytes again.
 #[derive(Debug)]
 pub struct Greeted {
     stream: Socket,
     replay: Bytes,
-    /// Number of bytes to drop from the library's output: the server's identification, which was
-    /// sent already.
+    /// Number of bytes to drop from the ssh library's output. These bytes are the server's
+    /// identification, which was sent already.
     skip: usize,
 }
 

@@ -11,7 +11,7 @@ use russh::keys::{Algorithm, HashAlg, PublicKey};
 
 use crate::ssh::auth::source_patterns::{Source, parse_sources};
 
-/// Longest line that is read.
+/// Maximum length of a line, in bytes.
 pub const MAX_LINE: usize = 16 << 10;
 const MAX_COMMENT: usize = 100;
 
@@ -24,8 +24,8 @@ pub struct AuthorizedKey {
     pub pty: bool,
     /// Whether the key's user may forward a port to the page.
     pub forwarding: bool,
-    /// Whether this is the key of an authority, which signs users' certificates, and not the key of
-    /// a user.
+    /// Whether the key belongs to an authority that signs users' certificates. Any other key
+    /// belongs to a user.
     pub authority: bool,
     principals: Option<Vec<String>>,
     from: Option<Vec<Source>>,
@@ -269,7 +269,7 @@ mod tests {
         assert!(refused[7].reason.contains("twice"), "{}", refused[7].reason);
     }
 
-    /// A fuzz target found that errors of the library quote bad input without escaping it.
+    /// A fuzz target found that the ssh library's errors quote bad input without escapes.
     #[test]
     fn errors_about_a_line_have_no_control_characters() {
         for line in ["tt\u{0}\u{1b}[31m AAAA", "a\u{1b}=\"x\" ssh-ed25519 AAAA", "\u{7} \u{8}"] {

@@ -14,7 +14,7 @@ use crate::ssh::start_error::{Error, plain};
 const NAME: &str = "host_key";
 /// The file name of the certificate, as `ssh-keygen -s` chooses it.
 const CERTIFICATE: &str = "host_key-cert.pub";
-/// Longest host key file that is read. An RSA key of 16,384 bits has 13 KiB.
+/// Maximum size of a host key file, in bytes. The file of an RSA key of 16,384 bits has 13 KiB.
 const MAX_BYTES: u64 = 64 << 10;
 
 /// The identity of a server.
@@ -37,7 +37,7 @@ pub fn host_key(dir: &Path) -> Result<HostKey, Error> {
         Err(_) if !path.exists() => None,
         Err(err) => {
             let reason =
-                format!("is not a readable certificate ({err}); remove it, or make a new one");
+                format!("is not a readable certificate ({err}); remove the file or make a new one");
             return Err(Error::HostKey { path, reason });
         }
     };
@@ -46,7 +46,7 @@ pub fn host_key(dir: &Path) -> Result<HostKey, Error> {
             || certificate.public_key() != key.public_key().key_data()
     }) {
         let reason =
-            "is not a certificate of host_key; make it with ssh-keygen -h -s CA".to_owned();
+            "is not a certificate of host_key; make one with ssh-keygen -h -s CA".to_owned();
         return Err(Error::HostKey { path, reason });
     }
     Ok(HostKey { key, certificate })
@@ -65,7 +65,7 @@ fn read(mut file: &File) -> Result<PrivateKey, String> {
     let meta = file.metadata().map_err(|err| plain(&err))?;
     let mode = meta.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(format!("others can read it (mode {mode:04o}), run chmod 600 on it"));
+        return Err(format!("other users can read the file (mode {mode:04o}); run chmod 600"));
     }
     let mut text = String::new();
     file.by_ref()
@@ -77,8 +77,8 @@ fn read(mut file: &File) -> Result<PrivateKey, String> {
             "has a passphrase, which a server cannot ask for; remove the passphrase".to_owned()
         }
         err => format!(
-            "is not a valid private key ({err}); restore it, \
-             or remove it, so that the registry makes a new one"
+            "is not a valid private key ({err}); restore the file, \
+             or remove the file so that the registry makes a new key"
         ),
     })
 }

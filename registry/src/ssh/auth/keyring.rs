@@ -1,4 +1,4 @@
-//! The two key files. They list who may log in as an operator or as an agent.
+//! Reads the two key files, which list who may log in as an operator or as an agent.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -17,7 +17,7 @@ use crate::ssh::start_error::Error;
 
 /// The user name of agents. Every other user name belongs to an operator.
 pub const SERVICE_USER: &str = "deploy-agent";
-/// Longest key file that is read.
+/// Maximum size of a key file, in bytes.
 pub const MAX_FILE: u64 = 16 << 20;
 
 /// The rights of a logged-in client.
@@ -104,7 +104,7 @@ impl Keyring {
     }
 
     fn replace(&self, reload: impl Fn(&KeyFile) -> bool) {
-        // With `|`, both files are reloaded, whatever the first reload returns.
+        // With `|` instead of `||`, the second file is reloaded even if the first file has changed.
         if reload(&self.operators) | reload(&self.services) {
             self.version.send_modify(|version| *version += 1);
         }
@@ -150,11 +150,13 @@ impl Keyring {
                 (_, false) => format!("key is not in {path}"),
                 (Role::Operator, true) => {
                     let others = others.path.display();
-                    format!("key is not in {path}, but in {others}: it is an agent's, for user {SERVICE_USER}")
+                    format!(
+                        "key is not in {path}, but in {others}: agents log in as {SERVICE_USER}"
+                    )
                 }
                 (Role::Service, true) => {
                     let others = others.path.display();
-                    format!("key is not in {path}, but in {others}: it is an operator's, for other users")
+                    format!("key is not in {path}, but in {others}: operators use other user names")
                 }
             }
         }))

@@ -43,8 +43,8 @@ fn parse_network(address: &str, bits: &str) -> Option<Kind> {
 }
 
 impl Source {
-    /// Whether a list of sources allows `address`. At least one allowing item must match, and no
-    /// refusing item may match.
+    /// Whether a list of sources allows `address`. At least one item without `!` must match, and no
+    /// item with `!` may match.
     pub fn any_matches(sources: &[Self], address: IpAddr) -> bool {
         let address = address.to_canonical();
         let matching = |refuses| {

@@ -11,7 +11,7 @@ use russh::keys::{Algorithm, Certificate, HashAlg};
 use crate::ssh::auth::authorized_keys::AuthorizedKey;
 use crate::ssh::auth::source_patterns::{Source, parse_sources};
 
-/// Maximum number of characters of a certificate's name that are printed.
+/// The registry prints at most this many characters of a certificate's name.
 const MAX_NAME: usize = 100;
 
 /// The rights that a certificate gives.
@@ -25,9 +25,9 @@ pub struct Admitted {
     pub forwarding: bool,
 }
 
-/// The rights that `certificate` gives to `user` from `address` at `now`, or why it gives no
-/// rights. The library has verified the certificate's signature. `authority` is the line of the key
-/// that signed the certificate.
+/// The rights that `certificate` gives to `user` from `address` at `now`, or the reason why the
+/// certificate gives no rights. The ssh library has verified the certificate's signature.
+/// `authority` is the line of the key that signed the certificate.
 pub fn check(
     certificate: &Certificate,
     authority: &AuthorizedKey,

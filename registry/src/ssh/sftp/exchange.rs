@@ -1,5 +1,5 @@
-//! An sftp session without ssh, which turns packets of a client into answers. The fuzz targets use
-//! such sessions with both roles.
+//! Runs an sftp session without ssh, which turns packets of a client into answers. The fuzz targets
+//! use such sessions with both roles.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Attributes and long names of the files that clients see.
+//! Makes the attributes and long names of the files that clients see.
 
 use deploy_store::{BlobInfo, escape};
 use jiff::tz::TimeZone;
@@ -11,7 +11,7 @@ const DIRECTORY: u32 = 0o040_750;
 const CONFIGURATION: u32 = 0o100_644;
 const BLOB: u32 = 0o100_600;
 
-/// An item with its attributes, as readdir returns it.
+/// An item with its attributes, in the form in which readdir returns items.
 pub(super) fn file(item: Item, now: Timestamp) -> File {
     let (filename, attrs) = match item {
         Item::Directory(name) => (name, directory()),

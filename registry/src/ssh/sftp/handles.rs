@@ -1,4 +1,4 @@
-//! The open handles of a channel. The client refers to each handle by a name.
+//! Keeps the open handles of a channel. The client refers to each handle by a name.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,7 @@ impl<T> HandleTable<T> {
         self.open.values()
     }
 
-    /// Closes all handles for which `is_over` is true, and returns their items.
+    /// Closes all handles for whose items `is_over` is true, and returns these items.
     pub fn close_where(&mut self, is_over: impl Fn(&T) -> bool) -> Vec<T> {
         self.open.extract_if(|_, item| is_over(item)).map(|(_, item)| item).collect()
     }

@@ -1,6 +1,6 @@
-//! Directories inside a component's directory. A client that uploads the directory `DIRECTORY` to
-//! `/put/NAME` first creates `/put/NAME/DIRECTORY`. The registry only remembers the path of the new
-//! directory. Files in the new directory belong to the component.
+//! Keeps the directories inside a component's directory. A client that uploads the directory
+//! `DIRECTORY` to `/put/NAME` first creates `/put/NAME/DIRECTORY`. The registry only remembers the
+//! path of the new directory. Files in the new directory belong to the component.
 
 use std::collections::HashSet;
 
@@ -16,8 +16,8 @@ const MAX_DIRECTORIES: usize = 64;
 pub struct NestedDirectories(HashSet<String>);
 
 impl NestedDirectories {
-    /// Creates a directory, unless it exists already. Returns false if there are too many
-    /// directories for a new one.
+    /// Creates a directory, unless the directory exists already. Returns false if there are too
+    /// many directories.
     pub fn make(&mut self, path: &str) -> bool {
         let path = clean(path);
         self.0.contains(&path) || (self.0.len() < MAX_DIRECTORIES && self.0.insert(path))
@@ -50,7 +50,7 @@ impl NestedDirectories {
             let cleaned = clean(path);
             let ends = cleaned.match_indices('/').map(|(at, _)| at).chain([cleaned.len()]);
             // The ends of the prefixes "", /put, /put/NAME and /put/NAME/DIRECTORY. The code needs
-            // the last two.
+            // the last two ends.
             let ends: Vec<usize> = ends.skip(2).take(2).collect();
             let [component, directory] = ends[..] else { return };
             if !self.0.contains(&cleaned[..directory]) {

@@ -9,9 +9,9 @@ use russh_sftp::protocol::{
 
 use crate::error::Error;
 
-/// Longest packet of a client. `OpenSSH` refuses longer packets, too.
+/// Maximum length of a client's packet, in bytes. `OpenSSH` refuses longer packets, too.
 pub const MAX_PACKET: u32 = 256 << 10;
-/// Longest data of a read or a write: the length of a packet minus the other fields.
+/// Maximum number of bytes of a read or a write. A packet has 1 KiB of room for the other fields.
 pub const MAX_DATA: u32 = 255 << 10;
 /// Maximum number of handles that one channel may have open.
 pub const MAX_HANDLES: usize = 64;
@@ -25,8 +25,8 @@ const LIMITS_EXTENSION: &str = "limits@openssh.com";
 const FSYNC_EXTENSION: &str = "fsync@openssh.com";
 /// The extension for renames. Most clients use this extension if the server announces it.
 pub(super) const RENAME_EXTENSION: &str = "posix-rename@openssh.com";
-/// The server announces this extension, and denies every request for it, so that clients get a
-/// clear answer.
+/// The server announces this extension, and denies every request that uses the extension. So
+/// clients get a clear answer.
 const DENIED_EXTENSION: &str = "hardlink@openssh.com";
 
 /// Why a request failed.
@@ -70,7 +70,7 @@ impl From<Error> for SftpError {
     }
 }
 
-/// A request. The library parses all kinds except writes.
+/// A request. The sftp library parses all kinds of requests except writes.
 pub(crate) enum SftpRequest {
     Write { id: u32, handle: String, offset: u64, data: Bytes },
     Other(Packet),
@@ -110,7 +110,7 @@ pub(super) fn take_packet(bytes: &mut BytesMut) -> Result<Option<Bytes>, BadLeng
     Ok(Some(bytes.split_to(length).freeze()))
 }
 
-/// Parses a request. `None` if the request cannot be parsed; this ends the session.
+/// Parses a request. `None` if the request cannot be parsed. Such a request ends the session.
 pub(super) fn parse(mut packet: Bytes) -> Option<SftpRequest> {
     match *packet.first()? {
         WRITE => {
@@ -157,8 +157,8 @@ pub(super) fn extend(Extended { id, request, .. }: Extended) -> Bytes {
             let data = limits.iter().flat_map(|limit: &u64| limit.to_be_bytes()).collect();
             encode(Packet::ExtendedReply(ExtendedReply { id, data }))
         }
-        // The registry syncs every upload when the client closes it, so there is nothing to do
-        // here.
+        // The registry syncs every upload when the client closes the file, so there is nothing to
+        // do here.
         FSYNC_EXTENSION => encode_reply(id, Ok(Reply::Done)),
         DENIED_EXTENSION => encode_reply(id, Err(SftpError::denied())),
         _ => {

@@ -21,7 +21,7 @@ impl Uploads {
         }
         let (old, new) = (view_path::clean(from), view_path::clean(to));
         if self.open_size(&old).is_some() {
-            let why = "it is still being uploaded: close it before it is renamed";
+            let why = "the upload is still open: close the file before you rename it";
             return Err(self.refuse(from, why.to_owned()));
         }
         // The error must not show whether another key has such an upload.
@@ -72,7 +72,7 @@ impl Uploads {
     }
 
     /// Deletes the former version of a renamed upload. The upload was bound to this version because
-    /// its former name did not look temporary. If the former version is in use, it stays.
+    /// its former name did not look temporary. A former version that is in use stays.
     async fn delete_former(&self, former: PutTarget) {
         let PutTarget { component, version } = former;
         let command = Command::DeleteVersion {
@@ -134,8 +134,8 @@ impl Uploads {
         }
     }
 
-    /// Lists the uploads of this connection to `/put` that still have temporary names. These
-    /// uploads did not become versions, and the user may not have noticed this.
+    /// Lists this connection's uploads to `/put` that still have temporary names. These uploads did
+    /// not become versions, and the user may not have noticed this.
     pub(super) fn left_over(&self) -> Option<String> {
         let recent = self.registry.recent.of_connection(&self.caller);
         let left = recent.iter().filter(|(path, uploaded)| {

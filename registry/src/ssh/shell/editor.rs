@@ -1,5 +1,5 @@
-//! The line editor of the prompt. It turns the bytes of a terminal into lines, and into bytes for
-//! the terminal. The editor is pure: it does not depend on connections or commands. `search`
+//! Implements the prompt's line editor, which turns the bytes of a terminal into lines, and into
+//! bytes for the terminal. The editor is pure: it depends on no connection and no command. `search`
 //! implements `^R`.
 
 mod draw;
@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use search::{Found, Search};
 use unicode_width::UnicodeWidthChar as _;
 
-/// Longest line, in characters.
+/// Maximum length of a line, in characters.
 pub const MAX_LINE: usize = 4096;
 /// Maximum number of lines in the history.
 pub const MAX_HISTORY: usize = 100;

@@ -1,4 +1,4 @@
-//! Gauges of the connections to hosts: silent hosts and duplicate hosts.
+//! Makes the gauges of the connections to hosts: silent hosts and duplicate hosts.
 
 use std::collections::BTreeMap;
 
@@ -13,9 +13,9 @@ use crate::verbs::fleet_status::agent_id;
 #[derive(Debug, Clone, Copy, Default)]
 struct Contacts {
     /// Seconds since the registry last saw the host that has been silent for the longest time; 0 if
-    /// all hosts are connected.
+    /// all hosts are connected. Held hosts, and hosts that never keep a connection, do not count.
     oldest: f64,
-    /// Hosts under whose name several agents are connected.
+    /// The number of hosts under whose name several agents are connected.
     duplicate: u64,
 }
 
@@ -58,7 +58,8 @@ impl Registry {
     }
 }
 
-/// Whether the agent watches the registry. An agent that only polls has no id of its directory.
+/// Whether the agent keeps a connection to the registry. The row of an agent that only polls, and
+/// the row of a script, have no directory id.
 fn keeps_a_connection(agent: &AgentRow) -> bool {
     !agent.instance.is_empty()
 }

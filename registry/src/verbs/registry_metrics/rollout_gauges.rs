@@ -1,4 +1,5 @@
-//! Gauges of the active rollouts. The code is pure: it counts the rows of a snapshot.
+//! Makes the gauges of the active rollouts. The code is pure: it counts rows that the caller has
+//! read.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -7,13 +8,13 @@ use deploy_rollout::{Member, Outcome, Rollout, Status};
 use crate::catalog::fleet::FleetSnapshot;
 use crate::fleet::metrics::{Sample, float};
 
-/// The results of hosts, in the order of [`Counts::results`].
+/// The words for the results of hosts, in the order of [`Counts::results`].
 const RESULTS: [&str; 5] = ["good", "failed", "held", "open", "waiting"];
 
-/// Whether a status is of one kind.
+/// Returns whether a status is of a certain kind.
 type IsKind = fn(&Status) -> bool;
 
-/// The gauges of the status: the name and the help of the metric.
+/// The gauges of the status: the name, the help text, and the kind of status.
 const STATUSES: [(&str, &str, IsKind); 3] = [
     ("rollout_active", "Whether a rollout has begun and not ended.", |_| true),
     ("rollout_halted", "Whether the active rollout has halted.", |status| {
@@ -24,16 +25,16 @@ const STATUSES: [(&str, &str, IsKind); 3] = [
     }),
 ];
 
-/// The hosts of a rollout.
+/// How many hosts of a rollout have each result.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
     results: [u64; RESULTS.len()],
-    /// Failed hosts that spend the budget.
+    /// The number of failed hosts that count against the budget.
     spent: u64,
 }
 
-/// The gauges of all configurations. Only configurations with an active rollout have numbers of
-/// waves and hosts.
+/// The gauges of all configurations. Only configurations with an active rollout have gauges of
+/// waves, budgets and hosts.
 pub fn samples(fleet: &FleetSnapshot) -> Vec<Sample> {
     let mut names: Vec<&str> = fleet.currents.keys().map(String::as_str).collect();
     names.sort_unstable();
@@ -80,7 +81,7 @@ pub fn samples(fleet: &FleetSnapshot) -> Vec<Sample> {
     samples
 }
 
-/// The hosts of each active rollout, by the name of the configuration.
+/// Counts the hosts of each active rollout, by the name of the configuration.
 fn counts(fleet: &FleetSnapshot) -> HashMap<&str, Counts> {
     let mut all: HashMap<&str, Counts> = HashMap::new();
     for agent in &fleet.agents {
@@ -96,7 +97,7 @@ fn counts(fleet: &FleetSnapshot) -> HashMap<&str, Counts> {
     all
 }
 
-/// The index of the host's result in [`RESULTS`], and whether its failure spends the budget.
+/// The index of the host's result in [`RESULTS`], and whether the host counts against the budget.
 fn result(member: Option<&Member>, held: bool) -> (usize, bool) {
     let Some(member) = member else { return (if held { 2 } else { 4 }, false) };
     match &member.result {

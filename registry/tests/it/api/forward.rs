@@ -1,4 +1,4 @@
-//! A plain HTTP client, and a forward through stock ssh.
+//! Sends HTTP requests to a port, such as a port that stock ssh forwards to the page.
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -83,7 +83,7 @@ pub fn send(port: u16, method: &str, path: &str, lines: &[&str], body: &str) -> 
     Answer::read(&exchange(port, (head + "\r\n" + body).as_bytes()))
 }
 
-/// The API, through a forward of stock ssh.
+/// Access to the API through a port that stock ssh forwards.
 pub struct Forward {
     pub port: u16,
     pub bearer: String,

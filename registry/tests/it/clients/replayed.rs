@@ -8,8 +8,8 @@ use crate::raw::sftp::{
 
 use super::{DENIED, DONE, FAILURE, NOT_FOUND, site, versions};
 
-/// `WinSCP` 6 looks for the file, uploads it as `.filepart`, sets its times, and renames it. After
-/// a lost connection, it continues a partial file.
+/// `WinSCP` 6 looks for the file, uploads the file with the ending `.filepart`, sets its times, and
+/// renames the file. After a lost connection, `WinSCP` continues a partial file.
 #[test]
 fn winscp_packets_are_served() {
     let rig = site();
@@ -40,8 +40,8 @@ fn winscp_packets_are_served() {
     assert_eq!(sftp.upload("/put/code/v2.filepart", APPEND, &bytes[..9]), FAILURE);
     assert_eq!(sftp.path(REMOVE, "/put/code/v2.filepart", &[]), DONE);
     assert_eq!(sftp.path(REMOVE, "/put/code/v1", &[]), DENIED);
-    // An archive that no agent could unpack does not become a version, neither under its temporary
-    // name nor under its final name.
+    // An archive that no agent could unpack becomes a version neither under its temporary name nor
+    // under its final name.
     assert_eq!(sftp.upload("/put/code/v3.filepart", NEW, b"text"), DONE);
     assert_eq!(sftp.rename("/put/code/v3.filepart", "/put/code/v3"), FAILURE);
     let told = sftp.end();
@@ -83,8 +83,8 @@ fn filezilla_packets_are_served() {
     assert_eq!(sftp.path(SETSTAT, "/put/code/v9", &attributes(0o100_600, 7)), NOT_FOUND);
 }
 
-/// If Cyberduck uses temporary names, it uploads to NAME-RANDOM, which does not look like a
-/// temporary name. Then it renames the file.
+/// With temporary names, Cyberduck uploads to NAME-RANDOM, and then renames the file. NAME-RANDOM
+/// does not look like a temporary name.
 #[test]
 fn cyberduck_packets_are_served() {
     let rig = site();

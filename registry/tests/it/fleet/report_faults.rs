@@ -86,8 +86,8 @@ fn check(call: &str, fault: &str) {
     assert!(points > 0, "no fault was injected");
 }
 
-/// Returns the numbers of the calls that fail: every call if `DEPLOY_TEST_STEPS` is set, otherwise
-/// every third sync or every eighth write, from a random number on.
+/// Returns the numbers of the calls that fail. If `DEPLOY_TEST_STEPS` is set, every call fails.
+/// Without this variable, every third sync or every eighth write fails, from a random number on.
 fn steps(call: &str) -> impl Iterator<Item = usize> {
     let stride = match std::env::var_os("DEPLOY_TEST_STEPS") {
         Some(_) => 1,

@@ -48,9 +48,9 @@ struct Agent {
     runs: Option<Digest>,
     /// The last offer that the agent has deployed successfully. `None` if a later deploy has begun.
     healthy: Option<(u64, Digest)>,
-    /// Reports that the registry has not acknowledged. The network may repeat them.
+    /// Reports that the registry has not acknowledged. The network may repeat these reports.
     waiting: VecDeque<Report>,
-    /// Whether the registry has a report of the agent. If not, the host does not count.
+    /// Whether the registry has a report of the agent. The host counts only after its first report.
     is_known: bool,
     is_held: bool,
 }
@@ -108,7 +108,7 @@ struct World {
     bench: Bench,
     agents: BTreeMap<&'static str, Agent>,
     dice: Dice,
-    /// How often `wait` has succeeded with at least one host that counts.
+    /// How often `wait` has succeeded while at least one host counted.
     converged: u64,
 }
 
@@ -119,7 +119,7 @@ impl World {
             bench.put("code", version, version).await;
         }
         bench.configure("web", &[("code", "v1")]).await.unwrap();
-        // Small seeds differ in few bits, so the multiplication spreads them.
+        // Small seeds differ in few bits, so the multiplication spreads these bits.
         let dice = Dice(seed.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
         Self { bench, agents: BTreeMap::new(), dice, converged: 0 }
     }
@@ -267,5 +267,5 @@ async fn wait_succeeds_only_if_every_host_that_counts_has_confirmed() {
         converged += world.converged;
     }
     println!("wait has succeeded {converged} times with a host");
-    assert!(converged > schedules / 4, "wait succeeds too rarely to test it");
+    assert!(converged > schedules / 4, "wait succeeds too rarely for this test");
 }

@@ -1,4 +1,4 @@
-//! An agent played by stock ssh.
+//! Plays an agent with stock ssh.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::process::{Child, ChildStdin, Stdio};
@@ -58,7 +58,7 @@ impl Watch {
         self.input.write_all(b"\n").unwrap();
     }
 
-    /// Sends a report, and waits until the registry has acknowledged it. Returns the line of the
+    /// Sends a report, and waits for the registry's acknowledgement. Returns the line of the
     /// acknowledgement.
     pub fn report(&mut self, report: &Value) -> Value {
         self.send(json!({ "report": report }).to_string().as_bytes());

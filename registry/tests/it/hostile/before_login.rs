@@ -15,9 +15,9 @@ fn slow_handshakes_have_one_deadline() {
     let rig = Rig::start();
     let begun = Instant::now();
     let mut slow = Vec::new();
-    // Three slow clients. At first, one client sends nothing, one sends an identification and the
-    // beginning of a packet, and one sends one byte. After that, each client sends one byte a
-    // second.
+    // There are three slow clients. At first, one client sends nothing, another client sends an
+    // identification and the beginning of a packet, and the third client sends one byte. After
+    // that, each client sends one byte a second.
     for start in [&b""[..], b"SSH-2.0-slow\r\n\0\0\x40\0", b"S"] {
         let mut stream = TcpStream::connect(("127.0.0.1", rig.port())).unwrap();
         stream.set_nonblocking(true).unwrap();
@@ -108,7 +108,7 @@ fn broken_handshake_ends_only_its_connection() {
                 let mut stream = TcpStream::connect(address).unwrap();
                 let deadline = LOGIN_TIME + PATIENCE;
                 stream.set_read_timeout(Some(deadline)).unwrap();
-                // The server may disconnect before it has received all bytes.
+                // The server may disconnect before all bytes have arrived.
                 let _ = stream.write_all(&[b"SSH-2.0-odd\r\n", &bytes[..]].concat());
                 let mut said = Vec::new();
                 let ended = stream.read_to_end(&mut said);

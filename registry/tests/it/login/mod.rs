@@ -1,4 +1,4 @@
-//! A client that logs in to a registry in the process of the test.
+//! Logs in a client to a registry that runs in the process of the test.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
-//! An ssh client that can send any messages, even messages that the protocol forbids. The client
-//! knows one key exchange (RFC 8731) and one cipher (RFC 5647), and logs in with an Ed25519 key.
+//! Defines an ssh client that can send any messages, even messages that the protocol forbids. The
+//! client knows one key exchange (RFC 8731) and one cipher (RFC 5647), and logs in with an Ed25519
+//! key.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod sftp;
@@ -128,7 +129,7 @@ impl Raw {
         self.send_packet(length, packet)
     }
 
-    /// Sends a packet with the stated `length`.
+    /// Sends a packet with `length` as its length field. The real length may differ.
     pub fn send_packet(&mut self, length: [u8; 4], mut packet: Vec<u8>) -> io::Result<()> {
         let nonce = self.to_server.next();
         let aad = Aad::from(length);

@@ -1,5 +1,5 @@
-//! An sftp client that sends single packets. Tests use it to replay clients that cannot be
-//! installed on the test machine.
+//! Defines an sftp client that sends single packets. Some tests use this client to replay clients
+//! that cannot be installed on the test machine.
 
 use super::{DATA, EOF, EXTENDED_DATA, Raw, data, request, string};
 use crate::rig::Rig;

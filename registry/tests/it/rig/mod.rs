@@ -1,4 +1,4 @@
-//! A registry for one test, and `OpenSSH` clients.
+//! Runs a registry for one test, and `OpenSSH` clients.
 #![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part and prints notes")]
 
 use std::fs;
@@ -101,8 +101,8 @@ impl Rig {
         true
     }
 
-    /// Kills the registry and the command that it runs under. Returns whether the registry ran
-    /// until now.
+    /// Kills the registry and the command under which the registry runs. Returns false if the
+    /// registry had already ended.
     pub fn kill_all(&mut self) -> bool {
         let Some(mut running) = self.running.take() else { return false };
         if running.child.try_wait().unwrap().is_some() {
@@ -190,7 +190,7 @@ impl Rig {
     }
 
     /// Puts the registry's directory on a small filesystem. If there is no such filesystem, prints
-    /// a notice and returns `None`, or fails in CI.
+    /// a notice and returns `None`. In CI, a missing filesystem is a failure.
     pub fn on_small_disk(&self) -> Option<TempDir> {
         let Some(small) = std::env::var_os("DEPLOY_TEST_SMALL") else {
             assert!(std::env::var_os("CI").is_none(), "run scripts/test, or set DEPLOY_TEST_SMALL");

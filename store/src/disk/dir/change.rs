@@ -1,4 +1,4 @@
-//! Operations that change the names in a directory, and operations that make the changes durable.
+//! Changes the names in a directory, and makes such changes durable.
 
 use std::ffi::{CStr, CString};
 
@@ -12,8 +12,8 @@ use crate::error::{Error, Result};
 
 impl Dir {
     /// Makes a directory under an unused temporary name, and returns this name. An earlier process
-    /// with the same process id may have left a file under a name. The file stays, and the method
-    /// tries the next name.
+    /// with the same process id may have left a file under a temporary name. The method keeps this
+    /// file and tries the next name.
     pub fn make_temp(&self, prefix: &str, mode: u32) -> Result<CString> {
         loop {
             let name = temp_name(prefix);
@@ -44,15 +44,16 @@ impl Dir {
             .map_err(|err| self.error("create directory", name, err))
     }
 
-    /// Renames `from` to `to` in directory `into`, and replaces an existing `to` as rename(2) does.
+    /// Renames `from` to `to` in the directory `into`. An existing `to` is replaced, as by
+    /// rename(2).
     pub fn rename(&self, from: &CStr, into: &Self, to: &CStr) -> Result<()> {
         fault::step()
             .and_then(|()| fs::renameat(&self.fd, from, &into.fd, to))
             .map_err(|err| self.error("rename", from, err))
     }
 
-    /// Renames `from` to `to` in directory `into`, if `to` does not exist. Returns `false` if `to`
-    /// exists, or if the filesystem cannot guarantee that the rename replaces nothing.
+    /// Renames `from` to `to` in the directory `into`, if `to` does not exist. Returns `false` if
+    /// `to` exists, or if the filesystem cannot guarantee that the rename replaces nothing.
     pub fn rename_new(&self, from: &CStr, into: &Self, to: &CStr) -> Result<bool> {
         let flags = RenameFlags::NOREPLACE;
         match fault::step().and_then(|()| fs::renameat_with(&self.fd, from, &into.fd, to, flags)) {
@@ -70,7 +71,7 @@ impl Dir {
         {
             Ok(()) => Ok(true),
             Err(Errno::INVAL | Errno::NOSYS) => Ok(false),
-            // Only this process uses the first name, so the second name caused the error.
+            // Only this process uses the name `one`, so the name `other` caused the error.
             Err(err) => Err(Error::io("exchange", self.path_of(other), self.why(other, err))),
         }
     }
@@ -119,7 +120,7 @@ impl Dir {
             .map_err(|err| Error::io("sync directory", &self.path, err))
     }
 
-    /// Syncs everything that was written to this filesystem so far.
+    /// Syncs all data that was written to this filesystem so far.
     pub fn sync_filesystem(&self) -> Result<()> {
         fault::step()
             .and_then(|()| fs::syncfs(&self.fd))

@@ -59,7 +59,7 @@ impl<R: BufRead> Read for Members<R> {
     }
 }
 
-/// Whether another member follows; anything else must be padding.
+/// Whether another member follows. Bytes that are not a member must be padding.
 fn another(source: &mut impl BufRead) -> io::Result<bool> {
     match source.fill_buf()?.first() {
         None => Ok(false),

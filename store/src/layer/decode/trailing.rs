@@ -1,15 +1,15 @@
-//! Bytes after the end of compressed data. Some packers fill their last block with zeros, for
-//! example bsdtar on a pipe or a tape. No other bytes may follow.
+//! Checks the bytes after the end of compressed data. Some packers fill their last block with
+//! zeros, for example bsdtar on a pipe or a tape. No other bytes may follow the data.
 
 use std::io::{self, BufRead};
 
-/// The maximum number of zeros that may follow.
+/// The maximum number of zeros that may follow the data.
 const PADDING: u64 = 1 << 20;
 /// The maximum number of bytes that are counted for the message.
 const COUNTED: u64 = 1 << 30;
 
 /// Reads the rest of `source` after the end of its data. Only zeros are allowed there, at most
-/// `PADDING` bytes. `what` is the kind of the data, for the message.
+/// `PADDING` bytes. `what` is the format of the data, for the message.
 pub fn only_padding(source: &mut impl BufRead, what: &str) -> io::Result<()> {
     let (mut count, mut others) = (0, false);
     while count <= COUNTED {

@@ -21,7 +21,7 @@ const MOST: u32 = if usize::BITS > 32 { 31 } else { 30 };
 pub struct Frames<R> {
     source: R,
     decoder: Decoder<'static>,
-    /// Bytes of a frame that were read to examine its header.
+    /// The first bytes of a frame, which were read to examine the frame's header.
     head: Vec<u8>,
     between: bool,
     /// The largest allowed window, in bytes.
@@ -68,7 +68,7 @@ impl<R: BufRead> Frames<R> {
             Some(window) if window > self.window => {
                 let (window, most) = (mebibytes(window), mebibytes(self.window));
                 let text = format!(
-                    "it wants a zstd window of {window}, and {most} are allowed: pack the archive \
+                    "it needs a zstd window of {window}, and {most} are allowed: pack the archive \
                      with a smaller --long, or allow more with -max-window"
                 );
                 Err(io::Error::other(text))
@@ -120,8 +120,8 @@ pub fn is_frame(start: &[u8]) -> bool {
             && start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]))
 }
 
-/// The size in bytes of the window that a frame with the first bytes `head` needs. `None` for a
-/// skippable frame.
+/// The size in bytes of the window that a frame with the first bytes `head` needs. The result is
+/// `None` for a skippable frame.
 fn window_of(head: &[u8]) -> Option<u64> {
     let (descriptor, rest) = head.strip_prefix(&MAGIC)?.split_first()?;
     if descriptor & 0x20 == 0 {
@@ -159,7 +159,7 @@ mod tests {
 
     fn read(packed: &[u8], window: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        // The input arrives in pieces of one byte, as a pipe may deliver it.
+        // The input arrives in pieces of one byte, as it may arrive from a pipe.
         let source = io::BufReader::with_capacity(1, packed);
         Frames::new(source, window)?.read_to_end(&mut bytes).map(|_| bytes)
     }

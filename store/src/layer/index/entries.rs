@@ -35,7 +35,8 @@ pub struct Entries<R> {
 }
 
 /// The first version of the format. This version lacks information, because it has no entry for the
-/// root itself. The agent still reads this version, so that the objects of such a layer are kept.
+/// root itself. This program still reads this version, so that the objects of such a layer are
+/// kept.
 const FIRST: u8 = 1;
 
 impl<R: Read + Seek> Entries<R> {
@@ -89,7 +90,7 @@ impl<R: Read + Seek> Entries<R> {
                 self.at = self.buffer.len() - input.0.len();
                 return Ok(entry);
             }
-            // The entry is incomplete in the buffer, or invalid.
+            // The buffer has only a part of the entry, or the entry is invalid.
             if self.rest == 0 {
                 return Err(self.unreadable());
             }

@@ -1,6 +1,7 @@
-//! Batches of objects. New objects are written to a temporary directory beside the existing
-//! objects. One barrier (a sync of the whole filesystem) syncs them, and then they are renamed. If
-//! a directory such as `ab` does not exist yet, the batch makes it and renames it as a whole. The
+//! Creates objects in batches. A batch writes new objects to a temporary directory beside the
+//! existing objects. One barrier (a sync of the whole filesystem) syncs the new objects, and then
+//! the batch renames these objects to their final names. If a directory of objects such as `ab`
+//! does not exist yet, the batch makes this directory and renames the directory as a whole. The
 //! objects of a shared batch can be placed in a root before the batch is published. The batch and
 //! the root then share one barrier.
 
@@ -25,10 +26,11 @@ pub struct Batch {
     objects: Arc<Objects>,
     staged: Arc<Staged>,
     fresh: Fresh,
-    /// Whether it is faster to sync while objects are still being written.
+    /// Whether a sync while objects are still being written saves time.
     ahead: bool,
     written: AtomicU64,
-    /// The lock is held from the check that a name is free until the name is taken.
+    /// A thread holds this lock from its check that a name is free until the thread has used the
+    /// name.
     publishing: Mutex<()>,
 }
 
@@ -37,14 +39,15 @@ pub struct Batch {
 pub(in crate::layer) struct Staged {
     name: CString,
     dir: Dir,
-    /// One value for each directory of objects. If the directory does not exist yet, `Some` is its
-    /// substitute in `dir`. If it exists, the value is `None`, and its new objects are in `dir`
-    /// itself.
+    /// One value for each directory of objects. If the directory does not exist yet, the value is
+    /// `Some` with the substitute directory in `dir`. If the directory exists, the value is `None`,
+    /// and the new objects of the directory are in `dir` itself.
     fans: Box<[OnceLock<Option<Dir>>]>,
 }
 
 impl Staged {
-    /// The directory of the batch for the new objects of the directory number `at`.
+    /// The directory in which the batch keeps the new objects for the directory of objects with the
+    /// number `at`.
     pub fn dir_of(&self, at: usize) -> &Dir {
         self.fans[at].get().and_then(Option::as_ref).unwrap_or(&self.dir)
     }
@@ -70,7 +73,7 @@ impl Batch {
         self.objects.shared().push(Arc::clone(&self.staged));
     }
 
-    /// Number of directories that the batch keeps open.
+    /// The number of directories that the batch keeps open.
     pub fn open_directories(&self) -> usize {
         self.staged.fans.iter().filter(|fan| matches!(fan.get(), Some(Some(_)))).count()
     }
@@ -109,20 +112,21 @@ impl Batch {
         Ok(())
     }
 
-    /// Begins a file that is written in pieces. Its final name is given when the file is complete.
+    /// Begins a file that is written in pieces. The caller states the final name when the file is
+    /// complete.
     pub fn begin_file(&self) -> Result<Writing<'_>> {
         let name = temp_name("object");
         let file = self.staged.dir.create_to_write(&name, 0o600)?;
         Ok(Writing { batch: self, name, file, at: 0, end: 0 })
     }
 
-    /// Syncs everything written to the filesystem so far, including the whole batch.
+    /// Syncs all data that was written to the filesystem so far, including the whole batch.
     pub fn sync(&self) -> Result<()> {
         self.staged.dir.sync_filesystem()
     }
 
-    /// Like [`Batch::sync`], but called while objects are still being written. Does nothing on a
-    /// filesystem where an early sync costs more time than it saves.
+    /// Like [`Batch::sync`], but for calls while objects are still being written. The method does
+    /// nothing on a filesystem where such an early sync saves no time.
     pub fn sync_ahead(&self) -> Result<()> {
         if self.ahead { self.sync() } else { Ok(()) }
     }
@@ -135,13 +139,13 @@ impl Batch {
         }
     }
 
-    /// Number of objects written so far.
+    /// The number of objects written so far.
     pub fn written(&self) -> u64 {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Makes the synced objects visible. Returns their number. A later barrier must sync the names
-    /// of the objects.
+    /// Makes the synced objects visible. Returns the number of the objects. A later barrier must
+    /// sync the names of the objects.
     pub fn publish(self) -> Result<u64> {
         for (at, fan) in self.staged.fans.iter().enumerate() {
             let Some(Some(dir)) = fan.get() else { continue };
@@ -170,7 +174,8 @@ impl Batch {
         })
     }
 
-    /// The substitute for a directory of objects that does not exist yet.
+    /// The substitute for the directory of objects with the number `at`. `None` if this directory
+    /// exists.
     fn fan(&self, at: usize) -> Result<Option<&Dir>> {
         if let Some(fan) = self.staged.fans[at].get() {
             return Ok(fan.as_ref());
@@ -205,7 +210,7 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The open file, for a caller that writes the contents itself, from the beginning.
+    /// The open file. The caller writes the whole contents directly to this file.
     pub fn file(&self) -> &File {
         &self.file
     }

@@ -1,6 +1,7 @@
-//! The names of objects. With hardlinks, an object is a whole inode. Its name is the digest of its
-//! contents and a digest of its metadata, because all hardlinks to an inode share both. With other
-//! link modes, the name of an object is only the digest of its contents.
+//! Defines the names of objects. With hardlinks, an object is a whole inode. All hardlinks to an
+//! inode share the contents and the metadata. So the name of the object consists of the digest of
+//! its contents and a digest of its metadata. With other link modes, the name of an object is only
+//! the digest of its contents.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -8,7 +9,7 @@ use std::io::Write as _;
 use crate::inode_meta::Meta;
 use crate::layer::entry::Content;
 
-/// What an object's name states.
+/// The information that the names of objects state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Naming {
     /// The name states the contents.
@@ -34,7 +35,7 @@ impl Naming {
     }
 
     /// The other kind of names: `Inode` for `Contents`, and `Contents` for `Inode`. The cache has
-    /// such names if the agent had another link mode before.
+    /// names of the other kind if the agent had another link mode before.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -44,7 +45,8 @@ impl Naming {
     }
 }
 
-/// The maximum length of a name with its NUL: contents, metadata, twin.
+/// The size in bytes of the array for a name: contents, metadata, twin and NUL, rounded up to whole
+/// words of 8 bytes.
 const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
 
 /// The name of an object. The build of a root makes a name for every file. So a name is an array,
@@ -53,7 +55,7 @@ const NAME: usize = (64_usize + 1 + 32 + 1 + 10 + 1).next_multiple_of(8);
 pub struct ObjectName([u8; NAME]);
 
 impl ObjectName {
-    /// Parses a file name; `None` if it is not the name of an object.
+    /// Parses a file name. Returns `None` if the file name is not the name of an object.
     pub fn from_file_name(name: &CStr) -> Option<Self> {
         let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
         let bytes = name.to_bytes();
@@ -81,7 +83,7 @@ impl ObjectName {
         CStr::from_bytes_until_nul(&self.0).expect("the last byte is never used")
     }
 
-    /// The contents that the name guarantees.
+    /// The digest of the contents that the name states.
     pub fn content(&self) -> Content {
         let mut content = [0; 32];
         let digit =

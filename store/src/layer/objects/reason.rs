@@ -1,4 +1,4 @@
-//! The reasons why the file at a path is not shared between roots.
+//! Defines the reasons why the file at a path is not shared between roots.
 
 /// The reason why each root gets its own copy of the file at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,7 +9,7 @@ pub enum PrivateReason {
     Metadata,
     /// A process had the file open for writing.
     Open,
-    /// The file was renamed, or given another name.
+    /// The file was renamed, or got another name.
     Renamed,
 }
 

@@ -1,12 +1,11 @@
-//! Seals. The seal of an object is the state that its inode had when the object was last known to
-//! be sound.
+//! Stores the seals of objects. The seal of an object is the state that its inode had when the
+//! object was last known to be sound.
 //!
 //! With hardlinks, objects are inodes that services can reach. Every change of an inode changes its
 //! ctime, which no process can set. Such changes are a write through any name, descriptor or
-//! mapping, a new owner, mode or attribute, and a time that is set back. So an object with the
-//! inode and ctime of its seal is unchanged. The agent's own links and removals also change the
-//! ctime. So the agent checks the object before each link or removal, and seals the object again
-//! afterwards.
+//! mapping, a new owner, mode or attribute, and a new mtime. So an object with the inode and ctime
+//! of its seal is unchanged. The agent's own links and removals also change the ctime. So the agent
+//! checks the object before each link or removal, and seals the object again afterwards.
 //!
 //! An object without a seal may still be sound. The agent reads such an object, and seals it if it
 //! is sound.
@@ -20,16 +19,17 @@ use super::object_name::ObjectName;
 
 /// The first bytes of the file of seals. The last of these bytes is the version of the format.
 const MAGIC: &[u8; 8] = b"dtseals\x01";
-/// The number of bytes of a boot's id.
+/// The length of the id of a boot, in bytes.
 const BOOT: usize = 36;
-/// The number of bytes of a seal together with the hash of its object's name.
+/// The number of bytes of a record in the file: the hash of an object's name, and the object's
+/// seal.
 const RECORD: usize = 16;
-/// The number of bytes of the checksum at the end.
+/// The length of the checksum at the end of the file, in bytes.
 const CHECKSUM: usize = 16;
 /// The seal of an object that this program wrote and that never had another name.
 const NEW: u64 = 0;
-/// A bit of a seal. If it is set, no process had the object open for writing at the last check.
-/// According to the watches, no process has opened the object since.
+/// A bit of a seal. If the bit is set, no process had the object open for writing at the last
+/// check. Since this check, the watches have reported no open of the object.
 const CLOSED: u64 = 1;
 
 /// The seals of all objects, by [`ObjectName::hash`].
@@ -108,7 +108,7 @@ impl Seals {
         self.lock().contains_key(&name.hash())
     }
 
-    /// Forgets the seal of a removed or damaged object.
+    /// Removes the seal of a removed or damaged object.
     pub fn forget(&self, name: &ObjectName) {
         self.lock().remove(&name.hash());
     }
@@ -130,9 +130,8 @@ impl Seals {
     }
 
     /// Reads the file of seals that an earlier run of the program wrote. A file that is damaged, or
-    /// that was written before the last boot, is ignored. The time before the boot may have ended
-    /// in a power cut. After a power cut, the bytes of a write may be on the disk without the new
-    /// ctime.
+    /// that was written before the last boot, is ignored. A power cut may have caused the boot.
+    /// After a power cut, the bytes of a write may be on the disk without the new ctime.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;
         let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {
@@ -258,7 +257,7 @@ mod tests {
         };
         let read = again(&bytes, "boot");
         assert_eq!(read.of(&object, &stat), Sealed::Intact);
-        assert!(!read.is_new(&other), "the next run cannot know this");
+        assert!(!read.is_new(&other), "the next run cannot know that the object was new");
         assert_eq!(again(&bytes, "another").of(&object, &stat), Sealed::Unknown);
         for at in 0..bytes.len() {
             let mut damaged = bytes.clone();

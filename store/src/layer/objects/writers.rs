@@ -1,5 +1,6 @@
-//! The threads that write a layer's objects. A writer gets either many complete small files
-//! at a time, or one large file in pieces. The number of bytes that wait to be written is limited.
+//! Writes a layer's objects with several threads, the writers. A writer gets either many complete
+//! small files at a time, or one large file in pieces. The number of bytes that wait to be written
+//! is limited.
 
 use std::io::Read;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +17,7 @@ use crate::layer::entry::Content;
 use crate::layer::pipeline::joined;
 use crate::layer::tar::tarball::Piece;
 
-/// The maximum size of a small file, which a writer gets as a whole.
+/// The maximum size of a small file in bytes. A writer gets a small file as a whole.
 const SMALL: u64 = 128 << 10;
 /// The maximum total size of small files that a writer gets together, in bytes.
 const TOGETHER: usize = 128 << 10;
@@ -40,13 +41,13 @@ pub struct Writers<'a> {
     together: Together,
     pool: &'a Pool,
     failed: &'a AtomicBool,
-    /// Requests a sync of the written data.
+    /// The channel that requests a sync of the written data.
     sync: SyncSender<()>,
-    /// Bytes since the last sync.
+    /// The number of bytes since the last requested sync.
     ahead: u64,
 }
 
-/// The unused buffers. All of them are empty.
+/// The unused buffers. Each unused buffer is empty.
 #[derive(Default)]
 struct Pool(Mutex<Vec<Vec<u8>>>);
 
@@ -100,8 +101,8 @@ enum LargePart {
     End { name: ObjectName, size: u64, meta: Meta },
 }
 
-/// Runs `work` with writers for `batch`, and then ends the writers. If a writer fails, its error is
-/// the result, regardless of the result of `work`.
+/// Runs `work` with writers for `batch`, and then ends the writers. If a writer fails, the result
+/// is the writer's error, regardless of the result of `work`.
 pub fn with_writers<T>(
     batch: &Batch,
     work: impl FnOnce(&mut Writers<'_>) -> Result<T>,
@@ -121,8 +122,8 @@ pub fn with_writers<T>(
                 scope.spawn(move || write_all(batch, &waiting, pool, trouble))
             })
             .collect();
-        // Only the writers may hold the receiving end. After they have ended, a send fails instead
-        // of waiting forever.
+        // Only the writers may hold the receiving end. After the writers have ended, a send fails
+        // instead of waiting forever.
         drop(waiting);
         let (sync, asked) = sync_channel(1);
         let syncing = scope.spawn(move || sync_ahead(batch, &asked, trouble));
@@ -144,12 +145,12 @@ pub fn with_writers<T>(
 }
 
 impl Writers<'_> {
-    /// Writes one file's contents. Empty files need no object.
+    /// Writes the contents of one file. An empty file needs no object.
     pub fn write<R: Read>(&mut self, size: u64, meta: &Meta, body: Body<'_, R>) -> Result<Content> {
         self.ahead += size;
         if self.ahead >= AHEAD {
             self.ahead = 0;
-            // If an earlier request is still waiting, it also covers these bytes.
+            // If an earlier request is still waiting, that request also covers these bytes.
             let _ = self.sync.try_send(());
         }
         if size <= SMALL {
@@ -244,8 +245,8 @@ impl Writers<'_> {
     }
 }
 
-/// The body of a writer thread: takes jobs until no more jobs come. After an error in any thread,
-/// the remaining jobs are discarded.
+/// Runs a writer thread: takes jobs until no more jobs come. After an error in any thread, the
+/// remaining jobs are discarded.
 fn write_all(batch: &Batch, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble: Trouble<'_>) {
     loop {
         let next = waiting.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -263,8 +264,8 @@ fn write_all(batch: &Batch, waiting: &Mutex<Receiver<Job>>, pool: &Pool, trouble
     }
 }
 
-/// Syncs written data while more data arrives. An error of such a sync must be returned. The system
-/// reports each error only once, so the barrier at the end would miss the error.
+/// Syncs written data while more data arrives. An error of such a sync must not be ignored. The
+/// system reports each error only once, so the barrier at the end would not see the error.
 fn sync_ahead(batch: &Batch, asked: &Receiver<()>, trouble: Trouble<'_>) {
     while asked.recv().is_ok() {
         if let Err(err) = batch.sync_ahead() {
@@ -301,7 +302,7 @@ fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Resul
     Ok(())
 }
 
-/// A placeholder error. The error of the writer replaces it as the result.
+/// A placeholder error. The writer's own error becomes the result instead.
 fn stopped() -> Error {
     Error::bad_archive("was given up")
 }

@@ -1,10 +1,9 @@
-//! POSIX access lists (acl(5)). GNU tar, bsdtar and star write these lists as text
-//! (`SCHILY.acl.access`, `SCHILY.acl.default`). This module converts the text to the binary form of
-//! Linux attributes.
+//! Converts POSIX access lists (acl(5)) from text to the binary form of Linux attributes. GNU tar,
+//! bsdtar and star write these lists as text (`SCHILY.acl.access`, `SCHILY.acl.default`).
 //!
-//! Users and groups are numbers here. If a list has only the name of a user or group, the name is
-//! looked up in `/etc/passwd` or `/etc/group`. GNU tar does the same. If the name is not found, the
-//! list is left out.
+//! In the binary form, users and groups are numbers. If a list has only the name of a user or
+//! group, the name is looked up in `/etc/passwd` or `/etc/group`. GNU tar does the same. If the
+//! name is not found, the list is left out.
 
 use std::collections::HashMap;
 use std::fs;
@@ -13,11 +12,12 @@ use crate::layer::entry::lossy;
 
 /// The attribute that holds the access list of an inode.
 pub const ACCESS: &[u8] = b"system.posix_acl_access";
-/// The attribute of a directory that holds the list for new entries to inherit.
+/// The attribute that holds the default list of a directory. New entries of the directory inherit
+/// this list.
 pub const DEFAULT: &[u8] = b"system.posix_acl_default";
 /// The version of the binary form.
 const VERSION: u32 = 2;
-/// The number in entries that name no user or group.
+/// The number that stands in entries that name no user or group.
 const NOBODY: u32 = u32::MAX;
 /// The tags of entries. Entries must be sorted in the order of these tags.
 const USER_OBJ: u16 = 1;
@@ -27,10 +27,11 @@ const GROUP: u16 = 8;
 const MASK: u16 = 16;
 const OTHER: u16 = 32;
 
-/// One entry of a list: tag, permissions, number.
+/// One entry of a list: the tag, the permissions, and the number of the user or group.
 type Entry = (u16, u16, u32);
 
-/// The numbers of this machine's users and groups, by name.
+/// The numbers of this machine's users and groups, by name. The files are read when a name is first
+/// looked up.
 #[derive(Debug, Default)]
 pub struct Names(Option<[HashMap<Vec<u8>, u32>; 2]>);
 
@@ -72,8 +73,8 @@ pub fn from_text(
                 Some(entry) => entries.push(entry),
                 None => {
                     tracing::warn!(
-                        "an access list has {:?}, whose user or group this machine does not \
-                         know: the list is left out",
+                        "an access list has the entry {:?}, whose user or group this machine \
+                         does not know: the list is left out",
                         lossy(part)
                     );
                     return Ok(None);
@@ -173,7 +174,7 @@ fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<E
         return Ok(Some((own, permissions, NOBODY)));
     }
     let tag = of_name.ok_or_else(bad)?;
-    // The last field is the number on the machine that packed the archive.
+    // The last field has the number from the machine that packed the archive.
     let number = match number.filter(|number| !number.is_empty()) {
         Some(number) => Some(number_of(number).ok_or_else(bad)?),
         None => number_of(name).or_else(|| names.find(tag, name)),
@@ -198,8 +199,8 @@ fn permissions_of(text: &[u8]) -> Option<u16> {
     })
 }
 
-/// Parses the number of a user or group. The largest number is refused, because the kernel uses it
-/// for "no user or group".
+/// Parses the number of a user or group. The largest number is refused, because this number means
+/// "no user or group" in the kernel.
 fn number_of(text: &[u8]) -> Option<u32> {
     let digits = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
     let text = digits.then(|| std::str::from_utf8(text).ok())??;
@@ -243,7 +244,7 @@ mod tests {
             "u::rw,g::r,o:r--,u:1000:rwx,g:50:r-x,m:rwx",
             "user::rw-\nuser:1000:rwx\t#effective:rwx\n# \
              none\ngroup::r--\ngroup:50:rx\nmask::rwx\nother::r--",
-            // This list has no mask, so it gets the mask that setfacl would make.
+            // This list has no mask. So the list gets the mask that setfacl would make.
             "user::rw-,user:1000:rwx,group::r--,group:50:r-x,other::r--",
         ] {
             assert_eq!(read(text, false), Ok(Some(want.clone())), "{text}");

@@ -1,4 +1,4 @@
-//! The fields of a tar header block, as ustar, GNU and v7 tar write them.
+//! Reads the fields of a tar header block, as ustar, GNU and v7 tar write them.
 
 use tar::Header;
 
@@ -21,8 +21,8 @@ pub enum Flag {
     Fifo,
 }
 
-/// The name in a header. This function uses the prefix of ustar, regardless of the version that the
-/// header states. The crate `tar` requires the version `00`.
+/// The name in a header. If the header is ustar, the name includes the prefix field, regardless of
+/// the version that the header states. The crate `tar` requires the version `00`.
 pub fn name_of(header: &Header) -> Vec<u8> {
     let bytes = header.as_bytes();
     let text = |range: std::ops::Range<usize>| {
@@ -131,7 +131,7 @@ fn add_acls(
     for (at, text) in pax.acls.iter().enumerate() {
         let (name, is_default) = [(acl::ACCESS, false), (acl::DEFAULT, true)][at];
         let Some(text) = text else { continue };
-        // A list in binary form takes precedence, because it always has numbers.
+        // A list in binary form takes precedence, because the binary form always has numbers.
         if xattrs.iter().any(|xattr| *xattr.name == *name) {
             continue;
         }
@@ -148,8 +148,8 @@ fn add_acls(
         .try_for_each(|xattr| acl::check_value(&xattr.value))
 }
 
-/// Converts an owner to 32 bits. Some writers write -2 (nobody) as a negative number. The owner -1
-/// is not valid, because the kernel takes -1 as "unchanged".
+/// Converts an owner to 32 bits. Some programs write the owner -2 (nobody) as a negative number.
+/// The owner -1 is not valid, because the kernel takes -1 as "unchanged".
 fn owner(number: i64) -> Result<u32, String> {
     let wrapped = i32::try_from(number).ok().map(i32::cast_unsigned);
     match u32::try_from(number).ok().or(wrapped) {

@@ -1,28 +1,28 @@
-//! PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"): records `LENGTH KEY=VALUE\n`. A
-//! value may have any bytes.
+//! Reads PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"). Such a header consists of
+//! records `LENGTH KEY=VALUE\n`. A value may have any bytes.
 
 use crate::inode_meta::{Mtime, Xattr};
 
 /// The records that this program uses. If a key has several records, the last record applies.
 #[derive(Debug, Clone, Default)]
 pub struct Pax {
-    /// `path`
+    /// The record `path`.
     pub path: Option<Vec<u8>>,
-    /// `linkpath`
+    /// The record `linkpath`.
     pub linkpath: Option<Vec<u8>>,
-    /// `size`: bytes of the entry's body
+    /// The record `size`: the number of bytes of the entry's body.
     pub size: Option<u64>,
-    /// `uid`
+    /// The record `uid`.
     pub uid: Option<i64>,
-    /// `gid`
+    /// The record `gid`.
     pub gid: Option<i64>,
-    /// `mtime`
+    /// The record `mtime`.
     pub mtime: Option<Mtime>,
-    /// `SCHILY.xattr.*`
+    /// The attributes in the records `SCHILY.xattr.*`.
     pub xattrs: Vec<Xattr>,
-    /// `SCHILY.acl.access` and `SCHILY.acl.default`, as text
+    /// The access lists in the records `SCHILY.acl.access` and `SCHILY.acl.default`, as text.
     pub acls: [Option<Vec<u8>>; 2],
-    /// `GNU.sparse.*`
+    /// The records `GNU.sparse.*`.
     pub sparse: Sparse,
 }
 
@@ -31,13 +31,13 @@ pub struct Pax {
 pub struct Sparse {
     /// The major version. In version 1, the map is in the body.
     pub major: Option<u64>,
-    /// The file's name
+    /// The file's name.
     pub name: Option<Vec<u8>>,
-    /// The file's length
+    /// The file's length in bytes.
     pub realsize: Option<u64>,
     /// Version 0.1: the map as `OFFSET,LENGTH,…`
     pub map: Option<Vec<u8>>,
-    /// Version 0.0: the offsets and lengths, from one record each
+    /// Version 0.0: offsets and lengths in turn, each from its own record
     pub pairs: Vec<u64>,
 }
 
@@ -122,7 +122,8 @@ fn access_list(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>, String> {
 }
 
 /// Whether an attribute is restored. Attributes in `user.*`, capabilities and access lists are
-/// restored. `trusted.*` and attributes with an effect on overlay filesystems are never restored.
+/// restored. Attributes in `trusted.*`, and attributes with an effect on overlay filesystems, are
+/// never restored.
 fn may_restore(name: &str) -> bool {
     (name.starts_with("user.") && name.len() > 5 && !name.starts_with("user.overlay."))
         || name == "security.capability"
@@ -130,8 +131,8 @@ fn may_restore(name: &str) -> bool {
         || name == "system.posix_acl_default"
 }
 
-/// Splits off the first record. Returns its `KEY=VALUE`, without the length and the newline, and
-/// the rest.
+/// Splits off the first record. Returns the `KEY=VALUE` of this record, without the length and the
+/// newline, and the bytes after the record.
 pub fn split_record(records: &[u8]) -> Result<(&[u8], &[u8]), String> {
     let space = records.iter().take(20).position(|&byte| byte == b' ');
     let space = space.ok_or("a PAX record has no length")?;
@@ -171,7 +172,7 @@ fn signed(key: &str, value: &[u8]) -> Result<i64, String> {
     }
 }
 
-/// Parses a time, `[-]SECONDS[.FRACTION]`, and rounds it down to nanoseconds.
+/// Parses a time in the form `[-]SECONDS[.FRACTION]`, and rounds the time down to nanoseconds.
 fn time(value: &[u8]) -> Result<Mtime, String> {
     let bad = || "PAX mtime is not a time".to_owned();
     let negative = value.first() == Some(&b'-');

@@ -1,5 +1,5 @@
-//! Maps of sparse files: GNU's old header form, and the PAX forms 0.0, 0.1 and 1.0
-//! (GNU tar manual, "Storing Sparse Files").
+//! Reads the maps of sparse files: GNU's old header form, and the PAX forms 0.0, 0.1 and 1.0 (GNU
+//! tar manual, "Storing Sparse Files").
 
 use tar::{GnuExtSparseHeader, GnuSparseHeader, Header};
 
@@ -16,9 +16,9 @@ const BLOCK: usize = 512;
 /// A contiguous range of data in a file.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extent {
-    /// The offset.
+    /// The offset in the file, in bytes.
     pub offset: u64,
-    /// The length.
+    /// The length in bytes.
     pub length: u64,
 }
 
@@ -53,7 +53,8 @@ pub fn error(name: &[u8], why: Why) -> Error {
 
 type Map = Result<(u64, Vec<Extent>), Why>;
 
-/// Reads a file's length and extents from GNU's old headers. `block` reads the further headers.
+/// Reads a file's length and extents from GNU's old headers. `block` reads the next block, which
+/// holds a further header.
 pub fn old_gnu(header: &Header, mut block: impl FnMut() -> Result<[u8; BLOCK]>) -> Map {
     let bad = || "its sparse map is invalid".to_owned();
     let gnu = header.as_gnu().ok_or_else(bad)?;

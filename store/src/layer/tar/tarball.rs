@@ -1,5 +1,5 @@
-//! The tar container (POSIX.1-2017 ustar and pax, GNU tar, v7), which is a stream of headers and
-//! bodies.
+//! Reads the tar container (POSIX.1-2017 ustar and pax, GNU tar, v7), which is a stream of headers
+//! and bodies.
 //!
 //! The `tar` crate's `Header` gives the layout of the header block. The crate's entry reader is not
 //! used, for three reasons. The crate reads long names and PAX headers into memory without a limit.
@@ -25,12 +25,12 @@ use crate::layer::entry::bad_entry;
 use crate::limits::Limits;
 use blocks::{BLOCK, padding_of};
 
-/// One member as it is in the archive. Names are raw bytes, and are not checked yet.
+/// One member of the archive. The names in this value are raw bytes, and are not checked yet.
 #[derive(Debug)]
 pub struct Member {
-    /// The name.
+    /// The name of the member.
     pub name: Vec<u8>,
-    /// The kind.
+    /// The kind of the member.
     pub flag: Flag,
     /// The target of a link.
     pub link: Vec<u8>,
@@ -70,7 +70,7 @@ pub struct Tarball<R> {
     length: u64,
     /// The number of padding zeros between the end of the body and the next block.
     padding: u64,
-    /// Whether a header was read, which shows that the file is tar.
+    /// Whether a header was read. A header shows that the file is tar.
     begun: bool,
     /// The message about another known format, if the first bytes show such a format.
     foreign: Option<&'static str>,
@@ -100,7 +100,7 @@ impl Extended {
 
 impl<R: Read> Tarball<R> {
     /// Reads from `inner`. If the compressed form is `framed`, truncation is always detected. So
-    /// such an archive may lack its end mark and the padding of its last body.
+    /// such an archive may lack the end mark of tar and the padding of the last body.
     pub fn new(inner: R, framed: bool, limits: Limits) -> Self {
         Self {
             inner,
@@ -132,14 +132,15 @@ impl<R: Read> Tarball<R> {
         self.foreign
     }
 
-    /// The range of the last member in the archive. The range begins at the member's first header,
-    /// even if this is an extended header, and ends after the last block of the body.
+    /// The range of bytes, in the archive, of the member that was read last. The range begins at
+    /// the member's first header, even if this header is an extended header. The range ends after
+    /// the last block of the body.
     pub fn span(&self) -> std::ops::Range<u64> {
         self.start..self.end
     }
 
-    /// Reads the next member. After the last member, the method reads the rest, checks that it has
-    /// only zeros, and returns `None`.
+    /// Reads the next member. After the last member, the method reads the rest of the archive,
+    /// checks that the rest has only zeros, and returns `None`.
     pub fn next_member(&mut self) -> Result<Option<Member>> {
         self.finish_body()?;
         let mut extended = Extended::default();
@@ -165,7 +166,7 @@ impl<R: Read> Tarball<R> {
                         return Err(Error::bad_archive("has two PAX headers for one entry"));
                     }
                 }
-                // Tar readers do not agree to which member such a header belongs.
+                // Tar readers disagree on which member such a header belongs to.
                 b'g' if !extended.is_empty() => {
                     return Err(Error::bad_archive(
                         "has a global header within an entry's headers",
@@ -174,8 +175,8 @@ impl<R: Read> Tarball<R> {
                 b'g' => self.global_header(&header, size)?,
                 b'L' => self.long_name(size, &mut extended, |extended| &mut extended.name)?,
                 b'K' => self.long_name(size, &mut extended, |extended| &mut extended.link)?,
-                // Tar readers do not agree whether such a header belongs to the label or to the
-                // next member.
+                // Tar readers disagree on whether such a header belongs to the label or to the next
+                // member.
                 b'V' if extended.bytes > 0 => {
                     return Err(Error::bad_archive(
                         "has an extended header before a volume's label",
@@ -194,7 +195,7 @@ impl<R: Read> Tarball<R> {
         if self.global.size.is_some() || self.global.path.is_some() {
             return Err(Error::bad_archive("has a global header with a path or size"));
         }
-        // An archive may have any number of such headers.
+        // An archive may have any number of global headers, so their total size is limited.
         if self.global.bytes() as u64 > self.limits.header_bytes {
             let what = "size of the global headers of one archive".to_owned();
             return Err(Error::OverLimit { what, limit: self.limits.header_bytes });

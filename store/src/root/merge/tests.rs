@@ -1,6 +1,6 @@
-//! Tests of merges. Each merge is one line: `|` separates layers, and blanks separate entries. `a/`
-//! is a directory, `a=1` is a file with the contents 1, `a->b` is a symlink, `a==b` is a hardlink,
-//! and `a!` is a fifo. A directory may have a mode, as in `a/700`.
+//! Tests merges of layers. Each merge is written as one line: `|` separates layers, and blanks
+//! separate entries. `a/` is a directory, `a=1` is a file with the contents 1, `a->b` is a symlink,
+//! `a==b` is a hardlink, and `a!` is a fifo. A directory may have a mode, as in `a/700`.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -139,7 +139,7 @@ fn hardlinks_are_names_of_one_file() {
         assert!(refused.contains(reason), "{layers}: {refused}");
     }
     for below in ["b==a", "a->b a/x=1", "a->b a/x=1 c=1 c/x=1"] {
-        assert!(check(&layers(below)[0]).is_ok(), "{below}: that may be in a layer below");
+        assert!(check(&layers(below)[0]).is_ok(), "{below}: the target may be in a lower layer");
     }
     assert!(check(&layers("a->b b->a a/x=1")[0]).is_err());
 }

@@ -14,11 +14,11 @@ use crate::root::merge;
 /// Collects the data for [`merge::check`], entry by entry.
 ///
 /// Nearly every archive is plain. In a plain archive, no path is a directory in one entry and of
-/// another kind in another entry. And no hardlink of such an archive leads to a directory, fifo
-/// or device. The merge of a plain archive resolves and replaces nothing, and cannot fail. The
-/// check recognizes a plain archive by sets of hashes of its paths. If two paths have the same
-/// hash, a plain archive may seem not to be plain. The check keeps all entries, because it merges
-/// an archive that is not plain.
+/// another kind in another entry. Also, no hardlink in a plain archive leads to a directory, fifo
+/// or device. The merge of a plain archive never replaces a directory, resolves no symlinks, and
+/// cannot fail. The check recognizes a plain archive by sets of hashes of its paths. If two paths
+/// have the same hash, a plain archive may seem not to be plain. The check keeps all entries,
+/// because it merges an archive that is not plain.
 #[derive(Default)]
 pub struct MergeCheck {
     hasher: RandomState,
@@ -26,7 +26,7 @@ pub struct MergeCheck {
     others: HashSet<u64>,
     /// The hashes of paths to which a hardlink cannot lead.
     specials: HashSet<u64>,
-    /// The directory of the last entry. This directory and all directories above it are in the set
+    /// The directory of the last entry. This directory and all its parents are in the set
     /// `directories`.
     parent: Vec<u8>,
     irregular: bool,
@@ -143,8 +143,8 @@ impl Kept {
         }
     }
 
-    /// Appends a length in two bytes, or in six bytes if two do not suffice. With the standard
-    /// limits, two bytes suffice for the lengths of all paths and targets.
+    /// Appends a length in two bytes, or in six bytes if two bytes do not suffice. With the
+    /// standard limits, two bytes suffice for the lengths of all paths and targets.
     fn number(&mut self, number: usize) {
         let number = u32::try_from(number).expect("paths are limited");
         match u16::try_from(number) {

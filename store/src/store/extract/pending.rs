@@ -1,8 +1,8 @@
-//! Pending layers, which are extracted but not visible yet. A small layer needs no barrier (a sync
-//! of the filesystem) of its own. Its files are placed in the next root before the layer is
-//! visible. The layer shares the barrier of this root, and becomes visible before the root. If the
-//! program ends before the layer is visible, nothing of the layer stays, but its blob is still in
-//! the cache.
+//! Manages pending layers, which are extracted but not visible yet. A small layer needs no barrier
+//! (a sync of the filesystem) of its own. The agent places the layer's files in the next root
+//! before the layer is visible. The layer shares the barrier of this root, and becomes visible
+//! before the root. If the program ends before the layer is visible, no extracted file of the layer
+//! stays, but the layer's blob is still stored.
 
 use std::fs::File;
 use std::sync::{MutexGuard, PoisonError};
@@ -16,11 +16,11 @@ use crate::layer::objects::batch::Batch;
 use crate::layer::pipeline::joined;
 use crate::store::{Extracted, Store};
 
-/// A layer whose files have at most this many bytes waits for its root.
+/// The maximum total size, in bytes, of the files of a layer that waits for its root.
 const SMALL: u64 = 16 << 20;
 
 /// The maximum number of directories that pending layers keep open. A process may usually have
-/// 1,024 open files, so most of them stay available for other work.
+/// 1,024 open files, so most of the 1,024 files stay available for other work.
 const MOST_OPEN: usize = 256;
 
 /// A layer that waits for a barrier.
@@ -43,8 +43,8 @@ impl Store {
         let (pending, merge_check) = self.decode(digest)?;
         let extracted = pending.extracted;
         if extracted.bytes > SMALL || !self.one_filesystem {
-            // This layer may use objects of the pending layers, so those layers become visible
-            // first.
+            // This layer may use objects of the pending layers. So the pending layers become
+            // visible first.
             self.flush_pending()?;
             return self.publish_layer(pending, merge_check).map(Some);
         }
@@ -67,7 +67,7 @@ impl Store {
         self.pending().iter().any(|pending| pending.digest == digest)
     }
 
-    /// The index of a pending layer.
+    /// The index of the layer, if the layer is pending.
     pub(in crate::store) fn pending_index(&self, digest: Digest) -> Result<Option<File>> {
         let all = self.pending();
         let pending = all.iter().find(|pending| pending.digest == digest);
@@ -93,7 +93,7 @@ impl Store {
         Ok(())
     }
 
-    /// Syncs the pending layers and makes them visible without a root.
+    /// Syncs the pending layers, and makes these layers visible without a root.
     pub(in crate::store) fn flush_pending(&self) -> Result<()> {
         let Some(sync) = self.pending().first().map(|pending| pending.batch.sync()) else {
             return Ok(());
@@ -102,8 +102,8 @@ impl Store {
         self.publish_pending()
     }
 
-    /// Makes the pending layers visible, or discards the layers if an error occurs. The blobs of
-    /// these layers are still in the cache.
+    /// Makes the pending layers visible. If an error occurs, the method discards these layers.
+    /// Their blobs are still stored.
     pub(in crate::store) fn flush_or_drop_pending(&self) {
         if let Err(err) = self.flush_pending() {
             tracing::warn!("pending layers will be extracted again: {err}");
@@ -118,7 +118,8 @@ impl Store {
         merge_check: MergeCheck,
     ) -> Result<Extracted> {
         let Pending { digest, batch, index, mut extracted } = layer;
-        // There is only this barrier. It syncs the contents of files before their names appear.
+        // This barrier is the only sync. The barrier syncs the contents of the files before the
+        // names of the files appear.
         thread::scope(|scope| {
             let syncing = scope.spawn(|| batch.sync());
             merge_check.check()?;
@@ -130,7 +131,8 @@ impl Store {
         Ok(extracted)
     }
 
-    /// Removes the blob of a visible layer. If blobs are kept, publishes the blob instead.
+    /// Removes the blob of a visible layer. If blobs are kept, the method publishes the blob
+    /// instead.
     fn done_with_blob(&self, digest: Digest) -> Result<()> {
         if self.keep_blobs { self.blobs.publish_partial(digest) } else { self.forget_blob(digest) }
     }

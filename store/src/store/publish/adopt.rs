@@ -1,6 +1,6 @@
-//! Adopts objects whose names belong to other settings. After a change of `-owner`, or from `-link
-//! copy` to hardlinks, the existing objects are sound, but the agent looks for other names. The
-//! agent copies the objects to these names, so it fetches nothing again.
+//! Adopts objects whose names belong to other settings. After a change of `-owner`, or of `-link`
+//! from `copy` to hardlinks, the existing objects are sound, but the agent needs objects with other
+//! names. The agent copies the existing objects to the new names, so no download is needed.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -17,12 +17,12 @@ use crate::root::build::objects_of;
 use crate::root::tree::{self, Tree};
 use crate::store::Store;
 
-/// Bytes that are copied at a time.
+/// The number of bytes that are copied at a time.
 const PIECE: usize = 256 << 10;
 
 impl Store {
-    /// Makes each missing object of `tree` whose contents exist under another name. Removes these
-    /// contents from `missing`.
+    /// Makes each missing object of `tree` whose contents exist under another name. The method
+    /// removes these contents from `missing`.
     pub(in crate::store) fn adopt_renamed(
         &self,
         tree: &Tree,
@@ -51,7 +51,8 @@ impl Store {
             tracing::info!(
                 event = "cache_renamed",
                 objects,
-                "{objects} files of the cache are named for another -link or -owner setting, and are copied"
+                "{objects} cached files have names for another -link or -owner setting, and are \
+                 copied"
             );
         }
         *missing = lacking;

@@ -14,11 +14,13 @@ use crate::root::tree::Tree;
 use crate::store::Store;
 use crate::store::messages::listed;
 
-/// The maximum number of repairs before a build fails.
+/// The maximum number of attempts to build a root. The cache is repaired before each attempt but
+/// the first.
 const MEND_ATTEMPTS: u32 = 3;
 
 impl Store {
-    /// Builds `tree` with `build`. Damaged objects are made again.
+    /// Builds `tree` with `build`. If the build finds a damaged object, the method makes the
+    /// damaged objects again and repeats the build.
     pub(in crate::store) fn mending<T>(
         &self,
         tree: &Tree,
@@ -29,7 +31,7 @@ impl Store {
         loop {
             match build() {
                 Err(Error::Corrupt { path, reason }) if attempt < MEND_ATTEMPTS => {
-                    tracing::debug!("object {} {reason}: mending the cache", path.display());
+                    tracing::debug!("object {} {reason}: repairing the cache", path.display());
                     self.mend(tree, configuration, &path)?;
                     attempt += 1;
                 }
@@ -55,8 +57,8 @@ impl Store {
             let doubtful = read_all || !self.objects.is_sound(&name, file.size, &file.meta)?;
             if doubtful && !self.objects.has_contents(&name, file.size)? {
                 missing.insert(file.content);
-                // An object that is still in quarantine was already reported, and could not be made
-                // again since.
+                // A damaged object that is already in quarantine was reported earlier, and could
+                // not be made again since then.
                 if self.objects.quarantine(&name, &self.quarantine)?
                     || !self.quarantine.contains(name.as_c_str())?
                 {

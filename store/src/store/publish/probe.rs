@@ -11,11 +11,11 @@ use crate::root::placing::{LinkMode, Placement};
 use crate::store::names::PROBE;
 use crate::writable::Writable;
 
-/// Length of an object's name that states only the contents, not the metadata.
+/// The length of an object's name that states only the contents, not the metadata.
 const CONTENTS_NAME: usize = 64;
 
-/// Determines how files are placed: as `link` requires, or else in the best way that works in these
-/// directories.
+/// Determines how files are placed. If `link` is `Auto`, the result is the best way that works in
+/// these directories; otherwise the way that `link` requires.
 pub(in crate::store) fn placement(top: &Dir, unpacked: &Dir, link: LinkMode) -> Result<Placement> {
     let owner = rustix::process::geteuid().is_root();
     let strict = link != LinkMode::Auto;
@@ -47,8 +47,7 @@ fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
     unpacked.remove_file(&to)?;
     objects.remove_file(&from)?;
     match mode {
-        // A full disk must not prevent the start, because the agent can free space only while it
-        // runs.
+        // A full disk must not prevent the start, because only a running agent can free space.
         Err(err) if err.is_no_space() => mode_of(&objects)?.ok_or(err),
         other => other,
     }
@@ -59,8 +58,8 @@ fn mode_of(objects: &Dir) -> Result<Option<LinkMode>> {
     for item in objects.list()?.iter().filter(|item| item.name.count_bytes() == 2) {
         for object in objects.child(&item.name)?.list()? {
             if ObjectName::from_file_name(&object.name).is_some() {
-                // If files cannot be cloned, `Reflink` copies them. So `Reflink` also fits a store
-                // whose files were copied.
+                // The mode `Reflink` copies the files that cannot be cloned. So `Reflink` also fits
+                // a store whose files were copied.
                 let contents = object.name.count_bytes() == CONTENTS_NAME;
                 return Ok(Some(if contents { LinkMode::Reflink } else { LinkMode::Hardlink }));
             }

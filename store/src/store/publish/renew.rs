@@ -15,8 +15,8 @@ use crate::store::Store;
 
 impl Store {
     /// Renews the objects of the private files of `tree`, if other processes can reach these
-    /// objects. Returns the renewed objects. Afterwards, a root that has the old inode no longer
-    /// shares the object.
+    /// objects. Returns the renewed objects. Afterwards, a root that has the old inode of an object
+    /// no longer shares this object.
     pub(in crate::store) fn renew_private(&self, tree: &Tree) -> Result<HashSet<ObjectName>> {
         let mut renewed = HashSet::new();
         if self.objects.naming() == Naming::Contents || self.placement.learned.is_empty() {
@@ -46,8 +46,8 @@ impl Store {
         if self.objects.seals().is_new(name) {
             return Ok(false);
         }
-        // If the object is not a regular file, the damage is found and repaired later, when the
-        // object is used.
+        // If the object is not a regular file, the damage is found and repaired when the object is
+        // next used.
         let Ok(Some(file)) = self.objects.open_named(name) else { return Ok(false) };
         let stat = rustix::fs::fstat(&file)
             .map_err(|err| Error::io("stat", self.objects.path_of(name), err))?;
@@ -55,7 +55,7 @@ impl Store {
     }
 
     /// Copies an object if its contents are correct. Returns whether the contents are correct.
-    /// Damage is found and repaired later, when the object is used.
+    /// Damage is found and repaired when the object is next used.
     fn copy_object(&self, to: &Batch, name: &ObjectName, size: u64, meta: &Meta) -> Result<bool> {
         let Some(from) = self.objects.open_named(name)? else { return Ok(false) };
         let writing = to.begin_file()?;

@@ -1,5 +1,5 @@
-//! Checks an existing root before it is deployed again. The service in the root, or a service in
-//! another root with shared files, may have changed the root.
+//! Checks an existing root before the root is deployed again. The service in the root, or a service
+//! in another root with shared files, may have changed the root.
 
 use std::collections::BTreeSet;
 use std::ffi::CStr;
@@ -26,17 +26,19 @@ use crate::store::names::{UNFINISHED, is_directory, ok_name};
 pub struct Drifted {
     /// The paths that differ, or the reason why the differences cannot be determined.
     pub names: Vec<String>,
-    /// Whether an entry is missing or of another kind. The writes of a service do not cause such a
-    /// difference.
+    /// Whether an entry is missing or of another kind. A service that writes to files does not
+    /// cause such a difference.
     pub lacking: bool,
-    /// A mount in the root, if there is any. A root with a mount must not be replaced.
+    /// The path of a mount in the root, if there is any mount. A root with a mount must not be
+    /// replaced.
     pub mounted: Option<PathBuf>,
 }
 
 impl Store {
     /// Compares the inodes of the published root of `configuration` with the configuration.
-    /// Additional files do not count, nor do files that a service may write to. An error during the
-    /// comparison counts as damage. Returns `None` if the root is sound or does not exist.
+    /// Additional files, and files that a service may write to, do not count as differences. An
+    /// error during the comparison counts as damage. Returns `None` if the root is sound or does
+    /// not exist.
     pub fn drifted_root(&self, configuration: &Configuration) -> Option<Drifted> {
         let id = configuration.id();
         let name = name_of(id);
@@ -78,11 +80,12 @@ impl Store {
         Ok(self.drift_of(&name, &tree).into_iter().map(|(path, _)| named(&path)).collect())
     }
 
-    /// Adopts the directory at the path of the root of `configuration`, if it has no record and
-    /// matches the configuration. Every file is read. If the root is `in_use`, its service may have
-    /// written to files. Such a root is adopted despite differences, unless an entry is missing. A
-    /// root with a mount in it is always adopted, because it cannot be replaced. Returns the paths
-    /// that differ, or `None` if nothing is adopted.
+    /// Adopts the directory at the path of the root of `configuration`, if the directory has no
+    /// record and matches the configuration. The method compares the contents of every file. If the
+    /// root is `in_use`, its service may have written to files. Such a root is adopted despite
+    /// differences, unless an entry is missing. A root that contains a mount is always adopted,
+    /// because such a root cannot be replaced. Returns the paths that differ, or `None` if nothing
+    /// is adopted.
     pub fn adopt_root(
         &self,
         configuration: &Configuration,
@@ -95,7 +98,7 @@ impl Store {
         }
         let tree = self.tree(configuration)?;
         let mut drifts = self.drift_of(&name, &tree);
-        // A directory with a mount in it cannot be replaced.
+        // A directory that contains a mount cannot be replaced.
         let mounted = Mounts::read().within(&self.unpacked, &name).is_some();
         let lacks = |(_, drift): &(EntryPath, Drift)| drift.is_lack();
         if !mounted && (drifts.iter().any(lacks) || !(in_use || drifts.is_empty())) {
@@ -110,10 +113,10 @@ impl Store {
         Ok(Some(drifts.into_iter().map(|(path, _)| named(&path)).collect()))
     }
 
-    /// Adopts the directory at the path of the root of `configuration`, if it has no record and
-    /// cannot be compared. A comparison is impossible if some layers are not extracted. The
-    /// directory is complete, because a root gets its name only when it is complete. Returns
-    /// whether the directory was adopted.
+    /// Adopts the directory at the path of the root of `configuration`, if the directory has no
+    /// record and cannot be compared. A comparison is impossible if some layers are not extracted.
+    /// The directory is complete, because a root gets its name only when the root is complete.
+    /// Returns whether the directory was adopted.
     pub fn adopt_unseen_root(&self, configuration: &Configuration) -> Result<bool> {
         let id = configuration.id();
         let is_there = !self.is_published(id)? && is_directory(&self.unpacked, &name_of(id))?;
@@ -148,10 +151,10 @@ impl Store {
         drifts
     }
 
-    /// Adds to `drifts` the files whose bytes differ from `tree`, if only the ctime shows the
-    /// write. For example, a process may have set back the mtime. The ctime of such a file is later
-    /// than the mark of the root, because no process can set a ctime. Files whose ctime this
-    /// program itself changed are left out.
+    /// Adds to `drifts` the files whose bytes differ from `tree` although their size and mtime
+    /// match. For example, a process may have written to a file and then set back the mtime. The
+    /// ctime of such a file is later than the mark of the root, because no process can set a ctime.
+    /// Files whose ctime this program itself changed are left out.
     fn compare_touched(
         &self,
         name: &CStr,
@@ -186,8 +189,8 @@ impl Store {
         Ok(())
     }
 
-    /// The time at which the root `name` was complete. All entries of the root are older. `None` if
-    /// this time is not known, or if the clock was set back since then.
+    /// The time at which the root `name` was complete. Unchanged entries of the root are older.
+    /// `None` if this time is not known, or if the clock was set back since then.
     fn built(&self, name: &CStr) -> Option<i128> {
         let id = crate::disk::digest_of(name);
         let mark = self.unpacked.stat(&ok_name(id?)).ok()?;
@@ -210,8 +213,8 @@ impl Store {
         Ok((own || described) && disk::may_be_used_like(&stat, &meta, described))
     }
 
-    /// Adds to `drifts` the files whose bytes differ from `tree`, except files that `drifts` has
-    /// already.
+    /// Adds to `drifts` the files whose bytes differ from `tree`. Files that are already in
+    /// `drifts` are not added again.
     fn compare_contents(
         &self,
         name: &CStr,
@@ -233,7 +236,7 @@ impl Store {
         Ok(())
     }
 
-    /// The path at which the previous root of `id` is kept while it may be in use.
+    /// The path of the first root that the root `id` replaced, if that root is still kept.
     pub(in crate::store) fn replaced(&self, id: Digest) -> Result<Option<PathBuf>> {
         let name = crate::store::names::replaced_name(id, 0);
         let there = self.unpacked.contains(&name)?;
@@ -241,7 +244,7 @@ impl Store {
     }
 }
 
-/// A time in nanoseconds since the epoch.
+/// A time in nanoseconds since the Unix epoch.
 fn time_of(seconds: i64, nanoseconds: impl Into<i128>) -> i128 {
     i128::from(seconds) * 1_000_000_000 + nanoseconds.into()
 }

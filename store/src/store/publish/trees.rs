@@ -1,6 +1,6 @@
 //! Merges the tree of a configuration from the indexes of its layers. For the last configuration,
 //! the store remembers the tree after each layer. If one layer changes, only this layer and the
-//! layers above it are merged again.
+//! higher layers are merged again.
 
 use crate::config::Configuration;
 use crate::digest::Digest;
@@ -15,7 +15,7 @@ use crate::store::Store;
 pub(in crate::store) struct Trees(Vec<(Digest, Tree)>);
 
 impl Store {
-    /// The tree of `configuration`, whose layers are extracted.
+    /// The tree of `configuration`, whose layers must be extracted.
     pub(in crate::store) fn tree(&self, configuration: &Configuration) -> Result<Tree> {
         let layers: Vec<Digest> = configuration.layers().iter().map(|layer| layer.digest).collect();
         let mut trees = self.trees.lock().unwrap_or_else(std::sync::PoisonError::into_inner);

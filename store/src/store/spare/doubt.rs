@@ -1,6 +1,6 @@
-//! Decides which objects must be checked before a spare that shares them becomes a root. These are
-//! the objects that a process may have changed since the last check, according to the evidence of
-//! the watches.
+//! Decides which objects must be checked before a spare that shares the objects becomes a root. An
+//! object must be checked if, according to the watches, a process may have changed the object since
+//! the last check.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::CStr;
@@ -24,7 +24,7 @@ use crate::store::names::ids;
 
 /// The objects to check.
 enum Doubt {
-    /// Only these objects, each with a path that it has in a root.
+    /// Only these objects, each with a path of the object in a root.
     Some(Vec<(ObjectName, EntryPath)>),
     /// All objects, because the evidence is incomplete.
     All,
@@ -56,8 +56,8 @@ impl Store {
             Doubt::Some(objects) => {
                 let mut elsewhere = HashSet::new();
                 for (name, path) in objects {
-                    // Most objects have this path in the spare, too, and only one file of the spare
-                    // uses the object.
+                    // Usually, the spare has the object at the same path, and no other file of the
+                    // spare uses the object.
                     let here = match tree.get(&path) {
                         Some(Node::File(file)) if self.name_of(file) == name => Some(file),
                         _ => None,
@@ -115,8 +115,8 @@ impl Store {
         self.objects.name(file.content, &file.meta, 0)
     }
 
-    /// The reason why the file at `path`, in `dir`, must not be shared any more. `None` if the file
-    /// may be shared.
+    /// The reason why the file at `path`, whose directory is `dir`, must not be shared any more.
+    /// `None` if the file may be shared.
     fn changed_file(
         &self,
         dir: &Dir,
@@ -151,8 +151,8 @@ impl Store {
         }
     }
 
-    /// The files of `tree` whose objects are among `renewed`. The inodes of these files are no
-    /// longer objects.
+    /// The paths of the files of `tree` whose objects are among `renewed`. The inodes of these
+    /// files are no longer objects.
     pub(in crate::store) fn files_of(
         &self,
         tree: &Tree,
@@ -192,7 +192,7 @@ impl Store {
         evidence: &Evidence,
     ) {
         let is_known = |path: &EntryPath| {
-            // A file with one name is not an object: a service made it.
+            // A file with one name is not an object, but a file that a service made.
             tree.get(path).is_some()
                 || path.is_root()
                 || root.is_some_and(|root| has_one_name(root, path) == Some(true))
@@ -203,7 +203,7 @@ impl Store {
         self.note_maybe_open(touched(tree, evidence).map(|(_, file)| self.name_of(file)));
     }
 
-    /// Records that any object may have been opened.
+    /// Records that a process may have opened any object.
     pub(in crate::store) fn note_all_maybe_open(&self) {
         self.objects.seals().set_all_maybe_open();
         self.watched().gone.all = true;
@@ -219,8 +219,8 @@ impl Store {
     }
 
     /// Collects the objects in doubt. An object to which a process may have given another name is
-    /// added to `moved`. Such an object must not be shared any more, even if a check finds it
-    /// sound.
+    /// added to `moved`. Such an object must not be shared any more, even if a check finds the
+    /// object sound.
     fn doubt(&self, moved: &mut HashSet<ObjectName>) -> Result<Doubt> {
         let doubt = self.seen_since(moved)?;
         match &doubt {
@@ -279,7 +279,7 @@ impl Store {
     }
 }
 
-/// Objects that are in doubt.
+/// The objects that are in doubt.
 #[derive(Default)]
 struct Doubtful {
     objects: Vec<(ObjectName, EntryPath)>,
@@ -311,7 +311,7 @@ impl Doubtful {
                 Some(_) => {}
                 // The event concerns the root itself.
                 None if path.is_root() => {}
-                // A file with one name is not an object: a service made it.
+                // A file with one name is not an object, but a file that a service made.
                 None => match has_one_name(root, path) {
                     Some(true) => {}
                     Some(false) | None => return false,
@@ -381,14 +381,15 @@ fn touched<'a>(
     named.chain(opened).filter(|(_, file)| file.size > 0)
 }
 
-/// Whether the file `name` exists in `dir` and has no other name.
+/// Whether `name` exists in `dir` and is not a regular file with further names.
 fn is_alone(dir: &Dir, name: &CStr) -> bool {
     dir.stat(name).is_ok_and(|stat| {
         FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile || stat.st_nlink == 1
     })
 }
 
-/// Whether the file at `path` has no other name; `None` if that cannot be determined.
+/// Whether the file at `path` has no other name or is not a regular file. `None` if the answer
+/// cannot be determined.
 fn has_one_name(root: &Dir, path: &EntryPath) -> Option<bool> {
     let (parent, name) = path.split()?;
     let dir = find_dir(root, &parent).ok()?;

@@ -1,4 +1,4 @@
-//! Removes, from a retired root, the files that are hardlinks to objects. Each removal changes the
+//! Removes the files that are hardlinks to objects from a retired root. Each removal changes the
 //! ctime of a shared inode, so the object is sealed again.
 
 use std::ffi::CStr;
@@ -16,8 +16,8 @@ use crate::store::Store;
 
 impl Store {
     /// Removes the shared files from the directory `retired`, which was the root `id`, if the tree
-    /// of this root is known. If this fails, the files are removed later, with the rest of the
-    /// root.
+    /// of this root is known. If the removal fails, the files are removed later, with the rest of
+    /// the root.
     pub(in crate::store) fn release_root(&self, retired: &CStr, id: Digest) {
         let Some((place, tree)) = self.retire_watch(id, retired) else { return };
         let released =
@@ -28,9 +28,9 @@ impl Store {
         }
     }
 
-    /// Removes the shared files of `root`, which holds `tree` and will be removed. Files that a
+    /// Removes the shared files from `root`, which holds `tree` and will be removed. Files that a
     /// process changed stay, and are removed with the rest of the root. The objects of these files
-    /// are not sealed again, so they are read before they are used again.
+    /// are not sealed again. So the agent reads such an object before the next use of the object.
     pub(in crate::store) fn release(&self, root: &Dir, tree: &Tree) -> Result<()> {
         if self.placement.mode != LinkMode::Hardlink {
             return Ok(());

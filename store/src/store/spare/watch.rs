@@ -2,9 +2,9 @@
 //! another instance reports the first open of a file in each directory.
 //!
 //! The spare is watched in every mode. No other process has a reason to change the spare, so a
-//! changed spare is not used. With hardlinks, the published roots are watched, too, because a write
-//! to one of their files reaches the object and the spare. The directories of objects are watched
-//! to detect accidental changes. Events since the last check of the objects are evidence;
+//! changed spare is not used. With hardlinks, the published roots are also watched, because a write
+//! to a file of such a root reaches the object and the spare. The directories of objects are
+//! watched to detect accidental changes. Events since the last check of the objects are evidence;
 //! [`super::doubt`] decides which objects must be checked again.
 
 use std::collections::{BTreeSet, HashMap};
@@ -21,7 +21,7 @@ use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 use crate::root::tree::{File, Node, Tree};
 
-/// Size of the buffer for events.
+/// The size in bytes of the buffer for events.
 const BUFFER: usize = 64 << 10;
 /// The maximum number of names that are remembered for each root.
 const MOST_NAMES: usize = 10_000;
@@ -44,11 +44,11 @@ const RENAMED: WatchFlags = WatchFlags::CREATE
 /// events.
 const OPENED: WatchFlags = WatchFlags::OPEN.union(WatchFlags::ONESHOT);
 
-/// A watched directory with everything below it.
+/// A watched directory with all directories below.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(in crate::store) struct Place(u32);
 
-/// The events in a place so far.
+/// The events in a place since its evidence was last taken.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Evidence {
     /// Whether there were more events than the system or this program kept.
@@ -57,7 +57,7 @@ pub(in crate::store) struct Evidence {
     pub names: BTreeSet<EntryPath>,
     /// The old names of renamed files.
     pub moved: BTreeSet<EntryPath>,
-    /// Directories in which a file was opened.
+    /// The directories in which a file was opened.
     pub opened: BTreeSet<EntryPath>,
 }
 
@@ -92,7 +92,7 @@ pub(in crate::store) struct Watcher {
 }
 
 impl Watcher {
-    /// A watcher without watches. `dir` is for messages.
+    /// Makes a watcher without watches. `dir` is for messages.
     pub fn new(dir: &Path) -> Result<Self> {
         let init = || {
             inotify::init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)
@@ -108,7 +108,7 @@ impl Watcher {
         })
     }
 
-    /// A new place without watches.
+    /// Makes a new place without watches.
     pub fn place(&mut self) -> Place {
         self.next += 1;
         let place = Place(self.next);
@@ -116,8 +116,8 @@ impl Watcher {
         place
     }
 
-    /// Watches all directories of `tree`, which the directory at `root` holds. With `opens`, the
-    /// watches also report opened files.
+    /// Watches all directories of `tree`, which the directory at `root` holds. If `opens` is set,
+    /// the watches also report opened files.
     pub fn watch_tree(&mut self, root: &Path, tree: &Tree, opens: bool) -> Result<Place> {
         let place = self.place();
         let all = self.add(place, root, &EntryPath::root(), opens).and_then(|()| {
@@ -134,7 +134,7 @@ impl Watcher {
         }
     }
 
-    /// Watches one more directory of a place.
+    /// Watches the directory `path` below `root` as a part of `place`.
     pub fn add(&mut self, place: Place, root: &Path, path: &EntryPath, opens: bool) -> Result<()> {
         let number = add(&self.changes, root, path, WRITTEN | RENAMED)?;
         self.dirs.insert(number, (place, path.clone()));
@@ -149,7 +149,8 @@ impl Watcher {
         Ok(())
     }
 
-    /// Makes the watcher report the next open in a directory. Call this after an open was reported.
+    /// Makes the watcher report the next open in a directory. Call this method again after an open
+    /// was reported.
     pub fn wait_for_open(&mut self, place: Place, root: &Path, path: &EntryPath) -> Result<()> {
         let number = add(&self.opens, root, path, OPENED)?;
         self.waiting.insert(number, (place, path.clone()));
@@ -168,7 +169,7 @@ impl Watcher {
         self.seen.insert(place, Evidence::default()).unwrap_or_default()
     }
 
-    /// Ends the watches of a place. The system needs some time for this.
+    /// Ends the watches of a place. The call takes some time.
     pub fn end(&mut self, place: Place) {
         self.end_changes(place);
         for number in of_place(&self.waiting, place) {
@@ -230,7 +231,7 @@ fn of_place(dirs: &HashMap<i32, (Place, EntryPath)>, place: Place) -> Vec<i32> {
     dirs.iter().filter_map(|(number, (of, _))| (*of == place).then_some(*number)).collect()
 }
 
-/// Watches `path` below `root` for `what`. Returns the number of the watch.
+/// Watches `path` below `root` for the events `what`. Returns the number of the watch.
 fn add(events: &OwnedFd, root: &Path, path: &EntryPath, what: WatchFlags) -> Result<i32> {
     let at = root.join(std::ffi::OsStr::from_bytes(path.as_bytes()));
     let flags = what | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW;
@@ -257,7 +258,7 @@ fn each(events: &OwnedFd, mut each: impl FnMut(i32, Option<&CStr>, ReadFlags)) -
     }
 }
 
-/// The files of `tree` that may have got another name.
+/// The files of `tree` that may have another name now, according to `evidence`.
 pub(super) fn moved_files<'a>(
     tree: &'a Tree,
     evidence: &'a Evidence,

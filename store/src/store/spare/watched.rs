@@ -1,5 +1,5 @@
-//! Decides which directories are watched: the spare, and with hardlinks also the published roots
-//! and the directories of objects.
+//! Decides which directories are watched. The spare is always watched. With hardlinks, the
+//! published roots and the directories of objects are also watched.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
@@ -38,8 +38,8 @@ pub(in crate::store) struct Watched {
     ended: Vec<Place>,
 }
 
-/// The evidence from removed roots. This evidence still counts, because a process may have a file
-/// of such a root open.
+/// The evidence from removed roots. The store keeps this evidence, because a process may still have
+/// a file of such a root open.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Gone {
     /// The tree of each removed root, and the evidence from this root.
@@ -86,7 +86,8 @@ impl Store {
         match watching {
             Ok(place) => Some(place),
             Err(err) => {
-                // The failure is logged once, because the message would be the same for each root.
+                // Only the first failure is logged, because the message would be the same for each
+                // root.
                 if !std::mem::replace(&mut all.failed, true) {
                     tracing::warn!(
                         event = "not_watched",
@@ -106,7 +107,7 @@ impl Store {
         self.is_shared().then(|| self.watch(name, tree)).flatten()
     }
 
-    /// Watches new directories in a place. Returns whether the watches work.
+    /// Watches the new directories `dirs` in a place. Returns whether all these watches work.
     pub(in crate::store) fn watch_more(
         &self,
         place: Place,
@@ -119,8 +120,8 @@ impl Store {
         dirs.iter().all(|path| watcher.add(place, root, path, shared).is_ok())
     }
 
-    /// Makes the watcher report the next open in each of these directories, in which it has already
-    /// reported an open.
+    /// Makes the watcher report the next open in each directory of `dirs`. The watcher has already
+    /// reported an open in each of these directories.
     pub(in crate::store) fn wait_for_opens<'a>(
         &self,
         place: Place,
@@ -130,8 +131,7 @@ impl Store {
         let mut all = self.watched();
         let Some(watcher) = &mut all.watcher else { return };
         for path in dirs {
-            // If the directory was removed, it has no files to watch. The next check detects all
-            // other failures.
+            // A removed directory has no files to watch. The next check detects all other failures.
             let _ = watcher.wait_for_open(place, root, path);
         }
     }
@@ -145,8 +145,8 @@ impl Store {
         )
     }
 
-    /// Records the watch of the published root `id`. If files are not shared with roots, ends the
-    /// watch instead.
+    /// Records the watch of the published root `id`. If roots do not share files, the method ends
+    /// the watch instead.
     pub(in crate::store) fn publish_watch(&self, id: Digest, place: Option<Place>, tree: &Tree) {
         let Some(place) = place else { return };
         let shared = self.is_shared();
@@ -171,8 +171,8 @@ impl Store {
     }
 
     /// Takes the watch of the root `id`, which is now called `name` and will be removed. Returns
-    /// the place and the tree of the root, if they are known. The caller must end the watch of the
-    /// place.
+    /// the place and the tree of the root, if the root was watched. The caller must end the watch
+    /// of the place.
     pub(in crate::store) fn retire_watch(&self, id: Digest, name: &CStr) -> Option<(Place, Tree)> {
         let Some((place, tree)) = self.watched().roots.remove(&id) else {
             self.note_all_maybe_open();
@@ -186,8 +186,8 @@ impl Store {
         Some((place, tree))
     }
 
-    /// Ends the watches of a place that held `tree` and from which this program removed files.
-    /// Keeps the evidence of opens by other processes.
+    /// Ends the watches of a place that held `tree` and from which this program removed files. The
+    /// method keeps the evidence of opens by other processes.
     pub(in crate::store) fn end_retired(&self, place: Place, tree: &Tree, name: &CStr) {
         self.keep_evidence(place, tree, name);
         if let Some(watcher) = &mut self.watched().watcher {
@@ -195,8 +195,8 @@ impl Store {
         }
     }
 
-    /// Takes the evidence of a root that is called `name` and will be removed. Keeps the evidence
-    /// until all objects are checked.
+    /// Takes the evidence of a root that is called `name` and will be removed. The method keeps the
+    /// evidence for the next checks of objects.
     fn keep_evidence(&self, place: Place, tree: &Tree, name: &CStr) {
         let evidence = self.take_evidence(place);
         if !evidence.is_empty() {
@@ -264,9 +264,9 @@ impl Store {
         Ok(())
     }
 
-    /// Watches everything that is shared and not watched yet. Forgets the evidence so far. Files
-    /// that were renamed or linked, according to this evidence, become private. After this call,
-    /// every object must be checked before it is linked.
+    /// Watches each shared directory that is not watched yet. Uses up the evidence so far: files of
+    /// published and removed roots that were renamed or linked become private. After this call,
+    /// every object must be checked before the next hardlink to the object is made.
     pub(in crate::store) fn watch_anew(&self) -> Result<()> {
         self.end_watches(None)?;
         if !self.is_shared() {
@@ -291,7 +291,7 @@ impl Store {
             let evidence = self.take_evidence(place);
             self.note_opens(self.unpacked.child(&name_of(id)).ok().as_ref(), &tree, &evidence);
             if !self.wait_again(place, &name_of(id), &evidence) {
-                // Without watches, all objects are checked each time.
+                // Without watches of this root, all objects are checked each time.
                 self.note_all_maybe_open();
                 let mut all = self.watched();
                 all.roots.remove(&id);
@@ -324,8 +324,8 @@ impl Store {
         Ok(())
     }
 
-    /// Renews the watches of a root after opens in its directories: the watcher reports each
-    /// directory only once. Returns whether the watches work.
+    /// Renews the watches of a root after opens in its directories, because each watch reports only
+    /// one open. Returns whether the watches work.
     fn wait_again(&self, place: Place, name: &CStr, evidence: &Evidence) -> bool {
         let root = self.unpacked.path_of(name);
         let mut all = self.watched();
@@ -355,7 +355,8 @@ impl Store {
         Ok(())
     }
 
-    /// The files of `tree` that got another name, according to the evidence of the root.
+    /// The paths of the files of `tree` that got another name, according to the evidence of the
+    /// root.
     fn renamed_files(&self, id: Digest, evidence: &Evidence, tree: &Tree) -> Vec<EntryPath> {
         let is_file = |path: &&EntryPath| matches!(tree.get(path), Some(Node::File(_)));
         let mut found: Vec<EntryPath> = evidence.moved.iter().filter(is_file).cloned().collect();
@@ -369,7 +370,7 @@ impl Store {
     }
 }
 
-/// The inode of the file at `path` if it has several names.
+/// The inode number of the file at `path`, if the file has several names.
 fn linked_inode(root: &Dir, path: &EntryPath) -> Option<u64> {
     let (parent, name) = path.split()?;
     let dir = find_dir(root, &parent).ok()?;
@@ -378,7 +379,7 @@ fn linked_inode(root: &Dir, path: &EntryPath) -> Option<u64> {
     (is_file && stat.st_nlink > 1).then_some(stat.st_ino)
 }
 
-/// The files of `tree` in the directory `parent` whose inode is `inode`.
+/// The paths of the files of `tree` in the directory `parent` whose inode number is `inode`.
 fn names_of(root: &Dir, tree: &Tree, parent: &EntryPath, inode: u64) -> Vec<EntryPath> {
     let directory = match tree.get(parent) {
         Some(Node::Directory(directory)) => directory,

@@ -61,7 +61,7 @@ pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
 }
 
 impl AgentDir {
-    /// Lists everything whose removal `keep` may allow.
+    /// Lists all files and directories whose removal `keep` may allow.
     pub fn list(&self, keep: &Keep) -> Result<Inventory> {
         let mounts = Mounts::read();
         let mut inventory = Inventory { roots: self.roots(keep, &mounts)?, ..Inventory::default() };
@@ -85,10 +85,10 @@ impl AgentDir {
         Ok(inventory)
     }
 
-    /// The names of the objects of these layers, without twins (further objects for equal files).
-    /// If the index of a layer is damaged, the inner error names the layer. If an object exists
-    /// only under the name of another link mode, this name counts as needed. The object can then be
-    /// copied from the file with this name.
+    /// The names of the objects of the layers `layers`, without twins (further objects for equal
+    /// files). If the index of a layer is damaged, the inner error names the layer. If an object
+    /// exists only under the name of another link mode, this name counts as needed. The store can
+    /// then make the object by copying the file with this name.
     pub fn objects_of<'a>(
         &self,
         layers: impl Iterator<Item = &'a Digest>,
@@ -160,8 +160,8 @@ impl AgentDir {
         Ok(found.into_values().collect())
     }
 
-    /// Other directories that a sweep of roots removes: replaced roots, and directories that an
-    /// earlier sweep could not remove.
+    /// Lists the other directories that a sweep of roots removes: replaced roots, and directories
+    /// that an earlier sweep could not remove.
     fn asides(&self, keep: &Keep, mounts: &Mounts, inventory: &mut Inventory) -> Result<()> {
         let leftovers = keep.cache.is_some_and(|ages| ages.leftovers);
         let Some(dir) = if_exists(self.top.child(c"unpacked"))? else { return Ok(()) };
@@ -224,7 +224,7 @@ impl AgentDir {
                     continue;
                 }
                 if let Some(stat) = if_exists(dir.stat(&item.name))? {
-                    // The time at which the object was created or last linked.
+                    // The ctime is the time at which the object was created or last linked.
                     let changed = stat.st_ctime;
                     inventory.objects.push((item.name, File { changed, ..file(&stat) }));
                 }
@@ -277,7 +277,7 @@ impl AgentDir {
     }
 
     /// Lists the files at and below `name` in `dir`, without directories. Files that match `tree`
-    /// share extents with their objects, so the shared bytes count as bytes of the objects.
+    /// share extents with their objects. So the shared bytes count as bytes of the objects.
     fn files(&self, dir: &Dir, name: &CStr, tree: Option<&Directory>) -> Result<Vec<File>> {
         let mut found = Vec::new();
         let Some(stat) = if_exists(dir.stat(name))? else { return Ok(found) };
@@ -297,9 +297,9 @@ impl AgentDir {
         found: &mut Vec<File>,
     ) -> Result<()> {
         let dir = match dir.child_within(name) {
-            // The listing skips a directory that it cannot enter. The directory's mode may deny
-            // access, because only the removal changes modes. Or something is mounted on the
-            // directory, and a mount is never removed.
+            // The listing skips a directory that this process cannot enter. The directory's mode
+            // may deny access, because only the removal changes modes. Or something is mounted on
+            // the directory, and a mount is never removed.
             Err(Error::Io { cause, .. })
                 if matches!(
                     cause.kind(),

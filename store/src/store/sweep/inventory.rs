@@ -1,4 +1,4 @@
-//! The contents of an agent's directory, as a sweep sees them.
+//! Defines the list of an agent's directory that a sweep uses.
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ pub(in crate::store) struct FoundRoot {
     /// The files of the root, the record and the mark. These files are listed only if the root may
     /// be removed and bytes are counted.
     pub files: Vec<File>,
-    /// If a mount prevents an allowed removal of the root, the message that names the mount.
+    /// The message that names the mount, if a mount prevents an allowed removal of the root.
     pub mounted: Option<String>,
 }
 
@@ -52,12 +52,12 @@ pub(in crate::store) struct Aside {
     /// Whether the directory is a root that another root replaced. A service may still run in such
     /// a root.
     pub replaced: bool,
-    /// If something is mounted in the directory, the reason why the directory cannot be removed.
+    /// The reason why the directory cannot be removed, if something is mounted in the directory.
     pub mounted: Option<String>,
     pub files: Vec<File>,
 }
 
-/// Everything in an agent's directory that a sweep may remove.
+/// The files and directories in an agent's directory that a sweep may remove.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Inventory {
     pub roots: Vec<FoundRoot>,
@@ -68,7 +68,8 @@ pub(in crate::store) struct Inventory {
     pub downloads: Vec<(CString, File, bool)>,
     pub leftovers: Vec<(PathBuf, Vec<File>)>,
     pub asides: Vec<Aside>,
-    /// The quarantined files, each with its name and the time at which it was quarantined.
+    /// The quarantined files and directories, each with its name and the time, in seconds, at which
+    /// it was quarantined.
     pub quarantine: Vec<(CString, i64, Vec<File>)>,
     pub spare: Option<CString>,
 }

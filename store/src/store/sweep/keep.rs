@@ -1,11 +1,11 @@
-//! The rules of a sweep: what it keeps and what it removes.
+//! Defines the rules that state what a sweep keeps and what a sweep removes.
 
 use std::time::SystemTime;
 
 use crate::config::Configuration;
 use crate::digest::Digest;
 
-/// The rules of a sweep: what it keeps and what it removes.
+/// The rules that state what a sweep keeps and what a sweep removes.
 #[expect(clippy::struct_excessive_bools, reason = "each flag concerns one kind of data")]
 #[derive(Debug, Clone, Default)]
 pub struct Keep {
@@ -19,24 +19,24 @@ pub struct Keep {
     /// Whether roots without a record are removed like other roots. Another program made these
     /// roots. If the flag is not set, these roots are kept.
     pub taken_over: bool,
-    /// The age of cached data to remove. `None` keeps all cached data.
+    /// The ages from which cached data is removed. `None` keeps all cached data.
     pub cache: Option<Ages>,
     /// Whether blobs of extracted layers are kept.
     pub keep_blobs: bool,
-    /// Whether the bytes of roots are counted. The sweep must then read the metadata of each of
-    /// their files.
+    /// Whether the bytes of roots are counted. To count bytes, the sweep must read the metadata of
+    /// each file in the roots.
     pub weigh: bool,
 }
 
 /// A time for each kind of data. The sweep keeps unneeded data of a kind if the data changed at or
-/// after this time. With `None`, the sweep removes the data regardless of age.
+/// after this time. If the time is `None`, the sweep removes unneeded data regardless of its age.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Ages {
-    /// Blobs, layers and objects.
+    /// The time for blobs, layers and objects.
     pub cache: Option<SystemTime>,
-    /// Interrupted downloads.
+    /// The time for interrupted downloads.
     pub downloads: Option<SystemTime>,
-    /// Quarantined files.
+    /// The time for quarantined files.
     pub quarantine: Option<SystemTime>,
     /// Whether unfinished work is removed. Set this flag only while no work is running.
     pub leftovers: bool,

@@ -1,5 +1,6 @@
-//! Leftovers: files that could not be removed. A leftover is logged once as a warning, and the next
-//! sweep or start tries again. A leftover must not make other work fail.
+//! Handles leftovers, which are files that could not be removed. A leftover is logged once as a
+//! warning, and the next sweep or start tries to remove the leftover again. A leftover must not
+//! make other work fail.
 
 use std::ffi::CStr;
 use std::path::PathBuf;
@@ -24,8 +25,8 @@ impl Left {
     }
 }
 
-/// Removes everything in `dir` whose name begins with one of `prefixes`. Returns what could not be
-/// removed.
+/// Removes each entry of `dir` whose name begins with one of `prefixes`. Returns the entries that
+/// could not be removed.
 pub(in crate::store) fn remove_all(dir: &Dir, prefixes: &[&str]) -> Result<Vec<Left>> {
     remove_all_but(dir, prefixes, |_| Ok(false))
 }
@@ -54,8 +55,8 @@ pub(in crate::store) fn remove_all_but(
 }
 
 /// Removes the records of roots whose removal was interrupted after the root was moved away. Call
-/// this before the moved roots are removed: without them, such a record looks like the record of a
-/// lost root. Returns what could not be removed.
+/// this function before the moved roots are removed. Without the moved root, such a record looks
+/// like the record of a lost root. The function returns the records that could not be removed.
 pub(in crate::store) fn complete_removals(top: &Dir, unpacked: &Dir) -> Result<Vec<Left>> {
     let mut left = Vec::new();
     let Some(roots) = if_exists(top.child(c"roots"))? else { return Ok(left) };
@@ -87,8 +88,9 @@ pub(in crate::store) fn has_record(top: &Dir, unpacked: &Dir, moved: &CStr) -> R
     Ok(roots.contains(&name_of(id))? && !unpacked.contains(&name_of(id))?)
 }
 
-/// Gives moved roots that could not be removed a name without their id, once their records are
-/// removed. From then on, a record with this id belongs to a root that was built again.
+/// Renames each moved root that could not be removed, once the root's record is removed. The new
+/// name does not have the root's id. From then on, a record with this id belongs to a root that was
+/// built again.
 pub(in crate::store) fn forget_ids(top: &Dir, unpacked: &Dir) -> Result<()> {
     for item in unpacked.list()? {
         if retired_id(&item.name).is_some() && !has_record(top, unpacked, &item.name)? {
@@ -100,7 +102,7 @@ pub(in crate::store) fn forget_ids(top: &Dir, unpacked: &Dir) -> Result<()> {
 }
 
 impl Store {
-    /// Logs leftovers. If a leftover was already logged, it is logged again at level debug.
+    /// Logs leftovers. A leftover that was already logged is logged again, but at level debug.
     pub(in crate::store) fn log_leftovers(&self, left: impl IntoIterator<Item = Left>) {
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         for Left { path, why } in left {

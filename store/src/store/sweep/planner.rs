@@ -1,5 +1,6 @@
-//! Plans a sweep. From the existing files and the rules of the sweep, the planner decides what to
-//! remove, and states the reasons. The planner uses an [`Inventory`], and does not use the disk.
+//! Plans a sweep. From the existing files and the rules of the sweep, the planner decides which
+//! files to remove, and states the reasons. The planner uses an [`Inventory`], and does not use the
+//! disk.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
@@ -11,7 +12,7 @@ use super::removals::{Kept, Removal, Sweep, What};
 use crate::config::Configuration;
 use crate::digest::Digest;
 
-/// Length of the part of an object's name that the index of a layer determines. The number of a
+/// The length of the part of an object's name that the index of a layer determines. The number of a
 /// twin (a further object for equal files) follows this part.
 const BASE: usize = 64 + 1 + 32;
 
@@ -53,8 +54,8 @@ fn stays(root: &FoundRoot, keep: &Keep) -> Option<String> {
     why.or_else(|| root.mounted.clone())
 }
 
-/// Makes the plan. `layers` are the kept layers. `needed` are their objects, or the reason why
-/// these objects are not known.
+/// Makes the plan. `layers` has the kept layers. `needed` has the names of the objects of these
+/// layers, or the reason why these names are not known.
 pub(super) fn plan(
     inventory: &Inventory,
     keep: &Keep,
@@ -74,10 +75,11 @@ pub(super) fn plan(
     planner.plan
 }
 
-/// Why a layer or blob is removed.
+/// The reason for which a layer or blob is removed.
 const UNNEEDED: &str = "no kept configuration or root needs it";
 
-/// Whether a file that changed at the time `changed` is old enough to be removed.
+/// Whether a file that changed at the time `changed` is old enough to be removed, that is, older
+/// than `before`.
 fn old(changed: i64, before: Option<SystemTime>) -> bool {
     before.is_none_or(|before| changed < seconds(before))
 }
@@ -142,11 +144,11 @@ impl Planner {
     }
 
     /// Plans the removal of records without a root, and of records that a crash left incomplete. A
-    /// root with an incomplete record does not count as this program's root.
+    /// root with an incomplete record does not count as a root of this program.
     fn records(&mut self, inventory: &Inventory, keep: &Keep) {
         for root in &inventory.roots {
             let path = Path::new("roots").join(root.id.to_string());
-            // If the root is removed, too, the record is removed with it.
+            // If the root is also removed, the record is removed with the root.
             let alone = !root.is_there || stays(root, keep).is_some();
             let why = match (&root.record, root.is_there) {
                 (Record::Unreadable, _) if alone => "it cannot be read",

@@ -1,4 +1,5 @@
-//! The plan of a sweep: the files and directories to remove and to keep, each with its reason.
+//! Defines the plan of a sweep: the files and directories to remove and to keep, each with the
+//! reason.
 
 use std::collections::HashSet;
 use std::path::PathBuf;
@@ -27,7 +28,7 @@ pub enum What {
 }
 
 impl What {
-    /// The word for the kind.
+    /// The word for the kind in reports.
     pub fn word(self) -> &'static str {
         match self {
             Self::Root => "root",
@@ -52,14 +53,14 @@ pub struct Removal {
     pub path: PathBuf,
     /// The reason for the removal.
     pub why: &'static str,
-    /// Number of removed names, without the directories.
+    /// The number of removed names, without the directories.
     pub files: u64,
-    /// Total size in bytes of the files whose last name is removed.
+    /// The total size in bytes of the files whose last name is removed.
     pub bytes: u64,
 }
 
 impl Removal {
-    /// The [`Kept`] of this removal after it failed; `why` is the reason of the failure.
+    /// Converts the removal after it has failed. `why` is the reason for the failure.
     pub(super) fn stuck(&self, why: String) -> Kept {
         Kept { what: self.what, path: self.path.clone(), why, count: 1, bytes: self.bytes }
     }
@@ -72,7 +73,7 @@ pub struct Kept {
     pub what: What,
     /// The path in the agent's directory.
     pub path: PathBuf,
-    /// The reason for which the sweep keeps it.
+    /// The reason for which the sweep keeps the file, the directory or the objects.
     pub why: String,
     /// The number of files, directories or objects.
     pub count: u64,
@@ -94,17 +95,17 @@ pub struct Sweep {
 }
 
 impl Sweep {
-    /// Number of removed names.
+    /// The number of removed names.
     pub fn files(&self) -> u64 {
         self.removals.iter().map(|removal| removal.files).sum()
     }
 
-    /// Number of freed bytes.
+    /// The number of freed bytes.
     pub fn bytes(&self) -> u64 {
         self.removals.iter().map(|removal| removal.bytes).sum()
     }
 
-    /// The plan without the failed removals in `stuck`.
+    /// Returns the plan without the failed removals `stuck`, which are added to [`Sweep::stuck`].
     #[must_use]
     pub fn without(mut self, stuck: Vec<Kept>) -> Self {
         if !stuck.is_empty() {
@@ -115,7 +116,7 @@ impl Sweep {
         self
     }
 
-    /// Number of planned removals of a kind.
+    /// The number of planned removals of the kind `what`.
     pub fn count(&self, what: What) -> usize {
         self.removals.iter().filter(|removal| removal.what == what).count()
     }

@@ -1,4 +1,4 @@
-//! Finds the files that differ between two stacks of layers, using only the archives.
+//! Finds the files that differ between two stacks of layers. The module uses only the archives.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -17,7 +17,7 @@ use crate::root::merge::merge;
 use crate::root::tree::{Node, Tree};
 use crate::store::extract::read_entries;
 
-/// Bytes of contents that are hashed at a time.
+/// The number of bytes of contents that are hashed at a time.
 const BUFFER: usize = 64 << 10;
 
 /// A path at which two trees differ.
@@ -42,7 +42,7 @@ pub enum How {
     Metadata,
 }
 
-/// The paths at which the roots of two stacks of layers differ, sorted. `open` opens the archive of
+/// The sorted paths at which the roots of two stacks of layers differ. `open` opens the archive of
 /// a layer. Each archive is read once.
 pub fn changed_files(
     from: &[Digest],
@@ -60,7 +60,7 @@ pub fn changed_files(
     Ok(between(&tree(from)?, &tree(to)?))
 }
 
-/// Makes the index of an archive in memory. Nothing is written to the disk.
+/// Makes the index of an archive in memory. The function writes no files.
 fn index_of(archive: &mut (impl Read + Send), limits: Limits) -> Result<Index> {
     let mut index = Index::default();
     let (_, read) = pipeline::run(

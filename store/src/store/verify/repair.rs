@@ -1,6 +1,6 @@
 //! Quarantines damaged files of the cache, so that these files are made again. The files are moved,
-//! not removed. But a file that is moved replaces an earlier quarantined file of the same name.
-//! Before a file is moved, it is checked once more, because an earlier report may be outdated.
+//! not removed. But a moved file replaces an earlier quarantined file of the same name. Before a
+//! file is moved, the file is checked once more, because an earlier report may be outdated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
@@ -23,17 +23,17 @@ use crate::store::names::ids;
 pub struct Aside {
     /// The path in the agent's directory.
     pub path: PathBuf,
-    /// The new path of the file. `None` if the file was sound or missing.
+    /// The new path of the file in the agent's directory. `None` if the file was not moved.
     pub moved: Option<PathBuf>,
-    /// The number of other names that the file has, in roots with hardlinks.
+    /// The number of other names of the file. Roots with hardlinks have such names.
     pub links: u64,
     /// The layers that need the file and so must be extracted again.
     pub layers: Vec<Digest>,
 }
 
 impl Store {
-    /// Checks the files at `damaged`, which are paths in the agent's directory, and quarantines
-    /// those that are damaged. The spare must not be used after this call (see
+    /// Checks the files at `damaged`, which are paths in the agent's directory, and quarantines the
+    /// files that are indeed damaged. The spare must not be used after this call (see
     /// [`Store::remove_spare`]).
     pub fn set_aside(&self, damaged: &[PathBuf]) -> Result<Vec<Aside>> {
         let mut all = Vec::new();
@@ -58,8 +58,8 @@ impl Store {
         Ok(all)
     }
 
-    /// Extracts a layer again, even if it seems to be extracted. If the call fails with
-    /// [`Error::NoSuchBlob`], fetch the blob of the layer and call again.
+    /// Extracts a layer again, even if the layer seems to be extracted. If the call fails with
+    /// [`Error::NoSuchBlob`], download the blob of the layer and call the method again.
     pub fn extract_again(&self, layer: Digest) -> Result<()> {
         self.extract_anew(layer).map(drop)
     }
@@ -127,7 +127,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Adds to each moved object the layers that need it.
+    /// For each moved object, adds the layers that need this object to the result.
     fn find_layers(
         &self,
         contents: &BTreeMap<String, Vec<usize>>,

@@ -1,4 +1,4 @@
-//! Checks whether the contents of a file in the cache match its name.
+//! Checks whether the contents of a file in the cache match the file's name.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -11,12 +11,12 @@ use crate::layer::content::content_of_seen;
 use crate::layer::entry::Content;
 use crate::meter::Meter;
 
-/// The maximum length of a file that is hashed a second time, over all its bytes, if its name does
-/// not match its contents.
+/// The maximum length, in bytes, of a file that is hashed a second time if its name does not match
+/// its contents. The second hash covers all bytes of the file.
 const MOST_PLAIN: u64 = 1 << 30;
 
-/// Whether an object's contents match its name, and the length of the contents. `None` if the
-/// object is missing.
+/// Returns whether an object's contents match its name, and the length of the contents. `None` if
+/// the object is missing.
 pub(in crate::store) fn object_is_sound(
     dir: &Dir,
     name: &CStr,

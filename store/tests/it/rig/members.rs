@@ -1,4 +1,4 @@
-//! Generates archives with arbitrary members, mostly in combinations that can be unpacked.
+//! Generates archives with random members. Most of these archives can be unpacked.
 
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -16,13 +16,14 @@ pub enum Member {
 
 /// Generates the members of one archive.
 pub fn members() -> impl Strategy<Value = Vec<Member>> {
-    // The name is mostly a name for a file, and sometimes the name of a directory.
+    // Most names are only used for files. The last part of a few names is also the name of a
+    // directory.
     let name = "([ab]/){0,2}([xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[abx])";
     let target = "(/|\\.\\./)?[ab](/[abx]|/\\.\\.)?";
     let mode = prop_oneof![Just(0o755), Just(0o700), Just(0o555)];
     let member = prop_oneof![
         2 => (name, mode.clone()).prop_map(|(name, mode)| Member::Directory(name, mode)),
-        // There are only a few different contents and times, so that some files are equal.
+        // Only a few different contents and times are generated, so that some files are equal.
         6 => (name, 0_u8..4, mode, 1_u64..3)
             .prop_map(|(name, text, mode, time)| Member::File(name, text, mode, time)),
         1 => (name, target).prop_map(|(name, target)| Member::Symlink(name, target)),
@@ -73,12 +74,14 @@ pub fn archive(members: &[Member]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// The contents of a file. 0 means an empty file, and 3 means a file larger than a block.
+/// The contents of a file with the number `text`. The file with the number 0 is empty, and the file
+/// with the number 3 is larger than a block.
 pub fn contents(text: u8) -> Vec<u8> {
     vec![text; usize::from(text) * if text == 3 { 3000 } else { 5 }]
 }
 
-/// The target of a hardlink that comes after `members` in the archive.
+/// The target of a hardlink that follows `members` in the archive. `pick` chooses one of the files
+/// in `members`.
 pub fn target(members: &[Member], pick: usize) -> Option<&str> {
     let files = members.iter().filter_map(|member| match member {
         Member::File(name, ..) => Some(&**name),

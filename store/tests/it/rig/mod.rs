@@ -1,5 +1,6 @@
-//! Stores for tests, on every filesystem that `DEPLOY_TEST_DIRS` names (directories separated by
-//! colons). Without this variable, the tests use the filesystem of the temporary directory.
+//! Provides stores for tests, on every filesystem that the variable `DEPLOY_TEST_DIRS` names. The
+//! variable has directories separated by colons. Without this variable, the tests use the
+//! filesystem of the temporary directory.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod members;
@@ -28,13 +29,13 @@ pub fn layer(store: &Store, name: &str, archive: &Path) -> Layer {
     let bytes = fs::read(archive).unwrap();
     let digest = Digest::of(&bytes);
     store.blobs().ingest(digest, &*bytes).unwrap();
-    let extracted = store.extract(digest).unwrap().expect("nothing was extracted before");
+    let extracted = store.extract(digest).unwrap().expect("the layer was not extracted before");
     assert!(extracted.entries > 0);
-    assert!(store.extract(digest).unwrap().is_none(), "extracted twice");
+    assert!(store.extract(digest).unwrap().is_none(), "the layer was extracted twice");
     named(name, digest)
 }
 
-/// The version `v1` of the component `name`.
+/// Makes a layer: the version `v1` of the component `name`, with the blob `digest`.
 pub fn named(name: &str, digest: Digest) -> Layer {
     Layer {
         component: name.parse::<ComponentName>().unwrap(),
@@ -49,7 +50,8 @@ pub fn configuration(layers: &[Layer]) -> Configuration {
     Configuration::new("p".parse().unwrap(), layers.to_vec(), modified).unwrap()
 }
 
-/// Returns a line for each path below `root`. The names of one inode have the same inode number.
+/// Returns a line for each path below `root`. The lines number the inodes, so the names of one
+/// inode have the same number.
 pub fn dump(root: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     let mut inodes = BTreeMap::new();
@@ -108,7 +110,7 @@ fn carried(path: &Path, meta: &fs::Metadata) -> String {
     )
 }
 
-/// Checks that two dumps are equal. If they are not, the test fails and shows the lines that
+/// Checks that two dumps are equal. If the dumps differ, the test fails and shows the lines that
 /// differ.
 pub fn same(ours: &[String], theirs: &[String], what: &str) {
     let missing: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();

@@ -17,7 +17,7 @@ async fn send(stream: &mut DuplexStream, kind: u8, body: &[u8]) {
     stream.write_all(body).await.unwrap();
 }
 
-/// A session with a server that has sent only its version, which is 3.
+/// A session with a server that has sent only its protocol version, which is 3.
 async fn session() -> (Sftp, DuplexStream) {
     let (ours, mut theirs) = tokio::io::duplex(1 << 20);
     let server = async {

@@ -7,7 +7,7 @@ use crate::command::line::{Line, duration_text};
 use crate::command::verb::{CONFIGURATION, Verb, switch, text};
 use crate::command::{Command, Refusal};
 
-/// How long a configuration is frozen without `-for`.
+/// The duration of a freeze if `-for` is not given.
 const DEFAULT: Duration = Duration::from_secs(24 * 60 * 60);
 
 pub(in crate::command) const VERB: Verb = Verb {

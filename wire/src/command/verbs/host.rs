@@ -23,7 +23,7 @@ pub(in crate::command) const VERB: Verb = Verb {
             LABEL,
             number("limit", "with list: maximum number of hosts to show"),
             text("m", "with hold: the reason"),
-            switch("retired", "with list: also hosts that are retired"),
+            switch("retired", "with list: show retired hosts, too"),
         ],
     examples: &[
             "host list",
@@ -50,18 +50,18 @@ pub enum HostAction {
         /// Whether to answer as JSON.
         json: bool,
     },
-    /// Sets the labels with a value, and removes the labels without a value.
+    /// Sets the labels that have a value, and removes the labels that have none.
     Label(HostName, Vec<(Label, Option<Label>)>),
     /// Holds the host: its agents deploy nothing new. The text says why.
     Hold(HostName, String),
     /// Ends the hold.
     Release(HostName),
-    /// Forgets a host that will not return.
+    /// Retires a host that will not return.
     Retire(HostName),
 }
 
-/// Adds the missing flags to the words at the start. The action, the host and the labels may be
-/// given without flags there.
+/// Turns the leading words into flags. The user may write the action, the host and the labels
+/// without flags.
 pub(in crate::command) fn with_flags(words: &[String]) -> Vec<String> {
     let bare = words.iter().take_while(|word| !word.starts_with('-')).count();
     let flags = words[..bare].iter().enumerate().map(|(place, word)| match place {

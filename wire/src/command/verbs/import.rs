@@ -17,13 +17,13 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
             text("compress", "compression of the layers: gzip, or zstd, which Go agents cannot unpack"),
             switch("dry-run", "only show what would be done"),
-            text("image", "which image, if there are several"),
+            text("image", "image to import, if the archive has several"),
             switch("image-config", "add a layer with .deploy/image.json, which says how the image is run"),
             UPPER_LAYER,
             switch(DRY_RUN, "same as -dry-run"),
             Flag { about: "configuration name (default: the name of the image)", ..CONFIGURATION },
             OVERRIDE_FLAG,
-            text("platform", "which platform, as in linux/arm64/v8"),
+            text("platform", "platform to import, as in linux/arm64/v8"),
             QUIET_FLAG,
         ],
     examples: &[
@@ -34,7 +34,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     reads_input: true,
 };
 
-/// How to import an image.
+/// The options for the import of an image.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub struct Import {
@@ -48,7 +48,7 @@ pub struct Import {
     pub layers: Vec<(ComponentName, VersionName)>,
     /// The compression of the layers' blobs.
     pub compress: Compression,
-    /// Whether to add a layer with a file that says how the image is run.
+    /// Whether to add a layer with a file that states how to run the image.
     pub image_config: bool,
     /// Whether this is a dry run.
     pub dry_run: bool,

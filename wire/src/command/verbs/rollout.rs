@@ -66,11 +66,11 @@ pub enum RolloutAction {
         name: ConfigurationName,
         /// The new versions of the components.
         layers: Vec<(ComponentName, VersionName)>,
-        /// Start only if this is the configuration's hash now.
+        /// If given, the rollout starts only if the configuration has this hash.
         if_hash: Option<Hash>,
-        /// The rules, and whether to wait for the end.
+        /// The rules of the rollout, and whether to wait for its end.
         options: ChangeOptions,
-        /// Whether only to show the waves.
+        /// Whether to show only the waves, and to start nothing.
         dry_run: bool,
         /// Whether to answer as JSON.
         json: bool,
@@ -93,7 +93,7 @@ pub enum RolloutAction {
         /// Whether to answer as JSON.
         json: bool,
     },
-    /// Opens no further wave until a `resume`. The text says why.
+    /// Pauses a rollout: no further wave opens until `resume`. The text says why.
     Pause(ConfigurationName, String),
     /// Continues a rollout that is paused or halted, perhaps with other limits.
     Resume {
@@ -108,7 +108,8 @@ pub enum RolloutAction {
     Abort(ConfigurationName, String),
     /// Ends the soak of the open wave.
     SkipSoak(ConfigurationName),
-    /// Sets whether a host is good. For example, an operator marks a host that reports nothing.
+    /// Sets the result of a host: `true` for good, `false` for failed. For example, an operator
+    /// marks a host that reports nothing.
     Mark(ConfigurationName, HostName, bool),
     /// Stores rules under a name.
     SetPolicy(Label, RolloutRules),
@@ -117,8 +118,7 @@ pub enum RolloutAction {
         /// Whether to answer as JSON.
         json: bool,
     },
-    /// Makes a policy the default of a configuration; without a policy, the configuration has no
-    /// default any more.
+    /// Makes a policy the default of a configuration. `None` removes the default.
     UsePolicy(ConfigurationName, Option<Label>),
     /// Deletes a policy.
     DeletePolicy(Label),

@@ -1,4 +1,4 @@
-//! `verify`: reads blobs and looks for damage.
+//! `verify`: reads blobs, and checks them for damage.
 
 use crate::command::given::Given;
 use crate::command::line::{Line, duration_text};

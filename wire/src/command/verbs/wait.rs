@@ -32,7 +32,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     reads_input: false,
 };
 
-/// What `wait` waits for.
+/// The condition that `wait` waits for, and the maximum time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wait {
     /// The configuration.
@@ -41,7 +41,7 @@ pub struct Wait {
     pub state: Option<u64>,
     /// The hash of the state; `None` stands for the current state.
     pub id: Option<Hash>,
-    /// How long to wait.
+    /// The maximum time to wait.
     pub timeout: Duration,
     /// The share of the hosts that must confirm.
     pub min: Share,

@@ -39,7 +39,7 @@ pub enum WindowAction {
     Delete(Label),
 }
 
-/// Adds the missing flags to the words at the start: the action and the group.
+/// Turns the leading words, which are the action and the group, into flags.
 pub(in crate::command) fn with_flags(words: &[String]) -> Vec<String> {
     let bare = words.iter().take_while(|word| !word.starts_with('-')).count();
     let flags = words[..bare].iter().enumerate().map(|(place, word)| match place {

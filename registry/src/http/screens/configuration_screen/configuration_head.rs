@@ -1,4 +1,4 @@
-//! The head of a configuration: its counts, its actions, and what needs attention.
+//! Renders the head of a configuration: its counts, its actions, and what needs attention.
 
 use deploy_store::ConfigurationName;
 use maud::{Markup, html};
@@ -18,14 +18,14 @@ pub struct Head<'a> {
     pub status: &'a ConfigurationStatus,
     /// The freeze that is in force.
     pub frozen: Option<&'a Freeze>,
-    /// The state that a rollback without a number would restore; `None` if there is no such state,
+    /// The state that a rollback without a number would restore. `None` if there is no such state,
     /// or if the registry would refuse a rollback.
     pub back_to: Option<u64>,
     /// Whether the viewer may change things.
     pub may_act: bool,
 }
 
-/// The section.
+/// Renders the section.
 pub fn section(head: &Head<'_>) -> Section {
     let Head { name, status, may_act, .. } = head;
     let all = count(status.hosts + status.unknown, "host");

@@ -1,4 +1,4 @@
-//! The settings of a configuration: its policy, its freeze, and the windows of its groups.
+//! Renders the settings of a configuration: its policy, its freeze, and the windows of its groups.
 
 use maud::{Markup, html};
 
@@ -10,7 +10,7 @@ use crate::http::screens::phrases::person;
 use crate::http::screens::policy_words::in_words;
 use crate::http::screens::widgets::{nothing, section as framed, until};
 
-/// The section.
+/// Renders the section.
 pub fn section(
     policy: Option<&NamedPolicy>,
     frozen: Option<&Freeze>,

@@ -1,4 +1,5 @@
-//! The layers of the current state: versions, sizes, and the newest version of each component.
+//! Lists the layers of the current state: versions, sizes, and the newest version of each
+//! component.
 
 use deploy_store::Configuration;
 use maud::{Markup, html};
@@ -9,7 +10,7 @@ use crate::http::screens::widgets::{
     ago, component_address, nothing, pill, section as framed, size, table,
 };
 
-/// The section.
+/// Renders the section.
 pub fn section(number: u64, configuration: &Configuration, layers: &[CurrentLayer]) -> Section {
     let head = html! {
         th scope="col" { "Layer" }

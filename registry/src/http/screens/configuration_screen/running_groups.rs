@@ -1,4 +1,4 @@
-//! The hosts of a configuration by group, and the states that they run.
+//! Lists the hosts of a configuration by group, and the states that these hosts run.
 
 use std::collections::BTreeMap;
 
@@ -10,9 +10,9 @@ use crate::http::screens::layout::Section;
 use crate::http::screens::widgets::{address, bar, count, nothing, section as framed, table};
 use crate::verbs::fleet_document::HostStatus;
 
-/// How many groups the section lists.
+/// The section lists at most this many groups.
 const GROUPS: usize = 50;
-/// How many states of a group the section names.
+/// The section names at most this many states of a group.
 const STATES: usize = 4;
 
 /// The hosts of a group.
@@ -47,7 +47,7 @@ pub fn of(hosts: &[HostStatus]) -> Vec<Group> {
     groups.into_iter().map(|(name, group)| Group { name: name.to_owned(), ..group }).collect()
 }
 
-/// The section.
+/// Renders the section.
 pub fn section(name: &ConfigurationName, groups: &[Group]) -> Section {
     let hosts = groups.iter().map(|group| group.hosts).sum::<u64>();
     let beside = html! {
@@ -98,7 +98,7 @@ fn row(name: &ConfigurationName, group: &Group) -> Markup {
     }
 }
 
-/// How many hosts are done, are working or have failed, and which states they run.
+/// How many hosts are done, are working or have failed, and which states the hosts run.
 fn counts(group: &Group) -> String {
     let mut texts = vec![format!("{} done", group.done)];
     if group.working > 0 {

@@ -1,4 +1,4 @@
-//! The history of a configuration: who made each state and when, and what it changed.
+//! Renders the history of a configuration: who made each state and when, and what changed.
 
 use deploy_store::ConfigurationName;
 use maud::{Markup, html};
@@ -12,10 +12,10 @@ use crate::http::screens::widgets::{
 };
 use crate::verbs::state_diff::layers;
 
-/// How many states a page shows.
+/// A page shows at most this many states.
 pub const PAGE: u64 = 20;
 
-/// The section. With `may_roll_back`, it has links that confirm rollbacks.
+/// Renders the section. With `may_roll_back`, the section links to the confirmations of rollbacks.
 pub fn section(
     name: &ConfigurationName,
     page: &StatePage,
@@ -91,7 +91,7 @@ fn row(
     }
 }
 
-/// The pill with the present status of the state.
+/// A frame with the state's present status in a few words.
 fn now(listed: &ListedState) -> Markup {
     let is_rolling = listed.rollout.as_ref().is_some_and(|rollout| !rollout.has_ended);
     html! {
@@ -102,7 +102,7 @@ fn now(listed: &ListedState) -> Markup {
     }
 }
 
-/// The link that confirms a rollback to the state, if the registry can restore the state.
+/// If the registry can restore the state, the link to the confirmation of a rollback to the state.
 fn rollback(name: &ConfigurationName, listed: &ListedState) -> Markup {
     let state = &listed.state;
     let number = state.number.to_string();
@@ -117,7 +117,7 @@ fn rollback(name: &ConfigurationName, listed: &ListedState) -> Markup {
     }
 }
 
-/// The verb and the layers that it changed.
+/// The verb that made the state, and the layers that the verb changed.
 fn change(page: &StatePage, listed: &ListedState) -> String {
     let (state, contents) = (&listed.state, &page.contents);
     let verb = match state.back_to {

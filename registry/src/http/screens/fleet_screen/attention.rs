@@ -1,4 +1,4 @@
-//! What needs the attention of an operator.
+//! Collects what needs the attention of an operator.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -16,11 +16,11 @@ use crate::verbs::fleet_document::HostStatus;
 use crate::verbs::fleet_overview::FleetOverview;
 use crate::verbs::rollout_status::RolloutStatus;
 
-/// Number of kinds of failures that a screen shows with their outputs.
+/// A screen shows at most this many kinds of failures, with their outputs.
 const KINDS: usize = 8;
-/// Number of hosts that a line names.
+/// A line names at most this many hosts.
 pub(super) const NAMED: usize = 5;
-/// Number of damaged versions that a line names.
+/// A line names at most this many damaged versions.
 const DAMAGED: u64 = 5;
 
 /// What needs attention.
@@ -40,7 +40,7 @@ pub(super) struct Attention {
     pub(super) damaged: u64,
     /// Some versions of damaged files: component and version.
     pub(super) damaged_versions: Vec<(String, String)>,
-    /// The disk, if it is nearly full.
+    /// The disk, if the disk is nearly full.
     pub(super) disk: Option<FullDisk>,
 }
 
@@ -122,8 +122,8 @@ impl Attention {
     }
 }
 
-/// The most frequent failures of these agents with the ends of their outputs, and the number of
-/// other failures.
+/// The most frequent failures of these agents, each with the end of its output. Also returns the
+/// number of all other failures.
 pub async fn failures(registry: &Registry, agents: &[Seen]) -> Result<(Vec<Failure>, u64)> {
     let mut failures = grouped(agents);
     let rest = failures.split_off(failures.len().min(KINDS));
@@ -136,7 +136,7 @@ pub async fn failures(registry: &Registry, agents: &[Seen]) -> Result<(Vec<Failu
 }
 
 /// The key of equal failures: the configuration, the state and the output. If there is no output,
-/// the message stands in for it.
+/// the key contains the message.
 type Kind<'a> = (&'a str, Option<Digest>, Option<&'a str>, &'a str);
 
 /// The failures of these agents by their kinds, the most frequent first.
@@ -199,7 +199,7 @@ fn duplicates(agents: &[Seen]) -> Vec<String> {
     names
 }
 
-/// The disk, if less than 5 % of it is free, or at most `min_free` bytes.
+/// The disk, if less than 5 % of the disk is free, or if at most `min_free` bytes are free.
 fn full_disk(free: u64, all: u64, min_free: u64) -> Option<FullDisk> {
     let is_full = free <= min_free;
     (is_full || free < all / 20).then_some(FullDisk { free, all, is_full })

@@ -1,4 +1,4 @@
-//! The list of what needs attention, as HTML.
+//! Renders the list of what needs attention.
 
 use maud::{Markup, html};
 

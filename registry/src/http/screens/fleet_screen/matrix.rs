@@ -1,4 +1,4 @@
-//! The table of configurations: their states, and the counts of their hosts by group.
+//! Renders the table of configurations: their states, and the counts of their hosts by group.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ use crate::verbs::fleet_document::{ConfigurationStatus, GroupStatus};
 /// Number of groups that have a column. The table shows the groups with the most hosts.
 const GROUPS: usize = 4;
 
-/// The table. It has a row for each configuration that has a head.
+/// Renders the table. The table has a row for each configuration in `heads`.
 pub(super) fn table(all: &[ConfigurationStatus], heads: &[ConfigurationHead]) -> Markup {
     let groups = columns(all);
     let head = html! {

@@ -1,4 +1,4 @@
-//! The deploys on the host: the phases of the last deploy, and the earlier deploys.
+//! Renders the deploys on the host: the phases of the last deploy, and the earlier deploys.
 
 use deploy_store::Digest;
 use deploy_wire::fleet::Step;
@@ -12,7 +12,7 @@ use crate::http::screens::widgets::{ago, bar, nothing, pill, section, table};
 use crate::verbs::fleet_document::HostStatus;
 use crate::verbs::why::{Tried, WhyOne};
 
-/// The duration of a deploy: the sum of its steps.
+/// The duration of a deploy in milliseconds: the sum of the durations of its steps.
 pub fn duration(tried: &Tried) -> u64 {
     tried.steps.iter().fold(0, |sum, step| sum.saturating_add(step.ms))
 }
@@ -87,7 +87,7 @@ fn piece(class: &str, begin: u64, length: u64, total: u64) -> Markup {
     }
 }
 
-/// The deploys of each configuration that the registry has kept, newest first.
+/// For each configuration, the deploys that the registry has kept, newest first.
 pub fn before(doc: &Doc) -> Section {
     let body = doc.each(|_, one| {
         if one.attempts.is_empty() {
@@ -131,8 +131,8 @@ fn steps_text(steps: &[Step]) -> String {
     steps.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
-/// The number of the state with this id, if the host runs or wants it. Otherwise, the beginning of
-/// the id.
+/// The number of the state with this id, if the host runs or wants this state. For any other id,
+/// the beginning of the id.
 fn state(status: &HostStatus, id: Option<&Digest>) -> String {
     let HostStatus { runs, runs_hash, wants, wants_hash, .. } = status;
     let known = [(runs_hash, runs), (wants_hash, wants)];

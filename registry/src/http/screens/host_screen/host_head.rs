@@ -1,4 +1,4 @@
-//! The head of the screen: the problems of the host, its states, and the links to changes.
+//! Renders the head of the screen: the host's problems and states, and the links to changes.
 
 use deploy_store::Digest;
 use maud::{Markup, html};
@@ -14,7 +14,7 @@ use crate::http::screens::widgets::{
 use crate::verbs::fleet_document::HostStatus;
 use crate::verbs::why::WhyOne;
 
-/// The section.
+/// Renders the section.
 pub fn head(doc: &Doc) -> Section {
     let all = &doc.configurations;
     let html = html! {
@@ -56,7 +56,7 @@ pub fn polling_head(found: &[HostStatus]) -> Section {
                 p { (pill("off", "only polls")) }
             }
             div class="card empty" {
-                p { "An agent polls from this address, but it has never reported what it runs. An "
+                p { "An agent polls from this address, but has never reported what it runs. An "
                     "older agent cannot report. To see its version, type on the host:" }
                 code class="shell" { "deploy-agent -version" }
             }
@@ -225,7 +225,7 @@ fn fact(term: &str, value: &Markup, below: &str) -> Markup {
     }
 }
 
-/// The number of a state, with a link to what it changed.
+/// The number of a state, with a link to the changes of this state.
 fn state(one: &WhyOne, number: Option<u64>) -> Markup {
     let Some(number) = number else { return html! { "–" } };
     let path = format!("{}/diff", configuration_address(&one.status.configuration));

@@ -1,4 +1,4 @@
-//! The events of a rollout.
+//! Lists the events of a rollout.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -68,7 +68,7 @@ fn title(kind: Option<Kind>) -> (&'static str, &'static str) {
     }
 }
 
-/// The time of day. If the rollout started on another day, also the date.
+/// The time of day. If the rollout started on another day, the text also has the date.
 fn time(time: Timestamp, started: Timestamp) -> Markup {
     let whole = format!("{time:.0}");
     let [at, began] = [time, started].map(|time| time.to_zoned(TimeZone::UTC));

@@ -1,5 +1,5 @@
-//! Drawings of the last day: the free space, and the deploys. The time axis ends at the next
-//! multiple of five minutes, so a drawing without new data stays the same until then.
+//! Draws the free space and the deploys of the last day. The time axis ends at the next multiple of
+//! five minutes, so a drawing without new data stays the same until that time.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -12,7 +12,7 @@ use crate::free_space::{EVERY, Sample};
 use crate::http::screens::durations::took;
 use crate::http::screens::widgets::{count, size};
 
-/// Seconds of a day, which is the width of a drawing.
+/// The time that the width of a drawing stands for: one day, in seconds.
 const DAY: i64 = 24 * 60 * 60;
 /// The axis reaches from 10^`SHORTEST` ms, which is 10 ms, to 10^`LONGEST` ms, which is about 3
 /// hours.

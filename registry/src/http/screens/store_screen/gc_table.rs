@@ -1,4 +1,4 @@
-//! What gc would remove and keep, with the data that `gc -n` shows.
+//! Lists what gc would remove and keep. `gc -n` shows the same data.
 
 use maud::{Markup, html};
 
@@ -7,12 +7,12 @@ use crate::http::screens::layout::Section;
 use crate::http::screens::widgets::{count, nothing, pill, section, size, table};
 use crate::store_survey::GcPlan;
 
-/// The section.
+/// Renders the section.
 pub fn gc_section(plan: Option<&GcPlan>) -> Section {
     let Some(plan) = plan else {
         let body = html! {
             div class="card pad stack" {
-                p { "The store has too many files for this page to show what gc would do. To see it, type:" }
+                p { "The store has too many files for this page to plan a gc. For the plan, type:" }
                 code class="shell" { "ssh registry gc -n" }
             }
         };

@@ -1,4 +1,4 @@
-//! The drawing of what takes the space: a rectangle for each large version, grouped by component.
+//! Draws what takes the space: a rectangle for each large version, grouped by component.
 
 use maud::{Markup, html};
 
@@ -8,7 +8,7 @@ use crate::http::screens::widgets::{component_address, count, size};
 
 /// The size of the drawing.
 const WHOLE: Rect = Rect { x: 0.0, y: 0.0, width: 1200.0, height: 300.0 };
-/// The approximate width of a character.
+/// The approximate width of a character, in units of the drawing.
 const CHARACTER: f64 = 7.5;
 
 /// A rectangle that stands for bytes.
@@ -48,7 +48,8 @@ pub fn tree_map(space: &Space) -> Markup {
     }
 }
 
-/// What the colours mean. gc keeps the newest `kept` versions of each component; 0 means all.
+/// What the colours mean. gc keeps the newest `kept` versions of each component. With 0, gc keeps
+/// all versions.
 pub fn legend(kept: usize) -> Markup {
     let rule = match kept {
         0 => String::new(),

@@ -1,5 +1,4 @@
-//! The output of the editor: computes the cell of each character of the prompt and of the line, and
-//! moves the cursor.
+//! Draws the prompt and the line: computes the cell of each character, and moves the cursor.
 
 use crate::ssh::shell::editor::{Editor, PROMPT_WIDTH, width};
 

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 pub(super) const BLOCK: usize = 512;
 
 impl<R: Read> Tarball<R> {
-    /// Reads everything after the first zero block. Only zeros are allowed there.
+    /// Reads all bytes after the first zero block. Only zeros are allowed there.
     pub(super) fn read_to_end(&mut self) -> Result<()> {
         let mut buffer = vec![0; 64 << 10];
         loop {

@@ -1,5 +1,5 @@
-//! Members that are not files. The bytes that follow the header show whether such a member has a
-//! body.
+//! Reads members that are not regular files. The bytes after the header show whether such a member
+//! has a body.
 
 use std::io::{self, Read};
 
@@ -11,10 +11,10 @@ use crate::error::Result;
 use crate::layer::tar::header::{Flag, check_sum};
 
 impl<R: Read> Tarball<R> {
-    /// The length of the body of a member that is not a file but has a `size` in its header.
-    /// According to POSIX, such a member has no body, regardless of the header. GNU tar and bsdtar
-    /// follow POSIX. But a PAX hardlink may repeat the contents (pax, `linkdata`). An ambiguous
-    /// member is refused.
+    /// The length of the body of a member that is not a regular file but has a `size` in its
+    /// header. According to POSIX, such a member has no body, regardless of the header. GNU tar and
+    /// bsdtar follow POSIX. But a PAX hardlink may repeat the contents (pax, `linkdata`). An
+    /// ambiguous member is refused.
     pub(super) fn body_of_other(
         &mut self,
         flag: Flag,
@@ -33,7 +33,7 @@ impl<R: Read> Tarball<R> {
         })
     }
 
-    /// Whether a header, or the end of the archive, comes next.
+    /// Whether a header or the end of the archive comes next.
     fn goes_on(&mut self) -> Result<bool> {
         let mut block = [0; BLOCK];
         let mut filled = self.ahead.len();

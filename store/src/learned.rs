@@ -88,16 +88,20 @@ impl Learned {
     /// Saves the private paths in the agent's directory `dir`, if paths were added.
     pub fn write(&self, dir: &Path) -> Result<()> {
         let text = {
-            let state = self.lock();
+            let mut state = self.lock();
             if !state.unwritten {
                 return Ok(());
             }
+            // A path that is added from now on is unwritten, even if it is added during the write.
+            state.unwritten = false;
             let lines = state.paths.iter().map(|(path, why)| line(path, *why));
             lines.collect::<String>()
         };
-        replace_file(&dir.join(FILE), text.as_bytes(), 0o644)?;
-        self.lock().unwritten = false;
-        Ok(())
+        let written = replace_file(&dir.join(FILE), text.as_bytes(), 0o644);
+        if written.is_err() {
+            self.lock().unwritten = true;
+        }
+        written
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {

@@ -1,10 +1,10 @@
 //! Merges local archives into a directory, without a store.
 
 pub(super) mod changed;
+mod moved_names;
 
 use std::ffi::{CStr, CString};
 use std::fs::File;
-use std::io::Read as _;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use std::sync::Arc;
 use super::Options;
 use super::extract::read_objects;
 use super::publish::{build_in, root_meta};
-use crate::disk::{self, Dir, FileType, Fresh, TempFile, fault, hold, is_held};
+use crate::disk::{self, Dir, FileType, Fresh, TempFile, hold, is_held};
 use crate::error::{Error, Result};
 use crate::layer::entry::{Content, Entry};
 use crate::layer::index::IndexWriter;
@@ -23,7 +23,6 @@ use crate::layer::objects::object_name::Naming;
 use crate::meter::{Meter, Unit};
 use crate::owners::Owners;
 use crate::root::merge::add_layer;
-use crate::root::paths::c_name;
 use crate::root::placing::{LinkMode, Placed, Placement};
 use crate::root::tree::Tree;
 use crate::writable::Writable;
@@ -33,9 +32,6 @@ use crate::writable::Writable;
 const WORK: &str = ".unpack";
 /// The name of the root in the work directory.
 const ROOT: &CStr = c"root";
-/// The name of the file that lists the names that are moved to an existing directory. If the
-/// program is killed, the next call removes the files with these names.
-const NAMES: &CStr = c"names";
 
 /// Merges local archives into the directory `into`. The first archive is the lowest layer. The
 /// directory must be empty or missing. The objects are in a temporary directory beside `into`, or
@@ -97,6 +93,7 @@ fn unpack_in(
     let work = Work::begin(dir, WORK)?;
     let placed = merge_in(archives, &work.dir, options, meter).and_then(|(tree, placed)| {
         let root = work.dir.child(ROOT)?;
+        moved_names::record(&work.dir, &root)?;
         let mut moved = Vec::new();
         let all = move_all(&root, dir, &mut moved).and_then(|()| describe(dir, &tree));
         if all.is_err() {
@@ -145,7 +142,7 @@ impl Work {
 }
 
 /// Removes the leftovers of killed calls in `dir`. The leftovers are unlocked work directories of
-/// this program, and the files that were moved out of such directories.
+/// this program, and the entries that a killed call moved from there to `dir`.
 fn remove_leftovers(dir: &Dir, prefix: &str) -> Result<()> {
     for item in dir.list()? {
         let digits =
@@ -161,25 +158,10 @@ fn remove_leftovers(dir: &Dir, prefix: &str) -> Result<()> {
         if stat.st_uid != rustix::process::geteuid().as_raw() || is_held(&work) {
             continue;
         }
-        let mut names = Vec::new();
-        match work.open_file(NAMES) {
-            Ok(mut file) => {
-                file.read_to_end(&mut names)
-                    .map_err(|err| Error::io("read", work.path_of(NAMES), err))?;
-            }
-            Err(err) if err.is_not_found() => {}
-            Err(err) => return Err(err),
-        }
-        for name in names.split(|byte| *byte == 0).filter(|name| is_part(name)) {
-            dir.remove_tree(&c_name(name)?)?;
-        }
+        moved_names::remove(&work, dir)?;
         dir.remove_tree(&item.name)?;
     }
     Ok(())
-}
-
-fn is_part(name: &[u8]) -> bool {
-    !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
 }
 
 /// Moves all entries of `root` to `into`.
@@ -276,10 +258,6 @@ fn merge_in(
         let name = file.name().to_owned();
         add_layer(&mut tree, Entries::open(work.open_file(&name)?, &work.path_of(&name))?)?;
     }
-    let names = work.create_file(NAMES, 0o600)?;
-    let all: Vec<&[u8]> = tree.root().iter().map(|(name, _)| name).collect();
-    fault::write_all(&names, &all.join(&0))
-        .map_err(|err| Error::io("write", work.path_of(NAMES), err))?;
     work.make_dir(ROOT, 0o700)?;
     let placement = Placement {
         mode,

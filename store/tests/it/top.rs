@@ -4,6 +4,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
+use std::time::UNIX_EPOCH;
 
 use crate::rig::{configuration, named, options};
 use deploy_store::{Digest, Layer, LinkMode, Store, unpack, verify};
@@ -177,9 +178,10 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     // The directory has the leftovers of a program that died after the program had moved half of
     // its files.
     fs::create_dir_all(into.join(".unpack-99-0/root/d")).unwrap();
-    fs::write(into.join(".unpack-99-0/names"), b"d\0g\0../outside").unwrap();
     fs::write(into.join("g"), "half").unwrap();
     fs::write(work.path().join("outside"), "kept").unwrap();
+    let record = moved(&[&into.join("g"), &work.path().join("outside")]);
+    fs::write(into.join(".unpack-99-0/moved"), record.replace("outside", "../outside")).unwrap();
     unpack(std::slice::from_ref(&file), &into, options(LinkMode::Auto)).unwrap();
     assert_eq!(fs::read(into.join("g")).unwrap(), b"text");
     assert_eq!(fs::read_dir(&into).unwrap().count(), 2);
@@ -201,6 +203,49 @@ fn leftovers_of_a_killed_unpack_are_removed() {
         unpack(&[work.path().join("a.tar")], &work.path().join("third"), options(LinkMode::Auto));
     assert!(refused.unwrap_err().to_string().contains("not empty"));
     assert!(work.path().join("third/.unpack-mine").exists());
+}
+
+/// The record of a killed unpack that had moved `paths` to their directory.
+fn moved(paths: &[&Path]) -> String {
+    let item = |path: &&Path| {
+        let meta = fs::symlink_metadata(path).unwrap();
+        let birth = meta.created().ok().map(|time| time.duration_since(UNIX_EPOCH).unwrap());
+        let (seconds, nanos) = birth.map_or((0, 0), |time| (time.as_secs(), time.subsec_nanos()));
+        let name = path.file_name().unwrap().to_str().unwrap();
+        format!("{} {seconds}.{nanos} {name}\0", meta.ino())
+    };
+    paths.iter().map(item).collect()
+}
+
+#[test]
+fn killed_unpack_never_takes_files_of_others_with_it() {
+    let work = tempfile::tempdir().unwrap();
+    let file = work.path().join("a.tar");
+    fs::write(&file, archive(&[("data/f", 0o644, 0, 5)])).unwrap();
+    // Beside a new directory are the work directory of a killed unpack, and files with the names of
+    // the archive that belong to somebody else.
+    fs::create_dir(work.path().join("data")).unwrap();
+    fs::write(work.path().join("data/theirs"), "kept").unwrap();
+    let hash = blake3::hash(b"into").to_hex()[..8].to_owned();
+    let left = work.path().join(format!(".unpack-{hash}-99-0"));
+    fs::create_dir_all(left.join("root/data")).unwrap();
+    fs::write(left.join("names"), b"data").unwrap();
+    unpack(std::slice::from_ref(&file), &work.path().join("into"), options(LinkMode::Auto))
+        .unwrap();
+    assert!(!left.exists() && work.path().join("into/data/f").exists());
+    assert_eq!(fs::read(work.path().join("data/theirs")).unwrap(), b"kept");
+    // In an existing directory, somebody has replaced an entry that the killed unpack had moved.
+    let old = work.path().join("old");
+    fs::create_dir_all(old.join(".unpack-99-0")).unwrap();
+    fs::create_dir(old.join("data")).unwrap();
+    fs::write(old.join(".unpack-99-0/moved"), moved(&[&old.join("data")])).unwrap();
+    fs::create_dir(old.join("new")).unwrap();
+    fs::write(old.join("new/theirs"), "kept").unwrap();
+    fs::remove_dir(old.join("data")).unwrap();
+    fs::rename(old.join("new"), old.join("data")).unwrap();
+    let refused = unpack(&[file], &old, options(LinkMode::Auto));
+    assert!(refused.unwrap_err().to_string().contains("not empty"));
+    assert_eq!(fs::read(old.join("data/theirs")).unwrap(), b"kept");
 }
 
 #[test]

@@ -1,0 +1,82 @@
+//! Records which names an unpack moves into an existing directory, and removes these names again
+//! after the unpack was killed.
+
+use std::ffi::CStr;
+use std::io::Read as _;
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, StatxFlags, statx};
+
+use crate::disk::{Dir, TempFile, fault};
+use crate::error::{Error, Result};
+use crate::root::paths::c_name;
+
+/// The record in the work directory. Each item is `INODE SECONDS.NANOSECONDS NAME`, and ends with a
+/// NUL. The time is the time of birth of the file, or 0.0 if the filesystem has no such time.
+const RECORD: &CStr = c"moved";
+
+/// Records the entries of `root`, which the caller moves next. The record is on the disk when the
+/// function returns.
+pub(super) fn record(work: &Arc<Dir>, root: &Dir) -> Result<()> {
+    let mut record = Vec::new();
+    for item in root.list()? {
+        let Some(identity) = identity(root, &item.name)? else { continue };
+        record.extend_from_slice(identity.as_bytes());
+        record.push(b' ');
+        record.extend_from_slice(item.name.to_bytes_with_nul());
+    }
+    let file = TempFile::create(work, "temp-moved")?;
+    fault::write_all(file.file(), &record).map_err(|err| file.error("write", err))?;
+    file.commit(work, RECORD)
+}
+
+/// Removes the entries of `dir` that a killed unpack with the work directory `work` has moved
+/// there. An entry that somebody else has made under the same name stays.
+pub(super) fn remove(work: &Dir, dir: &Dir) -> Result<()> {
+    let mut record = Vec::new();
+    match work.open_file(RECORD) {
+        Ok(mut file) => {
+            let read = file.read_to_end(&mut record);
+            read.map_err(|err| Error::io("read", work.path_of(RECORD), err))?;
+        }
+        Err(err) if err.is_not_found() => return Ok(()),
+        Err(err) => return Err(err),
+    }
+    for item in record.split(|byte| *byte == 0) {
+        let mut parts = item.splitn(3, |byte| *byte == b' ');
+        let (Some(inode), Some(birth), Some(name)) = (parts.next(), parts.next(), parts.next())
+        else {
+            continue;
+        };
+        if !is_part(name) {
+            continue;
+        }
+        let name = c_name(name)?;
+        let recorded = [inode, b" ", birth].concat();
+        if identity(dir, &name)?.is_some_and(|now| now.as_bytes() == recorded) {
+            dir.remove_tree(&name)?;
+        }
+    }
+    Ok(())
+}
+
+/// What distinguishes a file from another file that later gets the same name: the inode and the
+/// time of birth. `None` if there is no such file. A rename changes neither value.
+fn identity(dir: &Dir, name: &CStr) -> Result<Option<String>> {
+    let wanted = StatxFlags::INO | StatxFlags::BTIME;
+    match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted) {
+        Ok(stat) => {
+            let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
+            let birth = if has_birth { stat.stx_btime.tv_sec } else { 0 };
+            let nanos = if has_birth { stat.stx_btime.tv_nsec } else { 0 };
+            Ok(Some(format!("{} {birth}.{nanos}", stat.stx_ino)))
+        }
+        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(err) => Err(Error::io("stat", dir.path_of(name), err)),
+    }
+}
+
+/// Whether `name` is the name of an entry of a directory, and not a path.
+fn is_part(name: &[u8]) -> bool {
+    !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
+}

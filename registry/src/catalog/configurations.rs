@@ -217,15 +217,14 @@ impl Catalog {
         item: impl Fn(u64, Configuration) -> T,
     ) -> Result<Vec<T>> {
         let mut transaction = self.scan_tx().await?;
-        let current = require_current(&mut transaction, name).await?;
+        require_current(&mut transaction, name).await?;
         let (mut items, mut after) = (Vec::new(), 0);
-        while after < current {
+        loop {
             let page = load_after(&mut transaction, name, after, LONG).await?;
-            let Some((last, _)) = page.last() else { break };
+            let Some((last, _)) = page.last() else { return Ok(items) };
             after = *last;
             items.extend(page.into_iter().map(|(number, state)| item(number, state)));
         }
-        Ok(items)
     }
 
     /// The state `number` of a configuration.

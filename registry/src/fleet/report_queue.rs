@@ -12,7 +12,6 @@ use super::metrics::Metrics;
 use super::recent_deploys::RecentDeploys;
 use crate::catalog::Catalog;
 use crate::catalog::fleet::{Applied, Sent};
-use crate::error::Error;
 
 /// How long the first report of a batch waits for others.
 const GATHER: Duration = Duration::from_millis(20);
@@ -91,11 +90,11 @@ async fn write(catalog: &Catalog, sent: &[Sent]) -> Option<Vec<Applied>> {
     for attempt in 1..=TRIES {
         match catalog.apply_reports(sent, Timestamp::now()).await {
             Ok(results) => return Some(results),
-            Err(Error::Database(why)) if attempt == TRIES => {
+            Err(err) if attempt == TRIES => {
                 tracing::error!(
                     event = "reports_refused",
                     count = sent.len(),
-                    "cannot write reports to the catalogue; the agents send them again: {why}"
+                    "cannot write reports to the catalogue; the agents send them again: {err}"
                 );
             }
             Err(err) => {

@@ -122,7 +122,7 @@ impl Registry {
             if has_never_reported(&standing) {
                 continue;
             }
-            if convergence::is_failed(&standing, goal) {
+            if convergence::part(&standing, goal) == Part::Failed {
                 failed.push(host.name.clone());
             }
             standings.push(standing);

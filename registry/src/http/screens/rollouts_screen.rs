@@ -19,12 +19,13 @@ const MOST: u64 = 100;
 pub async fn page(registry: &Registry, name: Option<&ConfigurationName>) -> Result<Page, Problem> {
     let active = registry.catalog.active_rollouts(name).await?;
     let mut earlier = registry.catalog.rollouts(name, MOST).await?;
+    let is_cut = earlier.len() as u64 >= MOST;
     earlier.retain(|row| row.ended.is_some());
     let title = name.map_or_else(|| "Rollouts".to_owned(), |name| format!("Rollouts of {name}"));
     let parts = vec![
         Part::Fixed(heading(&title, name)),
-        Part::One(section("active", "Active", &nothing(), &list("active", &active))),
-        Part::One(section("earlier", "Earlier", &nothing(), &list("earlier", &earlier))),
+        Part::One(section("active", "Active", &nothing(), &list("active", &active, false))),
+        Part::One(section("earlier", "Earlier", &nothing(), &list("earlier", &earlier, is_cut))),
     ];
     Ok(Page::new(title, Nav::Configurations, parts))
 }
@@ -44,7 +45,7 @@ fn heading(title: &str, name: Option<&ConfigurationName>) -> Markup {
     }
 }
 
-fn list(id: &str, rows: &[RolloutRow]) -> Markup {
+fn list(id: &str, rows: &[RolloutRow], is_cut: bool) -> Markup {
     if rows.is_empty() {
         return html! {
             div class="card empty" {
@@ -70,7 +71,6 @@ fn list(id: &str, rows: &[RolloutRow]) -> Markup {
         th scope="col" { "Why" }
     };
     let body = html! { @for row in rows { (line(row)) } };
-    let is_cut = id == "earlier" && rows.len() as u64 >= MOST;
     let below = html! { @if is_cut { span { "the newest " (rows.len()) } } };
     table(id, &head, &body, &below)
 }

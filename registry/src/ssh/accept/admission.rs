@@ -62,13 +62,21 @@ impl Source {
 
     /// The number of failures that still count.
     fn failures(&self, now: Instant) -> u32 {
+        self.failed.saturating_sub(self.forgiven(now))
+    }
+
+    /// The number of failures that were forgiven since `since`.
+    fn forgiven(&self, now: Instant) -> u32 {
         let gone = now.duration_since(self.since).as_secs() / FORGIVEN_AFTER.as_secs();
-        self.failed.saturating_sub(u32::try_from(gone).unwrap_or(u32::MAX))
+        u32::try_from(gone).unwrap_or(u32::MAX)
     }
 
     fn fail(&mut self, now: Instant) {
+        let forgiven = self.forgiven(now);
         self.failed = (self.failures(now) + 1).min(MOST_FAILED);
-        self.since = now;
+        // The part of the time that forgave nothing yet still counts. Otherwise, nothing would be
+        // forgiven to a source that fails more often than once in this time.
+        self.since += FORGIVEN_AFTER * forgiven;
     }
 }
 
@@ -256,6 +264,14 @@ mod tests {
         control.admit(here(0)).unwrap().logged_in_as_agent().unwrap();
         drop(agents);
         assert_eq!(control.counts().agents, 0);
+    }
+
+    #[test]
+    fn failures_are_forgiven_even_if_they_are_frequent() {
+        let start = Instant::now();
+        let mut source = Source::new(start);
+        (1..=20).for_each(|n| source.fail(start + FORGIVEN_AFTER * n / 2));
+        assert_eq!(source.failures(start + FORGIVEN_AFTER * 10), 10);
     }
 
     #[test]

@@ -70,8 +70,8 @@ pub struct Spares {
     pub(crate) wanted: Mutex<Option<Digest>>,
 }
 
-/// While this value exists, a spare is being made, and `gc` waits. A panic also drops the value, so
-/// `gc` never waits forever.
+/// While this value exists, a spare is being made, and work such as `gc` waits. A panic also drops
+/// the value, so that work never waits forever.
 pub(crate) struct Busy(pub(crate) Arc<AtomicBool>);
 
 impl Drop for Busy {

@@ -62,8 +62,8 @@ fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
-/// Prints the answer, and returns the exit code. With `json`, the output is JSON. Otherwise the
-/// output is the text that `text` returns.
+/// Prints the answer, or logs its error, and returns the exit code. With `json`, the output is
+/// JSON. Otherwise the output is the text that `text` returns.
 fn show<T: Serialize + DeserializeOwned>(
     answer: &Answer,
     json: bool,

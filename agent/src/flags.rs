@@ -129,7 +129,7 @@ fn names_of_booleans(command: &clap::Command, into: &mut Vec<String>) {
     command.get_subcommands().for_each(|sub| names_of_booleans(sub, into));
 }
 
-/// A subcommand. Every subcommand works on files of this host, and can run while an agent runs.
+/// A subcommand. Every subcommand works on this host, and can run while an agent runs.
 #[derive(Debug, Subcommand)]
 pub enum Sub {
     /// Show what is deployed, kept and cached in the agent's directory.

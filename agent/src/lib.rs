@@ -13,7 +13,7 @@ mod blocking;
 
 pub mod flags;
 
-/// The files that the agent keeps in its directory, and the symlink to the deployed root.
+/// The files in which the agent keeps its records, and the symlink to the deployed root.
 pub mod records {
     pub mod agent_report;
     pub mod current_link;

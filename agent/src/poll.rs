@@ -121,7 +121,8 @@ pub async fn once(agent: &Agent, session: &mut Session) -> Result<Outcome, Stopp
     ended.map_err(|err| Stopped::Error(Box::new(err)))
 }
 
-/// Runs cycles until a cycle ends whose health gate was not interrupted by a newer configuration.
+/// Runs a cycle. If a newer configuration interrupts the health gate of the cycle, runs another
+/// cycle.
 async fn decided_cycle(
     agent: &Agent,
     session: &mut Session,
@@ -135,7 +136,7 @@ async fn decided_cycle(
     }
 }
 
-/// Why a single cycle failed.
+/// Why [`once`] returns no outcome.
 #[derive(Debug, thiserror::Error)]
 pub enum Stopped {
     /// A signal arrived before the cycle ended.

@@ -117,7 +117,7 @@ pub struct Confinement(Option<Arc<Confined>>);
 
 #[derive(Debug)]
 struct Confined {
-    /// Landlock's rules; `None` if Landlock would forbid renames.
+    /// Landlock's rules; `None` if the kernel has no Landlock, or if Landlock would forbid renames.
     rules: Option<RulesetCreated>,
     sandbox: Sandbox,
 }

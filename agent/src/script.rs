@@ -48,8 +48,8 @@ pub struct Script {
 /// The change for which the script runs.
 #[derive(Debug, Clone, Copy)]
 pub struct Change<'a> {
-    /// The old configuration and its root; `None` on the first deploy, or if only names or versions
-    /// changed.
+    /// The old configuration and its root; `None` if the script gets no old root, as on the first
+    /// deploy.
     pub old: Option<(Digest, &'a Path)>,
     /// The new configuration.
     pub new: &'a Configuration,
@@ -134,7 +134,7 @@ impl Error {
     }
 }
 
-/// Describes how a process ended, in the Go tool's words.
+/// Describes how a process ended. For an exit code, the text is the Go tool's text.
 pub(crate) fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit status {code}"),

@@ -1,6 +1,5 @@
-//! Determines the settings of a subcommand that works without a running agent. The settings come
-//! from the flags of the subcommand. For a flag that is not given, the value of the last agent
-//! applies.
+//! Determines the settings of a subcommand. The settings come from the flags of the subcommand. For
+//! a flag that is not given, the value of the last agent applies.
 
 use std::path::PathBuf;
 
@@ -10,15 +9,16 @@ use crate::flags::{Flags, Link};
 use crate::records::agent_report::Report;
 use crate::records::state_owner;
 
-/// The settings that sweeps and rollbacks need.
+/// The settings that an agent shares with its subcommands.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// The path of the state file.
     pub state: PathBuf,
     /// How to place files in roots.
     pub link: LinkMode,
-    /// How the last agent placed files in roots, or `link` if that is unknown. The subcommand does
-    /// not probe the filesystem, because a probe would take room on the disk.
+    /// How the last agent placed files in roots, or `link` if that is unknown or if `-link` is
+    /// given. The subcommand does not probe the filesystem, because a probe would take room on the
+    /// disk.
     pub placing: LinkMode,
     /// Number of roots to keep.
     pub keep_roots: usize,

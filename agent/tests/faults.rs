@@ -53,7 +53,8 @@ impl World {
         Self { blobs, wanted }
     }
 
-    /// Performs all disk operations of an agent for all deploys of the test.
+    /// Performs all deploys of the test: uses the store as an agent does, and writes the state
+    /// file.
     fn deploy(&self, dir: &Path, link: LinkMode, said: &mut Said) -> Result<(), Error> {
         let limits = Limits::STANDARD;
         let options = Options { limits, link, max_blob: 1 << 20, keep_blobs: false };

@@ -1,6 +1,6 @@
-//! Measures every verb of a registry for `scripts/bench-catalogue`. The registry has the catalogue
-//! that `benches/catalogue/build` makes. Each verb runs first alone, and then in parallel with
-//! polls, `gc` and changes.
+//! Measures verbs of a registry for `scripts/bench-catalogue`. The registry has the catalogue that
+//! `benches/catalogue/build` makes. Each verb runs first alone, and then in parallel with polls,
+//! `gc` and changes.
 //!
 //! `deploy-catalogue ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID REPETITIONS SECONDS`
 //!

@@ -61,8 +61,8 @@ async fn all(count: impl Fn() -> usize, agents: usize, longest: Duration) -> Opt
     Some(began.elapsed())
 }
 
-/// Changes the configuration `pushes` times, and prints the times until the offers reached the
-/// agents.
+/// Changes the configuration `pushes` times. Prints how long the offers took to reach the agents,
+/// how long the changes took, and when all reports were on the registry's disk.
 async fn measure_pushes(operator: &Client, fleet: &Fleet, agents: usize, pushes: u32) {
     let (mut times, mut changes, mut confirmed) = (Vec::new(), Vec::new(), Vec::new());
     for push in 0..pushes {

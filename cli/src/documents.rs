@@ -1,5 +1,6 @@
 //! Executes the subcommands that every program has (`completion`, `man` and `help exit-codes`), and
-//! prints help and usage errors. All of this uses clap's description of the command line.
+//! prints help and usage errors. Completions, man pages and help come from clap's description of
+//! the command line.
 
 use std::ffi::OsString;
 use std::fmt::Write as _;

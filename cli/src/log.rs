@@ -100,8 +100,8 @@ impl Entry {
         self.fields.iter().find(|(name, _)| *name == "event").and_then(|(_, value)| value.as_str())
     }
 
-    /// The start of a line of text: the time, and the level if it needs a word. The start has the
-    /// form of the Go tool's log: `2026/11/23 03:48:53 warning: `.
+    /// The start of a line of text: the time, and a word if the event is a warning or an error. The
+    /// start has the form of the Go tool's log: `2026/11/23 03:48:53 warning: `.
     pub fn head(&self, now: Timestamp, zone: &TimeZone) -> String {
         let time = now.to_zoned(zone.clone()).strftime("%Y/%m/%d %H:%M:%S");
         let level = match self.level {

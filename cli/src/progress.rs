@@ -25,7 +25,7 @@ const LINE_EVERY: Duration = Duration::from_secs(10);
 pub const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// The number of columns that is assumed if a terminal does not state its width.
 pub const COLUMNS: usize = 80;
-/// The minimum interval over which the rate is computed. Only at the start of the work is the
+/// The minimum interval over which the rate is computed. Only at the start of a stage is the
 /// interval shorter.
 const RATE_OVER: Duration = Duration::from_secs(5);
 

@@ -25,7 +25,7 @@ use crate::flags::Flags;
 use crate::pack::pack;
 use crate::verbs::ADDVER;
 
-/// Number of bytes of one read, which is the size of one upload request.
+/// Number of bytes of one read, which is the maximum size of one upload request.
 const CHUNK: usize = 255 << 10;
 /// Maximum number of chunks that wait between the reader and the network, and between the reader
 /// and the validator.

@@ -1,6 +1,6 @@
-//! `deployctl`: the operator's command. The program has every verb of the registry's console,
-//! except `import`. The program first checks a command, and the registry then runs the command.
-//! `addver` can also upload an archive.
+//! `deployctl`: the operator's command. The program has every verb of the registry's console except
+//! `import`. It also has `get`, which downloads an archive. The program first checks a command, and
+//! the registry then runs the command. `addver` can also upload an archive.
 
 mod addver;
 mod described;
@@ -97,7 +97,7 @@ fn help(about: Option<&str>) -> Result<u8> {
     show(&Exec { stdout: text.into_bytes(), ..Exec::default() })
 }
 
-/// `put`: checks the archive while uploading it, and prints the registry's output.
+/// `put`: checks the archive while uploading it, and prints the same text as the registry's `put`.
 async fn put(
     flags: &Flags,
     component: ComponentName,

@@ -10,7 +10,7 @@ const MAX_LINE: usize = 8 << 10;
 
 /// Prints the registry's standard error.
 pub struct Told {
-    /// Columns for a bar; `None` discards progress.
+    /// Columns for a bar; `None` discards bars.
     columns: Option<usize>,
     /// The unfinished line.
     rest: Vec<u8>,

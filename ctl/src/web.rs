@@ -15,7 +15,7 @@ use crate::flags::Flags;
 use crate::verbs::WEB;
 use crate::{complain, show};
 
-/// How often the program checks whether the connection to the registry is lost.
+/// The time between two checks of whether the connection to the registry is lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How to open the page.

@@ -29,7 +29,8 @@ pub struct Wanted {
 /// The image that [`choose`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
-    /// The names of the image. The configuration is named after the first of these names.
+    /// The names of the image. If the user gives no name, the configuration gets the first of these
+    /// names.
     pub names: Vec<String>,
     /// The image's layers as indexes into [`Archive::layers`], lowest layer first.
     pub layers: Vec<usize>,
@@ -41,7 +42,7 @@ pub struct Chosen {
 #[derive(Debug)]
 struct Candidate {
     names: Vec<String>,
-    /// The digests of the manifest and of the configuration, if the archive has these documents.
+    /// The digests of the manifest and of the configuration, as far as they are known.
     ids: Vec<Digest>,
     platform: Option<Platform>,
     source: Source,

@@ -27,7 +27,7 @@ pub enum Error {
         /// The description of the defect.
         reason: String,
     },
-    /// A file of the image archive is invalid.
+    /// A file of the image archive is missing or invalid.
     #[error("{item:?} in the image archive {reason}")]
     Item {
         /// The name or digest.
@@ -36,7 +36,7 @@ pub enum Error {
         reason: String,
     },
     /// No image matches the request, several images match it, or the matching image is empty or has
-    /// no name.
+    /// no name. Also used if the destination cannot take the requested layers.
     #[error("{0}")]
     Choice(String),
     /// The layers cannot be put on top of one another.
@@ -49,7 +49,7 @@ pub enum Error {
         /// The description of the defect.
         reason: String,
     },
-    /// The temporary file cannot be used.
+    /// A temporary file cannot be used.
     #[error("{action} a temporary file in {}: {cause} (-tmpdir chooses another place)", dir.display())]
     Temporary {
         /// The failed action, as a verb, such as `make`.
@@ -73,7 +73,7 @@ pub enum Error {
         /// The description of the defect.
         source: deploy_store::Error,
     },
-    /// The destination refused the import.
+    /// Another failure, for example a refusal by the registry.
     #[error("{text}")]
     Refused {
         /// The message for the user.

@@ -66,7 +66,7 @@ pub fn import(
 
 /// An image that is planned but not sent yet.
 struct Prepared<'a> {
-    /// The path at which the image can be read again.
+    /// The path at which the image can be read again; `None` if the input is a stream.
     path: Option<&'a Path>,
     options: &'a Options,
     name: ConfigurationName,
@@ -76,9 +76,9 @@ struct Prepared<'a> {
 }
 
 impl Prepared<'_> {
-    /// Sends the blobs that the destination does not have, and makes the configuration. If blobs
-    /// disappear meanwhile, the method tries again: it asks which blobs exist, and sends the
-    /// missing ones.
+    /// Sends the blobs that the destination does not have, and makes the configuration. A dry run
+    /// does neither. If blobs disappear meanwhile, the method tries again: it asks which blobs
+    /// exist, and sends the missing ones.
     fn commit(
         self,
         mut archive: Archive,

@@ -65,7 +65,8 @@ pub struct Layer<'a> {
     pub listing: &'a Listing,
 }
 
-/// Plans each of `layers`, lowest first. Fails if a plan would need too much memory.
+/// Plans each of `layers`, lowest first. Fails if a member cannot be placed, or if the plans would
+/// need too much memory or too many steps.
 pub fn plan(layers: &[Layer<'_>]) -> Result<Vec<Planned>> {
     let mut tree = Tree::new(layers);
     for number in 0..layers.len() {

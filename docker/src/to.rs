@@ -1,4 +1,4 @@
-//! Defines the destinations of an import: a directory, or a registry over ssh.
+//! Defines the destination of an import. Two kinds are here: a directory, and a registry over ssh.
 
 pub mod directory;
 #[cfg(feature = "program")]

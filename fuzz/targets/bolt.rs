@@ -1,6 +1,6 @@
 //! Reads any bytes as a Go registry's `state.db`: first unchanged, and then as the pages after two
-//! valid meta pages. The reader must accept or refuse the bytes, in a time that their length
-//! bounds.
+//! valid meta pages. The reader must accept or refuse the bytes. Their length must limit the time
+//! that this takes.
 #![no_main]
 
 use deploy_registry::go_import::State;

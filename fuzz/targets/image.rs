@@ -3,9 +3,10 @@
 //! that each plan gives, and this archive must have no whiteouts.
 //!
 //! The input is a sequence of files. A file consists of one byte with the length of the name, the
-//! name, two bytes with the length of the contents (little-endian), and the contents. In a name or
-//! a document, `@N@` stands for the digest of the N-th file, and `%N%` for its length, because a
-//! fuzzer could not guess these values.
+//! name, two bytes with the length of the contents (little-endian), and the contents. Contents that
+//! begin with `->` make the file a link. In a name or a document, `@N@` stands for the digest of
+//! the file with the number N, counted from 0, and `%N%` for its length, because a fuzzer could not
+//! guess these values.
 #![no_main]
 
 use deploy_from_docker::choose::{Wanted, choose};

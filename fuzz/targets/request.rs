@@ -1,6 +1,6 @@
 //! Sends any bytes as HTTP requests: through ssh, with and without a login in the browser, and
 //! through the HTTP port. The registry must answer with HTTP or end the connection, and must never
-//! report an internal error. It must change nothing, because no request has a form token.
+//! report an internal error. It must change nothing, because no request has a valid form token.
 #![no_main]
 
 use std::sync::{Arc, OnceLock};

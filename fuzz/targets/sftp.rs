@@ -1,7 +1,6 @@
-//! Reads any bytes as sftp packets: as requests of operators or services, and as answers to a
-//! client. The registry must answer every readable request with a readable packet that has the
-//! number of the request. It must change only its uploads. A client must read or refuse every
-//! answer.
+//! Reads any bytes as sftp packets: as requests of operators or agents, and as answers to a client.
+//! The registry must answer every readable request with a readable packet that has the number of
+//! the request. It must change only its uploads. A client must read or refuse every answer.
 #![no_main]
 
 use std::collections::BTreeSet;

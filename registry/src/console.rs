@@ -1,5 +1,5 @@
-//! The console runs one command line and returns the answer. Commands from ssh, lines at the prompt
-//! and lines from a pipe all use the console.
+//! The console runs commands, and returns their answers. Commands come from ssh, from the prompt,
+//! from a pipe and over HTTP.
 
 mod configuration_verbs;
 mod exit_codes;
@@ -166,7 +166,7 @@ async fn audit(registry: &Registry, change: &Change, code: u8, why: &str) {
     }
 }
 
-/// The answer of a successful command.
+/// The answer of a command that ran to its end. The exit code may still report a problem.
 struct Done {
     stdout: String,
     code: u8,

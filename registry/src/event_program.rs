@@ -19,8 +19,8 @@ use crate::registry::Registry;
 const NOTE: &str = "event_program";
 /// Maximum number of events that one query reads.
 const PAGE: u64 = 100;
-/// The longest time between two checks for new events. While the registry writes reports, the
-/// checks are more frequent.
+/// The longest wait for new events before the next check. A written batch of reports ends the wait
+/// early.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 /// How long the program may run for one event. After this time, the registry kills the program.
 const LONGEST: Duration = Duration::from_secs(60);

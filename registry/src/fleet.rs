@@ -11,8 +11,8 @@
 //! watch_signals  signals from the registry to one watch
 //! ```
 //!
-//! These modules do not depend on ssh. The module `ssh` passes the lines that agents send to these
-//! modules, and the module `console` runs the verbs.
+//! These modules do not depend on ssh. The module `ssh` receives the lines of agents, and calls
+//! these modules. The module `console` runs the verbs.
 
 pub mod convergence;
 pub mod host_view;

@@ -155,7 +155,7 @@ pub async fn is_wanted(state_db: Option<&StateDb>, catalog: &Catalog) -> Result<
 }
 
 /// Imports the state of a Go registry in `dir`, and logs the report. `meter` counts the bytes that
-/// the import reads.
+/// the import reads from `files`.
 pub async fn take_over(
     dir: &Path,
     state_db: &StateDb,
@@ -262,7 +262,7 @@ fn log(report: &Report) {
 }
 
 /// The report that an import of the Go registry in `dir` would make. This function changes nothing.
-/// `meter` counts the bytes that the function reads.
+/// `meter` counts the bytes that the function reads from `files`.
 pub fn dry_run(dir: &Path, meter: &Meter) -> Result<Report, Error> {
     let path = dir.join(STATE_DB);
     let state_db = StateDb::open(dir)?.ok_or(Error::Nothing { path })?;

@@ -8,7 +8,7 @@
 //! problem      errors as HTTP statuses       live          renders changed sections for browsers
 //! live_stream  sends changed sections        login         turns a token into a cookie
 //! screens/     the screens                   actions/      changes, each after a confirmation
-//! api/         `/api/v1`                     assets        the stylesheet and the script
+//! api/         `/api/v1`                     assets        the stylesheet, script and icon
 //! monitoring   `/metrics`, `/healthz`, `/readyz`   replay  answers requests from memory
 //! ```
 //!

@@ -14,7 +14,8 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// The formats of the registry's log lines.
 const FORM: Form = Form { text: for_people, json: as_json };
 
-/// Starts the log: from then on, all log entries and panics of this process appear on stderr.
+/// Starts the log: from then on, panics, and log entries of the level info or above, appear on
+/// stderr.
 pub fn start(format: Format) {
     // The log leaves out the entries of other libraries, because these libraries return their
     // errors.

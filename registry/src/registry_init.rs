@@ -121,8 +121,8 @@ fn read_key(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(failed)
 }
 
-/// Adds each of `keys` that is missing to the key file at `path`. Returns the number of keys that
-/// the file then has.
+/// Adds `keys` to the key file at `path`, except for keys that the file already has. Returns the
+/// number of keys that the file then has.
 fn add_keys(path: &Path, head: &str, keys: &[String]) -> Result<usize> {
     let failed = |err: std::io::Error| anyhow!("key file {}: {err}", path.display());
     let (mut text, is_new) = match fs::read_to_string(path) {

@@ -1,5 +1,5 @@
-//! Counts and limits the uploads and downloads of clients. Each limit is shared among all keys, so
-//! that no single client can use up a limit.
+//! Counts and limits the uploads and downloads of clients. All keys share the slots and the open
+//! files, so these modules ensure that no key shuts out the other keys.
 //!
 //! ```text
 //! upload         one upload, from its first byte to the staged blob

@@ -1,5 +1,6 @@
-//! Makes each disk operation panic while the server serves a client. This client gets an error or
-//! is disconnected. The panic must not affect another client, which is in the middle of an upload.
+//! Makes each disk operation panic while the server serves a client. The client's request may fail,
+//! but its connection stays open. The panic must not affect another client, which is in the middle
+//! of an upload.
 
 #![allow(clippy::print_stdout, reason = "the test prints the number of panics")]
 

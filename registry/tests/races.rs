@@ -37,7 +37,7 @@ impl Bench {
         self.registry.blobs()
     }
 
-    /// Uploads a unique archive.
+    /// Uploads an archive with one file, which contains `text`.
     fn upload(&self, text: &str) -> Digest {
         let mut header = tar::Header::new_ustar();
         header.set_size(text.len() as u64);
@@ -237,7 +237,7 @@ async fn blob_repaired_during_verify_is_kept() {
     let registry = Arc::clone(&bench.registry);
     let slow = Scope { rate: Some(2 << 20), ..Scope::default() };
     let reading = tokio::spawn(async move { registry.verify(slow).await.unwrap() });
-    // The verification begins now, and reads for ten seconds, even on a slow disk.
+    // The verification begins now. Its limited rate makes it read for at least ten seconds.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let found = bench.registry.verify(Scope::default()).await.unwrap();
     assert_eq!(found.findings.len(), 1, "{found:?}");

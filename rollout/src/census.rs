@@ -19,7 +19,7 @@ pub(crate) struct Census<'a> {
     pub counting: u64,
     /// The hosts that a wave may take, in order of precedence.
     pub candidates: Vec<&'a Host>,
-    /// The hosts that a wave cannot take only because they are not connected.
+    /// The hosts that a wave could take if they were connected.
     pub missing: Vec<&'a Host>,
     /// The number of absent hosts. A host is absent if it counts, is away, and has not failed.
     pub absent: u64,

@@ -174,7 +174,7 @@ fn change_rollout(rollout: &mut Rollout, change: &Change, now: Timestamp) {
             rollout.budget = *budget;
             rollout.waiting_since = None;
         }
-        // After this change, the wave has or may have a host without a result again.
+        // After this change, the wave may have a host without a result again.
         Change::Retry { .. } | Change::Return { .. } => {
             rollout.soaking_since = None;
             rollout.soak_skipped = false;

@@ -25,8 +25,8 @@ pub struct Rollout {
     pub soak_skipped: bool,
     /// The time since which the next wave has been waiting for hosts that have just disconnected.
     pub waiting_since: Option<Timestamp>,
-    /// The number of hosts that may fail. The rollout computes this number when a wave opens. The
-    /// number is never lower than the number of hosts that have already failed.
+    /// The number of hosts that may fail. The rollout computes this number when a wave opens, and
+    /// when an operator resumes it. At that time, no more hosts than this have failed.
     pub budget: u64,
 }
 

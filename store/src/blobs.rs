@@ -2,10 +2,12 @@
 //! manages the registry's directories `files/` and `uploads/`, and the agent's `cache/` and
 //! `partial/`.
 //!
-//! A blob is first staged under a temporary name (`upload-…`). When the blob is complete and
-//! synced, the file is renamed to its digest within the staging directory. Publishing moves the
-//! blob to the files directory under the same name. Each of these two moves is one rename. A file
-//! gets a digest as its name only after all its bytes were hashed.
+//! A blob is first written to the staging directory, under a temporary name (`upload-…`). When the
+//! blob is complete and synced, the file is renamed to its digest within the staging directory.
+//! Publishing moves the blob to the files directory under the same name. Each of these two moves is
+//! one rename. A download that can be resumed has the name `partial-…` and the digest. An agent
+//! publishes such a download directly. A file gets a digest as its whole name only after all its
+//! bytes were hashed.
 
 mod publish_all;
 mod writer;
@@ -125,6 +127,7 @@ impl Blobs {
     }
 
     /// Stages the bytes of `from`, checks that their digest is `expected`, and publishes the blob.
+    /// If the blob is already published, the method does nothing.
     pub fn ingest(&self, expected: Digest, mut from: impl Read) -> Result<()> {
         if self.contains(expected)? {
             return Ok(());
@@ -157,8 +160,8 @@ impl Blobs {
         self.staging.sync()
     }
 
-    /// Moves a published blob back to the staging directory. The registry calls this method if the
-    /// registry cannot write the database row for the blob.
+    /// Moves a published blob back to the staging directory, for example because the database row
+    /// for the blob cannot be written.
     pub fn withdraw(&self, digest: Digest) -> Result<()> {
         let name = name_of(digest);
         self.files.rename(&name, &self.staging, &name)?;

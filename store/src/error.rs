@@ -1,6 +1,5 @@
-//! Defines the only error type of the store. Each variant states the action, the file or name, and
-//! the cause. The text of an error includes its cause. There is no `source`, because a caller would
-//! print the cause a second time.
+//! Defines the only error type of the store. The text of an error states what failed, on which file
+//! or name, and why. There is no `source`, because a caller would print the cause a second time.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -15,7 +14,7 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused an operation.
+    /// An operation on a file or directory failed.
     #[error("{action} {}: {cause}", path.display())]
     Io {
         /// The action as a verb, for example `create` or `rename`.

@@ -39,7 +39,7 @@ pub struct Meter {
 #[derive(Debug, Default)]
 struct Stage {
     number: u64,
-    /// `None` between two stages.
+    /// `None` while there is no stage.
     counts: Option<(&'static str, Unit)>,
 }
 
@@ -73,7 +73,7 @@ impl Meter {
         self.whole.store(whole, Ordering::Relaxed);
     }
 
-    /// The state of the current stage; `None` between two stages.
+    /// The state of the current stage; `None` while there is no stage.
     pub fn reading(&self) -> Option<Reading> {
         let stage = self.stage.lock().unwrap_or_else(PoisonError::into_inner);
         let (verb, unit) = stage.counts?;

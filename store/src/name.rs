@@ -100,8 +100,9 @@ fn check_new(what: &'static str, text: &str) -> Result<()> {
     Err(Error::BadName { what, text: text.chars().take(80).collect(), reason })
 }
 
-/// Escapes the characters of `text` that could control a terminal or break a line. These are
-/// control characters, invisible and direction-changing characters, and the backslash.
+/// Escapes the characters of `text` that could control a terminal, break a line or be overlooked.
+/// These are control, invisible, direction-changing and combining characters. The backslash is also
+/// escaped, because each escape begins with a backslash.
 pub fn escape(text: &str) -> String {
     let plain = |c: char| c == '\'' || c == '"' || (c != '\\' && c.escape_debug().len() == 1);
     text.chars().fold(String::with_capacity(text.len()), |mut out, c| {
@@ -115,8 +116,8 @@ pub fn escape(text: &str) -> String {
 }
 
 /// Escapes every character in the JSON document `json` that could control a terminal. The value of
-/// the document stays the same. JSON itself requires escapes only for the control characters below
-/// U+0020.
+/// the document stays the same. Of the control characters, JSON itself requires escapes only for
+/// those below U+0020.
 pub fn escape_json(json: &str) -> String {
     let plain = |c: char| c == '\n' || c.is_ascii_graphic() || c.escape_debug().len() == 1;
     json.chars().fold(String::with_capacity(json.len()), |mut out, c| {

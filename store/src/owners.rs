@@ -14,7 +14,8 @@ use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
 
 /// The name of the file, in the agent's directory, that holds the rules of the last agent. Each
-/// line has `UID:GID`, a tab and the pattern. Programs that compare roots read this file.
+/// line is `UID:GID<TAB>PATTERN`. A rule may lack a number, or the tab and the pattern. Programs
+/// that compare roots read this file.
 const FILE: &CStr = c"owners";
 /// The maximum number of bytes that are read from the file.
 const MOST: u64 = 1 << 20;

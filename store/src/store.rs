@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/                  locked while an agent runs
 //!   cache/<digest>      blobs
-//!   partial/            blobs whose download is not complete
+//!   partial/            downloads that are not in the cache yet
 //!   layers/<digest>     index of an extracted layer; all objects of the layer exist
 //!   objects/ab/…        contents of files
 //!   unpacked/<id>/      published roots; <id>.ok beside each, for the Go agent
@@ -95,7 +95,7 @@ pub struct Store {
 /// The result of extracting a layer.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Extracted {
-    /// The number of entries in the archive.
+    /// The number of entries in the archive. An entry for the root itself does not count.
     pub entries: u64,
     /// The number of regular files in the archive.
     pub files: u64,
@@ -176,7 +176,7 @@ impl Store {
         &self.blobs
     }
 
-    /// Whether the layer is extracted. The blob of an extracted layer is not needed any more.
+    /// Whether the layer is extracted. Only a repair needs the blob of an extracted layer.
     pub fn has_layer(&self, digest: Digest) -> Result<bool> {
         if self.is_pending(digest) {
             return Ok(true);
@@ -209,7 +209,7 @@ impl Store {
         owners::write(&self.path, rules)
     }
 
-    /// The meter for the progress of extracting layers and building roots.
+    /// The meter for the progress of extracting layers, and of building and comparing roots.
     pub fn meter(&self) -> &Arc<Meter> {
         &self.placement.meter
     }

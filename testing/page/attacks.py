@@ -1,4 +1,4 @@
-"""Checks that a page of another origin in the same browser can do nothing."""
+"""Checks that a page of another origin in the same browser can neither read nor change anything."""
 
 import http.server
 import threading

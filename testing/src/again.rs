@@ -23,8 +23,8 @@ pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus
 
 /// Returns true if this process has its own mount namespace. The caller then continues with the
 /// test. Otherwise, this function runs `test` again in a process with its own mount namespace, and
-/// returns false. If no mount namespace can be made, this function skips the test, and also returns
-/// false.
+/// returns false. If no mount namespace can be made, this function panics in CI. Elsewhere, it
+/// skips the test and returns false.
 #[allow(clippy::print_stderr, reason = "the function reports a skipped test")]
 pub fn in_own_mounts(test: &str) -> bool {
     const INSIDE: &str = "DEPLOY_TEST_OWN_MOUNTS";

@@ -56,7 +56,7 @@ pub struct Connect {
     /// The name of the client's host. If the field is set, the client declares this name before it
     /// opens an sftp session.
     pub declared: Option<HostName>,
-    /// Maximum time for connecting and logging in.
+    /// Maximum time for connecting to one address and logging in.
     pub timeout: Duration,
 }
 
@@ -174,7 +174,7 @@ impl Client {
         tokio::pin!(send, answer);
         tokio::select! {
             biased;
-            // If the server refuses a command, the answer arrives before all input is sent.
+            // If the server refuses a command, the answer may arrive before all input is sent.
             answer = &mut answer => answer,
             () = &mut send => answer.await,
         }
@@ -189,7 +189,7 @@ impl Client {
         Ok(channel.split())
     }
 
-    /// Connects `stream` to the registry's web page, until one side ends the connection.
+    /// Connects `stream` to the registry's web page. Returns when the connection has ended.
     pub async fn forward_to_page<S>(&self, mut stream: S) -> Result<(), ClientError>
     where
         S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,

@@ -63,7 +63,7 @@ pub fn leading(
     (own, arguments.collect())
 }
 
-/// Adds the dashes that clap needs to `name` or `name=value`.
+/// Puts the dashes that clap expects before `name` or `name=value`.
 fn dashed(flag: &[u8]) -> OsString {
     let end = flag.iter().position(|&byte| byte == b'=').unwrap_or(flag.len());
     let dashes: &[u8] = if end == 1 { b"-" } else { b"--" };

@@ -1,5 +1,5 @@
-//! Defines the JSON documents that an importer of container images and the registry exchange. The
-//! documents are the input and output of `showlayers -` and `addimage -`.
+//! Defines the JSON documents that an importer of container images and the registry exchange. They
+//! are the input of `showlayers -` and `addimage -`, and the output of `showlayers -json -`.
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
-//! Contains the code that the programs share for their communication: the command grammar of the
-//! registry's console, the spelling of flags, and the ssh and sftp client.
+//! Contains the code that the programs share for their communication, such as the command grammar
+//! of the registry's console, the spelling of flags, and the ssh and sftp client.
 
 #[cfg(feature = "client")]
 pub mod client;

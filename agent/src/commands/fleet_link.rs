@@ -96,8 +96,8 @@ impl FleetLink {
     }
 }
 
-/// Reads the agent's records. A record that cannot be read counts as missing here, and the cycle
-/// reports the error.
+/// Reads the agent's records. A state file or a hold that cannot be read counts as missing here,
+/// and the cycle reports the error.
 fn records(agent: &Agent) -> Records {
     Records {
         deployed: state_file::peek(&agent.state).ok().flatten().as_ref().map(Configuration::id),

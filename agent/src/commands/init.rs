@@ -50,10 +50,10 @@ pub enum Error {
     /// A file or directory cannot be created.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
-    /// A file cannot be read.
+    /// The agent's directory cannot be read.
     #[error("read {}: {cause}", path.display())]
     Read {
-        /// The file.
+        /// The directory.
         path: PathBuf,
         /// The cause.
         cause: std::io::Error,

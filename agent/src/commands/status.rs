@@ -44,8 +44,8 @@ pub struct Status {
     roots: Vec<Root>,
     /// Ids of roots that another program made, oldest first.
     taken_over: Vec<String>,
-    /// The private paths. A file at a private path was changed in a root, so each new root gets its
-    /// own copy of the file.
+    /// The private paths. Each new root gets its own copy of the file at such a path, because that
+    /// file was changed in a root or was open for writing.
     private: Vec<Private>,
     cache: Cache,
     /// The running script, if any.

@@ -1,5 +1,5 @@
-//! Runs `verify`, which reads the cache and the roots of an agent's directory, and reports damage
-//! and repairs.
+//! Runs `verify`, which reads the cache and the roots of an agent's directory, and reports damage.
+//! With `-repair`, it also repairs the cache.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

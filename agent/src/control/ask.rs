@@ -10,7 +10,8 @@ use deploy_store::disk::Dir;
 use crate::control::protocol::{Answer, MAX_ANSWER, PATIENCE, Request, SOCKET};
 
 /// Maximum time to wait while the directory is locked and no agent serves requests. In this case,
-/// the lock belongs to another subcommand, or to an agent that is starting or ending.
+/// the lock belongs to another subcommand, to an agent with `-once`, or to an agent that is
+/// starting or ending.
 const BUSY: Duration = Duration::from_secs(10);
 /// Pause between two attempts to reach the agent or to lock the directory.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -19,7 +19,7 @@ use crate::space::collection;
 pub enum Next {
     /// Continue to wait for the next poll.
     Wait,
-    /// Poll now, because the request may have changed what must be deployed.
+    /// Poll now, because the request may have changed what to deploy, or may have repaired damage.
     Poll,
     /// Poll now, and answer this request with the result of the poll.
     Sync(Asked),

@@ -1,6 +1,6 @@
 //! Defines the protocol of the socket `control` in the agent's directory. A request is one line of
-//! JSON. While the agent works on the request, the agent sends blanks as keepalives. The answer
-//! follows the keepalives, and is one JSON document.
+//! JSON. Until the answer is ready, the agent sends blanks as keepalives. The answer follows the
+//! keepalives, and is one JSON document.
 
 use std::ffi::CStr;
 use std::time::Duration;

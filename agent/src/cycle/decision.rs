@@ -65,9 +65,9 @@ pub struct Known<'a> {
     /// Whether the deployed configuration must be deployed again, because its root is missing or
     /// because the last script did not succeed.
     pub needs_redeploy: bool,
-    /// The registry's configuration.
+    /// The registry's configuration; the deployed configuration while an operator holds the host.
     pub offered: &'a Configuration,
-    /// The hold that a rollback left, if any.
+    /// The hold that a rollback left, if any; `None` while an operator holds the host.
     pub hold: Option<&'a RollbackHold>,
     /// A configuration whose script failed and must not run again yet, if any.
     pub waiting: Option<&'a Configuration>,

@@ -1,5 +1,5 @@
-//! Performs a rollback: deploys the previous configuration, and holds the configuration that was
-//! deployed before the rollback.
+//! Performs a rollback: deploys the previous configuration, and holds the configuration from which
+//! the agent rolled back.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -28,7 +28,7 @@ pub struct RolledBack {
     /// Id of the configuration from which the agent rolled back.
     pub from: String,
     /// The hold. The agent does not deploy the held configurations until the registry's
-    /// configuration changes.
+    /// configuration changes, or until the hold is released.
     pub hold: RollbackHold,
     /// Names of the changed files in the root that the agent could not repair.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -38,7 +38,7 @@ pub struct RolledBack {
 /// The result of `rollback -release`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Released {
-    /// Whether there was a hold.
+    /// Whether there was a hold, or a rejected configuration.
     pub was_held: bool,
 }
 
@@ -141,8 +141,8 @@ pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -
     Ok(())
 }
 
-/// The start and the target of an interrupted rollback. If one of the two configurations no longer
-/// exists, the function lifts the hold and returns `None`.
+/// The start and the target of an interrupted rollback. If one of the two configurations is not
+/// recorded, the function lifts the hold and returns `None`.
 pub(super) async fn interrupted(
     agent: &Agent,
     hold: &RollbackHold,

@@ -20,14 +20,15 @@ use crate::space::make_room;
 /// What to do with an existing root that was changed and cannot be built again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ChangedRoot {
-    /// Fail. The next cycle tries again.
+    /// Fail, and let the next cycle try again. If only a mount or a missing permission prevents the
+    /// replacement of the changed root, use that root.
     Refuse,
     /// Use the changed root, because a changed root is better than no root.
     Accept,
 }
 
-/// Prepares the root of `new`. If the root exists and was changed since its deploy, the agent
-/// rebuilds the root. The changed root stays until the new root is complete.
+/// Prepares the root of `new`. If the root exists, is not in use, and was changed since its deploy,
+/// the agent rebuilds the root. The changed root stays until the new root is complete.
 pub(super) async fn prepare(
     agent: &Agent,
     session: &mut Session,
@@ -97,7 +98,7 @@ enum Used {
     No,
     /// The root is in use, according to the state file.
     Yes,
-    /// The state file is lost, but the root is in use according to the agent's other records.
+    /// The state file is lost, but the root is in use according to another record or the symlink.
     Probably,
 }
 

@@ -1,5 +1,6 @@
 //! Switches from one root to the next: switches the symlink, runs the script, and writes the state
-//! file. A signal to the agent takes effect after the switch.
+//! file. A signal ends the agent only after the switch. If the script runs too long after the
+//! signal, the agent ends the script.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -29,8 +30,8 @@ pub(crate) const SCRIPT_LOG: &CStr = c"script.log";
 /// What happens to the record of the previous configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Previous {
-    /// `previous.json` names the configuration that was deployed before this switch. A rollback
-    /// deploys that configuration.
+    /// `previous.json` names the configuration that a rollback from the new configuration deploys.
+    /// The agent replaces the file only if this switch changes the target of a rollback.
     Keep,
     /// The agent removes `previous.json`, because this switch is a rollback, and a rollback cannot
     /// be rolled back.
@@ -173,9 +174,9 @@ fn note_gate(
     Ok(back)
 }
 
-/// Makes the symlink lead to the root of the deployed configuration. The symlink leads elsewhere if
-/// an agent was killed after it had switched the symlink, and the registry then returned to the
-/// deployed configuration.
+/// Makes the symlink lead to the root of the deployed configuration. For example, the symlink leads
+/// elsewhere if an agent was killed after it had switched the symlink, and the registry then
+/// returned to the deployed configuration.
 pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
     let Some(path) = agent.current.clone() else { return Ok(()) };
     let root = absolute(&agent.store.root_path(deployed.id()));

@@ -1,5 +1,6 @@
-//! Finds out what to deploy. If a live watch has received an offer, the agent uses the offer.
-//! Otherwise the agent asks the registry over sftp.
+//! Finds out what to deploy. If the last offer says that an operator holds the host, the agent does
+//! not ask. If a live watch has received an offer, the agent normally uses that offer. Otherwise
+//! the agent asks the registry over sftp.
 
 use deploy_store::{Configuration, Digest};
 
@@ -15,7 +16,7 @@ pub(super) struct Wanted {
     pub configuration: Option<Configuration>,
     /// The id of the registry's configuration, if that id is known.
     pub id: Option<Digest>,
-    /// The revision of the offer; 0 without an offer.
+    /// The revision of the last offer, if that offer agrees with this answer; otherwise 0.
     pub revision: u64,
     /// Why an operator holds the host.
     pub held: Option<String>,

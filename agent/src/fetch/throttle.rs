@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// Time for which the unused part of the limit accumulates at most. After a pause, downloads may
+/// Maximum time for which the unused part of the limit accumulates. After a pause, downloads may
 /// exceed the limit by the bytes of this time.
 const BURST: Duration = Duration::from_secs(1);
 

@@ -9,9 +9,9 @@ use hyper::Uri;
 
 use crate::flags::Refused;
 
-/// Shortest pause between two probes of a check.
+/// The shortest time that [`pause`] returns.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause between two probes of a check.
+/// The longest time that [`pause`] returns.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The flags of the health gate.
@@ -72,7 +72,8 @@ impl HealthFlags {
     }
 }
 
-/// The pause between two probes of a check. The pause is shorter if the deadline is short.
+/// The time from the start of a probe to the start of the next probe of the same check. This time
+/// is shorter if the deadline is short. A probe that takes longer delays the next probe.
 pub fn pause(deadline: Duration) -> Duration {
     (deadline / 20).clamp(SHORTEST_PAUSE, LONGEST_PAUSE)
 }

@@ -18,7 +18,8 @@ pub enum Error {
 }
 
 /// Parses `text`, and looks up the numbers of the user and the group on this system. As with
-/// chown(1), `USER:` also sets the user's own group, and `USER` does not change the group.
+/// chown(1), `USER:` also sets the user's own group, and `USER` does not change the group. If
+/// `USER` is a number, `USER:` does not change the group, either.
 pub fn rule(text: &str) -> Result<OwnerRule, Error> {
     let (pattern, owner) = match text.rsplit_once('=') {
         Some((pattern, owner)) => (Some(pattern.to_owned()), owner),

@@ -23,8 +23,8 @@ pub struct Records {
     pub output: String,
 }
 
-/// The report that follows from the records; `None` if nothing is deployed, or if the result of the
-/// last script is unknown.
+/// The report that follows from the records; `None` if the result of the last script is unknown, or
+/// if no script has failed and nothing is deployed.
 pub fn derived(records: &Records) -> Option<Report> {
     let runs = records.deployed;
     let unproven = records.unproven.as_ref().filter(|unproven| unproven.is_of(runs));

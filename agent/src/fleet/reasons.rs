@@ -40,8 +40,7 @@ pub fn script_exit_code(cause: &script::Error) -> Option<i32> {
     }
 }
 
-/// Whether the cycle failed because the connection failed. The next cycle connects again, and most
-/// likely succeeds.
+/// Whether the cycle failed because the connection failed. The next cycle connects again.
 pub fn is_connection(err: &Error) -> bool {
     match err {
         Error::Registry(cause) | Error::Download { cause, .. } => is_lost(cause),

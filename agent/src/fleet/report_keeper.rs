@@ -67,7 +67,7 @@ impl Keeper {
         }
     }
 
-    /// Writes the files one last time, because the agent ends and its watch has ended.
+    /// Writes the files one last time, because the agent and its watch end.
     pub async fn finish(self) {
         self.offers.lose();
         blocking::run(move || self.write(Written::default())).await;

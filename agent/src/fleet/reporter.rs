@@ -16,10 +16,10 @@ use crate::log::millis;
 use crate::records::report_file::ReportFile;
 
 /// The agent reports a lost connection as a failure only after this number of failed cycles in a
-/// row. Therefore no deploy fails because the registry restarts.
+/// row. A short restart of the registry is therefore not reported as a failure.
 const LOST_BEFORE_FAILED: u32 = 3;
 
-/// The facts about the agent that all reports of the agent contain.
+/// The facts about the agent for its reports and its metrics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
     /// The name of the configuration that the agent tracks.
@@ -47,7 +47,7 @@ struct Inner {
     last: Option<Report>,
     /// Number of deploys that agents of this directory have begun.
     attempts: u64,
-    /// The revision of the offer on which the current decision is based; 0 if the agent polled.
+    /// The revision of the offer that agrees with the current decision; 0 if no offer agrees.
     revision: u64,
     deploy: Option<Deploy>,
     /// Number of cycles in a row that failed because the connection was lost.
@@ -93,13 +93,13 @@ impl Reports {
         });
     }
 
-    /// Records that all later decisions are based on the offer with this revision.
+    /// Sets the revision of later reports: the revision of the offer that agrees with the decision.
     pub fn decides(&self, revision: u64) {
         self.inner().revision = revision;
     }
 
-    /// Reports that a deploy of `wants` begins while `runs` is deployed. If a lost connection has
-    /// interrupted a deploy of `wants`, this deploy continues the interrupted deploy.
+    /// Reports that a deploy of `wants` begins while `runs` is deployed. If an unfinished deploy of
+    /// `wants` has not reached its health gate, this deploy continues it.
     pub fn begin(&self, runs: Option<Digest>, wants: Digest) {
         self.change(|inner| {
             let continued = |it: &Deploy| it.wants == wants && it.phase < Phase::Checking;
@@ -354,8 +354,8 @@ impl Inner {
         self.push(Report { phase, runs, wants, steps, ..Report::default() });
     }
 
-    /// Reports `state` if `state` differs from the last report. If only the revision or a fact
-    /// about the agent differs, the new report keeps the details of the deploy.
+    /// Reports `state` if `state` differs from the last report. If both have the same phase,
+    /// configurations and attempt, the new report keeps the details of the deploy.
     fn push_new(&mut self, state: Report) {
         let mut report = self.complete(state);
         if let Some(last) = &self.last {

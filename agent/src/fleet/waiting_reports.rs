@@ -52,10 +52,10 @@ impl Waiting {
         self.acknowledged
     }
 
-    /// Adds a report, and gives the report the next number. The new report replaces earlier reports
-    /// of steps. Earlier results stay, so that the registry misses no result. A new result replaces an
-    /// earlier result only if both have the same phase and belong to the same deploy. If more than
-    /// [`MOST`] reports wait, the function drops the oldest report.
+    /// Adds a report, and gives the report the next number. The new report replaces all earlier
+    /// reports of steps. A new result also replaces earlier results of the same deploy with the
+    /// same phase. All other results stay, but if [`MOST`] reports already wait, the function drops
+    /// the oldest report.
     pub fn push(&mut self, mut report: Report) {
         self.seq += 1;
         report.seq = self.seq;
@@ -80,10 +80,10 @@ impl Waiting {
     pub fn greet(&mut self, last: u64) -> Greeted {
         let known = if self.is_greeted { self.seq } else { self.recorded };
         if last > known {
-            // An earlier agent of this directory used numbers that this agent does not know. Either
-            // the previous agent was killed before it recorded its last reports, or the directory
-            // was restored from a backup. The registry takes reports in order, so the registry has
-            // all reports that the previous agent recorded.
+            // The registry has numbers that this agent does not know. The directory may be new, or
+            // may be restored from a backup. Or the previous agent was killed before it recorded
+            // its last reports. The registry takes reports in order, so the registry has all
+            // reports that the previous agent recorded.
             if !self.is_greeted {
                 self.reports.retain(|report| report.seq > self.recorded);
             }

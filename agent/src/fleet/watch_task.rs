@@ -26,8 +26,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The longest time over which a registry may spread its agents' attempts to connect again.
 const LONGEST_SPREAD: Duration = Duration::from_secs(10 * 60);
-/// The pause after the registry has refused a watch. After the pause, the agent asks again on the
-/// same connection.
+/// The maximum pause after the registry has refused a watch. A change of the connection ends the
+/// pause early. Then the agent asks again.
 const ASK_AGAIN: Duration = Duration::from_secs(10 * 60);
 
 /// A watch, and the parts of the agent that it uses.
@@ -101,8 +101,8 @@ impl Watch {
         }
     }
 
-    /// Waits for a new connection, which may reach a newer registry that accepts a watch. Waits at
-    /// most [`ASK_AGAIN`].
+    /// Waits for a change of the connection, because a new connection may reach a newer registry
+    /// that accepts a watch. Waits at most [`ASK_AGAIN`].
     async fn pause_refused(&self) {
         let mut changes = self.session.changes();
         let _ = timeout(ASK_AGAIN, changes.changed()).await;

@@ -40,7 +40,7 @@ pub(super) async fn probe(program: &str, subject: &Subject) -> Result<(), String
     Err(format!("{}{separator}{line}", script::describe(status)))
 }
 
-/// The script's environment, without the old root and the state file.
+/// The script's environment, without the old configuration and the state file.
 fn environment(subject: &Subject) -> Result<Vec<(OsString, OsString)>, String> {
     let own = env_file::read(subject.env_file.as_deref()).map_err(|err| err.to_string())?;
     let change = Change { old: None, new: &subject.configuration, new_root: &subject.root };

@@ -184,8 +184,8 @@ impl Memory {
         let pending = self.script.as_ref().map(|script| script.target().clone());
         let next = handler::serve(agent, session, asked, pending.as_ref(), self.offered).await;
         if matches!(next, Next::Poll) {
-            // A rollback or a release changes the hold, and ends the wait for the next run of a
-            // failed script.
+            // A rollback, a release or a repair ends the wait for the next run of a failed script.
+            // A rollback or a release also changes the hold.
             (self.script, self.is_held) = (None, false);
         }
         next

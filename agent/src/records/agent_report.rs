@@ -13,7 +13,7 @@ use crate::sandbox::Sandbox;
 
 const NAME: &str = "agent.json";
 
-/// The facts about an agent that subcommands can read only here.
+/// The facts about an agent that the agent records for subcommands and for the next agent.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {

@@ -1,7 +1,8 @@
 //! Reads and writes `previous.json` in the agent's directory. The file records the configuration
-//! that was deployed before the current configuration. A rollback deploys this previous
-//! configuration. The record is a file of its own, because a sweep may remove the previous root and
-//! that root's record before the rollback.
+//! that a rollback deploys. This configuration was deployed before the current configuration. With
+//! a health gate, it is the last such configuration that proved healthy. The record is a file of
+//! its own, because a sweep may remove the previous root and that root's record before the
+//! rollback.
 
 use std::path::Path;
 
@@ -12,7 +13,7 @@ use crate::records::state_file;
 
 const NAME: &std::ffi::CStr = c"previous.json";
 
-/// The configuration that was deployed before `current`. A damaged file counts as a missing file.
+/// The recorded configuration; `None` if it is `current`. A damaged file counts as a missing file.
 pub fn read(dir: &Path, current: Option<Digest>) -> Option<Configuration> {
     let previous = state_file::peek(&dir.join(&*NAME.to_string_lossy())).unwrap_or_else(|err| {
         tracing::warn!("cannot read the previous configuration: {err}");

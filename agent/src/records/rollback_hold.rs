@@ -48,8 +48,7 @@ impl RollbackHold {
         Self { reason: Some(reason), ..self }
     }
 
-    /// Whether the rollback was interrupted. After an interruption, `deployed` is still the
-    /// configuration `from`.
+    /// Whether the rollback is unfinished, because `deployed` is still the configuration `from`.
     pub fn is_unfinished(&self, deployed: Option<Digest>) -> bool {
         deployed.is_some_and(|id| id.to_string() == self.from)
     }

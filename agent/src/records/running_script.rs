@@ -26,7 +26,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Running {
     /// Id of the configuration that the script deploys.
     pub id: String,
-    /// Id of the script's process and of its process group; 0 before the process starts.
+    /// Id of the script's process and of its process group. Earlier agents recorded 0 before the
+    /// process started.
     pub pid: u32,
     /// Time of the script's start.
     pub since: Timestamp,

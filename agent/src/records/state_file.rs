@@ -15,8 +15,8 @@ use rustix::fs::{Access, AtFlags, StatxAttributes, StatxFlags, access, statx};
 const MODE: u32 = 0o644;
 
 /// Reads the state file; `None` if there is no state file. A damaged state file is renamed to
-/// `NAME.damaged`, with a warning, and counts as missing. The next cycle then deploys again and
-/// writes a new state file.
+/// `NAME.damaged`, with a warning, and counts as missing. The agent then deploys again and writes a
+/// new state file.
 pub fn read(path: &Path) -> Result<Option<Configuration>> {
     match peek(path) {
         Err(err @ (Error::BadConfiguration { .. } | Error::BadName { .. })) => {

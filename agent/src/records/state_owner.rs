@@ -1,6 +1,6 @@
 //! Decides which state file belongs to which agent's directory. Without `-state`, the state file is
-//! in the agent's directory. With `-state`, the state file may be elsewhere. In this case, a second
-//! file beside the state file records the agent's directory.
+//! usually in the agent's directory. If the state file is elsewhere, a second file beside the state
+//! file records the agent's directory.
 
 use std::fs::{self, File};
 use std::io::Read as _;

@@ -239,8 +239,8 @@ pub fn clear(dir: &Path) -> Result<()> {
     running_script::forget(dir)
 }
 
-/// The configuration for which the last script was started, read from the record of the
-/// configuration's root.
+/// If the last script did not succeed, the configuration for which the script was started. The
+/// function reads this configuration from the record of the configuration's root.
 pub fn pending(dir: &Path) -> Option<Configuration> {
     let id = read(dir)?.target()?;
     let record = dir.join("roots").join(id.to_string());

@@ -16,8 +16,8 @@ pub const MAX_ENVIRONMENT: usize = 1_900_000;
 /// Number of bytes that a layer takes in the environment in addition to its component and version.
 /// These bytes are the names of two variables and the pointers to the two variables.
 const PER_LAYER: usize = 2 * ("LAYER_nnnnn_VERSION=".len() + 1 + 8);
-/// Number of bytes of the environment that are reserved for paths and for variables from the
-/// agent's environment.
+/// Number of bytes of the environment that are reserved for all variables except those of the
+/// layers.
 const BESIDE_LAYERS: usize = 128 << 10;
 /// Checks that the layers of `configuration` fit in a script's environment.
 pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {

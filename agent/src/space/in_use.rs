@@ -29,7 +29,7 @@ pub fn retention(agent: &Agent, pending: Option<&Configuration>) -> Result<Reten
 }
 
 /// What sweeps do with roots in `dir` that another program made. If `count` is true, these roots
-/// count among the roots to keep. `gc -taken-over` does not call this function, because it always
+/// count among the roots to keep. `gc -taken-over` does not use the result, because it always
 /// removes these roots.
 pub(crate) fn counted(dir: &Path, count: bool) -> Result<TakenOver> {
     if count { deploy_store::taken_over(dir).map(TakenOver::Count) } else { Ok(TakenOver::Keep) }

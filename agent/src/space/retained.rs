@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use deploy_store::{Ages, Configuration, Digest, Keep};
 
-/// Minimum age of unused cache that the agent removes on its own.
+/// Minimum age of unused cache that the agent's regular sweeps remove.
 const CACHE_AGE: Duration = Duration::from_secs(60 * 60);
-/// Minimum age of quarantined files that the agent removes on its own.
+/// Minimum age of quarantined files that the agent's regular sweeps remove.
 const QUARANTINE_AGE: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 
 /// The configurations in use, and the amount of other data to keep.
@@ -54,13 +54,13 @@ impl Retention {
         Keep { cache: Some(ages), weigh: true, ..self.roots_only(published) }
     }
 
-    /// The data that the agent's own sweeps of the cache keep. These sweeps also keep unused data
-    /// that is younger than an hour, and quarantined files that are younger than a week.
+    /// The data that the agent's regular sweeps of the cache keep. These sweeps also keep unused
+    /// data that is younger than an hour, and quarantined files that are younger than a week.
     pub fn aged(&self, published: &[Digest], now: SystemTime) -> Keep {
         let cache = Some(before(now, CACHE_AGE));
         let quarantine = Some(before(now, QUARANTINE_AGE));
         let ages = Ages { cache, downloads: cache, quarantine, leftovers: false };
-        // The agent removes roots on its own only after a deploy.
+        // Sweeps of roots, and sweeps that make room, remove roots.
         Keep { roots: None, replaced: false, cache: Some(ages), ..self.roots_only(published) }
     }
 

@@ -48,7 +48,8 @@ pub async fn idle(agent: &Agent) {
 
 /// Starts to make the spare of the deployed `configuration`, unless the agent has already begun to
 /// make this spare. While the agent makes another spare, the function does nothing. In this case,
-/// the next deploy finds a spare of an older configuration, and has to place a few more files.
+/// the next deploy may find a spare of an older configuration, and then has to place a few more
+/// files.
 pub fn prepare(agent: &Agent, configuration: &Configuration) {
     let Some(spares) = &agent.spares else { return };
     let (id, floor) = (configuration.id(), agent.min_free);

@@ -21,8 +21,8 @@ use deploy_testing::eventually;
 /// Number of versions of the layer that changes.
 const VERSIONS: u64 = 6;
 
-/// The contents of a root: the kind and the mode of each path. Paths that are not directories also
-/// have their time and contents.
+/// The contents of a root: the kind and the mode of each path. Regular files also have their time
+/// and contents, and symlinks also have their targets.
 type Contents = BTreeMap<PathBuf, (u32, i64, Vec<u8>)>;
 
 fn contents(root: &Path) -> Contents {

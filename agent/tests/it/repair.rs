@@ -1,5 +1,5 @@
 //! Tests `verify -repair` with and without a running agent. Damaged files are quarantined, and
-//! every file that can be extracted or downloaded again is restored.
+//! every needed file that can be extracted or downloaded again is restored.
 
 use std::fs;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ fn objects(bench: &Bench, contents: &str) -> Vec<PathBuf> {
     all.filter(|path| fs::read_to_string(path).is_ok_and(|text| text == contents)).collect()
 }
 
-/// Damages a file, but keeps its times and its size.
+/// Damages a file, but keeps its modification time, its mode and its size.
 fn rot(path: &PathBuf) {
     let meta = fs::metadata(path).unwrap();
     let mut bytes = fs::read(path).unwrap();
@@ -164,7 +164,8 @@ fn damaged_object_linked_into_a_root_is_reported_for_both() {
     says(&bench, &["sync"], 0, "");
     let id = bench.state().unwrap().id();
     let file = bench.path(&format!("a1/unpacked/{id}/conf"));
-    // The test changes only the contents of the file, and not its times, as a failing disk would.
+    // The test changes only the contents of the file, and not its modification time, as a failing
+    // disk would.
     let modified = fs::metadata(&file).unwrap().modified().unwrap();
     fs::write(&file, "nne\n").unwrap();
     let times = fs::FileTimes::new().set_modified(modified);

@@ -91,8 +91,8 @@ impl World {
         dice.pick(&there).cloned()
     }
 
-    /// The existing paths of this kind in a root, without paths that lead through a mount or a
-    /// symlink.
+    /// The existing paths of this kind in a root that the root's layers also have. Paths that lead
+    /// through a mount or a symlink do not count.
     pub fn there(&mut self, root: &Path, kind: Kind) -> Vec<PathBuf> {
         let id = root.file_name().unwrap().to_str().unwrap().to_owned();
         let Some(versions) = self.roots.get(&id).map(|known| known.versions.clone()) else {
@@ -193,7 +193,8 @@ fn replace(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String
     Ok(told(&path))
 }
 
-/// Renames a file as log rotation does. A process that has the file open continues to write to it.
+/// Renames a file as log rotation does. In some cases, also writes to the renamed file, as a
+/// process does that has the file open.
 fn rename(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.file(dice, root)?;
     let other = path.with_extension("1");
@@ -232,7 +233,7 @@ fn link(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     ))
 }
 
-/// Copies a file from one root into another.
+/// Moves or hardlinks a file from one root into another.
 fn carry(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let others: Vec<PathBuf> = world
         .roots

@@ -115,7 +115,7 @@ impl Layer {
         self.file("www/index", 200, dice);
         self.file("www/img/a", 9000, dice);
         self.file("www/img/b", 70_000, dice);
-        // This directory replaces a file of the code layer.
+        // The code layer has this directory, too. The file replaces a file of the code layer.
         self.directory("lib/a", dice);
         self.file("lib/a/f1", 60, dice);
         let meta = Meta { mtime: (EPOCH, 0), ..Meta::default() };
@@ -164,7 +164,8 @@ impl Layer {
         match dice.below(14) {
             0..=2 => file.body = dice.bytes(file.body.len()),
             3 => {
-                // The two versions of the file have the same length and time.
+                // Two such changes in a row make versions of the file with the same length and
+                // time.
                 file.body = dice.bytes(file.body.len());
                 file.meta.mtime = (EPOCH, 0);
             }
@@ -202,8 +203,8 @@ impl Layer {
         }
     }
 
-    /// Removes a directory that no other component uses, or changes the metadata of such a
-    /// directory.
+    /// Changes the metadata of a directory that no other component uses, removes such a directory,
+    /// or replaces it with a symlink.
     fn change_directory(&mut self, dice: &mut Dice) {
         let own = ["bin", "lib/b", "lib/b/deep", "var", "var/lib", "www/img"];
         let there: Vec<&str> =

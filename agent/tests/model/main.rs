@@ -18,7 +18,7 @@
 //! |---|---|
 //! | `DEPLOY_TEST_SEED` | the seed |
 //! | `DEPLOY_TEST_STEPS` | the number of steps in each place |
-//! | `DEPLOY_TEST_LINKS` | some of the link modes |
+//! | `DEPLOY_TEST_LINKS` | the link modes (default: `auto,hardlink,copy`) |
 //! | `DEPLOY_TEST_JOBS` | how many places run at the same time (default: 2) |
 //! | `DEPLOY_TEST_WITHOUT=mounts,chattr` | leaves kinds of steps out |
 //! | `DEPLOY_TEST_MORE=kill` | ten times as many steps of a kind |
@@ -50,8 +50,8 @@ use std::process::Command;
 
 use world::Place;
 
-/// The environment variable that is set if the test runs in its own mount namespace, or as an
-/// ordinary user.
+/// The environment variable that the test sets when it starts itself again, in a mount namespace of
+/// its own or as an ordinary user.
 const INSIDE: &str = "DEPLOY_TEST_MODEL_INSIDE";
 /// The factor by which `DEPLOY_TEST_MORE` increases the number of steps.
 const MORE: usize = 10;

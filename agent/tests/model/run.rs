@@ -54,7 +54,8 @@ pub fn everywhere(places: &[Place], who: &str) -> Vec<String> {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
                     let Some(place) = places.get(n) else { return };
-                    // Each place has its own seed, which is the same in every run.
+                    // Without `DEPLOY_TEST_SEED`, each place has its own seed, which is the same in
+                    // every run.
                     let seed = seed.unwrap_or(n as u64 + 1);
                     if let Some(text) = one(place, seed, steps, who) {
                         found.lock().unwrap().push(text);

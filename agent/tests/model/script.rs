@@ -41,8 +41,8 @@ pub struct Plan {
 const LAST_LINES: usize = 12;
 
 impl World {
-    /// Does the work of a script that has begun. After the publication of the script's root, only
-    /// the agent can have changed that root.
+    /// Does the work of a script that has begun. If the script's root is new, only the agent can
+    /// have changed that root.
     pub fn script(&mut self, asking: &Asking) -> Outcome {
         self.scripts += 1;
         let Asking { new_id, versions, .. } = asking;

@@ -264,8 +264,8 @@ fn relink(world: &mut World, dice: &mut Dice) -> Outcome {
     bump(world, dice)
 }
 
-/// Removes the agent's records about cache and roots, as if the agent took over a directory of the
-/// Go tool.
+/// Removes the records of the roots, the extracted layers, or both, as if the agent took over a
+/// directory of the Go tool.
 fn forget(world: &mut World, dice: &mut Dice) -> Outcome {
     let lost: &[&str] =
         [&["roots"][..], &["objects", "layers"], &["objects", "layers", "roots"]][dice.below(3)];

@@ -1,6 +1,6 @@
-//! Tests that every flag of every program has an environment variable, and that `-h` shows the
-//! variable. Because the test reads the programs' output, it also finds a new flag without a
-//! variable.
+//! Tests that every flag has an environment variable, and that `-h` shows the variable. Exceptions
+//! are the flags of deployctl's subcommands, and flags that only print help or the version. Because
+//! the test reads the programs' output, it also finds a new flag without a variable.
 
 use std::collections::BTreeSet;
 use std::process::Command;

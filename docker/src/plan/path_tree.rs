@@ -44,7 +44,8 @@ pub(super) struct Tree<'a> {
     pub steps: u64,
 }
 
-/// The node of a path in the tree. Its fields count layers from 1, and 0 means no layer.
+/// The node of a path in the tree. `removed`, `hidden` and `layer` count layers from 1, and 0 means
+/// no layer.
 #[derive(Debug)]
 pub(super) struct Node {
     pub parent: u32,

@@ -20,8 +20,8 @@ use crate::error::{Error, Result};
 
 /// The first bytes of an entry's file. The version of the program and a newline follow.
 const MAGIC: &[u8] = b"deploy-from-docker layer 1 ";
-/// The name of the directory with the entries' files. The cache changes nothing outside this
-/// directory.
+/// The name of the directory with the entries' files. Outside this directory, the cache only
+/// creates missing parent directories.
 const NAME: &CStr = c"image-layers";
 /// The maximum total size of all files after an import. Above this size, the least recently used
 /// files are removed.
@@ -48,7 +48,7 @@ const TAG: (&CStr, &[u8]) = (
 pub struct Cache {
     place: PathBuf,
     version: String,
-    /// `None` while the directory does not exist.
+    /// `None` if the directory does not exist or cannot be used.
     dir: Option<Arc<Dir>>,
 }
 
@@ -60,10 +60,10 @@ impl Cache {
         Ok(Self { place, version, dir: Some(Arc::new(dir)) })
     }
 
-    /// Opens the default cache (XDG Base Directory Specification 0.8), if the user owns the
-    /// directory of the cache. This condition keeps root from using the home directory of another
-    /// user. If the directory is missing, the cache creates it later, when there is a listing to
-    /// keep.
+    /// Opens the default cache (XDG Base Directory Specification 0.8), if the user owns its
+    /// directory or, if that is missing, the nearest existing parent. This condition keeps root
+    /// from using the home directory of another user. If the directory is missing, the cache
+    /// creates it later, when there is a listing to keep.
     pub fn usual(version: &str) -> Option<Self> {
         let absolute = |name| {
             let path = std::env::var_os(name).map(PathBuf::from);
@@ -80,8 +80,8 @@ impl Cache {
     }
 
     /// Finds the listing of the layer in the input file `name`, which has `size` bytes. Returns
-    /// `None` if the name does not state the digest of the file. The names in the listing count
-    /// towards `budget`.
+    /// `None` if there is no such listing, or if the name does not state the digest of the file.
+    /// The names in the listing count towards `budget`.
     pub fn find_named(&self, name: &str, size: u64, budget: &Budget) -> Option<(Digest, Listed)> {
         let digest = announced(name)?;
         Some((digest, self.find(digest, size, budget)?))
@@ -198,7 +198,7 @@ fn own(outer: &Dir) -> StoreResult<Dir> {
     }
 }
 
-/// Removes the least recently used files beyond `most` bytes.
+/// Removes the least recently used files beyond `most` bytes, and abandoned unfinished files.
 fn sweep(dir: &Dir, most: u64) -> StoreResult<()> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let (mut files, mut bytes) = (Vec::new(), 0_u64);

@@ -1,7 +1,7 @@
 //! Reads the files of an image archive. Documents stay in memory. Layers are hashed and listed, and
-//! written uncompressed to the temporary files. The contents of a file determine whether the file
-//! is a layer. Only after all files are read does the importer know which layers belong to the
-//! image.
+//! usually written uncompressed to the temporary files. The contents of a file determine whether
+//! the file is a layer. Only after all files are read does the importer know which layers belong to
+//! the image.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Cursor, Read};

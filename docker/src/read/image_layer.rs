@@ -121,7 +121,7 @@ fn few_processors() -> bool {
     thread::available_parallelism().is_ok_and(|processors| processors.get() <= 2)
 }
 
-/// Lists a tar, and writes it to a temporary file. `hasher` is `None` if the caller knows the
+/// Lists a tar, and writes it to the appender of `room`. `hasher` is `None` if the caller knows the
 /// digest of the tar.
 pub fn list<R: Read>(
     plain: Result<R, StoreError>,

@@ -65,8 +65,8 @@ impl Spool {
         })
     }
 
-    /// Makes the spool leave at least `min_free` bytes of the filesystem free, even if other
-    /// programs write to the filesystem.
+    /// Makes a write fail if less than `min_free` bytes of the filesystem are free, even if other
+    /// programs fill the filesystem. The check runs once for every [`LOOK`] written bytes.
     #[must_use]
     pub fn leaving(self, min_free: u64) -> Self {
         Self { min_free, ..self }

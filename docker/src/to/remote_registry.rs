@@ -226,8 +226,8 @@ impl Destination for Remote {
     }
 }
 
-/// The text of an answer from both output streams. The Go registry prints errors to standard
-/// output.
+/// The text of an answer: standard error, or standard output if standard error is empty. The Go
+/// registry prints errors to standard output.
 fn text(answer: &Exec) -> String {
     let said = if answer.stderr.is_empty() { &answer.stdout } else { &answer.stderr };
     String::from_utf8_lossy(said).into_owned()

@@ -19,7 +19,7 @@ import() { deploy-from-docker "${at[@]}" -key operator "$@"; }
 ctl() { deployctl "${at[@]}" -key operator -user me "$@"; }
 # Prints the configuration app without its times.
 shown() { ctl showconf -name app -json | grep -v '"Mtime"\|"Ctime"\|"Created"'; }
-# Prints all configurations and components, with their times.
+# Prints the names of all configurations and components, and the history of app.
 everything() {
     ctl configurations -json
     ctl components -json

@@ -155,14 +155,14 @@ impl Catalog {
     }
 }
 
-/// Pauses for as long as the transaction took that began at `began`. Without the pause, other
+/// Pauses for the duration of the transaction that began at `began`. Without the pause, other
 /// writers would wait for a transaction of this module almost every time.
 async fn pause(began: Instant) {
     tokio::time::sleep(began.elapsed()).await;
 }
 
 /// The number of the oldest state that stays. All later states stay, too, and none of them restored
-/// a removed state. So rollbacks work as before.
+/// a removed state. So a rollback to a kept state works as before.
 async fn floor(transaction: &mut Tx, history: i64, before: Timestamp) -> Result<i64> {
     let newer: Option<i64> =
         query_scalar("SELECT MIN(number) FROM states WHERE history = $1 AND modified >= $2")

@@ -1,7 +1,7 @@
 //! Runs transactions and statements on both database engines, `SQLite` and `PostgreSQL`. Each
 //! statement is written once, in the SQL that both engines share. Most other files of the catalogue
-//! do not depend on the engine. The exceptions are files that open, migrate or check a database, or
-//! ask whether the database is on a server.
+//! do not depend on the engine. The exceptions are `packed`, and files that open, migrate or check
+//! a database, or ask whether the database is on a server.
 
 use std::marker::PhantomData;
 use std::pin::Pin;

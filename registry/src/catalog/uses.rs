@@ -63,8 +63,8 @@ impl Choice {
 }
 
 /// The numbers of the kept states to drop once `added` is current; `kept` has the newest state
-/// first. `None` if a state in `kept` is lost. A lost state was kept only while it was current, so
-/// the new choice needs older states.
+/// first. `None` if a state in `kept` is lost. A lost state is kept only while it is current or in
+/// the table `running`, so the new choice may need older states.
 fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64>> {
     if kept.iter().any(|state| state.lost) {
         return None;

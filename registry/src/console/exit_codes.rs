@@ -1,4 +1,5 @@
-//! Chooses the exit codes of commands. No other module of the registry makes exit codes.
+//! Chooses the exit code of a command for each [`Error`]. Other modules choose the codes of answers
+//! and refusals without an [`Error`].
 
 use deploy_wire::command::{Command, Refusal};
 use deploy_wire::exit;

@@ -22,7 +22,7 @@ use crate::verbs::why::{Tried, Why, WhyOne};
 const SHORT_ID: usize = 12;
 /// A table shows at most this many characters of a message.
 const SHORT_MESSAGE: usize = 100;
-/// An answer lists at most this many hosts by name.
+/// The answers of `wait` and `retry` list at most this many hosts by name.
 const SOME: usize = 10;
 /// The text of `why` lists at most this many earlier deploys.
 const FORMER: usize = 5;
@@ -63,8 +63,8 @@ fn configurations(all: &[ConfigurationStatus]) -> String {
     list(&rows)
 }
 
-/// The heading of a configuration, such as `41 hosts: 38 healthy, 1 failed; state 15 confirmed by
-/// 38, 1 absent`.
+/// The heading of a configuration, such as `41 hosts: 39 healthy, 2 failed; state 15 confirmed by
+/// 38 of 41, 2 failed, 1 absent`.
 fn head(one: &ConfigurationStatus) -> String {
     let mut parts: Vec<String> =
         one.phases.iter().map(|(phase, count)| format!("{count} {}", spaced(phase))).collect();

@@ -1,6 +1,7 @@
 //! Runs the verb `import`, which reads a container image from standard input. The importer reads,
 //! plans and packs the image on a separate thread, because this work waits for the disk and for the
-//! client. To change the registry, the importer sends requests, and this module answers them.
+//! client. To read from the registry or to change it, the importer sends requests, and this module
+//! answers them.
 
 use std::io::{self, Read};
 use std::sync::Arc;

@@ -26,8 +26,8 @@ pub struct Wanted<'a> {
     pub client: Client,
 }
 
-/// Runs `showlayers`, which shows the layers that `asked` lists. Without `asked`, the verb shows
-/// all layers.
+/// Runs `showlayers`, which shows the known layers among those that `asked` lists. Without `asked`,
+/// the verb shows all known layers.
 pub async fn show(registry: &Registry, asked: Option<Input>, json: bool) -> Result<Done, Refusal> {
     let origins = match asked {
         Some(input) => Some(read(input, image::origins_from_json).await?),

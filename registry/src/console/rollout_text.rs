@@ -15,7 +15,7 @@ use crate::caller::Client;
 use crate::catalog::rollouts::{NamedPolicy, RolloutRow};
 use crate::verbs::rollout_status::{PlanDocument, RolloutHost, RolloutStatus};
 
-/// An answer lists at most this many hosts by name.
+/// Each list of hosts in a plan has at most this many names.
 const SOME: usize = 10;
 
 /// The answer after a rollout has started.

@@ -139,8 +139,8 @@ pub async fn retry(
         Ok(Steer::Retry { host: found.ok_or_else(none)?.id })
     };
     match registry.command_rollout(&name, command, change).await {
-        // With one of these errors, the wave has no reason to try the host again: for example, the
-        // host has not failed, or no wave has taken the host.
+        // With one of these errors, the rollout has no reason to try the host again: for example,
+        // the host has not failed, or no wave has taken the host.
         Err(Error::Conflict(_) | Error::NotFound(_)) | Ok(_) => Ok(()),
         Err(err) => Err(err.into()),
     }

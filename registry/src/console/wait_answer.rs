@@ -61,9 +61,8 @@ pub async fn after_change(
         Some(rollout) => registry.wait_for_rollout(&wait, rollout.number, meter).await,
         None => registry.wait_for(&wait, meter).await,
     };
-    // The registry has made the change, so the answer is always shown, even if the hosts have not
-    // deployed the change, or if the wait failed. The answer has the command that reverts the
-    // change.
+    // The registry has made the change, so the user gets `said` even if the hosts have not deployed
+    // the change, or if the wait failed. Usually, `said` has the command that reverts the change.
     match waited.map_err(Refusal::from).and_then(|waited| ended(name, &waited, false)) {
         Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
         Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),

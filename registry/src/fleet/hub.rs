@@ -41,10 +41,10 @@ pub struct Fleet {
     pub maintenance: Maintenance,
     /// The counters and histograms of the registry.
     pub metrics: Arc<Metrics>,
-    /// The deploys that have ended since this registry started.
+    /// The last deploys that have ended since this registry started.
     pub deploys: Arc<RecentDeploys>,
-    /// When this registry started. The registry remembers no contact with a host from before this
-    /// time.
+    /// When this registry started. The fields `presence` and `polls` have no contact with a host
+    /// from before this time.
     pub started: Timestamp,
     written: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
@@ -88,7 +88,7 @@ impl Fleet {
         }
     }
 
-    /// The number of reports that are not on the disk yet.
+    /// The number of reports in the queue. The batch that the queue is writing does not count.
     pub fn reports_waiting(&self) -> usize {
         self.reports.waiting()
     }
@@ -168,7 +168,7 @@ impl Fleet {
         self.presence.signal(&AgentId { host, name });
     }
 
-    /// Reads the maintenance windows again, because an operator has changed them.
+    /// Reads the maintenance windows, at the start and after each change by an operator.
     pub async fn reload_windows(&self) -> Result<()> {
         self.maintenance.set(self.catalog.windows_by_group().await?);
         self.presence.signal_windows();

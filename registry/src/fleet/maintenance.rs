@@ -8,8 +8,8 @@ use std::time::Duration;
 use deploy_rollout::{Windows, is_open, next_close, next_open};
 use jiff::Timestamp;
 
-/// The longest wait for the next start or end of a window before the watch checks the clock again.
-/// Such a check is necessary because somebody may have set the clock.
+/// The longest time that a watch sleeps before it checks the clock again. Somebody may set the
+/// clock, so a longer sleep could miss the start or the end of a window.
 const LOOK_AT_CLOCK: Duration = Duration::from_secs(60);
 
 /// The windows of all groups that have windows.

@@ -1,5 +1,5 @@
-//! Keeps the counters and histograms of a running registry. This module has no gauges: for each
-//! request, the caller reads the values of the gauges and passes them as samples.
+//! Keeps the counters and histograms of a running registry. This module does not keep the values of
+//! gauges: for each request, the caller reads the values and passes them as samples.
 
 use std::time::Duration;
 

@@ -29,7 +29,8 @@ pub struct Prepared {
     /// The line for agents that are not held, have no retries, may switch now, and need not wait
     /// before they start.
     line: Bytes,
-    /// The parts of the line before and after the time that an agent waits before it starts.
+    /// The two parts of a line with a waiting time: the part before the number of milliseconds, and
+    /// the part after it.
     around_wait: (Bytes, Bytes),
 }
 

@@ -1,6 +1,6 @@
-//! Remembers the agents that only poll, such as the Go tool's agents of 2017. These agents neither
-//! watch nor report. The registry remembers their last polls, and the states that it offers to them
-//! while their hosts are held.
+//! Remembers the last polls of agents. The registry needs them for agents that only poll, such as
+//! the Go tool's agents of 2017, which neither watch nor report. It also remembers the states that
+//! it offers to these agents while their hosts are held.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use jiff::Timestamp;
 /// forgets the half of them whose last polls are oldest.
 const MOST: usize = 20_000;
 
-/// An agent that only polls. Two agents that share all these fields count as one.
+/// An agent that polls. Two agents that share all these fields count as one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Poller {
     /// The configuration.
@@ -41,7 +41,7 @@ pub fn address_of(name: &str) -> Option<IpAddr> {
     }
 }
 
-/// What the registry knows about agents that only poll.
+/// What the registry knows about agents that poll.
 #[derive(Debug, Default)]
 pub struct Polls(Mutex<Known>);
 

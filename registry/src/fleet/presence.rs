@@ -148,7 +148,8 @@ impl Presence {
         })
     }
 
-    /// When the agent was last seen, if it was seen since this registry started.
+    /// When the agent last disconnected, or last reported without a watch; `None` if the registry
+    /// remembers no such time.
     pub fn last_seen(&self, agent: &AgentId) -> Option<Timestamp> {
         self.agents().seen.get(agent).map(|(time, _)| *time)
     }

@@ -43,7 +43,7 @@ impl ReportQueue {
         Self(sender)
     }
 
-    /// The number of reports that wait for the disk.
+    /// The number of reports in the queue. The batch that is being written does not count.
     pub fn waiting(&self) -> usize {
         self.0.max_capacity() - self.0.capacity()
     }

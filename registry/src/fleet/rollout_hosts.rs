@@ -20,7 +20,7 @@ pub const POLL_DUE: Duration = Duration::from_secs(120);
 /// The state of the connections to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contact {
-    /// When the registry last saw the host; `None` while the host is connected.
+    /// Since when the host is absent; `None` while the host is connected, or polls in time.
     pub away_since: Option<Timestamp>,
     /// Whether two agents report under the host's name.
     pub duplicate: bool,

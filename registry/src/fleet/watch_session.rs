@@ -127,7 +127,7 @@ impl WatchSession {
         let is_own = host.refused.is_none();
         let present =
             is_own.then(|| fleet.presence.enter(agent, &watcher.instance, address.to_canonical()));
-        // A change between the first look-up and the entry signals no watch.
+        // A change between the first look-up and the entry did not wake this watch.
         if fleet.catalog.changes.commits() != commits {
             host = look_up(&fleet, &watcher).await?;
         }
@@ -285,8 +285,8 @@ impl WatchSession {
         }
     }
 
-    /// `offer` as this agent gets it: without a document if the host is held, and with the retries
-    /// and the waiting time of this agent.
+    /// `offer` as this agent gets it: without a document if the host is held, and with the hold,
+    /// the retries, the closed windows and the waiting time of this agent.
     fn shown(&mut self, offer: &Offer) -> Offer {
         self.was_closed = self.is_closed();
         Offer {

@@ -21,7 +21,7 @@ pub struct Files {
     pub sound: BTreeMap<Digest, u64>,
     /// Damaged files, with their lengths and descriptions of the damage.
     pub damaged: BTreeMap<Digest, (u64, String)>,
-    /// File names that are not digests.
+    /// The names of all other items: their names are not digests, or they are not regular files.
     pub foreign: Vec<String>,
 }
 

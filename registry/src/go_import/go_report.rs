@@ -34,9 +34,9 @@ pub struct Report {
     pub missing: Vec<Bad>,
     /// Files that no version and no state uses.
     pub orphans: Vec<Orphan>,
-    /// Earlier states that no rollback can restore, because their files were removed.
+    /// Earlier states that no rollback can restore, because files of these states are missing.
     pub lost: Vec<Lost>,
-    /// Contradictions in the state of the Go registry, as text.
+    /// Contradictions in the state of the Go registry, and foreign files, as text.
     pub odd: Vec<String>,
     /// Whether this was a dry run, which imports nothing.
     pub dry_run: bool,
@@ -49,7 +49,7 @@ pub struct Bad {
     pub path: String,
     /// What is wrong with the file.
     pub why: String,
-    /// The versions and states that need the file.
+    /// The versions that use the file, and the configurations whose current state uses it.
     pub hits: Vec<String>,
 }
 
@@ -62,7 +62,7 @@ pub struct Orphan {
     pub bytes: u64,
 }
 
-/// A state that lacks some of its files.
+/// An earlier state with missing files.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Lost {
     /// The configuration.

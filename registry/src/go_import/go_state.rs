@@ -44,14 +44,14 @@ pub enum Error {
 pub struct State {
     /// The number of the last transaction in the bolt file.
     pub transaction: u64,
-    /// The digest of all keys and values. If two reads have equal digests, nothing has changed
-    /// between them.
+    /// The digest of all keys and values that the import reads. If two reads have equal digests,
+    /// none of these keys and values has changed between the reads.
     pub contents: Digest,
     /// All components.
     pub components: BTreeSet<ComponentName>,
     /// All versions, in the order in which they were added.
     pub versions: Vec<Layer>,
-    /// All configurations.
+    /// All configurations that have a current state.
     pub configurations: Vec<States>,
     /// Contradictions in the Go registry's state, one line each. Contradictions do not prevent an
     /// import.

@@ -1,7 +1,8 @@
 //! Serves `/api/v1`, the API for programs.
 //!
-//! The answer to a `GET` is the document that a verb of the console prints with `-json`. Each
-//! change is a command of the console. [`openapi`] describes all addresses.
+//! The answer to a `GET` is the document that a verb of the console prints with `-json`. Only
+//! `openapi.json` has no verb, and `events` answers with one list instead of lines. Each change is
+//! a command of the console. [`openapi`] describes all addresses.
 //!
 //! ```text
 //! parameters           reads paths and queries

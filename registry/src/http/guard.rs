@@ -1,8 +1,8 @@
 //! Checks the host, the origin and the login of each request before anything else happens.
 //!
-//! A page of another origin in the same browser can send requests to the forwarded port. These
-//! requests have no cookie (`SameSite=Strict`) and a foreign `Origin`. After DNS rebinding, such
-//! requests also have a foreign `Host`.
+//! A page of another origin in the same browser can send requests to the forwarded port. If the
+//! page is from another site, its requests have no cookie (`SameSite=Strict`). Changes have a
+//! foreign `Origin`. After DNS rebinding, all requests have a foreign `Host`.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -37,8 +37,8 @@ pub struct Live {
     pages: Mutex<HashMap<PageKey, Weak<LivePage>>>,
     /// The task that renders a page holds this lock, and releases the lock after its pause.
     rendering: tokio::sync::Mutex<()>,
-    /// The browser that renders a page for the first time holds this lock. If many browsers open a
-    /// page at the same time, the first browser renders the page, and the other browsers wait.
+    /// The request that renders a page for the first time holds this lock. If many browsers open a
+    /// page at the same time, the first request renders the page, and the other requests wait.
     starting: tokio::sync::Mutex<()>,
     /// One permit for each stream that may still be opened.
     pub room: Arc<Semaphore>,
@@ -203,7 +203,7 @@ impl Generation {
     }
 }
 
-/// Renders the page after each change, until no browser shows the page.
+/// Renders the page after changes, until no browser shows the page or its object no longer exists.
 async fn render(
     live: Weak<Live>,
     registry: Weak<Registry>,

@@ -105,7 +105,7 @@ impl From<Refusal> for Problem {
             exit::NOT_FOUND => StatusCode::NOT_FOUND,
             exit::CONFLICT => StatusCode::CONFLICT,
             exit::TIMEOUT => StatusCode::GATEWAY_TIMEOUT,
-            // With any other exit code, the console has refused or failed to make the change.
+            // With any other exit code, the console has refused the command, or the command failed.
             _ => StatusCode::UNPROCESSABLE_ENTITY,
         };
         Self::new(status, refusal.text)

@@ -1,5 +1,5 @@
-//! Finds and renders the screens of the page. Each screen has an address, and is made of sections
-//! that a browser can replace one by one.
+//! Finds and renders the screens of the page. Each screen has an address, and is made of parts. A
+//! browser can replace the sections among the parts one by one.
 
 mod audit_screen;
 mod change_screen;
@@ -85,7 +85,7 @@ pub struct HostsFilter {
     pub group: Option<Label>,
     /// Only hosts in this phase.
     pub phase: Option<Phase>,
-    /// Only hosts that have not confirmed the current state.
+    /// Only hosts that have not confirmed the current state, and are not held by an operator.
     pub behind: bool,
     /// Only hosts with this result, such as `failed`.
     pub only: Option<Part>,

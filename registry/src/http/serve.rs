@@ -1,4 +1,4 @@
-//! Serves the requests of one connection of a browser.
+//! Serves the requests of one connection of a browser or of another client.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -20,8 +20,8 @@ pub struct Shared {
     pub screens: Semaphore,
 }
 
-/// Maximum number of screens that the registry renders at the same time. The limit keeps many
-/// browsers from using all memory.
+/// The registry renders screens for at most this many requests at the same time. The limit keeps
+/// many browsers from using all memory.
 pub const SCREENS: usize = 2;
 
 /// The shared state, for the functions that answer requests.

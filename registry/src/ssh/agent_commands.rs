@@ -41,7 +41,7 @@ pub async fn run(mut client: Incoming, context: &Context, line: &str) {
     }
 }
 
-/// Sends the answer of a command, and logs a refusal. Returns the exit code.
+/// Sends and logs the reason if the command was refused. Returns the exit code.
 async fn answer(
     client: &mut Incoming,
     context: &Context,
@@ -90,8 +90,7 @@ fn named_by_address(address: IpAddr) -> Result<HostName, Error> {
     name.map_err(|err| Error::Invalid(format!("{err}; give a name with -host")))
 }
 
-/// Serves a watch until the agent disconnects, sends nothing for too long, or violates the
-/// protocol.
+/// Serves a watch until the agent disconnects, or the registry ends the watch and sends the reason.
 async fn watch(client: &mut Incoming, context: &Context, watcher: Watcher) -> Result<u8, Gone> {
     let fleet = Arc::clone(&context.registry.fleet);
     let mut session = match WatchSession::begin(fleet, watcher, context.address).await {

@@ -102,7 +102,8 @@ async fn wait(
     }
 }
 
-/// Runs a command and sends its answer. The connection is busy until the client has the answer.
+/// Runs a command and sends its answer. The connection is busy until the client has read the
+/// answer, or has had time to read it.
 async fn exec(
     mut client: Incoming,
     context: &Context,

@@ -16,7 +16,7 @@ use crate::ssh::activity::{Activity, Busy};
 use crate::ssh::command_progress::Progress;
 use crate::stdin::{Feed, Piece};
 
-/// Maximum number of received bytes that are kept while data is sent to the client.
+/// While data is sent or a command runs, the code stops receiving once this many bytes wait.
 pub const MAX_AHEAD: usize = 1 << 20;
 /// Data is sent in pieces of this size. A client that does not accept a piece in time counts as
 /// disconnected.
@@ -136,8 +136,8 @@ impl Incoming {
     }
 
     /// Waits for `work`, passes the client's bytes to `work`, and shows the progress of `work`. The
-    /// wait ends when the client disconnects. After `work` has dropped its input, the function
-    /// discards further bytes.
+    /// wait also ends if the client disconnects before it has ended its input. After `work` has
+    /// dropped its input, the function discards further bytes.
     pub async fn feeding<T>(
         &mut self,
         feed: Feed,
@@ -235,8 +235,8 @@ impl Incoming {
     }
 
     /// Like [`Incoming::finish`], after an answer of `length` bytes. The client may not have read
-    /// the end of a long answer yet. Until the client has disconnected, or has had time to read the
-    /// answer, the connection counts as busy.
+    /// the end of a long answer yet. So after a long answer, the connection counts as busy until
+    /// the client has disconnected, or has had time to read the answer.
     pub async fn finish_answer(self, code: u8, length: usize, busy: Busy) {
         let Self { mut reader, writer, .. } = self;
         end(&writer, code).await;

@@ -1,5 +1,5 @@
-//! Shows the progress of a command on the client's stderr. On a terminal, the progress is a bar.
-//! Without a terminal, the progress is a line every ten seconds.
+//! Shows the progress of a command on the client's stderr. By default, the progress is a bar on a
+//! terminal, and a line every ten seconds without a terminal.
 
 use std::sync::Arc;
 

@@ -2,7 +2,8 @@
 
 use crate::ssh::auth::keyring::Proof;
 
-/// The login of a client. The server checks the key again when the key files change.
+/// The login of a client. The server checks the login again every few seconds, and when the key
+/// files change.
 #[derive(Debug)]
 pub struct Login {
     /// The user name.

@@ -20,7 +20,7 @@ pub struct AnnouncedShare {
 
 impl Announced {
     /// Reserves `size` bytes for an upload, if `fits` succeeds. `size` is 0 if the size is unknown.
-    /// `fits` gets the number of bytes that other clients have yet to send.
+    /// `fits` gets the number of announced bytes that other uploads have yet to receive.
     pub fn begin<E>(
         self: &Arc<Self>,
         size: u64,
@@ -32,7 +32,7 @@ impl Announced {
         Ok(AnnouncedShare { all: Arc::clone(self), size, left: size })
     }
 
-    /// The number of bytes that all clients have yet to send.
+    /// The number of announced bytes that all open uploads have yet to receive.
     pub fn bytes(&self) -> u64 {
         *self.lock()
     }

@@ -1,5 +1,5 @@
-//! Finds out which configurations the hosts run. The verb `fleet`, the directory `/fleet` over sftp
-//! and the metrics show the result.
+//! Finds out which configurations the hosts run. The verb `fleet`, the directory `/fleet` over
+//! sftp, the page and the metrics show the result.
 
 use std::collections::{HashMap, HashSet};
 

@@ -92,7 +92,7 @@ impl Registry {
                 rollout_hosts::host(row, agent, member, target, contact, has_fetched, windows);
             found.hosts.extend(host);
         }
-        // A host name belongs to the key that sent the first report of this host.
+        // A host name belongs to the key with which the host was added.
         let owners: HashMap<&str, &str> =
             fleet.hosts.values().map(|host| (host.name.as_str(), host.key.as_str())).collect();
         let watching = self.fleet.presence.addresses();

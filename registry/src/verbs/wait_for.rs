@@ -1,5 +1,5 @@
 //! The verb `wait` waits until enough hosts of a configuration have confirmed the configuration's
-//! current state.
+//! current state, or the target of its rollout.
 
 use std::time::Duration;
 
@@ -124,8 +124,8 @@ impl Registry {
             Some(view) if view.row.rollout.status != Status::Succeeded => {
                 return Ok(self.look_at_rollout(wait, &view, pinned));
             }
-            // The fleet and the rollout were read at the same moment, so the target is the current
-            // state.
+            // The rollout has made its target current. If another state is current now, a later
+            // change has replaced the target.
             Some(view) => view.fleet,
             None => {
                 let scope = Scope { name: Some(&wait.name), host: None };
@@ -157,9 +157,9 @@ impl Registry {
         ending(how, tally, failed)
     }
 
-    /// The rollout that the wait follows, if there is one. A wait that names a state or an id waits
-    /// for the rollout of this target, even if the rollout has ended. Any other wait follows the
-    /// rollout that is active when the wait begins.
+    /// The rollout that the wait follows, if there is one. A wait that names a state or an id
+    /// follows the last rollout if this rollout has the named target and has not succeeded, even if
+    /// it has ended. Any other wait follows the rollout that is active when the wait begins.
     async fn awaited_rollout(
         &self,
         wait: &Wait,

@@ -1,6 +1,6 @@
 //! Tests clients of other projects with the real registry. The clients upload, bind, list and
-//! download, and do everything else that each client usually does. The test runs programs and
-//! libraries, and replays the packets of all other clients.
+//! download, and do everything else that each client usually does. The tests run programs and
+//! libraries, and replay the packets of some clients that cannot be installed.
 
 mod replayed;
 
@@ -78,7 +78,7 @@ fn run(rig: &Rig, command: &mut Command) -> Output {
     command.env("PORT", rig.port().to_string()).output().unwrap()
 }
 
-/// The output of a script, which must succeed.
+/// The output of a program, which must succeed.
 fn ok(rig: &Rig, program: &str, arguments: &[&str]) -> String {
     let output = run(rig, Command::new("timeout").arg("60").arg(program).args(arguments));
     assert!(output.status.success(), "{program} {arguments:?}: {}", both(&output));

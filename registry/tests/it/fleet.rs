@@ -75,7 +75,7 @@ fn change_is_pushed_and_its_confirmation_ends_a_wait() {
     assert!(next["revision"].as_u64() > offer["revision"].as_u64());
     assert_ne!(next["id"], offer["id"]);
     assert!(fails(&rig, "wait -name web -timeout 1s", 7).contains("missing hosts: 1;"));
-    // A report from before the change confirms nothing.
+    // A report with the revision before the change confirms nothing.
     let mut stale = next.clone();
     stale["revision"] = offer["revision"].clone();
     web.healthy(2, &stale);

@@ -1,7 +1,8 @@
 //! Kills the registry and agents while they exchange reports. No result is lost, no result counts
 //! twice, and `wait` never says that a state is deployed before every host has confirmed it.
 //!
-//! `DEPLOY_TEST_STEPS` sets the number of kills, and `DEPLOY_TEST_SEED` sets the seed.
+//! `DEPLOY_TEST_STEPS` sets the number of changes. After every second change, the test kills the
+//! registry. `DEPLOY_TEST_SEED` sets the seed.
 
 use std::collections::VecDeque;
 use std::net::TcpListener;

@@ -25,7 +25,7 @@ fn full_disk_loses_nothing_and_work_resumes() {
     rig.wait_for_log("No space left on device");
     assert!(rig.uploads().is_empty(), "{:?}", rig.uploads());
 
-    // While no byte is free, the registry refuses uploads and changes.
+    // While no byte is free, the registry refuses changes.
     let next = rig.archive("next.tar.gz", b"next");
     rig.put("next.tar.gz");
     let ballast = dir.path().join("ballast");

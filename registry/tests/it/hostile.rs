@@ -17,7 +17,7 @@ use russh::client::{self, Handle};
 use russh::keys::{PrivateKeyWithHashAlg, PublicKeyOrCertificate, load_secret_key};
 use russh::{ChannelMsg, Disconnect};
 
-/// Maximum time from the first byte to the login; see `ssh/accept/connection.rs`.
+/// Maximum time from the acceptance of a connection to the login; see `ssh/accept/connection.rs`.
 const LOGIN_TIME: Duration = Duration::from_secs(20);
 /// Maximum time that a quick step may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -219,8 +219,8 @@ fn upload_slots_are_released_and_abandoned_uploads_removed() {
                 other => panic!("an answer of kind {other}"),
             }
         }
-        // Writes one byte to each file. In one file, the offset is large and leaves a hole. In
-        // another file, the offsets are too large.
+        // Writes one byte. One file gets the byte at its start, and one file gets it at a large
+        // offset, which leaves a hole. For a third file, the offsets are too large.
         let write = |client: &mut Raw, handle: &[u8], offset: u64| {
             let offset = offset.to_be_bytes();
             client.send(6, 7, &[&string(handle), &offset, &string(b"x")]).unwrap();

@@ -24,7 +24,7 @@ const GROUPS: [&str; 4] = ["canary", "eu-1", "eu-2", "us-1"];
 const PATIENCE: Duration = Duration::from_secs(5);
 
 fn name_of(host: usize) -> String {
-    // The first configuration has 4,000 hosts.
+    // The first configuration has more than 4,000 hosts.
     format!("service-{:02}", if host < 4000 { 0 } else { host % CONFIGURATIONS })
 }
 

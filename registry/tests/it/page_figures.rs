@@ -1,4 +1,5 @@
-//! Tests that every figure on the page equals the figure in the console's JSON at the same moment.
+//! Tests that the figures about hosts and rollouts on the page equal the figures in the console's
+//! JSON at the same moment.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -81,8 +82,8 @@ fn hosts(rig: &Rig, count: usize) -> Vec<Watch> {
     (0..count).map(watch).collect()
 }
 
-/// A fleet with two configurations and two groups. The hosts are done, failed, working, held or
-/// absent.
+/// A fleet with two configurations. Two hosts are in a group, and the others are in no group. The
+/// hosts are done, failed, working, held or absent.
 fn fleet(rig: &Rig) -> Vec<Watch> {
     let mut watches = hosts(rig, 7);
     for host in ["web-0", "web-1"] {

@@ -240,7 +240,7 @@ fn registry_can_be_browsed_as_directories() {
         let output = rig.sftp("op", "me", denied);
         assert!(both(&output).contains("ermission denied"), "{denied}: {}", both(&output));
     }
-    // Agents see the same files as before.
+    // Agents do not see the directories for operators.
     let output = rig.sftp("srv", "deploy-agent", "ls -1 /\n-ls /components");
     let seen = both(&output);
     assert!(seen.contains("configs") && !seen.contains("\ncomponents"), "{seen}");

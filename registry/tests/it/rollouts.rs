@@ -313,7 +313,7 @@ fn agent_that_only_polls_takes_part_in_waves() {
     assert_eq!(polled().0, "v2");
 }
 
-/// Windows in UTC that are open or closed at this moment, whatever the time is.
+/// Windows in UTC that are always open, or that are open for only two minutes a week.
 fn windows(is_open: bool) -> &'static str {
     if is_open { "00:00-24:00 UTC" } else { "Mon 00:00-00:01 UTC; Thu 00:00-00:01 UTC" }
 }

@@ -275,8 +275,8 @@ async fn oversized_upload_fails_and_leaves_no_file() {
     for offset in [1 << 20, 1 << 40, u64::MAX - 1] {
         let handle = client.create("x").await.unwrap();
         client.write(&handle, 0, b"fine").await.unwrap();
-        // The registry may write to the disk later. So either the write or the close reports the
-        // error.
+        // The registry may write to the disk later, so this request may succeed. In any case, the
+        // close reports the error.
         let _ = client.write(&handle, offset, b"too far").await;
         assert_eq!(client.close(&handle).await, Err(StatusCode::Failure), "{offset}");
     }

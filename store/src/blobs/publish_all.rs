@@ -11,8 +11,7 @@ use crate::error::{Error, Result};
 
 impl Blobs {
     /// Publishes each blob as [`Blobs::publish`] does. Returns the blobs that were not already
-    /// published. If one publication fails, the method withdraws the blobs that it has published
-    /// before.
+    /// published. If an error occurs, the method withdraws the blobs that it has published.
     pub fn publish_all(&self, digests: &[Digest]) -> Result<Vec<Digest>> {
         let mut published = Vec::with_capacity(digests.len());
         let done = self.publish_each(digests, &mut published);

@@ -1,5 +1,5 @@
-//! Writes a blob and computes its digest. The bytes may arrive in any order. Bytes that arrive in
-//! order are hashed immediately.
+//! Writes a blob and computes its digest. The bytes may arrive in any order. Until a write arrives
+//! out of order, the bytes are hashed immediately.
 
 use std::fs::File;
 use std::io;

@@ -15,9 +15,9 @@ use super::dir::{Dir, cstring};
 use super::fault;
 use crate::error::{Error, Result};
 
-/// A file that is being written under a temporary name. Dropping the value before
-/// [`TempFile::commit`] removes the file. The file is locked while it is open, so that a sweep can
-/// distinguish the file from a leftover of a crash.
+/// A file that is being written under a temporary name. Dropping the value removes the file, unless
+/// the file must be kept (see [`TempFile::keep`]). The file is locked while it is open, so that a
+/// sweep can distinguish the file from a leftover of a crash.
 #[derive(Debug)]
 pub struct TempFile {
     dir: Arc<Dir>,

@@ -25,8 +25,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock on the directory at `path`. If another process holds the lock, the error
-    /// names this process.
+    /// Takes the lock on the directory at `path`. If another process holds the lock, the error has
+    /// the id of that process, if the system reports it.
     pub fn take(path: &Path) -> Result<Self> {
         Self::acquire(Dir::open(path)?.into(), path, FlockOperation::NonBlockingLockExclusive)
     }

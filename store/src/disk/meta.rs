@@ -1,5 +1,6 @@
-//! Sets the owner, permissions, attributes and times of new files. For files and directories, the
-//! functions use descriptors. So it does no harm if another file replaces the new file meanwhile.
+//! Sets and compares the owner, permissions, attributes and times of files. The metadata of files
+//! and directories is set through descriptors. So it does no harm if another file replaces the new
+//! file meanwhile.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;

@@ -30,8 +30,8 @@ pub enum Cloned {
 }
 
 /// Makes the empty `to` share the extents of `from`, which has `size` bytes (`FICLONERANGE`, see
-/// `ioctl_ficlonerange(2)`). The system refuses a range that ends inside the file's last block,
-/// unless the range ends exactly at the end of the file.
+/// `ioctl_ficlonerange(2)`). The system refuses a range that ends inside a block, unless the range
+/// ends exactly at the end of the file.
 pub fn clone_contents(from: &File, to: &File, size: u64) -> io::Result<Cloned> {
     let Some(length) = NonZeroU64::new(size) else { return Ok(Cloned::Whole) };
     fault::step()?;
@@ -52,8 +52,8 @@ fn is_file(file: &File, size: u64) -> io::Result<bool> {
     Ok(metadata.is_file() && metadata.len() == size)
 }
 
-/// Copies the bytes of `from` to the empty `to`, in the kernel if possible. Returns `false` if the
-/// length of `from` is not `size`. Holes stay holes.
+/// Copies the bytes of `from` to the empty `to`, in the kernel if possible. Returns `false` if
+/// `from` is not a regular file of `size` bytes. Holes stay holes.
 pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
     fault::step()?;
     if !is_file(from, size)? {

@@ -13,8 +13,8 @@ use crate::limits::Limits;
 /// The maximum length of a symlink's target in bytes. This is the limit of Linux, without the NUL.
 const MAX_TARGET: usize = 4095;
 
-/// The allowance in bytes, per entry, for names, targets and attributes. The whole archive gets
-/// this allowance for the maximum number of entries.
+/// The number of bytes of names, targets and attributes that an archive may have for each entry
+/// that [`Limits::entries`] allows.
 const PER_ENTRY: u64 = 256;
 /// The number of bytes of names, targets and attributes that every archive may have, even if the
 /// maximum number of entries is small.

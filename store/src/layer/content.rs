@@ -1,7 +1,7 @@
 //! Computes the digest of a file's contents. The time for this computation depends only on the
 //! file's data, not on the length of the file's holes.
 //!
-//! Contents are read in blocks of 64 KiB. A block of zeros is counted instead of hashed. The zeros
+//! Contents consist of blocks of 64 KiB. A block of zeros is counted instead of hashed. The zeros
 //! of such a block may be a hole in an archive, a hole in a filesystem, or written zeros. The
 //! digest is the same in all three cases. If the contents have no such block, the digest is the
 //! BLAKE3 hash of the contents.

@@ -1,6 +1,6 @@
 //! Decompresses archives. The first bytes show the format: gzip (RFC 1952, any number of members),
 //! zstd (RFC 8878, any number of frames) or no compression. Only a limited number of zeros may
-//! follow the data.
+//! follow compressed data.
 
 pub mod gzip;
 pub mod trailing;

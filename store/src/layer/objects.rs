@@ -170,7 +170,8 @@ impl Objects {
     }
 
     /// Whether the object `name` matches its seal. An object without a seal counts as intact,
-    /// because such an object is not shared.
+    /// because the agent reads such an object before the next hardlink to it is made. A missing
+    /// object also counts as intact.
     pub fn is_intact(&self, name: &ObjectName) -> Result<bool> {
         if !self.seals.has(name) {
             return Ok(true);
@@ -281,8 +282,8 @@ impl Objects {
         Ok(self.find(name, |dir| Ok(dir.is_fixed(name.as_c_str())))?.unwrap_or(false))
     }
 
-    /// Calls `look` with the directory that has the object. The directory is the published
-    /// directory, or the directory of a shared batch.
+    /// Calls `look` with each directory that may have the object, until the object is found. The
+    /// published directory comes first. The directories of shared batches follow.
     fn find<T>(&self, name: &ObjectName, look: impl Fn(&Dir) -> Result<T>) -> Result<Option<T>> {
         let found = |looked: Result<T>| match looked {
             Err(err) if err.is_not_found() => Ok(None),
@@ -334,8 +335,8 @@ impl Objects {
         self.fan(name)?.remove_file(name.as_c_str())
     }
 
-    /// Calls `each` with the name, size and ctime of every object. The ctime is the time at which
-    /// the object was created or last linked.
+    /// Calls `each` with the name, size and ctime of every object. The ctime changes when the
+    /// object is created, and when a hardlink to the object is made or removed.
     pub fn for_each(&self, mut each: impl FnMut(ObjectName, u64, i64) -> Result<()>) -> Result<()> {
         for fan in self.fans()? {
             let fan = self.dir.child(&fan)?;

@@ -3,8 +3,8 @@
 //! format. Bounded streams connect the threads, so that no thread gets far ahead of the next
 //! thread.
 //!
-//! Each stage ends when the next stage has ended. An error in any stage closes the streams on both
-//! sides of the stage. So all threads have ended when [`run`] returns.
+//! Each stage ends at the end of its input, or when the next stage has ended. An error in any stage
+//! closes the streams on both sides of the stage. So all threads have ended when [`run`] returns.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{SyncSender, sync_channel};

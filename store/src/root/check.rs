@@ -37,8 +37,8 @@ pub enum Drift {
 }
 
 impl Drift {
-    /// Whether the entry is missing, added or replaced. A service that writes to files does not
-    /// cause such a difference.
+    /// Whether the entry is missing, additional, of another kind, a mount point or impossible to
+    /// examine. A service that only writes to existing files does not cause such a difference.
     pub fn is_lack(self) -> bool {
         !matches!(self, Self::Altered | Self::Links)
     }
@@ -47,10 +47,11 @@ impl Drift {
 /// The scope of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
-    /// All properties except attributes are compared. Additional entries count as differences.
+    /// All entries are compared, but without attributes and without the owners of symlinks.
+    /// Additional entries count as differences.
     All,
-    /// All properties, including attributes, are compared. Additional entries do not count as
-    /// differences.
+    /// All entries are compared, with attributes and with the owners of symlinks. Additional
+    /// entries and missing devices do not count as differences.
     Kept {
         /// Whether access lists count. Access lists do not count if new files inherit access lists
         /// from the directory of the roots.
@@ -62,8 +63,7 @@ pub enum Scope {
 }
 
 /// Calls `each` for every entry of `root` that differs from `tree`. `owner` states whether owners
-/// are restored. `meter` counts the compared entries of `tree`. Fails if the root itself cannot be
-/// listed.
+/// are restored. `meter` counts the entries of `tree`. Fails if the root itself cannot be listed.
 pub fn check(
     root: &Dir,
     tree: &Tree,

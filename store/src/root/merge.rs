@@ -92,8 +92,7 @@ fn apply(
     owners: &Owners,
 ) -> Result<()> {
     // The entries of one directory usually come together, so the resolved paths of directories are
-    // kept. All kept paths are discarded when a directory or a symlink changes, because the paths
-    // may then lead elsewhere.
+    // kept. All kept paths are discarded when they may lead elsewhere (see [`Replaced::Path`]).
     let mut parents: HashMap<EntryPath, EntryPath> = HashMap::new();
     let mut looked_up = LookedUp(0);
     for entry in layer {
@@ -140,9 +139,10 @@ fn owned(owners: &Owners, path: &EntryPath, entry: &Entry) -> Meta {
 /// How an entry changed the tree.
 #[derive(PartialEq, Eq)]
 enum Replaced {
-    /// No path could pass through the changed node.
+    /// All paths that were resolved before still lead to the same place.
     Leaf,
-    /// A directory or a symlink was added or removed.
+    /// A symlink was added, or another node replaced a symlink or a directory. Paths that were
+    /// resolved before may now lead elsewhere.
     Path,
 }
 

@@ -130,7 +130,8 @@ impl Patcher<'_> {
         groups.into_values().filter(|names| !is_written(names)).collect()
     }
 
-    /// Makes all of `names` hardlinks to the first name that matches the tree.
+    /// Finds the first of `names` that matches the tree, and makes the later names hardlinks to
+    /// this name.
     fn link(&self, names: &[EntryPath]) -> Result<()> {
         let Some(Node::File(file)) = self.tree.get(&names[0]) else { return Ok(()) };
         let mut first: Option<(&EntryPath, Stat)> = None;

@@ -17,7 +17,7 @@ use crate::layer::objects::object_name::ObjectName;
 use crate::layer::objects::{Look, Objects};
 
 impl Placer<'_> {
-    /// Places `file` as `name` in `into`. `fresh` states whether this placer made `into`.
+    /// Places `file` as `name` in `into`. `fresh` states whether the root was empty at the start.
     pub(super) fn place_file(
         &self,
         into: &Dir,
@@ -77,8 +77,9 @@ impl Placer<'_> {
         self.placement.may_have_private() && self.placement.is_private(&path())
     }
 
-    /// Places a file by hardlink. If an equal file of this root already uses the object, or if the
-    /// object must not be shared any more, the file is copied.
+    /// Places a file by hardlink. Each equal file of a root (twin) has its own object. The file is
+    /// copied if the twin's object does not exist yet, if the object must not be shared any more,
+    /// or if the object cannot be linked.
     fn place_link(
         &self,
         into: &Dir,
@@ -209,8 +210,9 @@ fn create(into: &Dir, name: &CStr, file: &File, fresh: bool) -> Result<OpenFile>
     into.create_to_write(name, first_mode(file, fresh))
 }
 
-/// The permissions with which a file is created. In a new directory, the file gets its own
-/// permissions at once, because no other process can open the file before the file is finished.
+/// The permissions with which a file is created. In a root that was empty at the start, the file
+/// gets its own permissions at once, because no other process can open the file before the file is
+/// finished.
 fn first_mode(file: &File, fresh: bool) -> u32 {
     if fresh { file.meta.mode & 0o777 } else { 0o600 }
 }

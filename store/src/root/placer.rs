@@ -1,6 +1,7 @@
-//! Places the nodes of a tree in a directory. Files come from objects, by reflink, hardlink or
-//! copy; all other nodes are created. No other process can enter the directory yet, and the tree
-//! has no path through a symlink. Each step opens one name and follows no symlink.
+//! Places the nodes of a tree in a directory. Files that are not empty come from objects, by
+//! reflink, hardlink or copy; all other nodes are created. No other process can enter the directory
+//! yet, and the tree has no path through a symlink. Each step opens one name and follows no
+//! symlink.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
@@ -202,8 +203,8 @@ impl<'a> Placer<'a> {
         Ok(())
     }
 
-    /// Completes the metadata of a file that was created with `mode`. `fresh` states whether this
-    /// placer also made the file's directory.
+    /// Completes the metadata of a file or directory that was created with `mode`. `fresh` states
+    /// whether the root was empty at the start.
     pub(super) fn finish_new(
         &self,
         file: impl std::os::fd::AsFd,

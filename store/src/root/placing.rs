@@ -19,11 +19,11 @@ use crate::writable::Writable;
 pub enum LinkMode {
     /// The best mode that works: reflinks, or else hardlinks, or else copies.
     Auto,
-    /// Reflinks: the file shares extents with the object (copy on write). Placing fails if the
-    /// filesystem has no reflinks.
+    /// Reflinks: the file shares extents with the object (copy on write). If this mode is forced,
+    /// placing fails on a filesystem without reflinks.
     Reflink,
-    /// Hardlinks: the file is another name of the object. Placing fails if the filesystem has no
-    /// hardlinks.
+    /// Hardlinks: the file is another name of the object. If this mode is forced, placing fails on
+    /// a filesystem without hardlinks.
     Hardlink,
     /// Copies of the bytes.
     Copy,

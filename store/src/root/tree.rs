@@ -136,7 +136,8 @@ impl Tree {
     }
 
     /// Whether an entry describes the root itself. Without such an entry, the root has the metadata
-    /// [`Directory::implied`], and its time is the time at which the root is made.
+    /// [`Directory::implied`] with the owner that the rules state, and its time is the time at
+    /// which the root is made.
     pub fn is_described(&self) -> bool {
         self.described
     }

@@ -149,8 +149,7 @@ pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted
         limits,
         |_| {},
         |plain, framed| {
-            // The contents of files are not hashed here, because the checksums of the compressed
-            // form cover the contents.
+            // The contents of files are not hashed here, because nothing uses the hashes.
             read_entries(plain, framed, limits, |_, _, _| Ok(Content::empty()), each)
         },
     );

@@ -49,8 +49,8 @@ impl Store {
     }
 
     /// Like [`Store::root`], but builds the root even if the root exists. The complete new root and
-    /// the existing root exchange their names in one step. The existing root is kept (see
-    /// [`Root::replaced`]).
+    /// the existing root exchange their names, in one step if the filesystem supports such an
+    /// exchange. The existing root is kept (see [`Root::replaced`]).
     pub fn rebuild_root(&self, configuration: &Configuration) -> Result<Root> {
         let id = configuration.id();
         let path = self.root_path(id);
@@ -93,9 +93,9 @@ impl Store {
         Ok(Root { id, path, reused: false, from_spare, placed, replaced, changed })
     }
 
-    /// Whether the root exists and this program built it. A directory that only has the right name
-    /// may be an incomplete root of another agent, even if there is a file `.ok` for this
-    /// directory.
+    /// Whether the root exists and has a record, because this program built or adopted the root. A
+    /// directory that only has the right name may be an incomplete root of another agent, even if
+    /// there is a file `.ok` for this directory.
     pub(super) fn is_published(&self, id: Digest) -> Result<bool> {
         let name = name_of(id);
         Ok(self.roots.contains(&name)? && is_directory(&self.unpacked, &name)?)
@@ -180,9 +180,9 @@ impl Store {
         Ok(first)
     }
 
-    /// Records that this program built the root of `configuration`, and that the root is complete.
-    /// A crash or a full disk may leave an unreadable record. Even then, the root is complete, and
-    /// the next deployment of the root writes the record again.
+    /// Records that this program built or adopted the root of `configuration`. A crash or a full
+    /// disk may leave an unreadable record. Even then, the root is complete, and the next
+    /// deployment of the root writes the record again.
     pub(super) fn mark(&self, configuration: &Configuration) -> Result<()> {
         let name = name_of(configuration.id());
         self.roots.remove_file(&name)?;
@@ -255,7 +255,9 @@ pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
     meta
 }
 
-/// Removes roots that a crash left incomplete. Returns the roots that cannot be removed.
+/// Removes the temporary directories among the roots that a crash left, for example incomplete
+/// roots and spares. Completes interrupted removals of roots. Returns the files that cannot be
+/// removed.
 pub(super) fn clean_up(top: &Dir, unpacked: &Dir) -> Result<Vec<Left>> {
     let mut left = complete_removals(top, unpacked)?;
     left.extend(remove_all_but(unpacked, &TEMPORARY, |name| has_record(top, unpacked, name))?);

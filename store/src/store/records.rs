@@ -9,7 +9,7 @@ use crate::disk::{Dir, TempFile};
 use crate::error::{Error, Result};
 use crate::layer::objects::object_name::Naming;
 
-/// Name of the file in the agent's directory that holds the seals of the objects.
+/// The name of the file in the agent's directory that holds the seals of the objects.
 const SEALS: &CStr = c"seals";
 /// The maximum number of bytes that are read from the file of seals. This size is enough for 16
 /// million objects.

@@ -1,6 +1,7 @@
 //! Sweeps an agent's directory: lists the files, plans the removals, and executes the plan. A sweep
 //! removes a reference before its target. So a crash can leave files that are not needed, but no
-//! reference to a missing file.
+//! reference to a missing file. Only a root is moved away before its record is removed. If a crash
+//! interrupts this removal, the next sweep or start completes it.
 
 mod agent_dir;
 mod inventory;
@@ -159,8 +160,8 @@ impl Store {
         self.unpacked.free().map(|(bytes, _)| bytes)
     }
 
-    /// The number of bytes that the files of the root of `configuration` will take. The layers must
-    /// be extracted. If the root is already published, the result is 0.
+    /// The number of bytes that copies of the files take in the root of `configuration`. The layers
+    /// must be extracted. If the root is already published, the result is 0.
     pub fn root_bytes(&self, configuration: &Configuration) -> Result<u64> {
         if self.is_published(configuration.id())? {
             return Ok(0);

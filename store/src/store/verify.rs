@@ -1,7 +1,7 @@
-//! Verifies an agent's directory: reads and hashes every object and blob, and compares every index
-//! and published root with its expected contents. [`verify`] changes nothing and takes no lock, so
-//! it may run while an agent uses the directory. Files that another process removes meanwhile are
-//! skipped.
+//! Verifies an agent's directory: reads and hashes every object and blob, checks every index, and
+//! compares every published root with its configuration. [`verify`] changes nothing and takes no
+//! lock, so it may run while an agent uses the directory. Files that another process removes
+//! meanwhile are skipped.
 
 pub(super) mod repair;
 mod sound;
@@ -36,7 +36,7 @@ use sound::{blob_is_sound, object_is_sound};
 pub struct Verified {
     /// The number of objects.
     pub objects: u64,
-    /// The number of bytes that were read.
+    /// The total size of the objects in bytes.
     pub bytes: u64,
     /// The number of cached blobs.
     pub blobs: u64,
@@ -66,8 +66,8 @@ pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     Ok(Verified { roots, taken_over, ..cache })
 }
 
-/// The part of [`verify`] that checks objects, blobs and indexes. `meter` counts the bytes that
-/// were read.
+/// The part of [`verify`] that checks objects, blobs and indexes. `meter` counts the bytes that are
+/// read, and then the layers.
 pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
     meter.begin("read", Unit::Bytes, cached_bytes(&top)?);
@@ -115,7 +115,8 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     Ok(verified)
 }
 
-/// The part of [`verify`] that checks published roots. `meter` counts the entries of each root.
+/// The part of [`verify`] that checks published roots. `meter` counts the bytes of the roots of
+/// other programs, and then the entries of each other root.
 pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
     let (writable, owners) = (Writable::read(&top)?, Owners::read(&top)?);
@@ -343,8 +344,8 @@ fn verify_root(
     }
     checked?;
     let stat = rustix::fs::fstat(&root).map_err(|err| Error::io("stat", &root_path, err))?;
-    // If no archive has an entry for the root itself, the root inherits the group of the directory
-    // above.
+    // If no archive has an entry for the root itself, the root may inherit the group of the
+    // directory above.
     let described = owner && tree.has_owner();
     if !disk::may_be_used_like(&stat, &root_meta(&tree, owner), described) {
         finding("its own mode or owner was altered".to_owned());

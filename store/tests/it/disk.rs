@@ -1,5 +1,5 @@
 //! Tests full disks, read-only disks, several filesystems, files with the maximum number of names,
-//! and indexes of a newer format.
+//! indexes of a newer format, and symlinks inside a store.
 
 #![allow(clippy::print_stdout, reason = "tests print what they leave out")]
 

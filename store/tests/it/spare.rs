@@ -278,7 +278,7 @@ fn pending_layer_is_invisible_until_its_root_is_published() {
         assert_eq!(store.extract_for_root(digest).unwrap().unwrap().files, 3, "{link:?}");
         assert!(store.has_layer(digest).unwrap());
         assert_eq!(store.extract_for_root(digest).unwrap(), None);
-        // The layer is not visible yet. If the program ends here, no file of the layer is left.
+        // The layer is not visible yet. If the store is dropped now, no file of the layer is left.
         let waiting = names("layers");
         assert!(waiting.iter().all(|name| layers.contains(name) || name.len() < 64));
         drop(store);

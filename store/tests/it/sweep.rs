@@ -66,8 +66,8 @@ impl Bench {
         self.store.as_ref().unwrap()
     }
 
-    /// Makes a layer with `n` files that share their contents with files of other layers, and with
-    /// a file of its own.
+    /// Makes a layer with `n` files that share their contents with files of other layers. The layer
+    /// also has a file with contents of its own.
     fn layer(&self, name: &str, version: u32, n: u32) -> Layer {
         let tree = self.work.path().join(format!("{name}{version}"));
         fs::create_dir_all(tree.join("dir")).unwrap();
@@ -193,7 +193,7 @@ fn dry_run_matches_what_the_sweep_frees() {
 }
 
 /// With another `-link`, an agent's objects have other names. The old objects stay while a deployed
-/// layer has no other objects, and a root can be made from the old objects.
+/// layer has no other objects. A root can be made from the old objects.
 #[test]
 fn sweep_after_a_link_mode_change_keeps_the_deployed_root() {
     for dir in directories() {

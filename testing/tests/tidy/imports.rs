@@ -1,6 +1,6 @@
 //! Checks that imports have one direction. No crate may import a higher crate, and the files of a
-//! crate may not import each other in a circle. Only a module and its own children may import each
-//! other.
+//! crate may not import each other in a circle. Only a module and its own children, and the pairs
+//! in [`PAIRS`], may import each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 

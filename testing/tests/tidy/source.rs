@@ -11,7 +11,7 @@ pub const CRATES: [&str; 8] =
 pub struct Source {
     /// The path from the top of the checkout, such as `agent/src/cycle.rs`.
     pub path: String,
-    /// The module's path within its crate, such as `cycle::poll`; empty for `lib.rs`.
+    /// The module's path within its crate, such as `cycle::poll`; empty for `lib.rs` and `main.rs`.
     pub module: String,
     /// The directory of the file's crate.
     pub krate: &'static str,
@@ -53,7 +53,7 @@ pub fn sources() -> Vec<Source> {
     all
 }
 
-/// All Rust files of the checkout, tests and benches included.
+/// All Rust files of the checkout, tests and benches included, but not the fuzz targets.
 pub fn all_files() -> Vec<PathBuf> {
     let folders = [
         "agent", "ctl", "registry", "docker", "cli", "rollout", "wire", "store", "testing",

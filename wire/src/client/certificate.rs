@@ -24,7 +24,7 @@ pub(super) fn check(
     if revoked.iter().any(is_revoked) {
         return Err("the certificate or its authority is revoked".to_owned());
     }
-    // The library checks the signature only as part of a complete validation.
+    // The library would check the signature only in a complete validation, which is not used here.
     let sound = certificate.verify_signature().is_ok();
     if !sound || certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
         return Err("its signature is not accepted".to_owned());

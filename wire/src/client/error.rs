@@ -78,29 +78,29 @@ pub enum ClientError {
     /// The connection is open, but no answer arrives.
     #[error("{what}: no answer for {} seconds", STALLED.as_secs())]
     Stalled {
-        /// The action of the client that failed.
+        /// The action of the client that failed, or the path of the file.
         what: String,
     },
     /// The server refused a request.
     #[error("{what}: {why}")]
     Refused {
-        /// The action of the client that failed.
+        /// The action of the client that failed, or the path of the file.
         what: String,
-        /// The server's message.
+        /// The reason, which is the server's message if it sent one.
         why: String,
     },
     /// The server does not have the file.
     #[error("{what}: {why}")]
     NotFound {
-        /// The action of the client that failed.
+        /// The action of the client that failed, or the path of the file.
         what: String,
-        /// The server's message.
+        /// The reason, which is the server's message if it sent one.
         why: String,
     },
     /// A received value is over a limit.
     #[error("{what} is larger than {}", Size(*limit as u64))]
     TooLarge {
-        /// The kind of the received value.
+        /// A description of the received value, or the path of the file.
         what: String,
         /// The limit.
         limit: usize,
@@ -131,8 +131,8 @@ impl ClientError {
         }
     }
 
-    /// The error of the action `what`. If the server has sent a message, the error contains this
-    /// message.
+    /// The error of `what`, which is an action or the path of a file. If the server has sent a
+    /// message, the error contains this message.
     pub(super) fn sftp(what: &str, err: SftpError) -> Self {
         let what = what.to_owned();
         match err {

@@ -132,7 +132,7 @@ fn split(addr: &str) -> Result<(&str, u16), ClientError> {
     Ok((host.trim_matches(['[', ']']), port))
 }
 
-/// A text that says why `print` cannot be a fingerprint.
+/// A text that says why `print` cannot be a fingerprint; empty if it can be one.
 fn flaw(print: &str) -> String {
     let digits = print.split_once(':').filter(|(hash, _)| hash.eq_ignore_ascii_case("sha256"));
     match digits {

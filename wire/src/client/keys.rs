@@ -26,9 +26,9 @@ pub enum Keys {
     Auto,
 }
 
-/// The number of bytes that the client reads from a file to recognise the file's kind.
+/// The number of bytes at the start of a file by which the client recognises the file's kind.
 const MAX_LOOKED_AT: usize = 64;
-/// The usual key files, in the order in which ssh tries them.
+/// The usual key files, in the order in which the client tries them.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
 
 /// Reads the key file, if one was given. The client reads the file before it connects, so that an
@@ -59,9 +59,9 @@ pub(super) async fn log_in(
 struct Login<'a> {
     handle: &'a mut Handle<HostCheck>,
     user: &'a str,
-    /// The keys that were offered.
+    /// The keys that were offered, and the ssh agent's certificates.
     tried: Vec<String>,
-    /// The other keys and certificates, each with the reason why it did not work.
+    /// What else did not work, with the reasons: other keys, certificates, and the ssh agent.
     skipped: Vec<String>,
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 use super::{Connect, HostKey, Keys};
 use crate::command::Refusal;
 
-/// Maximum time for connecting and logging in.
+/// Maximum time for connecting to one address and logging in.
 pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The user name of agents. Agents can only read.
+/// The user name of agents. Operators cannot use this name.
 pub(super) const AGENT: &str = "deploy-agent";
 
 /// The settings with which an operator connects to `addr`. Without a fingerprint, the client uses

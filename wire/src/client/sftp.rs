@@ -16,8 +16,8 @@ use tokio::time::{Instant, timeout_at};
 pub(super) const STALLED: Duration = Duration::from_secs(60);
 /// The size of a request that every server accepts, in bytes.
 const SMALL: u64 = 32 << 10;
-/// Maximum number of bytes that the client requests or sends in one request. Every server that
-/// announces a larger limit accepts a packet with so many bytes.
+/// Maximum number of bytes that the client requests or sends in one request, even if the server
+/// announces a larger limit.
 const LARGE: u64 = 255 << 10;
 
 /// An sftp session.
@@ -111,7 +111,7 @@ impl Sftp {
         self.answer(self.raw.close(handle)).await.map(drop)
     }
 
-    /// Waits for the answer to `request`. Fails only if no answer to any request arrives for
+    /// Waits for the answer to `request`. Times out only if no answer to any request arrives for
     /// [`STALLED`]. On a slow line, the answers to earlier requests must arrive first.
     async fn answer<T>(&self, request: impl Future<Output = SftpResult<T>>) -> SftpResult<T> {
         tokio::pin!(request);

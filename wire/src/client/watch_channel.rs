@@ -22,7 +22,7 @@ pub struct WatchChannel {
     received: Received,
 }
 
-/// The received bytes that no caller has taken yet.
+/// The received bytes that no caller has taken yet, and how the command ended.
 #[derive(Debug, Default)]
 struct Received {
     bytes: Vec<u8>,

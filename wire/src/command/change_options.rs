@@ -1,5 +1,5 @@
-//! Defines the flags that the verbs for changing a configuration share: `-override`, `-wait`,
-//! `-timeout`, and the flags of a rollout.
+//! Reads and writes the options that several verbs for changing a configuration share: `-override`,
+//! `-wait`, `-timeout`, and the flags of a rollout.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Reads the flags of a command by the rules of Go's flag package. The error texts are those of the
+//! Reads the flags of a command by the rules of Go's flag package. Many error texts come from the
 //! Go tool.
 
 use deploy_store::{ComponentName, VersionName};

@@ -15,7 +15,7 @@ pub fn parse(words: &[String]) -> Result<Command, Refusal> {
         return Ok(Command::Help { verb: rest.first().cloned() });
     }
     let verb = find(name).ok_or_else(|| unknown(name))?;
-    // `refs` is the only verb whose single argument needs no flag.
+    // Besides `host`, `rollout` and `window`, only `refs` takes a word that is not a flag.
     let bare = |word: &String| verb.name == "refs" && !word.starts_with('-');
     let hash = rest.first().filter(|word| bare(word)).map(|word| format!("-hash={word}"));
     let rest: Vec<String> = match hash {

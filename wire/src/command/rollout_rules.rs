@@ -36,7 +36,7 @@ pub(super) const AT_ONCE: Flag =
 pub(super) const SUPERSEDE: Flag =
     switch("supersede", "end the rollout of the configuration, and make this change instead");
 
-/// The rules of a rollout that the flags give. The registry checks the texts.
+/// The rules that the flags give for a rollout. The registry checks the texts.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RolloutRules {
     /// The policy whose rules apply where no flag gives another rule.

@@ -15,7 +15,8 @@ pub struct Verb {
     /// Example command lines, as a user types them at the prompt. Examples that read standard input
     /// are for a shell, because commands at the prompt have no input.
     pub examples: &'static [&'static str],
-    /// Whether the verb changes the registry. A dry run never changes the registry.
+    /// Whether the verb can change the registry. A dry run changes nothing, and neither do actions
+    /// that only show something.
     pub changes: bool,
     /// Whether the verb reads standard input without the flag `-`.
     pub reads_input: bool,
@@ -42,7 +43,7 @@ pub enum Takes {
     Layer,
     Component,
     Configuration,
-    /// A version of the component in the flag before this one, or in `-name`.
+    /// A version of the component in the last component flag before this one.
     Version,
 }
 

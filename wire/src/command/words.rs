@@ -6,7 +6,7 @@ use super::Refusal;
 pub const MAX_LINE: usize = 1 << 20;
 
 /// Splits `line` into words. The function refuses unquoted shell syntax, because the author of the
-/// line expects the shell to expand it. The error names this syntax.
+/// line may expect a shell to interpret it. The error names this syntax.
 pub fn split(line: &str) -> Result<Vec<String>, Refusal> {
     if line.len() > MAX_LINE {
         return Err(Refusal::usage(format!("command line is longer than {MAX_LINE} bytes")));

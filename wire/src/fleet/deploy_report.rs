@@ -9,7 +9,7 @@ use super::MAX_OUTPUT;
 const MAX_MESSAGE: usize = 2000;
 /// Maximum length of the other texts except the output, in characters.
 const MAX_WORD: usize = 64;
-/// Maximum number of steps of a deploy.
+/// Maximum number of steps in a report.
 const MAX_STEPS: usize = 16;
 
 /// The progress of a deploy: the last phase that the deploy has reached.
@@ -197,8 +197,8 @@ impl Reason {
 }
 
 impl Report {
-    /// The same report, with every text cut to the registry's limit. The output keeps its end, and
-    /// every other text keeps its beginning.
+    /// The same report, with every text and the list of steps cut to the registry's limits. The
+    /// output keeps its end. All others keep their beginning.
     #[must_use]
     pub fn within_limits(mut self) -> Self {
         let cut = |text: &mut String, most: usize| {

@@ -27,7 +27,7 @@ const REPAIR_ATTEMPTS: usize = 3;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Way {
     /// Use an existing root, or build the root if there is none. `in_use` says whether the root is
-    /// deployed.
+    /// in use, or is probably in use.
     Reuse { in_use: bool },
     /// Build the root even if it exists.
     Rebuild,

@@ -110,7 +110,7 @@ fn on_failure_hold_keeps_the_configuration_and_a_sync_checks_again() {
     says(&bench, &["sync"], 0, "up to date");
     says(&bench, &["sync"], 0, "up to date");
     assert_eq!((bench.runs(), named(&events(&bench), "health_started").len()), (2, 4));
-    // A hold does not block the next configurations. After a failure, the agent returns to the last
+    // A kept configuration does not block the next configurations. A rollback returns to the last
     // healthy configuration.
     bench.bump("v03", "three\n");
     says(&bench, &["sync"], 1, "not healthy: ");

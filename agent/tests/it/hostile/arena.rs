@@ -267,8 +267,8 @@ pub(super) fn tree(root: &Path) -> BTreeMap<String, Vec<String>> {
     nodes.iter().map(words).collect()
 }
 
-/// The hash of contents as in `EXPECT`. The hash covers the length and the blocks that are not
-/// empty.
+/// The hash of contents as in `EXPECT`. The hash covers the length and all blocks except for blocks
+/// of zeros.
 fn hash(bytes: &[u8]) -> String {
     let mut hashed = format!("{};", bytes.len()).into_bytes();
     for (n, block) in bytes.chunks(4096).enumerate() {

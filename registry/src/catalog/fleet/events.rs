@@ -13,8 +13,8 @@ use crate::catalog::{Catalog, Result, nanoseconds, timestamp};
 
 /// Number of events that remain after the registry has removed old events.
 pub const MOST: i64 = 100_000;
-/// Number of new events after which the registry removes the oldest events. So few of the
-/// transactions that add an event also have to remove events.
+/// Number of new events after which the registry removes the oldest events. So most transactions
+/// that add an event need not remove events.
 const SLACK: i64 = 1000;
 
 /// The kinds of events.
@@ -24,7 +24,7 @@ pub enum Kind {
     Changed,
     /// A configuration was deleted.
     Deleted,
-    /// A host reported for the first time.
+    /// A host was added: it reported for the first time, or a wave took it.
     HostAdded,
     /// Two agents report under the same host name.
     HostDuplicate,

@@ -42,7 +42,7 @@ pub struct FleetSnapshot {
 /// The part of the fleet to read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scope<'a> {
-    /// Only agents of this configuration.
+    /// Only this configuration, its agents and its active rollout.
     pub name: Option<&'a ConfigurationName>,
     /// Only agents of this host.
     pub host: Option<&'a HostName>,

@@ -1,4 +1,4 @@
-//! Reads the states that the registry offers to agents.
+//! Reads the states that the registry offers to agents. Also records duplicate agents.
 
 use std::collections::HashMap;
 

@@ -227,8 +227,8 @@ impl Row<'_> {
         Ok(state)
     }
 
-    /// Records an event if the report says that a deploy has ended. Further reports of the same end
-    /// add no event.
+    /// Records an event if the report says that a deploy has ended, or that the agent will not
+    /// retry the deploy. Further reports of the same phase add no event.
     async fn tell(
         &self,
         transaction: &mut WriteTx,

@@ -38,7 +38,8 @@ pub async fn current(transaction: &mut Tx, name: &ConfigurationName) -> Result<O
     }))
 }
 
-/// The number of the newest kept state with the id `id`.
+/// The number of the current state, if it has the id `id`. Otherwise, the number of the newest kept
+/// state with this id.
 pub async fn find(transaction: &mut Tx, current: &Current, id: Digest) -> Result<Option<i64>> {
     let id = id.to_string();
     if current.hash == id {
@@ -98,8 +99,8 @@ pub async fn change(
     Ok(())
 }
 
-/// Deletes the record of the states that a configuration's agents run. The caller then deletes the
-/// configuration and its history.
+/// Deletes the records of the states that a configuration's agents run, and of the states that the
+/// registry offers to held hosts. The caller then deletes the configuration.
 pub async fn forget(
     transaction: &mut WriteTx,
     name: &ConfigurationName,

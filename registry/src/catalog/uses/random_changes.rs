@@ -1,6 +1,6 @@
 //! Makes random changes to a catalogue. After each change, the test compares the table `uses`, and
-//! all results that depend on this table, with a reference computation. The reference computation
-//! reads every state of every configuration.
+//! results that depend on this table, with a reference computation. The reference computation reads
+//! every state of every configuration.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -95,8 +95,8 @@ impl World {
         }
     }
 
-    /// Makes one random change. The verb may refuse the change. The comparison after the step
-    /// checks that a refused change has no effect.
+    /// Makes one random change. The verb may refuse the change. The comparison after the step must
+    /// succeed all the same.
     async fn step(&mut self, step: &Step) {
         let change = self.change();
         let catalog = &self.catalog;

@@ -82,7 +82,7 @@ fn other_files_are_refused_with_a_reason() {
 }
 
 /// A bolt file with pages of `size` bytes. The root has one bucket, `b`. The bucket has the keys
-/// `k00000`, `k00001`, … on as many leaf pages as necessary. Each key has a value of `value` bytes.
+/// `k00000`, `k00001`, …, each in a leaf of its own. Each key has a value of `value` bytes.
 #[allow(clippy::cast_possible_truncation, reason = "the files are small")]
 pub(crate) fn forge(size: usize, keys: usize, value: usize) -> Vec<u8> {
     fn page(number: u64, kind: u16, count: usize, body: &[u8], size: usize) -> Vec<u8> {
@@ -109,8 +109,8 @@ pub(crate) fn forge(size: usize, keys: usize, value: usize) -> Vec<u8> {
         heads.extend(data);
         heads
     }
-    // Pages 0 and 1 are meta pages, page 2 is the root, and page 3 is a branch. The other pages are
-    // leaves with one key each.
+    // Pages 0 and 1 are meta pages, page 2 is the root, and the branch begins at page 3. After the
+    // branch come the leaves, with one key each.
     let first = |n: usize| format!("k{n:05}").into_bytes();
     let mut leaves = Vec::new();
     let (mut heads, mut data, mut next) = (Vec::<u8>::new(), Vec::<u8>::new(), 0_u64);

@@ -7,7 +7,7 @@ use tower::ServiceExt as _;
 
 use super::*;
 
-/// Methods and addresses.
+/// The methods of each address.
 type Addresses = BTreeMap<String, BTreeSet<String>>;
 
 fn described() -> Addresses {

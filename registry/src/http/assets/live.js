@@ -70,7 +70,7 @@
 			const { id, html } = JSON.parse(event.data);
 			replace(id, html);
 		});
-		// The registry sends only what has changed since the page with this digest.
+		// If the page still has this digest at the next connection, the registry sends no section again.
 		source.addEventListener("end", ({ lastEventId }) => live.live = live.live.replace(/seen=[^&]*/, "seen=" + lastEventId));
 		source.addEventListener("reload", () => location.reload());
 		source.addEventListener("gone", () => {

@@ -1,5 +1,5 @@
 //! Renders `/configurations/NAME/diff`, which shows what differs between two states. The page is
-//! not live, because states never change, and a comparison of their files reads all archives.
+//! not live, because states never change, and a comparison of their files reads whole archives.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock};
@@ -20,13 +20,13 @@ use crate::verbs::state_diff::{LayerChange, layers};
 
 /// The page lists at most this many files.
 const FILES: usize = 500;
-/// Each list of the form has this many of the newest states.
+/// Each list of the form has at most this many of the newest states, and the two compared states.
 const STATES: u64 = 50;
 /// How long a request waits until the comparison of another request has ended.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The registry compares the files of one pair of states at a time. So requests for this page leave
-/// enough threads for the checks of uploads.
+/// For this page, the registry compares the files of one pair of states at a time. So requests for
+/// the page leave enough threads for the checks of uploads.
 static COMPARING: LazyLock<Arc<Semaphore>> = LazyLock::new(|| Arc::new(Semaphore::new(1)));
 
 /// A file that differs: its escaped path, and the kind of difference.

@@ -57,8 +57,9 @@ pub enum Part {
     Columns(Vec<Section>),
 }
 
-/// The contents of a screen. A section may depend only on whether its viewer may change things. So
-/// all viewers with equal rights share the same sections. A form may depend on its viewer.
+/// The contents of a screen. The only property of the viewer that a section may depend on is the
+/// right to change things. So all viewers with equal rights share the same sections. A form may
+/// depend on its viewer.
 #[derive(Debug)]
 pub struct Page {
     /// The title, without the name of the program.

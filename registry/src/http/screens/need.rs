@@ -1,10 +1,10 @@
-//! Makes pieces of HTML and of text that the screens of the fleet and of rollouts share.
+//! Makes pieces of HTML and of text that the screens of the fleet, of hosts and of rollouts share.
 
 use maud::{Markup, html};
 
 use super::widgets::{host_address, icon};
 
-/// Number of lines of an output that a screen shows.
+/// [`last_lines`] returns at most this many lines.
 const LAST_LINES: usize = 3;
 /// A screen cuts each line of a text after this many characters.
 const LONGEST_LINE: usize = 200;
@@ -36,7 +36,7 @@ pub fn some_hosts(first: &[String], all: u64, others: &str) -> Markup {
     }
 }
 
-/// The last lines of an output, without control characters.
+/// The last lines of an output that are not blank, without control characters except tabs.
 pub fn last_lines(output: &str) -> String {
     let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(LAST_LINES)..];

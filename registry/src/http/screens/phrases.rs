@@ -1,4 +1,4 @@
-//! Makes short texts that the screens of configurations and components share.
+//! Makes short texts that several screens share.
 
 use deploy_store::escape;
 use maud::{Markup, html};
@@ -27,7 +27,7 @@ pub fn verb_of(command: &str) -> String {
     escape(&(verb.to_owned() + &action.unwrap_or_default()))
 }
 
-/// The counts of a configuration's hosts, such as `37 done, 2 failed`. The text has no zeros.
+/// The counts of a configuration's hosts, such as `37 done, 2 failed`. The text omits counts of 0.
 pub fn host_counts(one: &ConfigurationStatus) -> String {
     let counts = [
         (one.done, "done"),

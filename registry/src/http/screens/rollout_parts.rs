@@ -53,7 +53,7 @@ pub fn failed_of(status: &RolloutStatus) -> Markup {
     html! { (failed) ", at most " (budget) (bar("meter", &[(class, part.min(all))], all)) }
 }
 
-/// What the rollout waits for.
+/// What the rollout does next or waits for, or when the rollout ended.
 pub fn next_step(status: &RolloutStatus) -> Markup {
     let RolloutStatus { wave, waves, .. } = status;
     let of = format!("wave {wave} of {}", waves.len());
@@ -72,7 +72,7 @@ pub fn next_step(status: &RolloutStatus) -> Markup {
     }
 }
 
-/// The changes that an operator may make to the rollout.
+/// Links to the changes that the status of the rollout allows.
 pub fn actions(status: &RolloutStatus, may_act: bool) -> Markup {
     if !may_act || status.ended.is_some() {
         return html! {};

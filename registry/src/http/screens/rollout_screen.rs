@@ -24,7 +24,7 @@ use crate::verbs::rollout_status::{RolloutHost, RolloutStatus};
 
 /// The table of hosts whose result is not `good` lists at most this many hosts.
 const HOSTS: usize = 50;
-/// Number of events that the screen shows.
+/// The screen shows at most this many events.
 const EVENTS: u64 = 100;
 /// The limits on the number of squares that stand for hosts.
 const SQUARES: Squares = Squares { of_wave: 200, left: 600 };

@@ -12,7 +12,7 @@ use crate::catalog::rollouts::RolloutRow;
 use crate::http::problem::Problem;
 use crate::registry::Registry;
 
-/// Number of rollouts that the screen lists.
+/// The screen lists all active rollouts, and at most this many earlier rollouts.
 const MOST: u64 = 100;
 
 /// Renders the screen.

@@ -21,7 +21,7 @@ use crate::registry::Registry;
 use crate::store_survey::Survey;
 use crate::verbs::stat::Stat;
 
-/// Number of damaged files that the screen names.
+/// The screen names at most this many damaged files.
 const DAMAGED: u32 = 3;
 
 /// What the screen shows.

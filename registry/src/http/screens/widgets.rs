@@ -1,4 +1,4 @@
-//! Makes small pieces of HTML that several screens use.
+//! Makes small pieces of HTML, and addresses, that several screens use.
 
 use deploy_store::Size;
 use jiff::Timestamp;
@@ -79,7 +79,7 @@ pub fn pill(class: &str, text: &str) -> Markup {
 /// `total` is the length of the bar. Screen readers skip the bar, because a text beside the bar
 /// says the same.
 pub fn bar(class: &str, parts: &[(&str, u64)], total: u64) -> Markup {
-    // Hundredths of a percent fit into 64 bits for any fleet.
+    // Hundredths of a percent fit into 64 bits for any fleet, and for sizes up to 1 PiB.
     let share = |number: u64| number.saturating_mul(10_000) / total.max(1);
     let text = |share: u64| format!("{}.{:02}", share / 100, share % 100);
     let mut begin = 0;

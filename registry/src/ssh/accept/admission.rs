@@ -1,6 +1,6 @@
-//! Limits the number of connections: of all connections, of connections from one source, and of
-//! connections before login. A source with too many failed logins is rate-limited. So a client
-//! without a key cannot use up all connections.
+//! Limits the number of connections: in all, from one source, before login, and of agents. A source
+//! with too many failed logins is rate-limited. So a client without a key cannot use up all
+//! connections.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};

@@ -13,7 +13,8 @@ use crate::ssh::auth::host_key::HostKey;
 /// Maximum number of refused attempts to log in. Most clients first ask only for the login methods,
 /// and this request counts, too.
 pub const MAX_AUTH_ATTEMPTS: usize = 1 + 6;
-/// How long a refused login takes, for any reason of the refusal.
+/// A refused login takes at least this long, whatever the reason. The client's first request for
+/// the login methods gets its answer immediately.
 const REFUSAL_TIME: Duration = Duration::from_millis(50);
 /// A peer that neither reads nor answers for this long counts as disconnected.
 const STALLED: Duration = Duration::from_secs(180);

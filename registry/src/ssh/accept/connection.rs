@@ -1,6 +1,6 @@
-//! Serves one connection from its acceptance to its end. The server ends a connection for one of
-//! four reasons: the login takes too long, the deadline has passed, the key may no longer log in,
-//! or the server stops.
+//! Serves one connection from its acceptance to its end. The server ends a connection if the login
+//! fails or takes too long, or if too many agents are connected. Later, the server ends the
+//! connection if its deadline has passed, if the key may no longer log in, or if the server stops.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use crate::ssh::login_proof::Login;
 use crate::ssh::server::Server;
 use crate::ssh::ssh_session::Session;
 
-/// Maximum time from the first byte to the end of the login.
+/// Maximum time from the acceptance of a connection to the end of the login.
 pub const LOGIN_TIME: Duration = Duration::from_secs(20);
-/// After the deadline of a connection, the server closes the connection as soon as no data has
-/// moved for this long.
+/// After the deadline of a connection, the server closes the connection as soon as no work is
+/// active and no data has moved for this long.
 const QUIET: Duration = Duration::from_secs(60);
 /// How often the server checks deadlines.
 const CHECK_EVERY: Duration = Duration::from_secs(5);

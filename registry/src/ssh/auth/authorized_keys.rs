@@ -15,7 +15,7 @@ use crate::ssh::auth::source_patterns::{Source, parse_sources};
 pub const MAX_LINE: usize = 16 << 10;
 const MAX_COMMENT: usize = 100;
 
-/// A key that may log in, under conditions.
+/// A key that may log in, or may sign users' certificates, under conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuthorizedKey {
     /// The key.

@@ -34,7 +34,8 @@ pub enum Role {
 pub struct Identity {
     /// The client's rights.
     pub role: Role,
-    /// Fingerprint and comment of the client's key.
+    /// Fingerprint and comment of the client's key, or fingerprint, name and serial number of the
+    /// client's certificate.
     pub label: String,
     /// Whether the client may have a terminal.
     pub pty: bool,
@@ -110,7 +111,7 @@ impl Keyring {
         }
     }
 
-    /// A counter that changes whenever the keys change.
+    /// A counter that increases whenever a key file was read again.
     pub fn changes(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
@@ -162,7 +163,7 @@ impl Keyring {
         }))
     }
 
-    /// Whether `user` may log in with a certificate.
+    /// Whether the key file for `user` lists an authority that signs certificates.
     pub fn has_authorities(&self, user: &str) -> bool {
         let file = if user == SERVICE_USER { &self.services } else { &self.operators };
         file.keys().iter().any(|known| known.authority)

@@ -1,5 +1,5 @@
-//! Runs an sftp session without ssh, which turns packets of a client into answers. The fuzz targets
-//! use such sessions with both roles.
+//! Answers the sftp packets of a client without an ssh connection. The fuzz targets use such
+//! exchanges with both roles.
 
 use std::net::IpAddr;
 use std::sync::Arc;

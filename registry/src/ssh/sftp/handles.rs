@@ -44,7 +44,7 @@ impl<T> HandleTable<T> {
         self.open.values()
     }
 
-    /// Closes all handles for whose items `is_over` is true, and returns these items.
+    /// Closes each handle whose item satisfies `is_over`, and returns these items.
     pub fn close_where(&mut self, is_over: impl Fn(&T) -> bool) -> Vec<T> {
         self.open.extract_if(|_, item| is_over(item)).map(|(_, item)| item).collect()
     }

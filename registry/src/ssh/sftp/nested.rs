@@ -1,6 +1,6 @@
-//! Keeps the directories inside a component's directory. A client that uploads the directory
-//! `DIRECTORY` to `/put/NAME` first creates `/put/NAME/DIRECTORY`. The registry only remembers the
-//! path of the new directory. Files in the new directory belong to the component.
+//! Keeps the directories that a client creates in a component's directory. A client that uploads
+//! the directory `DIRECTORY` to `/put/NAME` first creates `/put/NAME/DIRECTORY`. The registry only
+//! remembers the path of the new directory. Files in the new directory belong to the component.
 
 use std::collections::HashSet;
 

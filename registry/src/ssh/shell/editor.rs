@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use search::{Found, Search};
 use unicode_width::UnicodeWidthChar as _;
 
-/// Maximum length of a line, in characters.
+/// Maximum length of a line, in characters. Without a terminal, the limit counts bytes.
 pub const MAX_LINE: usize = 4096;
 /// Maximum number of lines in the history.
 pub const MAX_HISTORY: usize = 100;
@@ -130,7 +130,7 @@ impl Editor {
         self.draw();
     }
 
-    /// Rings the bell, because there is no completion.
+    /// Rings the terminal's bell.
     pub fn ring(&mut self) {
         self.out.push(0x07);
     }

@@ -99,7 +99,7 @@ fn cyberduck_packets_are_served() {
     rig.ok("addconf -name p -layer code:v2-Ab3dE5gH");
     assert_eq!(sftp.rename("/put/code/v2-Ab3dE5gH", "/put/code/v2"), DONE);
     assert_eq!(versions(&rig, "code"), ["v1", "v2", "v2-Ab3dE5gH"]);
-    // A client cannot rename uploads of another key's connection.
+    // A client cannot rename a version that was uploaded over another connection.
     let mut other = Sftp::start(&rig);
     assert_eq!(other.rename("/put/code/v2", "/put/code/v3"), DENIED);
 }

@@ -86,8 +86,9 @@ fn check(call: &str, fault: &str) {
     assert!(points > 0, "no fault was injected");
 }
 
-/// Returns the numbers of the calls that fail. If `DEPLOY_TEST_STEPS` is set, every call fails.
-/// Without this variable, every third sync or every eighth write fails, from a random number on.
+/// Returns the numbers of the calls that fail. One call fails in each run of the registry. If
+/// `DEPLOY_TEST_STEPS` is set, each call fails in one run. Without this variable, only every third
+/// sync or every eighth write fails in a run, from a random number on.
 fn steps(call: &str) -> impl Iterator<Item = usize> {
     let stride = match std::env::var_os("DEPLOY_TEST_STEPS") {
         Some(_) => 1,
@@ -98,8 +99,8 @@ fn steps(call: &str) -> impl Iterator<Item = usize> {
     (first..).step_by(stride)
 }
 
-/// Checks that the registry has everything that it acknowledged before the fault, and that the
-/// hosts can report as usual.
+/// Checks that the registry has everything that it acknowledged, and that the hosts can report as
+/// usual.
 fn check_kept(rig: &Rig, id: &str, done: &Acknowledged, what: &str) {
     let fleet = document(rig, "fleet -name web -json");
     let is_current = fleet["configurations"][0]["hash"] == id;

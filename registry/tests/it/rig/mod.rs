@@ -101,8 +101,8 @@ impl Rig {
         true
     }
 
-    /// Kills the registry and the command under which the registry runs. Returns false if the
-    /// registry had already ended.
+    /// Kills a registry that runs under a command such as `strace`, and waits until the command has
+    /// ended. Returns false if the command had already ended.
     pub fn kill_all(&mut self) -> bool {
         let Some(mut running) = self.running.take() else { return false };
         if running.child.try_wait().unwrap().is_some() {

@@ -210,7 +210,8 @@ impl Writing<'_> {
         Ok(())
     }
 
-    /// The open file. The caller writes the whole contents directly to this file.
+    /// The open file. A caller that does not call [`Writing::write`] writes the whole contents
+    /// directly to this file.
     pub fn file(&self) -> &File {
         &self.file
     }

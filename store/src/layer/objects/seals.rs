@@ -76,7 +76,7 @@ impl Seals {
         }
     }
 
-    /// Whether no process has the object open for writing.
+    /// Whether, according to the seal, no process has the object open for writing.
     pub fn is_closed(&self, name: &ObjectName) -> bool {
         self.lock().get(&name.hash()).is_some_and(|seal| seal & CLOSED != 0)
     }
@@ -108,7 +108,7 @@ impl Seals {
         self.lock().contains_key(&name.hash())
     }
 
-    /// Removes the seal of a removed or damaged object.
+    /// Removes the seal of an object.
     pub fn forget(&self, name: &ObjectName) {
         self.lock().remove(&name.hash());
     }

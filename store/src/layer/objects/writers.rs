@@ -101,8 +101,8 @@ enum LargePart {
     End { name: ObjectName, size: u64, meta: Meta },
 }
 
-/// Runs `work` with writers for `batch`, and then ends the writers. If a writer fails, the result
-/// is the writer's error, regardless of the result of `work`.
+/// Runs `work` with writers for `batch`, and then ends the writers. If a writer or a sync fails,
+/// the result is the first such error, regardless of the result of `work`.
 pub fn with_writers<T>(
     batch: &Batch,
     work: impl FnOnce(&mut Writers<'_>) -> Result<T>,

@@ -121,9 +121,9 @@ fn access_list(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>, String> {
     Ok(nonempty(value))
 }
 
-/// Whether an attribute is restored. Attributes in `user.*`, capabilities and access lists are
-/// restored. Attributes in `trusted.*`, and attributes with an effect on overlay filesystems, are
-/// never restored.
+/// Whether an attribute is restored. Capabilities, access lists and most attributes in `user.*` are
+/// restored. All other attributes are left out, for example attributes in `trusted.*`. Attributes
+/// in `user.overlay.*` are also left out, because they have an effect on overlay filesystems.
 fn may_restore(name: &str) -> bool {
     (name.starts_with("user.") && name.len() > 5 && !name.starts_with("user.overlay."))
         || name == "security.capability"

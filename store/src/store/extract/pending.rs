@@ -1,8 +1,8 @@
 //! Manages pending layers, which are extracted but not visible yet. A small layer needs no barrier
 //! (a sync of the filesystem) of its own. The agent places the layer's files in the next root
 //! before the layer is visible. The layer shares the barrier of this root, and becomes visible
-//! before the root. If the program ends before the layer is visible, no extracted file of the layer
-//! stays, but the layer's blob is still stored.
+//! before the root. If the program ends before the layer is visible, the next agent extracts the
+//! layer again from its blob, which is still stored.
 
 use std::fs::File;
 use std::sync::{MutexGuard, PoisonError};
@@ -34,8 +34,8 @@ pub(in crate::store) struct Pending {
 }
 
 impl Store {
-    /// Like [`Store::extract`], but a small layer becomes visible only with the next root that
-    /// [`Store::root`] builds. One barrier then covers the layer and the root.
+    /// Like [`Store::extract`], but a small layer usually becomes visible only with the next root
+    /// that [`Store::root`] builds. One barrier then covers the layer and the root.
     pub fn extract_for_root(&self, digest: Digest) -> Result<Option<Extracted>> {
         if self.has_layer(digest)? {
             return Ok(None);

@@ -26,8 +26,8 @@ use crate::store::names::{UNFINISHED, is_directory, ok_name};
 pub struct Drifted {
     /// The paths that differ, or the reason why the differences cannot be determined.
     pub names: Vec<String>,
-    /// Whether an entry is missing or of another kind. A service that writes to files does not
-    /// cause such a difference.
+    /// Whether an entry is missing, is of another kind or cannot be examined. A service that writes
+    /// to files does not cause such a difference.
     pub lacking: bool,
     /// The path of a mount in the root, if there is any mount. A root with a mount must not be
     /// replaced.
@@ -83,9 +83,9 @@ impl Store {
     /// Adopts the directory at the path of the root of `configuration`, if the directory has no
     /// record and matches the configuration. The method compares the contents of every file. If the
     /// root is `in_use`, its service may have written to files. Such a root is adopted despite
-    /// differences, unless an entry is missing. A root that contains a mount is always adopted,
-    /// because such a root cannot be replaced. Returns the paths that differ, or `None` if nothing
-    /// is adopted.
+    /// differences, unless an entry is missing, is of another kind or cannot be examined. A root
+    /// that contains a mount is always adopted, because such a root cannot be replaced. Returns the
+    /// paths that differ, or `None` if nothing is adopted.
     pub fn adopt_root(
         &self,
         configuration: &Configuration,

@@ -32,7 +32,7 @@ const WRITTEN: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::CLOSE_WRITE)
     .union(WatchFlags::MOVED_FROM);
 
-/// The events to watch in a directory in which no process may create, remove or rename files.
+/// The events that show created, removed or renamed files, and a moved or removed directory.
 const RENAMED: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::DELETE)
     .union(WatchFlags::MOVED_TO)

@@ -160,8 +160,9 @@ impl AgentDir {
         Ok(found.into_values().collect())
     }
 
-    /// Lists the other directories that a sweep of roots removes: replaced roots, and directories
-    /// that an earlier sweep could not remove.
+    /// Lists the other directories among the roots that a sweep may remove: replaced roots, and
+    /// directories that an earlier sweep could not remove. If `keep` allows the removal of
+    /// unfinished work, other temporary directories are also listed.
     fn asides(&self, keep: &Keep, mounts: &Mounts, inventory: &mut Inventory) -> Result<()> {
         let leftovers = keep.cache.is_some_and(|ages| ages.leftovers);
         let Some(dir) = if_exists(self.top.child(c"unpacked"))? else { return Ok(()) };
@@ -224,7 +225,8 @@ impl AgentDir {
                     continue;
                 }
                 if let Some(stat) = if_exists(dir.stat(&item.name))? {
-                    // The ctime is the time at which the object was created or last linked.
+                    // The ctime changes when the object is created, and when a hardlink to the
+                    // object is made or removed.
                     let changed = stat.st_ctime;
                     inventory.objects.push((item.name, File { changed, ..file(&stat) }));
                 }
@@ -297,8 +299,8 @@ impl AgentDir {
         found: &mut Vec<File>,
     ) -> Result<()> {
         let dir = match dir.child_within(name) {
-            // The listing skips a directory that this process cannot enter. The directory's mode
-            // may deny access, because only the removal changes modes. Or something is mounted on
+            // The listing skips a directory that this process cannot enter. Either the directory's
+            // mode denies access, and only the removal changes modes. Or something is mounted on
             // the directory, and a mount is never removed.
             Err(Error::Io { cause, .. })
                 if matches!(

@@ -13,7 +13,7 @@ pub(in crate::store) struct File {
     pub inode: (u64, u64),
     /// The number of names that the file has.
     pub links: u64,
-    /// The size in bytes; 0 if the file shares extents with an object.
+    /// The size in bytes; 0 if the file shares extents with an object or is not a regular file.
     pub bytes: u64,
     /// The time from which the age of the file counts, in seconds.
     pub changed: i64,

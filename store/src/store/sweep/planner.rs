@@ -143,8 +143,8 @@ impl Planner {
         }
     }
 
-    /// Plans the removal of records without a root, and of records that a crash left incomplete. A
-    /// root with an incomplete record does not count as a root of this program.
+    /// Plans the removal of records without a root, and of unreadable records, which a crash may
+    /// have left. A root without a record counts as a root of another program.
     fn records(&mut self, inventory: &Inventory, keep: &Keep) {
         for root in &inventory.roots {
             let path = Path::new("roots").join(root.id.to_string());

@@ -19,7 +19,7 @@ pub enum What {
     Blob,
     /// A partly downloaded archive.
     Download,
-    /// Unfinished work.
+    /// Unfinished work, or a replaced root.
     Leftover,
     /// A quarantined file.
     Quarantined,

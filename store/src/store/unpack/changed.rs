@@ -1,4 +1,4 @@
-//! Finds the files that differ between two stacks of layers. The module uses only the archives.
+//! Finds the paths that differ between two stacks of layers. The module uses only the archives.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -32,11 +32,11 @@ pub struct Changed {
 /// How two trees differ at a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum How {
-    /// Only the later tree has the file.
+    /// Only the later tree has the path.
     Added,
-    /// Only the earlier tree has the file.
+    /// Only the earlier tree has the path.
     Removed,
-    /// Both trees have the file, but of another kind or with other contents.
+    /// In both trees, the path exists, but with another kind of file or other contents.
     Changed,
     /// Only the metadata differs.
     Metadata,

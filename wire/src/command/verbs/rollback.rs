@@ -20,7 +20,7 @@ pub(in crate::command) const VERB: Verb = Verb {
             SOAK,
             SUPERSEDE,
             TIMEOUT,
-            number("to", "number of the state (default: the state before the current one)"),
+            number("to", "number of the state (default: the last earlier state not rolled back)"),
             WAIT,
             WAVES,
         ],

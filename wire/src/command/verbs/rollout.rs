@@ -68,7 +68,7 @@ pub enum RolloutAction {
         layers: Vec<(ComponentName, VersionName)>,
         /// If given, the rollout starts only if the configuration has this hash.
         if_hash: Option<Hash>,
-        /// The rules of the rollout, and whether to wait for its end.
+        /// The rules of the rollout, whether to change a frozen configuration, and whether to wait.
         options: ChangeOptions,
         /// Whether to show only the waves, and to start nothing.
         dry_run: bool,

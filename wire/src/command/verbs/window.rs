@@ -1,4 +1,4 @@
-//! `window`: sets, lists or deletes the maintenance windows of a group.
+//! `window`: sets, lists or deletes the maintenance windows of groups.
 
 use crate::command::given::Given;
 use crate::command::line::Line;

@@ -102,7 +102,8 @@ fn now(listed: &ListedState) -> Markup {
     }
 }
 
-/// If the registry can restore the state, the link to the confirmation of a rollback to the state.
+/// For an earlier state, the link to the confirmation of a rollback to the state, or a note that
+/// the registry cannot restore the state.
 fn rollback(name: &ConfigurationName, listed: &ListedState) -> Markup {
     let state = &listed.state;
     let number = state.number.to_string();

@@ -11,7 +11,7 @@ use crate::http::screens::widgets::{
 };
 use crate::verbs::fleet_document::{ConfigurationStatus, GroupStatus};
 
-/// Number of groups that have a column. The table shows the groups with the most hosts.
+/// At most this many groups have a column. The table shows the groups with the most hosts.
 const GROUPS: usize = 4;
 
 /// Renders the table. The table has a row for each configuration in `heads`.

@@ -14,8 +14,8 @@ use crate::http::screens::widgets::{count, size};
 
 /// The time that the width of a drawing stands for: one day, in seconds.
 const DAY: i64 = 24 * 60 * 60;
-/// The axis reaches from 10^`SHORTEST` ms, which is 10 ms, to 10^`LONGEST` ms, which is about 3
-/// hours.
+/// The axis of durations begins at 10^`SHORTEST` ms, which is 10 ms. The axis ends at most at
+/// 10^`LONGEST` ms, which is about 3 hours.
 const SHORTEST: i32 = 1;
 const LONGEST: i32 = 7;
 

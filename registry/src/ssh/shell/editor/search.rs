@@ -1,6 +1,7 @@
 //! Implements `^R`, which searches the history backwards for a pattern, as in readline. Another
 //! `^R` finds older lines, and Enter submits the found line. `^G` and `^C` restore the original
-//! line. Any other key edits the found line.
+//! line. Printable characters and Backspace change the pattern. Any other key ends the search, and
+//! then has its usual effect on the found line.
 
 use crate::ssh::shell::editor::{Editor, MAX_LINE, width};
 

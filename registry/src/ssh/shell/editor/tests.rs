@@ -197,7 +197,7 @@ fn search_finds_old_lines() {
         (b"part\x12web\x07ial\r", "partial"),
         (b"part\x12web\x03ial\r", "partial"),
         (b"part\x12web\x7f\x7f\x7f\x07ial\r", "partial"),
-        // After an escape or an arrow key, the cursor is at the match.
+        // An escape or an arrow key ends the search at the match.
         (b"\x12web\x1bX\r", "showconf -name Xweb"),
         (b"\x12web\x1b[DX\r", "showconf -nameX web"),
         (b"\x12gc\x1b[A\r", "showcomp -name code"),

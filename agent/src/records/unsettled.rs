@@ -24,7 +24,7 @@ const MOST: u64 = 16 << 10;
 /// Maximum number of characters of the script's error that the record keeps.
 const MOST_OF_ERROR: usize = 1000;
 
-/// The record of the last script, which did not succeed.
+/// The record of the last script, until a success of this script is recorded.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unsettled {

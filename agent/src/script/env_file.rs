@@ -67,9 +67,15 @@ fn parse(bytes: &[u8]) -> Result<Vec<(OsString, OsString)>, String> {
                 String::from_utf8_lossy(name)
             ));
         }
-        if SET.contains(&name) || name.starts_with(b"LAYER_") {
+        if SET.contains(&name) {
             let name = String::from_utf8_lossy(name);
             return Err(format!("line {n}: {name} is set by the agent; use another name"));
+        }
+        if name.starts_with(b"LAYER_") {
+            let name = String::from_utf8_lossy(name);
+            return Err(format!(
+                "line {n}: names that begin with LAYER_ are for the agent; rename {name}"
+            ));
         }
         if value.contains(&0) {
             return Err(format!("line {n} has a NUL in it"));
@@ -105,7 +111,7 @@ mod tests {
             ("1A=1", "is not a variable name"),
             ("A B=1", "is not a variable name"),
             ("#\nNEWROOT=/", "line 2: NEWROOT is set by the agent"),
-            ("LAYER_0_NAME=x", "LAYER_0_NAME is set by the agent"),
+            ("LAYER_0_NAME=x", "LAYER_ are for the agent; rename LAYER_0_NAME"),
             ("A=\0", "line 1 has a NUL"),
             ("A=1\r\n", "carriage return"),
             (&"A=1\n".repeat(20_000), "larger than 64 KiB"),

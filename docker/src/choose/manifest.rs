@@ -78,7 +78,8 @@ impl Manifest {
         let of_config = |reason: String| Some((&self.config, reason));
         if self.subject {
             return of_config(
-                "belongs to a manifest about another manifest, which is not an image".to_owned(),
+                "belongs to a manifest that describes another manifest, and not an image"
+                    .to_owned(),
             );
         }
         if let Some(kind) = &self.artifact_type {

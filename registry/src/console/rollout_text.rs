@@ -28,7 +28,7 @@ pub fn started(status: &RolloutStatus, client: Client) -> String {
     if status.status == "succeeded" {
         let line = client.typed(&format!("rollback -name={name} -to={base}"));
         return format!(
-            "{text}; succeeded immediately, as there is no host\nto roll back run:\n\t{line}\n"
+            "{text}; succeeded immediately, because there is no host\nto roll back run:\n\t{line}\n"
         );
     }
     let line = client.typed(&format!("rollout abort -name={name}"));

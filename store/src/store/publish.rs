@@ -255,8 +255,8 @@ pub(super) fn root_meta(tree: &Tree, owner: bool) -> Meta {
     meta
 }
 
-/// Removes the temporary directories among the roots that a crash left, for example incomplete
-/// roots and spares. Completes interrupted removals of roots. Returns the files that cannot be
+/// Removes the temporary entries that a crash left among the roots, for example incomplete roots
+/// and spares. Completes interrupted removals of roots. Returns the files that cannot be
 /// removed.
 pub(super) fn clean_up(top: &Dir, unpacked: &Dir) -> Result<Vec<Left>> {
     let mut left = complete_removals(top, unpacked)?;

@@ -192,7 +192,7 @@ fn free(doc: &Doc) -> Section {
         html! {
             div class="card empty" {
                 p { "The registry records the free space every 5 minutes, and keeps each sample "
-                    "for a day. The line begins with the second sample." }
+                    "for a day. The chart appears after the second sample." }
             }
         }
     } else {

@@ -168,7 +168,7 @@ fn describe(aside: &Aside, made: &BTreeMap<Digest, Made>) -> (String, bool) {
             "fetched and extracted again".to_owned()
         }
         None if made.iter().any(|made| matches!(made, Made::FromBlob)) => {
-            "extracted again from its cached blob".to_owned()
+            "extracted again from a cached blob".to_owned()
         }
         None => "nothing needs the file".to_owned(),
     };

@@ -105,8 +105,8 @@ pub enum Error {
     },
     /// `-confine require` was given, but the system lacks a part of the sandbox.
     #[error(
-        "-confine require, but this system has only {0}; use kernel 6.12 or later with landlock in \
-         its list of security modules"
+        "-confine require, but this system has only a part of the sandbox ({0}); use kernel 6.12 \
+         or later with landlock in its list of security modules"
     )]
     Incomplete(Sandbox),
 }

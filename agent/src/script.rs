@@ -109,13 +109,13 @@ pub enum Error {
         status: ExitStatus,
     },
     /// The agent ended the script because the script took too long.
-    #[error("{program:?} call failure: ended after {after:?}, {why}")]
+    #[error("{program:?} call failure: the agent ended the script after {after:.1?}, {why}")]
     Ended {
         /// The script.
         program: String,
         /// How long the script had run.
         after: Duration,
-        /// The limit that the script exceeded, as the end of a sentence.
+        /// Why the agent ended the script, as the end of a sentence.
         why: &'static str,
     },
 }

@@ -4,7 +4,7 @@ pub mod manifest;
 pub mod peek;
 mod walk;
 
-use deploy_store::Digest;
+use deploy_store::{Digest, plural};
 
 use crate::error::{Error, Result};
 use crate::read::image_archive::{Archive, Document, Item};
@@ -76,14 +76,18 @@ pub fn choose(archive: &Archive, wanted: &Wanted) -> Result<Chosen> {
         })?;
     }
     if let Some(platform) = &wanted.platform {
-        narrow(&mut candidates, format!("for {platform}"), &|candidate| {
+        let what = match &wanted.image {
+            Some(image) => format!("called {image:?} for {platform}"),
+            None => format!("for {platform}"),
+        };
+        narrow(&mut candidates, what, &|candidate| {
             candidate.platform.as_ref().is_some_and(|own| own.fits(platform))
         })?;
     }
     match candidates.as_slice() {
         [one] => resolve(archive, one),
         several => Err(Error::Choice(format!(
-            "the archive has several images; name one with -image or -platform: {}",
+            "the archive has several images: {}; choose one with -image or -platform",
             listed(several)
         ))),
     }
@@ -251,7 +255,7 @@ fn check_config(archive: &Archive, digest: Digest, layers: &[(String, usize)]) -
         let (has, says) = (layers.len(), announced.len());
         return Err(Error::item(
             digest.to_string(),
-            format!("lists {says} layers, but the manifest lists {has}"),
+            format!("lists {}, but the manifest lists {has}", plural(says as u64, "layer")),
         ));
     }
     for ((item, number), announced) in layers.iter().zip(announced) {

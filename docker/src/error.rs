@@ -50,7 +50,7 @@ pub enum Error {
         reason: String,
     },
     /// A temporary file cannot be used.
-    #[error("{action} a temporary file in {}: {cause} (-tmpdir chooses another place)", dir.display())]
+    #[error("{action} a temporary file in {}: {cause}", dir.display())]
     Temporary {
         /// The failed action, as a verb, such as `make`.
         action: &'static str,
@@ -95,6 +95,15 @@ pub enum Error {
 }
 
 impl Error {
+    /// The end of the message of `deploy-from-docker`: the flag that may help, if there is one. The
+    /// registry imports images without these flags.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Temporary { .. } => " (-tmpdir chooses another place)",
+            _ => "",
+        }
+    }
+
     /// The exit code for the error.
     pub fn code(&self) -> u8 {
         match self {

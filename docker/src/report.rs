@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use deploy_store::plural;
+
 use crate::job::{Imported, Summary};
 
 /// The plan, with one line for each layer.
@@ -28,7 +30,7 @@ pub fn plan(summary: &Summary) -> String {
 pub fn closing(summary: &Summary, dry_run: bool, time: Duration) -> String {
     let Summary { name, layers, empty, sent, .. } = summary;
     let reused = layers.iter().filter(|layer| layer.reused).count();
-    let mut text = format!("configuration \"{name}\": {} layers", layers.len());
+    let mut text = format!("configuration \"{name}\": {}", plural(layers.len() as u64, "layer"));
     if *empty > 0 {
         write!(text, " (empty layers left out: {empty})").expect("a string takes any text");
     }

@@ -67,10 +67,13 @@ fn parse(text: &str) -> Result<Window, String> {
             return Err(text.to_owned());
         }
     };
-    let hours_text = || format!("has bad hours {hours:?}; write hours like 22:00-06:00");
+    let hours_text = || format!("has bad hours {hours:?}; write hours such as 22:00-06:00");
     let (from, to) = hours.split_once('-').ok_or_else(hours_text)?;
     let (from, to) = parse_time(from).zip(parse_time(to)).ok_or_else(hours_text)?;
-    if from == to || from == DAY {
+    if from == DAY {
+        return Err("begins at 24:00; for midnight, write 00:00".to_owned());
+    }
+    if from == to {
         return Err("has no length; for the whole day, write 00:00-24:00".to_owned());
     }
     let zone = TimeZoneDatabase::bundled().get(zone).map_err(|_| {

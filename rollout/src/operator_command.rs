@@ -89,8 +89,8 @@ pub enum Refusal {
     },
     /// No wave has taken the host.
     #[error(
-        "cannot {command} host {host}: no wave has taken it; a wave can name an unknown host, \
-         such as -waves @{host}"
+        "cannot {command} host {host}: no wave has taken it; the waves of a rollout \
+         can name hosts, such as -waves @{host}"
     )]
     NotMember {
         /// The command, as a verb.
@@ -109,6 +109,7 @@ pub enum Refusal {
 fn described(status: &Status) -> String {
     match status {
         Status::Running => "is running".to_owned(),
+        Status::Paused { why } if why.is_empty() => "is paused".to_owned(),
         Status::Paused { why } => format!("is paused ({why})"),
         Status::Halted { why } => format!("has halted ({why})"),
         Status::Aborted => "is aborted".to_owned(),

@@ -27,7 +27,8 @@ pub enum BadWaves {
     Selector(#[from] BadSelector),
     /// There are more than [`MAX_WAVES`] waves.
     #[error(
-        "there are {0} waves, with the last one of all remaining hosts; at most {MAX_WAVES} are allowed"
+        "there are {0} waves, including the last wave of all remaining hosts; at most {MAX_WAVES} \
+         are allowed"
     )]
     TooMany(usize),
     /// The selectors name more than [`MAX_NAMED_HOSTS`] hosts.

@@ -43,7 +43,7 @@ pub use meter::{Meter, Reading, Unit};
 pub use name::{ComponentName, ConfigurationName, MAX_NEW_NAME, VersionName, escape, escape_json};
 pub use owners::OwnerRule;
 pub use root::placing::{LinkMode, Placed};
-pub use size::Size;
+pub use size::{Size, plural};
 pub use store::{
     Ages, Aside, Changed, Drifted, Extracted, Finding, How, Keep, Kept, Options, Removal, Root,
     SpareOutcome, Store, Sweep, Verified, What, changed_files, check_archive, layer_bytes, listed,

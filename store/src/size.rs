@@ -1,4 +1,4 @@
-//! Formats numbers of bytes for people.
+//! Formats numbers for people: sizes in bytes, and counts with their nouns.
 
 use std::fmt;
 
@@ -24,9 +24,19 @@ impl fmt::Display for Size {
     }
 }
 
+/// A count with its noun, such as `1 file` or `3 files`.
+pub fn plural(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn counts_have_singular_or_plural_nouns() {
+        assert_eq!((&*plural(1, "file"), &*plural(0, "file")), ("1 file", "0 files"));
+    }
 
     #[test]
     fn sizes_have_the_largest_fitting_unit() {

@@ -196,7 +196,7 @@ async fn host_certificates_are_checked() {
     }
     let host = authority("*", "stranger.pub");
     let err = sshd.refusal(|connect| connect.host = host).await.to_string();
-    assert!(err.contains("it is signed by another authority"), "{err}");
+    assert!(err.contains("the server's certificate is signed by another authority"), "{err}");
     let host = authority("elsewhere", "ca.pub");
     let err = sshd.refusal(|connect| connect.host = host).await;
     assert!(matches!(err, ClientError::HostUnknown { .. }), "{err}");

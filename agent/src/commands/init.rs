@@ -39,7 +39,7 @@ pub enum Error {
         flag: &'static str,
     },
     /// A setting has a character that a settings file cannot hold.
-    #[error("-{flag} has a line break or NUL in it, which {SETTINGS}/NAME.env cannot hold")]
+    #[error("-{flag} has a line break or NUL in it, which a settings file cannot hold")]
     Unwritable {
         /// The name of the flag.
         flag: &'static str,

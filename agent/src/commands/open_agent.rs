@@ -162,7 +162,7 @@ fn not_opened(dir: &Path, err: Error) -> anyhow::Error {
             let dir = dir.to_string_lossy();
             anyhow!(
                 "cannot acquire exclusive lock on {dir:?}: in use by another process{pid}; stop \
-                 that agent first"
+                 that process first"
             )
         }
         other => other.into(),

@@ -15,8 +15,11 @@ pub(super) fn run_sync(flags: &Flags, json: bool) -> Result<u8> {
         // An agent with `-once` has no socket, but holds the lock. In this case, the attempt to
         // take the lock fails, and the error says that the directory is in use.
         let _lock = Lock::take(&flags.dir)?;
-        let why = "no agent runs here; start the agent, or run deploy-agent with the agent's flags \
-                   and -once";
+        let dir = flags.dir.to_string_lossy();
+        let why = format!(
+            "no agent runs in {dir:?}; start the agent, or run deploy-agent with the agent's flags \
+             and -once"
+        );
         Ok(Answer::failed(exit::FAILED, why))
     })?;
     show(&answer, json, Synced::to_text)

@@ -115,7 +115,7 @@ fn log_sandbox(sandbox: Option<&Sandbox>) {
         tracing::warn!(
             event = "confined",
             walls = told,
-            "confinement: {told}; this kernel has no landlock"
+            "confinement: {told}; landlock is missing or off in this kernel"
         );
     }
 }

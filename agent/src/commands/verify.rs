@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anyhow::anyhow;
 use deploy_cli::progress::{Form, Shown};
-use deploy_store::{Error, Meter, Verified, escape, escape_json};
+use deploy_store::{Error, Meter, Verified, escape, escape_json, plural};
 use deploy_wire::exit;
 use serde::Serialize;
 
@@ -168,25 +168,33 @@ impl Verification {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{}: {}{done}", escape(&path), escape(what));
         }
-        let Self { objects, bytes, blobs, layers, roots, .. } = self;
         let mended = self.findings.iter().filter(|found| found.mended).count();
-        let found = match (self.findings.len(), self.repaired) {
+        let found = match (self.findings.len() as u64, self.repaired) {
             (0, _) => "all sound".to_owned(),
-            (n, true) => format!("{n} findings, {mended} of them repaired"),
-            (n, false) => format!("{n} findings"),
+            (n, true) => format!("{}, {mended} repaired", plural(n, "finding")),
+            (n, false) => plural(n, "finding"),
         };
-        let _ = writeln!(
-            text,
-            "{objects} objects of {bytes} bytes, {blobs} blobs, {layers} layers, {roots} roots: \
-             {found}"
-        );
+        let bytes = self.bytes;
+        let [objects, blobs, layers, roots] = [
+            (self.objects, "object"),
+            (self.blobs, "blob"),
+            (self.layers, "layer"),
+            (self.roots, "root"),
+        ]
+        .map(|(n, noun)| plural(n, noun));
+        let _ = writeln!(text, "{objects} of {bytes} bytes, {blobs}, {layers}, {roots}: {found}");
         text.push_str(&self.advice());
-        if self.taken_over > 0 {
-            let _ = writeln!(
-                text,
-                "{} roots from before this agent were read; their correct contents are unknown",
-                self.taken_over
-            );
+        match self.taken_over {
+            0 => {}
+            1 => text.push_str(
+                "1 root from before this agent was read; its correct contents are unknown\n",
+            ),
+            n => {
+                let _ = writeln!(
+                    text,
+                    "{n} roots from before this agent were read; their correct contents are unknown"
+                );
+            }
         }
         text
     }

@@ -187,13 +187,16 @@ pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
             return Ok(());
         }
         current_link::switch(&path, Some(&root))?;
+        let found = match &before {
+            Some(before) => format!("led to {before:?} and not to the deployed root"),
+            None => "was missing".to_owned(),
+        };
         let before = before.map(|path| path.display().to_string()).unwrap_or_default();
         tracing::warn!(
             event = "link_mended",
             %id,
             before,
-            "the symlink {} led to {before:?} and not to the deployed root; the agent corrected \
-             the symlink",
+            "the symlink {} {found}; the agent corrected the symlink",
             path.display()
         );
         Ok(())

@@ -63,7 +63,7 @@ fn judge(response: &Response<Incoming>) -> Result<(), String> {
         return Err(format!("status {code}"));
     }
     let to = location(response.headers()).map_or_else(String::new, |to| format!(" to {to}"));
-    Err(format!("status {code}, a redirect{to}, which is not followed"))
+    Err(format!("status {code} (a redirect{to}, not followed)"))
 }
 
 fn location(headers: &HeaderMap) -> Option<String> {

@@ -102,6 +102,10 @@ impl Counts {
             Some(failure) if *failures > 1 => {
                 format!("health {failure}, {failures} times in a row, {after}")
             }
+            Some(failure) if *all_failures == 1 => format!(
+                "health {label}: only {successes} of {wanted} successes in a row, {after}; the \
+                 check failed once, with: {failure}"
+            ),
             Some(failure) => format!(
                 "health {label}: only {successes} of {wanted} successes in a row, {after}; the \
                  check failed {all_failures} times, the last time with: {failure}"

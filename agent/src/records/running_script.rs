@@ -88,7 +88,7 @@ pub async fn wait_for_end(dir: &Path) {
                 id,
                 pid,
                 "the script that a killed agent started at {since:.0} for {id} still runs as pid \
-                 {pid}: this agent is waiting for its end"
+                 {pid}: this agent is waiting for the script's end"
             );
             logged = true;
         }

@@ -28,7 +28,7 @@ pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {
         layer.component.as_str().contains('\0') || layer.version.as_str().contains('\0')
     });
     if let Some(layer) = with_nul {
-        return refuse(format!("layer \"{}\" has a NUL in its name", layer.component));
+        return refuse(format!("layer \"{}\" has a NUL in its name or version", layer.component));
     }
     // The paths and the other variables need room, too.
     let bytes = layers
@@ -37,7 +37,7 @@ pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {
     match bytes.sum::<usize>() + BESIDE_LAYERS {
         bytes if bytes > MAX_ENVIRONMENT => refuse(format!(
             "the names of its {} layers take {bytes} bytes of environment; the maximum is \
-             {MAX_ENVIRONMENT}",
+             {MAX_ENVIRONMENT}; give the configuration fewer layers",
             layers.len()
         )),
         _ => Ok(()),

@@ -26,7 +26,8 @@ const NOT_THERE: &str =
     "no such file or directory; create the script, or give another script with -script";
 const NOT_IN_PATH: &str =
     "executable file not found in $PATH; to run a file of this directory, write ./ before its name";
-const NOT_EXECUTABLE: &str = "permission denied; make the script executable with chmod +x";
+const NOT_EXECUTABLE: &str = "permission denied; make the script executable with chmod +x, and let \
+                              the agent's user enter the script's directory";
 const DIRECTORY: &str = "is a directory; give a file with -script";
 const NO_INTERPRETER: &str = "no such file or directory: the interpreter that the script's first \
                               line names is not installed";

@@ -153,7 +153,7 @@ async fn wait(
             Some(timeout) => tokio::time::sleep(timeout).await,
             None => std::future::pending().await,
         }
-        "the most that -script-timeout allows"
+        "because it ran longer than -script-timeout allows"
     };
     let stopped = async {
         stop.requested().await;

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use deploy_store::{Configuration, Size, What};
+use deploy_store::{Configuration, Size, What, plural};
 
 use crate::agent::Agent;
 use crate::blocking;
@@ -57,7 +57,8 @@ pub async fn cache(agent: &Agent) {
                 event = "cache_swept",
                 files,
                 bytes,
-                "cache swept: {files} files of {}",
+                "cache swept: removed {} of {}",
+                plural(files, "file"),
                 Size(bytes)
             );
         }

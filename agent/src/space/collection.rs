@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use deploy_store::disk::Dir;
-use deploy_store::{Configuration, Error, Result, Size, Sweep, What};
+use deploy_store::{Configuration, Error, Result, Size, Sweep, What, plural};
 use serde::{Deserialize, Serialize};
 
 use crate::agent::Agent;
@@ -97,7 +97,10 @@ pub async fn beside(
 /// roots that another program made.
 pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -> Result<Gc> {
     if let Some(Running { id, pid, .. }) = running_script::read(dir) {
-        let why = format!("a script whose agent was killed runs for {id}, as pid {pid}");
+        let why = format!(
+            "a script whose agent was killed runs for {id}, as pid {pid}; try again after the \
+             script's end"
+        );
         return Err(Error::io("remove unused data in", dir, io::Error::other(why)));
     }
     let &Settings { keep_roots, keep_blobs, count_taken_over, .. } = settings;
@@ -154,8 +157,7 @@ impl Gc {
                 let size = match (verb, *bytes) {
                     ("keep", 0) => String::new(),
                     ("keep", bytes) => format!("{bytes} bytes: "),
-                    (_, bytes) if *files == 1 => format!("1 file, {bytes} bytes: "),
-                    (_, bytes) => format!("{files} files, {bytes} bytes: "),
+                    (_, bytes) => format!("{}, {bytes} bytes: ", plural(*files, "file")),
                 };
                 // Writing to a string cannot fail.
                 let _ = writeln!(text, "{verb:<7} {what:<11} {name}   {size}{why}");
@@ -164,8 +166,8 @@ impl Gc {
         let freed = if self.dry_run { "would be freed" } else { "freed" };
         let _ = writeln!(
             text,
-            "{} files, {} bytes {freed}; {} are free",
-            self.files,
+            "{}, {} bytes {freed}; {} are free",
+            plural(self.files, "file"),
             self.bytes,
             Size(self.free_bytes)
         );

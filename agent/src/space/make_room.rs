@@ -6,7 +6,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use deploy_store::{Configuration, Keep, Result as StoreResult, Size, Sweep, What};
+use deploy_store::{Configuration, Keep, Result as StoreResult, Size, Sweep, What, plural};
 
 use crate::agent::Agent;
 use crate::blocking;
@@ -137,7 +137,8 @@ async fn sweep(agent: &Agent, keep: Keep, free: u64) -> StoreResult<u64> {
         files,
         freed,
         free,
-        "made room: removed {what} (in all {files} files, {}); {} are free",
+        "made room: removed {what} (in all {}, {}); {} are free",
+        plural(files, "file"),
         Size(freed),
         Size(free)
     );
@@ -162,9 +163,10 @@ fn describe(planned: &Sweep) -> String {
         parts.push(format!("root {id}"));
     }
     for what in [What::Layer, What::Object, What::Blob, What::Download, What::Quarantined] {
-        match planned.count(what) {
+        let noun = if what == What::Quarantined { "quarantined file" } else { what.word() };
+        match planned.count(what) as u64 {
             0 => {}
-            n => parts.push(format!("{n} {}s", what.word())),
+            n => parts.push(plural(n, noun)),
         }
     }
     parts.join(", ")

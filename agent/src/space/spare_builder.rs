@@ -120,8 +120,8 @@ fn make(store: &Store, configuration: &Configuration) -> bool {
                 %id,
                 bytes,
                 inodes,
-                "no spare root: a spare root needs {} and {inodes} inodes; the agent builds roots \
-                 without a spare",
+                "no room for a spare root, which needs {} and {inodes} inodes; the agent builds \
+                 roots without a spare",
                 Size(bytes)
             );
             false

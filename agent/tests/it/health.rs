@@ -70,7 +70,7 @@ fn http_check_accepts_only_success() {
     let location = "302 Found\r\nLocation: http://elsewhere.example/";
     for (answer, want) in [
         (answer("503 Service Unavailable"), "status 503, "),
-        (answer(location), "status 302, a redirect to http://elsewhere.example/, which is not"),
+        (answer(location), "status 302 (a redirect to http://elsewhere.example/, not followed)"),
         (answer("404 Not Found"), "status 404, "),
         (String::new(), "no answer within 1 s"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 30\r\n\r\nends early".to_owned(), ""),

@@ -18,7 +18,7 @@ fn sync_polls_immediately_and_reports_the_result() {
     let bench = Bench::new();
     says(&bench, &["sync"], 1, "a1");
     fs::create_dir(bench.path("a1")).unwrap();
-    let alone = says(&bench, &["sync"], 1, "no agent runs here");
+    let alone = says(&bench, &["sync"], 1, "no agent runs in ");
     assert!(alone.out.is_empty() && alone.err.contains("-once"), "{}", alone.err);
 
     let agent = Agent::start(&bench, &[]);
@@ -217,7 +217,7 @@ fn status_shows_spare_hold_quarantine_and_disk_space() {
     let text = says(&bench, &["status"], 0, "").out;
     for line in [
         "spare          none\n",
-        "quarantine     1 files were damaged",
+        "quarantine     1 file was damaged",
         " 1 KiB are kept free by -min-free\n",
     ] {
         assert!(text.contains(line), "no {line:?} in {text}");

@@ -83,7 +83,7 @@ fn agent_waits_for_the_script_of_a_killed_agent() {
     agent.process.wait().unwrap();
     drop(agent);
     let agent = Agent::start(&bench, &[]);
-    eventually("the agent waits", || bench.agent_log().contains("waiting for its end"));
+    eventually("the agent waits", || bench.agent_log().contains("waiting for the script's end"));
     assert_eq!(bench.runs(), 1);
     fs::write(bench.path("go"), "").unwrap();
     says(&bench, &["sync"], 0, "");
@@ -125,7 +125,7 @@ fn script_with_unknown_result_runs_again() {
     says(&bench, &["gc"], 1, "a script whose agent was killed runs for");
     bench.operator("ssh", &["rollback", "-name", "project1"], "");
     let agent = Agent::start(&bench, &[]);
-    eventually("the agent waits", || bench.agent_log().contains("waiting for its end"));
+    eventually("the agent waits", || bench.agent_log().contains("waiting for the script's end"));
     fs::write(bench.path("go"), "").unwrap();
     says(&bench, &["sync"], 0, "");
     assert_eq!((active(), deployed(&bench).as_str(), bench.runs()), (one, "v01", 3));

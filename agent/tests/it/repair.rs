@@ -70,8 +70,8 @@ fn running_agent_downloads_damaged_layers_again() {
     eventually("another spare is ready", || status()["spare"]["ready"] == true);
     // Without this object, the cache lacks a file of a layer.
     fs::remove_file(object).unwrap();
-    let text = says(&bench, &["verify", "--repair"], 0, "1 findings, 1 of them repaired").out;
-    assert!(text.contains("1 of its files are not in the cache: fetched and extracted"), "{text}");
+    let text = says(&bench, &["verify", "--repair"], 0, "1 finding, 1 repaired").out;
+    assert!(text.contains("1 of its files is not in the cache: fetched and extracted"), "{text}");
     says(&bench, &["gc"], 0, "it was damaged");
     says(&bench, &["verify"], 0, "all sound");
     bench.bump("v02", "two\n");
@@ -88,7 +88,7 @@ fn modified_root_is_reported_and_not_changed() {
     let id = bench.state().unwrap().id();
     let conf = bench.path(&format!("a1/unpacked/{id}/conf"));
     fs::write(&conf, "of the service").unwrap();
-    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them repaired").out;
+    let text = says(&bench, &["verify", "--repair"], 8, "1 finding, 0 repaired").out;
     assert!(text.contains("conf was altered: not repaired\n"), "{text}");
     assert_eq!(fs::read_to_string(&conf).unwrap(), "of the service");
     // The advice names only commands that repair the damage.
@@ -116,7 +116,7 @@ fn repair_without_an_agent_uses_kept_blobs_or_names_the_registry() {
     };
     damage();
     let json = says(&bench, &["verify", "--repair", "--json"], 0, "").json();
-    assert!(findings(&json)[0].1.contains("extracted again from its cached blob"), "{json:#}");
+    assert!(findings(&json)[0].1.contains("extracted again from a cached blob"), "{json:#}");
 
     let layers = bench.state().unwrap().layers().to_vec();
     let blob = bench.path(&format!("a1/cache/{}", layers[1].digest));
@@ -131,7 +131,7 @@ fn repair_without_an_agent_uses_kept_blobs_or_names_the_registry() {
     let aside = bench.path(&format!("a1/quarantine/blob-{}", layers[1].digest));
     assert_eq!(fs::read_to_string(aside).unwrap(), "damaged");
     // Quarantined files count as missing.
-    says(&bench, &["verify"], 8, "1 of its files are not in the cache");
+    says(&bench, &["verify"], 8, "1 of its files is not in the cache");
     let (addr, fp) = (bench.registry.addr.clone(), bench.registry.fingerprint.clone());
     let registry = ["verify", "--repair", "-addr", &addr, "-fp", &fp, "-key", "srv"];
     says(&bench, &registry, 0, "fetched and extracted again");
@@ -170,7 +170,7 @@ fn damaged_object_linked_into_a_root_is_reported_for_both() {
     fs::write(&file, "nne\n").unwrap();
     let times = fs::FileTimes::new().set_modified(modified);
     fs::File::options().write(true).open(&file).unwrap().set_times(times).unwrap();
-    let text = says(&bench, &["verify", "--repair"], 8, "1 findings, 0 of them repaired").out;
+    let text = says(&bench, &["verify", "--repair"], 8, "1 finding, 0 repaired").out;
     let want = "fetched and extracted again; 1 file in published roots is a hardlink to the file, \
                 and stays damaged";
     assert!(text.contains(want), "{text}");

@@ -267,7 +267,7 @@ fn process_that_ignores_sigterm_is_killed() {
     bench.script.timeout = Some(Duration::from_millis(10));
     bench.script.kill_after = Duration::from_millis(10);
     let err = bench.run().ended.unwrap_err().to_string();
-    assert!(err.contains("the most that -script-timeout allows"), "{err}");
+    assert!(err.contains("because it ran longer than -script-timeout allows"), "{err}");
 }
 
 /// Whether the process `pid` has ended. A zombie counts as ended.

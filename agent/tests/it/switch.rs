@@ -136,7 +136,7 @@ fn running_go_agent_is_reported_and_left_alone() {
     assert!(!output.status.success());
     let pid = format!("(pid {})", std::process::id());
     assert!(text.contains("in use by another process") && text.contains(&pid), "{text}");
-    assert!(text.contains("stop that agent first"), "{text}");
+    assert!(text.contains("stop that process first"), "{text}");
     assert_eq!(fs::read(site.path("agent/state.json")).unwrap(), before);
     assert!(!site.path("agent/objects").exists(), "the agent made files");
     drop(lock);

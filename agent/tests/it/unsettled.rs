@@ -167,10 +167,10 @@ fn killed_meanwhile<'a>(
     drop(agent);
     asking.wait().unwrap();
     assert!(!bench.path("a1/unsettled.json").metadata().unwrap().len().eq(&0));
-    let waits = bench.agent_log().matches("waiting for its end").count();
+    let waits = bench.agent_log().matches("waiting for the script's end").count();
     let agent = Agent::start(bench, &[]);
     eventually("the next agent waits", || {
-        bench.agent_log().matches("waiting for its end").count() > waits
+        bench.agent_log().matches("waiting for the script's end").count() > waits
     });
     fs::remove_file(bench.path("wait")).unwrap();
     agent

@@ -230,7 +230,7 @@ fn inconsistent_archives_are_refused_with_the_reason() {
     check(refused(&at(&index), &[&other, &config, &wrong]), "the sha256 of its tar is");
     let two = manifest_of(&config, &[descriptor(LAYER, &one, ""), descriptor(LAYER, &one, "")]);
     let index = index_of(&[descriptor(MANIFEST, &two, "")]);
-    check(refused(&at(&index), &[&one, &config, &two]), "1 layers, but the manifest lists 2");
+    check(refused(&at(&index), &[&one, &config, &two]), "1 layer, but the manifest lists 2");
     let zoo = index_of(&[descriptor("application/vnd.zoo", &one, "")]);
     check(refused(&at(&zoo), &[&one]), "not an image's");
     // A correct index cannot lead to itself, but a damaged file can.

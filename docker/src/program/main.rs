@@ -26,7 +26,7 @@ fn main() -> ExitCode {
     match run(&flags) {
         Ok(()) => ExitCode::SUCCESS,
         Err(err) => {
-            complain(&format!("{err}\n"));
+            complain(&format!("{err}{}\n", err.hint()));
             err.code().into()
         }
     }

@@ -143,7 +143,7 @@ impl Listing {
             };
             listing.push(span, EntryPath::as_bytes(&entry.path), link, sort);
             if !share.reach(listing.bytes()) {
-                let what = "memory for the names in all layers".to_owned();
+                let what = "size of the names in all layers".to_owned();
                 return Err(Error::OverLimit { what, limit: budget.whole as u64 });
             }
         }

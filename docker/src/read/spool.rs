@@ -336,7 +336,8 @@ mod tests {
 
     #[test]
     fn missing_directory_is_reported() {
-        let refused = Spool::new(Some(Path::new("/nowhere")), 1).unwrap_err().to_string();
-        assert!(refused.contains("/nowhere") && refused.contains("-tmpdir"), "{refused}");
+        let refused = Spool::new(Some(Path::new("/nowhere")), 1).unwrap_err();
+        assert!(refused.to_string().contains("/nowhere"), "{refused}");
+        assert!(refused.hint().contains("-tmpdir"), "{refused}");
     }
 }

@@ -90,7 +90,7 @@ impl Catalog {
                 .fetch_one(&mut self.scan_tx().await?)
                 .await?;
             if count > 0 {
-                found.push(format!("{count} rows of {table} refer to missing rows"));
+                found.push(format!("rows of {table} that refer to missing rows: {count}"));
             }
         }
         found.extend(self.check_contradictions().await?);

@@ -22,7 +22,7 @@ impl Catalog {
             .fetch_one(&mut self.read_tx().await?)
             .await?;
         if count > 0 {
-            tracing::info!("the catalogue has an earlier format; moving {count} states");
+            tracing::info!("the catalogue has an earlier format; states to move: {count}");
         }
         meter.begin("moved", Unit::Items("states"), count.cast_unsigned());
         let configurations: Vec<(String, i64)> =

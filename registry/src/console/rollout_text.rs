@@ -107,10 +107,10 @@ pub fn plan(plan: &PlanDocument) -> String {
     }
     text += &list(&rows);
     for (what, hosts) in [
-        ("absent, so no wave takes them", &plan.absent),
+        ("absent, in no wave", &plan.absent),
         ("held by an operator", &plan.held),
         ("with two agents under one name", &plan.duplicate),
-        ("only polling, so no wave takes them without -allow-unknown", &plan.unknown),
+        ("only polling, in no wave without -allow-unknown", &plan.unknown),
     ] {
         if !hosts.is_empty() {
             let _ = writeln!(text, "{} {what}: {}", hosts.len(), some(hosts));

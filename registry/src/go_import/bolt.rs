@@ -136,7 +136,7 @@ impl<'a> Bolt<'a> {
             BRANCH => {
                 let count = usize::from(u16_at(page, 10));
                 if page.len() < PAGE_HEADER + count * ELEMENT || count == 0 {
-                    return damaged(format!("page {number} has room for fewer than {count} pages"));
+                    return damaged(format!("page {number} has a wrong count of pages, {count}"));
                 }
                 for at in (0..count).map(|n| PAGE_HEADER + n * ELEMENT) {
                     self.pages(u64_at(page, at + 8), depth + 1, into)?;
@@ -151,7 +151,7 @@ impl<'a> Bolt<'a> {
     fn page(&mut self, number: u64) -> Result<&'a [u8]> {
         let Meta { page_size, end, .. } = self.meta;
         if !(2..end).contains(&number) {
-            return damaged(format!("page {number} does not exist: there are {end} pages"));
+            return damaged(format!("there is no data page {number}; the file has {end} pages"));
         }
         let cut = || Error::Damaged(format!("the file ends before page {number} does"));
         let from = usize::try_from(number).ok().and_then(|number| number.checked_mul(page_size));
@@ -174,7 +174,9 @@ impl<'a> Bolt<'a> {
 /// Reads the entries of a leaf page. The bytes of the elements must come in the order of the
 /// elements, and must not overlap.
 fn leaf<'a>(page: &'a [u8], number: u64, into: &mut Vec<Entry<'a>>) -> Result<()> {
-    let bad = |n: usize| Error::Damaged(format!("key {n} of page {number} is outside the page"));
+    let bad = |n: usize| {
+        Error::Damaged(format!("key {n} of page {number} has a wrong position or length"))
+    };
     if page.len() < PAGE_HEADER || u16_at(page, 8) != LEAF {
         return damaged(format!("page {number} holds no keys"));
     }
@@ -220,7 +222,7 @@ fn meta(bytes: &[u8], at: usize) -> Result<Meta> {
         _ => return Err(Error::Foreign),
     }
     if fnv(&meta[..META - 8]) != u64_at(meta, META - 8) {
-        return damaged("both meta pages have wrong checksums".to_owned());
+        return damaged("no meta page is valid, and the first has a wrong checksum".to_owned());
     }
     let version = u32_at(meta, 4);
     if version != VERSION {

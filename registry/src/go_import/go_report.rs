@@ -81,7 +81,7 @@ impl Report {
         let path = |digest: &Digest| format!("files/{digest}");
         let damaged = files.damaged.iter().map(|(digest, (bytes, why))| Bad {
             path: path(digest),
-            why: format!("{why}; it has {bytes} bytes"),
+            why: format!("{why}; bytes read: {bytes}"),
             hits: hits(digest),
         });
         let missing = uses.hits.iter().filter(|(digest, _)| !files.have(**digest));
@@ -228,8 +228,8 @@ fn without_version(state: &State) -> Vec<String> {
                 None => "no longer exists",
             };
             odd.push(format!(
-                "configuration {} uses version {version} of {component}, which {why}; its file is \
-                 kept",
+                "configuration {} uses version {version} of {component}, which {why}; the file \
+                 that the configuration uses is kept",
                 configuration.name
             ));
         }

@@ -30,7 +30,7 @@ pub enum Error {
     #[error("is not the catalogue of a Go registry: it has neither components nor configs")]
     Foreign,
     /// A necessary part of the file is invalid.
-    #[error("cannot be imported: {path}: {why}; repair or delete it with the Go tool")]
+    #[error("cannot be imported: {path}: {why}; repair or delete this part with the Go tool")]
     Unusable {
         /// The path of the invalid part within the file.
         path: String,
@@ -93,7 +93,8 @@ impl State {
             return Err(Error::Foreign);
         }
         for name in top.keys() {
-            reader.odd.push(format!("\"{}\" does not come from the Go tool", name.escape_ascii()));
+            let name = name.escape_ascii();
+            reader.odd.push(format!("key \"{name}\" of state.db does not come from the Go tool"));
         }
         let (components, versions) = reader.components(components)?;
         let configurations = reader.configurations(configurations)?;
@@ -256,7 +257,9 @@ impl<'a> Reader<'a> {
             let named: Vec<Named> = match item {
                 Item::Value(value) if value.len() <= MAX_REFERENCES => {
                     serde_json::from_slice(value).unwrap_or_else(|err| {
-                        self.odd.push(format!("files/{file} is not a list of versions: {err}"));
+                        self.odd.push(format!(
+                            "key files/{file} of state.db is not a list of versions: {err}"
+                        ));
                         Vec::new()
                     })
                 }
@@ -265,14 +268,17 @@ impl<'a> Reader<'a> {
             for named in named {
                 let text = format!("{}:{}", escape(&named.component), escape(&named.version));
                 if !bound.remove(&(file.clone(), named)) {
-                    self.odd
-                        .push(format!("files/{file} names {text}, which does not use the file"));
+                    self.odd.push(format!(
+                        "key files/{file} of state.db names {text}, which does not use the file"
+                    ));
                 }
             }
         }
         for (file, named) in bound {
             let text = format!("{}:{}", escape(&named.component), escape(&named.version));
-            self.odd.push(format!("files/{file} does not name {text}, which uses the file"));
+            self.odd.push(format!(
+                "key files/{file} of state.db does not name {text}, which uses the file"
+            ));
         }
         Ok(())
     }

@@ -198,11 +198,12 @@ async fn run_line(
     form: Form,
 ) -> Result<Line, Gone> {
     if line.len() > MAX_LINE {
-        client.send_error(format!("line is longer than {MAX_LINE} bytes, not run\n")).await?;
+        let text = format!("the line is longer than {MAX_LINE} bytes, so it was not run\n");
+        client.send_error(text).await?;
         return Ok(Line::Failed);
     }
     let Ok(line) = String::from_utf8(line) else {
-        client.send_error("line is not UTF-8, not run\n").await?;
+        client.send_error("the line is not UTF-8, so it was not run\n").await?;
         return Ok(Line::Failed);
     };
     if line.trim().is_empty() {

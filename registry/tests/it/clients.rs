@@ -332,7 +332,7 @@ fn openssh_sftp_and_scp() {
         "versions are not written to /components: upload to /put/code/v9",
         "/put takes a component and a version: /put/NAME/VERSION",
         "configurations are not written to /configs: use the commands addconf and changeconf",
-        "it is a version: it can only be renamed to another version",
+        "the upload is a version: it can only be renamed to another version",
         "/put/code/left.tmp was not renamed and is not a version; it stays staged for a while as \
          -hash=",
     ] {

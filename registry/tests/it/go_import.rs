@@ -230,7 +230,7 @@ fn damage_is_reported_with_the_affected_versions() {
     let text = both(&shown);
     for line in [
         format!(
-            "damaged         files/{damaged}: its contents do not match the digest in its name; it has 14 bytes\n"
+            "damaged         files/{damaged}: its contents do not match the digest in its name; bytes read: 14\n"
         ),
         "                hits configuration project1\n".to_owned(),
         format!("missing         files/{missing}: upload the same bytes again\n"),
@@ -369,8 +369,8 @@ fn configuration_with_a_missing_version_is_reported_and_kept() {
     assert!(at > 0);
     fs::write(&path, bytes).unwrap();
     let text = both(&import(&rig, &["-n"]));
-    let odd =
-        "configuration service-2 uses version m8 of many, which no longer exists; its file is kept";
+    let odd = "configuration service-2 uses version m8 of many, which no longer exists; the file \
+               that the configuration uses is kept";
     assert!(text.contains(odd), "{text}");
     rig.run();
     assert!(rig.ok("showconf -name service-2").contains("m8"));

@@ -106,8 +106,8 @@ fn mark_sets_the_result_whatever_the_host_reports() {
     it.command(&Command::Mark { host: 2, good: false }).unwrap();
     assert_eq!(failed(&it.hosts), 1);
     assert_eq!(it.healthy(&[2]), "soak");
-    let text = "cannot mark host h3: no wave has taken it; a wave can name an unknown host, such \
-                as -waves @h3";
+    let text = "cannot mark host h3: no wave has taken it; the waves of a rollout can name hosts, \
+                such as -waves @h3";
     assert_eq!(it.refusal(&Command::Mark { host: 3, good: true }), text);
     assert!(it.refusal(&Command::Mark { host: 99, good: true }).contains("host 99"));
 }

@@ -160,7 +160,7 @@ impl Dir {
     pub fn open_to_rewrite(&self, name: &CStr) -> Result<File> {
         let (file, stat) = self.open_and_stat(name, OFlags::WRONLY)?;
         if stat.st_nlink != 1 {
-            let reason = "has another name".to_owned();
+            let reason = "it has another name".to_owned();
             return Err(Error::Corrupt { path: self.path_of(name), reason });
         }
         fault::step()
@@ -177,7 +177,7 @@ impl Dir {
         let file = self.open_not_following(name, access)?;
         let stat = fs::fstat(&file).map_err(|err| self.error("stat", name, err))?;
         if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
-            let reason = "is not a regular file".to_owned();
+            let reason = "it is not a regular file".to_owned();
             return Err(Error::Corrupt { path: self.path_of(name), reason });
         }
         Ok((file, stat))

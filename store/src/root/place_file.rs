@@ -223,7 +223,7 @@ fn count(of: &AtomicU64) {
 
 /// The error for a missing or damaged object.
 fn damaged(objects: &Objects, name: &ObjectName) -> Error {
-    let reason = "is missing or was changed from outside".to_owned();
+    let reason = "it is missing or was changed from outside".to_owned();
     Error::Corrupt { path: objects.path_of(name), reason }
 }
 

@@ -27,8 +27,8 @@ pub(super) fn log_private_files(changed: &BTreeMap<EntryPath, PrivateReason>) {
     tracing::warn!(
         event = "files_private",
         files = names.len(),
-        "files that roots shared were changed through one root; from now on each root has its own \
-         copy: {}",
+        "files that roots shared were changed in a root, or may have been; from now on each root \
+         has its own copies of these files: {}",
         listed(&names)
     );
 }

@@ -87,7 +87,8 @@ fn unpack_in(
 ) -> Result<Placed> {
     remove_leftovers(dir, WORK)?;
     if !dir.list()?.is_empty() {
-        let reason = std::io::Error::other("it exists and is not empty");
+        let reason = "it exists and is not empty; give a new or an empty directory";
+        let reason = std::io::Error::other(reason);
         return Err(Error::io("unpack into", into, reason));
     }
     let work = Work::begin(dir, WORK)?;

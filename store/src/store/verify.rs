@@ -103,7 +103,8 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
                 // If the index is missing now, a sweep has just removed the index and then the
                 // objects of the layer.
                 if lacking > 0 && layers.contains(&name_of(digest))? {
-                    let what = format!("{lacking} of its files are not in the cache");
+                    let are = if lacking == 1 { "is" } else { "are" };
+                    let what = format!("{lacking} of its files {are} not in the cache");
                     each(Finding { path: layers.path_of(&name_of(digest)), what });
                 }
             }

@@ -293,7 +293,7 @@ fn verify_names_damage_and_changes_nothing() {
             assert_eq!(
                 found,
                 [
-                    format!("layers/{layer}: is not a layer index"),
+                    format!("layers/{layer}: it is not a layer index"),
                     format!("unpacked/{id}: extra does not belong to the configuration"),
                     format!("unpacked/{id}: bin/link was altered"),
                     format!("unpacked/{id}: bin/run was altered"),

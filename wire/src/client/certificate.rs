@@ -17,27 +17,27 @@ pub(super) fn check(
 ) -> Result<(), String> {
     let signer = certificate.signature_key();
     if !authorities.iter().any(|authority| authority.key_data() == signer) {
-        return Err("it is signed by another authority".to_owned());
+        return Err("the server's certificate is signed by another authority".to_owned());
     }
     let is_revoked =
         |key: &PublicKey| key.key_data() == signer || key.key_data() == certificate.public_key();
     if revoked.iter().any(is_revoked) {
-        return Err("the certificate or its authority is revoked".to_owned());
+        return Err("the server's certificate or its authority is revoked".to_owned());
     }
     // The library would check the signature only in a complete validation, which is not used here.
     let sound = certificate.verify_signature().is_ok();
     if !sound || certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
-        return Err("its signature is not accepted".to_owned());
+        return Err("the signature of the server's certificate is not accepted".to_owned());
     }
     if certificate.cert_type() != CertType::Host {
-        return Err("it is not a certificate of a host".to_owned());
+        return Err("the server's certificate is not a host certificate".to_owned());
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
     if now < certificate.valid_after() || now >= certificate.valid_before() {
-        return Err("it has expired, or is not valid yet".to_owned());
+        return Err("the server's certificate has expired, or is not valid yet".to_owned());
     }
     if !certificate.critical_options().is_empty() {
-        return Err("it has an unsupported critical option".to_owned());
+        return Err("the server's certificate has an unsupported critical option".to_owned());
     }
     let host = host.to_ascii_lowercase();
     let principals = certificate.valid_principals();
@@ -47,5 +47,6 @@ pub(super) fn check(
     {
         return Ok(());
     }
-    Err(format!("it is for {}, not for {host}", deploy_store::escape(&principals.join(", "))))
+    let names = deploy_store::escape(&principals.join(", "));
+    Err(format!("the server's certificate is for {names}, not for {host}"))
 }

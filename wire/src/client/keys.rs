@@ -220,7 +220,7 @@ impl Login<'_> {
         if self.tried.len() == 1 && self.handle.is_closed() {
             return ClientError::Lost("the server closed the connection at login".to_owned());
         }
-        let tried = [self.tried, self.skipped].concat().join(", ");
+        let tried = [vec![self.tried.join(", ")], self.skipped].concat().join("; ");
         ClientError::Denied { user: self.user.to_owned(), tried }
     }
 }
@@ -287,7 +287,7 @@ fn what_it_is(path: &Path) -> Option<String> {
     if !kinds.iter().any(|kind| line.starts_with(kind)) {
         return None;
     }
-    let private = path.display().to_string();
-    let private = private.strip_suffix(".pub").unwrap_or("the file without .pub");
-    Some(format!("it is a public key: give the private key, {private}"))
+    let public = path.display().to_string();
+    let private = public.strip_suffix(".pub").map(|private| format!(", {private}"));
+    Some(format!("it is a public key: give the private key{}", private.unwrap_or_default()))
 }

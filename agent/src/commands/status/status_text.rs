@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use deploy_store::{Size, escape};
+use deploy_store::{Size, escape, plural};
 
 use super::{Cache, Left, Private, Reports, Status};
 use crate::records::agent_report::Spare;
@@ -84,9 +84,12 @@ impl Status {
             lines.add("root", format!("{}   {built}   {mark}", root.id).trim_end());
         }
         if !self.taken_over.is_empty() {
-            let n = self.taken_over.len();
-            let text =
-                format!("{n} roots that were here before this agent; gc -taken-over removes them");
+            let text = match self.taken_over.len() {
+                1 => "1 root that was here before this agent; gc -taken-over removes it".to_owned(),
+                n => format!(
+                    "{n} roots that were here before this agent; gc -taken-over removes them"
+                ),
+            };
             lines.add("taken over", &text);
             self.taken_over.iter().for_each(|id| lines.add("taken over", id));
         }
@@ -110,11 +113,10 @@ impl Status {
     /// Adds the cache, the quarantine and the filesystem to `lines`.
     fn space(&self, lines: &mut Lines) {
         lines.add("cache", &self.cache.to_text());
-        if self.quarantine > 0 {
-            lines.add(
-                "quarantine",
-                &format!("{} files were damaged; gc removes them", self.quarantine),
-            );
+        match self.quarantine {
+            0 => {}
+            1 => lines.add("quarantine", "1 file was damaged; gc removes it"),
+            n => lines.add("quarantine", &format!("{n} files were damaged; gc removes them")),
         }
         let floor = match self.min_free {
             0 => String::new(),
@@ -188,6 +190,9 @@ impl Cache {
         let ratio = self.dedupe_ratio.map(|ratio| format!(", dedupe ratio {ratio:.2}"));
         let ratio = ratio.unwrap_or_default();
         let bytes = Size(*bytes);
-        format!("{bytes}: {blobs} blobs, {layers} extracted layers, {objects} objects{ratio}")
+        let [blobs, layers, objects] =
+            [(*blobs, "blob"), (*layers, "extracted layer"), (*objects, "object")]
+                .map(|(n, noun)| plural(n, noun));
+        format!("{bytes}: {blobs}, {layers}, {objects}{ratio}")
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use deploy_store::{
-    Configuration, Digest, Extracted, LinkMode, Placed, Root, Size, Store, Unit, listed,
+    Configuration, Digest, Extracted, LinkMode, Placed, Root, Size, Store, Unit, listed, plural,
 };
 use deploy_wire::fleet::Phase;
 
@@ -81,7 +81,7 @@ async fn download(
         let client = session.client().await?;
         if agent.min_free > 0 {
             let need = fetch::size(&client, &agent.store, &missing).await?;
-            let what = format!("the download of {} layers", missing.len());
+            let what = format!("the download of {}", plural(missing.len() as u64, "layer"));
             make_room::make(agent, new, &what, need).await?;
         }
         let done = fetch::download(&client, &agent.store, missing.clone(), &agent.throttle).await;
@@ -100,7 +100,9 @@ async fn download(
         layers = blobs,
         bytes,
         ms,
-        "downloaded {blobs} of {} layers: {} in {ms} ms", new.layers().len(), Size(bytes)
+        "downloaded {blobs} of {}: {} in {ms} ms",
+        plural(new.layers().len() as u64, "layer"),
+        Size(bytes)
     );
     Ok(fetched)
 }
@@ -183,7 +185,11 @@ fn extract(store: &Store, new: &Configuration, is_there: bool) -> Result<()> {
         bytes,
         new_objects,
         ms,
-        "extracted {layers} layers: {files} files of {}, {new_objects} new objects, in {ms} ms", Size(bytes)
+        "extracted {}: {} of {}, {}, in {ms} ms",
+        plural(layers, "layer"),
+        plural(files, "file"),
+        Size(bytes),
+        plural(new_objects, "new object")
     );
     Ok(())
 }

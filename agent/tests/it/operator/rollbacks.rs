@@ -156,7 +156,7 @@ fn killed_rollback_is_completed_by_the_next_start() {
     assert_eq!(deployed(&bench), "v02");
     assert!(bench.path("a1/control").exists(), "a killed agent cannot remove its socket");
     let agent = Agent::start(&bench, &[]);
-    eventually("the agent waits", || bench.agent_log().contains("waiting for its end"));
+    eventually("the agent waits", || bench.agent_log().contains("waiting for the script's end"));
     fs::write(bench.path("go"), "done\n").unwrap();
     eventually("the rollback is complete", || deployed(&bench) == "v01");
     says(&bench, &["sync"], 1, "held since a rollback to ");

@@ -186,7 +186,7 @@ fn known_compressed_layer_is_only_hashed() {
     let manifest = astray.manifest(&said, &[part]);
     astray.list(manifest);
     let (good, said) = import(&astray, &["-n"]);
-    assert!(good && said.contains("1 layers"), "{said}");
+    assert!(good && said.contains("1 layer,"), "{said}");
 
     // If the user named an unusable cache, the program prints an error of one line. Otherwise the
     // program ignores an unusable cache.

@@ -178,9 +178,13 @@ impl Catalog {
             .fetch_all(&mut transaction)
             .await?;
         if asked.is_empty() {
-            let text = match host {
-                Some(host) => format!("no agent of host \"{host}\" has reported"),
-                None => "no deploy has failed".to_owned(),
+            let text = match (host, name) {
+                (Some(host), Some(name)) => {
+                    format!("host \"{host}\" has not reported on \"{name}\"")
+                }
+                (Some(host), None) => format!("no agent of host \"{host}\" has reported"),
+                (None, Some(name)) => format!("no deploy of \"{name}\" has failed"),
+                (None, None) => "no deploy has failed".to_owned(),
             };
             return Err(Error::NotFound(text));
         }

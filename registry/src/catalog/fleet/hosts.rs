@@ -140,7 +140,7 @@ pub async fn after(
 }
 
 async fn require(transaction: &mut Tx, name: &HostName) -> Result<HostRow> {
-    let none = || Error::NotFound(format!("host \"{name}\" not found; host list shows all"));
+    let none = || Error::NotFound(format!("host \"{name}\" not found; see host list"));
     find(transaction, name.as_str()).await?.ok_or_else(none)
 }
 
@@ -171,7 +171,7 @@ pub fn foreign(host: &HostRow, key: &str) -> Option<String> {
     let (name, owner) = (escape(&host.name), escape(&host.key));
     (host.key != key).then(|| {
         format!(
-            "host \"{name}\" reports with another key, {owner}; if the host has a new key, run: \
+            "host \"{name}\" belongs to another key, {owner}; if the host has a new key, run: \
              host retire {name}"
         )
     })

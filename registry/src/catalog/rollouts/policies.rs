@@ -164,7 +164,11 @@ impl Catalog {
                 .fetch_optional(&mut transaction)
                 .await?;
         if let Some(user) = user {
-            let text = format!("configuration \"{user}\" uses policy \"{name}\"");
+            let quoted = deploy_wire::command::quote(&user);
+            let text = format!(
+                "configuration \"{user}\" uses policy \"{name}\"; to end this use, run: rollout \
+                 policy use -name {quoted}"
+            );
             return Err(Error::Conflict(text));
         }
         query("DELETE FROM rollout_policies WHERE name = $1")

@@ -2,7 +2,9 @@
 
 use std::collections::HashMap;
 
-use deploy_rollout::{Change as Step, Host, Member, Outcome, Rollout, Taken, apply_all};
+use deploy_rollout::{
+    Change as Step, Host, Member, Outcome, Rollout, Taken, apply_all, hosts_in_words,
+};
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
 
@@ -176,8 +178,8 @@ async fn finish_step(
             let selector = selectors.get(place).map(ToString::to_string).unwrap_or_default();
             rollout_members::put_wave(transaction, *number, *wave, &selector, taken.len(), now)
                 .await?;
-            let (all, taken) = (selectors.len(), taken.len());
-            let text = about(&format!(": wave {wave} of {all} ({selector}): {taken} hosts"));
+            let (all, taken) = (selectors.len(), hosts_in_words(taken.len() as u64));
+            let text = about(&format!(": wave {wave} of {all} ({selector}): {taken}"));
             (Kind::RolloutWave, String::new(), text)
         }
         Step::Fail { host, failure } => {
@@ -186,6 +188,7 @@ async fn finish_step(
         Step::Mark { host, good: false } => {
             (Kind::RolloutFailed, name_of(*host), about(": marked as failed"))
         }
+        Step::Pause { why } if why.is_empty() => (Kind::RolloutPaused, String::new(), about("")),
         Step::Pause { why } => (Kind::RolloutPaused, String::new(), about(&format!(": {why}"))),
         Step::Halt { why } => (Kind::RolloutHalted, String::new(), about(&format!(": {why}"))),
         Step::Resume { .. } => (Kind::RolloutResumed, String::new(), about("")),

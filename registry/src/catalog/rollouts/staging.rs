@@ -31,8 +31,8 @@ pub async fn make_way(
 fn in_the_way(row: &RolloutRow) -> String {
     let RolloutRow { number, configuration: name, rollout, .. } = row;
     format!(
-        "configuration \"{name}\" has rollout {number}, which is {}; wait for its end, end it with \
-         rollout abort, or replace it with -supersede",
+        "configuration \"{name}\" has rollout {number}, which is {}; wait until the rollout \
+         ends, end it with rollout abort, or replace it with -supersede",
         rollout.status.word()
     )
 }

@@ -75,11 +75,11 @@ fn abort(status: &RolloutStatus) -> Effect {
             (
                 taken.clone(),
                 format!(
-                    "will be offered state {base} again. They usually still have its root, so \
-                         they need not download it."
+                    "will be offered state {base} again. The root of this state is usually still \
+                         there, so no download is needed."
                 ),
             ),
-            (count(status.waiting, "host"), format!("already at state {base} will not change.")),
+            (count(status.waiting, "host"), "not in a wave yet will not change.".to_owned()),
             (
                 format!("state {}", status.target),
                 "stays in the history. You can start another rollout of it.".to_owned(),
@@ -92,12 +92,17 @@ fn abort(status: &RolloutStatus) -> Effect {
 }
 
 fn skip_soak(status: &RolloutStatus) -> Effect {
-    let waiting = count(status.waiting, "host");
+    let (waiting, wave) = (count(status.waiting, "host"), status.wave);
+    let (what, happens) = if wave as usize >= status.waves.len() {
+        (format!("rollout {}", status.number), "ends")
+    } else {
+        (format!("wave {}", wave + 1), "opens")
+    };
     Effect {
         title: title("End the soak of", status),
         effects: vec![(
-            format!("wave {}", status.wave + 1),
-            format!("opens as soon as all hosts of wave {} have a result.", status.wave),
+            what,
+            format!("{happens} as soon as all hosts of wave {wave} have a result."),
         )],
         button: format!("End the soak: {waiting} to go"),
         ..Effect::default()

@@ -93,7 +93,9 @@ fn output(doc: &Doc) -> Section {
         html! {
             div class="card" {
                 @if text.is_empty() {
-                    div class="empty" { p class="dim" { "The script of the last deploy wrote nothing." } }
+                    div class="empty" {
+                        p class="dim" { "The host has not reported any output of the last deploy." }
+                    }
                 } @else {
                     pre class="out" tabindex="0" { (text) }
                 }

@@ -178,7 +178,7 @@ fn hosts(status: &RolloutStatus) -> Markup {
     bad.sort_by_key(|host| (rank(host), host.wave));
     if bad.is_empty() {
         let text =
-            if status.taken == 0 { "No wave has taken a host yet." } else { "All hosts are good." };
+            if status.taken == 0 { "No wave has taken a host." } else { "All hosts are good." };
         return html! { div class="card empty" { p { (text) } } };
     }
     let head = html! {

@@ -228,7 +228,7 @@ fn verify(doc: &Doc) -> Section {
         div class="card pad stack" {
             @match &doc.stat.verify {
                 Some(verify) => {
-                    @let part = if verify.complete { "" } else { ", not all of them" };
+                    @let part = if verify.complete { "" } else { ", not all files" };
                     p { (count(verify.blobs, "file")) " read" (part) ", " (size(verify.bytes)) ": "
                         (verify.damaged) " damaged, " (ago(verify.time)) }
                 },

@@ -65,7 +65,9 @@ fn read(mut file: &File) -> Result<PrivateKey, String> {
     let meta = file.metadata().map_err(|err| plain(&err))?;
     let mode = meta.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(format!("other users can read the file (mode {mode:04o}); run chmod 600"));
+        return Err(format!(
+            "other users have access to the file (mode {mode:04o}); run chmod 600"
+        ));
     }
     let mut text = String::new();
     file.by_ref()

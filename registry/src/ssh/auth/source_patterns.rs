@@ -26,11 +26,11 @@ pub fn parse_sources(text: &str) -> Result<Vec<Source>, String> {
 fn parse_source(text: &str) -> Result<Source, String> {
     let (refuses, text) = text.strip_prefix('!').map_or((false, text), |rest| (true, rest));
     if text.is_empty() {
-        return Err("from has an empty item".to_owned());
+        return Err("option from has an empty item".to_owned());
     }
     let kind = match text.split_once('/') {
         Some((address, bits)) => parse_network(address, bits)
-            .ok_or_else(|| format!("from item {text:?} is not a network, want ADDRESS/BITS"))?,
+            .ok_or_else(|| format!("item {text:?} of option from is not ADDRESS/BITS"))?,
         None => Kind::Wildcard(text.to_ascii_lowercase()),
     };
     Ok(Source { refuses, kind })

@@ -50,7 +50,11 @@ pub fn check(
     }
     if !authority.covers(certificate.valid_principals(), user) {
         let names = escape(&certificate.valid_principals().join(", "));
-        return Err(format!("certificate is for {names}, not for this user"));
+        let names = if names.is_empty() { "no name".to_owned() } else { names };
+        let user = escape(user);
+        return Err(format!(
+            "certificate is for {names}; its authority needs another name for user {user}"
+        ));
     }
     for (name, value) in certificate.critical_options().iter() {
         // As in sshd, an unknown option is a restriction, so the login is refused.
@@ -60,7 +64,7 @@ pub fn check(
             Some(Ok(_)) => return Err("certificate may not be used from this address".to_owned()),
             _ => {
                 return Err(format!(
-                    "certificate has the unknown critical option {:?}",
+                    "certificate has the critical option {:?}, which the registry cannot apply",
                     escape(name)
                 ));
             }

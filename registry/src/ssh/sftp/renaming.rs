@@ -40,7 +40,7 @@ impl Uploads {
                 true
             }
             Goal::Staged | Goal::Temporary(_) if uploaded.bound => {
-                let why = "it is a version: it can only be renamed to another version, \
+                let why = "the upload is a version: it can only be renamed to another version, \
                            /put/NAME/VERSION";
                 return Err(self.refuse(to, why.to_owned()));
             }

@@ -33,8 +33,14 @@ pub fn only_padding(source: &mut impl BufRead, what: &str) -> io::Result<()> {
     let only = if count > COUNTED {
         String::new()
     } else {
-        format!(", or cut them off (head -c -{count})")
+        format!(", or cut off these {zeros} (head -c -{count})")
     };
+    if count == 1 {
+        return Err(io::Error::other(format!(
+            "1 byte follows the end of its {what} data: pack it again, or cut off this byte (head \
+             -c -1)"
+        )));
+    }
     Err(io::Error::other(format!(
         "{many} {zeros} follow the end of its {what} data: pack it again{only}"
     )))

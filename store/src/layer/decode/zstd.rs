@@ -69,7 +69,7 @@ impl<R: BufRead> Frames<R> {
                 let (window, most) = (mebibytes(window), mebibytes(self.window));
                 let text = format!(
                     "it needs a zstd window of {window}, and {most} are allowed: pack the archive \
-                     with a smaller --long, or allow more with -max-window"
+                     with a smaller --long (registries and agents allow more with -max-window)"
                 );
                 Err(io::Error::other(text))
             }
@@ -106,7 +106,7 @@ impl<R: BufRead> Read for Frames<R> {
                 return Ok(made);
             }
             if is_end && left > 0 {
-                let text = "its zstd data are cut off";
+                let text = "its zstd data end too early";
                 return Err(io::Error::new(io::ErrorKind::UnexpectedEof, text));
             }
         }

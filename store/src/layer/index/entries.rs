@@ -49,14 +49,14 @@ impl<R: Read + Seek> Entries<R> {
         let head = MAGIC.len() + size_of::<u64>();
         let Some(body) = length.checked_sub(CHECKSUM as u64).filter(|body| *body >= head as u64)
         else {
-            return Err(damaged("is not a layer index"));
+            return Err(damaged("it is not a layer index"));
         };
         file.rewind().map_err(io)?;
         let mut begin = [0; MAGIC.len() + size_of::<u64>()];
         file.read_exact(&mut begin).map_err(io)?;
         let (magic, count) = begin.split_at(MAGIC.len());
         if magic[..7] != MAGIC[..7] {
-            return Err(damaged("is not a layer index"));
+            return Err(damaged("it is not a layer index"));
         }
         if magic[7] > MAGIC[7] {
             return Err(Error::NewerFormat { path: path.to_owned(), what: "layer index" });

@@ -51,8 +51,8 @@ impl Store {
             tracing::info!(
                 event = "cache_renamed",
                 objects,
-                "{objects} cached files have names for another -link or -owner setting, and are \
-                 copied"
+                "cached files had names for another -link or -owner setting, and were copied: \
+                 {objects}"
             );
         }
         *missing = lacking;

@@ -31,7 +31,8 @@ impl Store {
         loop {
             match build() {
                 Err(Error::Corrupt { path, reason }) if attempt < MEND_ATTEMPTS => {
-                    tracing::debug!("object {} {reason}: repairing the cache", path.display());
+                    let path = path.display();
+                    tracing::debug!("object {path} is damaged ({reason}): repairing the cache");
                     self.mend(tree, configuration, &path)?;
                     attempt += 1;
                 }

@@ -146,7 +146,7 @@ impl Store {
             (Look::Sound, None) => Ok(Some(PrivateReason::Metadata)),
             (Look::Missing, None) => {
                 let path = self.objects.path_of(&self.name_of(file));
-                Err(Error::Corrupt { path, reason: "is missing".to_owned() })
+                Err(Error::Corrupt { path, reason: "it is missing".to_owned() })
             }
         }
     }

@@ -57,7 +57,8 @@ pub fn polling_head(found: &[HostStatus]) -> Section {
             }
             div class="card empty" {
                 p { "An agent polls from this address, but has never reported what it runs. An "
-                    "older agent cannot report. To see its version, type on the host:" }
+                    "older agent cannot report. To see the version of the agent, type on the "
+                    "host:" }
                 code class="shell" { "deploy-agent -version" }
             }
             dl class="facts" {
@@ -157,7 +158,7 @@ fn needs(doc: &Doc) -> Markup {
                         b { "Held: " (hold.message) }
                         small {
                             "by " (person(&hold.who)) ", " (ago(hold.since))
-                            "; its agents deploy nothing new"
+                            "; the agents of this host deploy nothing new"
                         }
                     }
                 }

@@ -26,7 +26,12 @@ pub fn gc_section(plan: Option<&GcPlan>) -> Section {
         th scope="col" { "What" } th scope="col" { "Kind" } th scope="col" { "Which" }
         th scope="col" class="num" { "Size" }
     };
-    let below = html! { span { "gc runs every hour. To run it now: " code { "ssh registry gc" } } };
+    let below = html! {
+        span {
+            "gc runs every hour if something may have changed. To run gc now: "
+            code { "ssh registry gc" }
+        }
+    };
     section("gc", "What gc would do now", &beside, &table("gc", &head, &rows(plan), &below))
 }
 

@@ -187,11 +187,12 @@ pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
             return Ok(());
         }
         current_link::switch(&path, Some(&root))?;
+        let before = before.map(|path| path.display().to_string());
         let found = match &before {
             Some(before) => format!("led to {before:?} and not to the deployed root"),
             None => "was missing".to_owned(),
         };
-        let before = before.map(|path| path.display().to_string()).unwrap_or_default();
+        let before = before.unwrap_or_default();
         tracing::warn!(
             event = "link_mended",
             %id,

@@ -31,8 +31,8 @@ impl Store {
         loop {
             match build() {
                 Err(Error::Corrupt { path, reason }) if attempt < MEND_ATTEMPTS => {
-                    let path = path.display();
-                    tracing::debug!("object {path} is damaged ({reason}): repairing the cache");
+                    let shown = path.display();
+                    tracing::debug!("object {shown} is damaged ({reason}): repairing the cache");
                     self.mend(tree, configuration, &path)?;
                     attempt += 1;
                 }

@@ -221,7 +221,7 @@ pub struct Flags {
     /// switches it back if the script fails.
     #[arg(long, env = "DEPLOY_AGENT_CURRENT", global = true, value_name = "PATH")]
     pub current: Option<PathBuf>,
-    /// Directory for roots and cache; only one agent at a time can use it.
+    /// Directory for roots and cache; for one agent only.
     #[arg(long, env = "DEPLOY_AGENT_DIR", default_value = ".", global = true)]
     pub dir: PathBuf,
     /// Fingerprint of the registry's host key, as SHA256:….

@@ -211,8 +211,6 @@ impl Catalog {
     }
 
     /// Applies `item` to the number and contents of each state of a configuration, oldest first.
-    /// Proposed states after the current state may be missing, because the function stops after the
-    /// page with the current state.
     pub async fn states<T>(
         &self,
         name: &ConfigurationName,

@@ -3,7 +3,7 @@
 //! states and old entries of the audit trail.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::Serialize;
@@ -17,6 +17,8 @@ use super::{Catalog, Result, nanoseconds, uses};
 const STATES: i64 = 50;
 /// Maximum number of audit entries that one transaction removes.
 const ENTRIES: i64 = 250;
+/// The longest pause after a transaction.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
 /// The number of rows that are removed because of their age.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -155,10 +157,10 @@ impl Catalog {
     }
 }
 
-/// Pauses for the duration of the transaction that began at `began`. Without the pause, other
-/// writers would wait for a transaction of this module almost every time.
+/// Pauses for the duration of the transaction that began at `began`, [`LONGEST_PAUSE`] at most.
+/// Without the pause, other writers would wait for a transaction of this module almost every time.
 async fn pause(began: Instant) {
-    tokio::time::sleep(began.elapsed()).await;
+    tokio::time::sleep(began.elapsed().min(LONGEST_PAUSE)).await;
 }
 
 /// The number of the oldest state that stays. All later states stay, too, and none of them restored

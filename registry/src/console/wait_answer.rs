@@ -1,6 +1,7 @@
 //! Makes the answer of `wait`, and of a change with `-wait`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use deploy_store::{ConfigurationName, Meter};
 use deploy_wire::command::{ChangeOptions, Refusal, Share, Wait};
@@ -39,6 +40,23 @@ pub async fn after_change(
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
     let Some(timeout) = options.wait else { return Ok(Done::from(said)) };
+    // The registry has made the change, so the user gets `said` even if the hosts have not deployed
+    // the change, or if the wait failed. Usually, `said` has the command that reverts the change.
+    let waited = wait_for_change(registry, name, timeout, rollout, meter).await;
+    match waited.map_err(Refusal::from).and_then(|waited| ended(name, &waited, false)) {
+        Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
+        Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),
+    }
+}
+
+/// Waits for the rollout, or else for the current state of the configuration.
+async fn wait_for_change(
+    registry: &Registry,
+    name: &ConfigurationName,
+    timeout: Duration,
+    rollout: Option<&RolloutStatus>,
+    meter: &Arc<Meter>,
+) -> Result<Waited, Error> {
     let state = match rollout {
         Some(rollout) => rollout.target,
         None => {
@@ -57,14 +75,8 @@ pub async fn after_change(
         json: false,
         quiet: false,
     };
-    let waited = match rollout {
+    match rollout {
         Some(rollout) => registry.wait_for_rollout(&wait, rollout.number, meter).await,
         None => registry.wait_for(&wait, meter).await,
-    };
-    // The registry has made the change, so the user gets `said` even if the hosts have not deployed
-    // the change, or if the wait failed. Usually, `said` has the command that reverts the change.
-    match waited.map_err(Refusal::from).and_then(|waited| ended(name, &waited, false)) {
-        Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
-        Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),
     }
 }

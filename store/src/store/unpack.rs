@@ -101,7 +101,7 @@ fn unpack_in(
             // The function returns the first error, not an error of this cleanup.
             let _ = moved.iter().try_for_each(|name| dir.remove_tree(name));
         }
-        all.map(|()| (tree, placed))
+        all.and_then(|()| moved_names::forget(&work.dir)).map(|()| (tree, placed))
     });
     let (tree, placed) = work.end(dir, placed)?;
     if tree.is_described() && is_ours(dir)? {

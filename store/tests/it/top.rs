@@ -209,10 +209,9 @@ fn leftovers_of_a_killed_unpack_are_removed() {
 fn moved(paths: &[&Path]) -> String {
     let item = |path: &&Path| {
         let meta = fs::symlink_metadata(path).unwrap();
-        let birth = meta.created().ok().map(|time| time.duration_since(UNIX_EPOCH).unwrap());
-        let (seconds, nanos) = birth.map_or((0, 0), |time| (time.as_secs(), time.subsec_nanos()));
+        let birth = meta.created().unwrap().duration_since(UNIX_EPOCH).unwrap();
         let name = path.file_name().unwrap().to_str().unwrap();
-        format!("{} {seconds}.{nanos} {name}\0", meta.ino())
+        format!("{} {}.{} {name}\0", meta.ino(), birth.as_secs(), birth.subsec_nanos())
     };
     paths.iter().map(item).collect()
 }

@@ -18,8 +18,11 @@ const MOST: u64 = 100;
 /// Renders the screen.
 pub async fn page(registry: &Registry, name: Option<&ConfigurationName>) -> Result<Page, Problem> {
     let active = registry.catalog.active_rollouts(name).await?;
-    let mut earlier = registry.catalog.rollouts(name, MOST).await?;
-    let is_cut = earlier.len() as u64 >= MOST;
+    let mut earlier = registry.catalog.rollouts(name, MOST + 1).await?;
+    let is_cut = earlier.len() as u64 > MOST;
+    if is_cut {
+        earlier.pop();
+    }
     earlier.retain(|row| row.ended.is_some());
     let title = name.map_or_else(|| "Rollouts".to_owned(), |name| format!("Rollouts of {name}"));
     let parts = vec![

@@ -6,13 +6,14 @@ use std::io::Read as _;
 use std::sync::Arc;
 
 use rustix::fs::{AtFlags, StatxFlags, statx};
+use rustix::io::Errno;
 
 use crate::disk::{Dir, TempFile, fault};
 use crate::error::{Error, Result};
 use crate::root::paths::c_name;
 
 /// The record in the work directory. Each item is `INODE SECONDS.NANOSECONDS NAME`, and ends with a
-/// NUL. The time is the time of birth of the file, or 0.0 if the filesystem has no such time.
+/// NUL. The time is the time of birth of the file.
 const RECORD: &CStr = c"moved";
 
 /// Records the entries of `root`, which the caller moves next. The record is on the disk when the
@@ -30,8 +31,15 @@ pub(super) fn record(work: &Arc<Dir>, root: &Dir) -> Result<()> {
     file.commit(work, RECORD)
 }
 
+/// Removes the record, because the move is complete: from now on, the entries belong to the user.
+pub(super) fn forget(work: &Dir) -> Result<()> {
+    work.remove_file(RECORD)?;
+    work.sync()
+}
+
 /// Removes the entries of `dir` that a killed unpack with the work directory `work` has moved
-/// there. An entry that somebody else has made under the same name stays.
+/// there. An entry that somebody else has made under the same name stays. If the filesystem records
+/// no time of birth, all entries stay.
 pub(super) fn remove(work: &Dir, dir: &Dir) -> Result<()> {
     let mut record = Vec::new();
     match work.open_file(RECORD) {
@@ -61,17 +69,18 @@ pub(super) fn remove(work: &Dir, dir: &Dir) -> Result<()> {
 }
 
 /// What distinguishes a file from another file that later gets the same name: the inode and the
-/// time of birth. `None` if there is no such file. A rename changes neither value.
+/// time of birth. `None` if there is no such file, or if the system does not tell its time of birth.
+/// A rename changes neither value.
 fn identity(dir: &Dir, name: &CStr) -> Result<Option<String>> {
     let wanted = StatxFlags::INO | StatxFlags::BTIME;
     match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted) {
         Ok(stat) => {
-            let has_birth = StatxFlags::from_bits_retain(stat.stx_mask).contains(StatxFlags::BTIME);
-            let birth = if has_birth { stat.stx_btime.tv_sec } else { 0 };
-            let nanos = if has_birth { stat.stx_btime.tv_nsec } else { 0 };
-            Ok(Some(format!("{} {birth}.{nanos}", stat.stx_ino)))
+            let known = StatxFlags::from_bits_retain(stat.stx_mask);
+            let birth = stat.stx_btime;
+            let text = format!("{} {}.{}", stat.stx_ino, birth.tv_sec, birth.tv_nsec);
+            Ok(known.contains(wanted).then_some(text))
         }
-        Err(rustix::io::Errno::NOENT) => Ok(None),
+        Err(Errno::NOENT | Errno::NOSYS) => Ok(None),
         Err(err) => Err(Error::io("stat", dir.path_of(name), err)),
     }
 }

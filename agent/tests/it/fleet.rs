@@ -245,8 +245,8 @@ fn rollback_on_the_host_is_reported_and_a_retry_ends_it() {
     bench.deployed("v02");
     reports_done(&bench);
     agent.stop();
-    // The next agent reads the number of retries from the records of this agent. Therefore the next
-    // agent keeps a hold that is newer than the last retry.
+    // When an agent starts, it reads from its directory how many retries it has already made. So
+    // after the last restart below, the agent does not make the old retry again, and keeps the hold.
     let agent = Agent::watching(&bench, &[]);
     bench.operator("ssh", &["changeconf -name project1 -component config -version v01"], "");
     bench.deployed("v01");

@@ -31,8 +31,8 @@ use place_flags::PlaceFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The allocator. With this allocator, an offer reaches 99 % of 2,000 agents in a fifth less time
-/// than with the allocator of the C library (see docs/PERFORMANCE.md).
+/// The allocator. With this allocator, an offer reaches thousands of agents sooner than with the
+/// allocator of the C library (see docs/PERFORMANCE.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

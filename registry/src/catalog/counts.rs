@@ -66,8 +66,7 @@ impl Catalog {
     /// How many blobs and bytes there would be if each version had its own blob.
     pub async fn bound(&self) -> Result<BlobCount> {
         let (blobs, bytes): (i64, i64) = query_as(
-            "SELECT COUNT(*), CAST(COALESCE(SUM(b.bytes), 0) AS BIGINT) \
-             FROM versions v INDEXED BY versions_by_digest \
+            "SELECT COUNT(*), CAST(COALESCE(SUM(b.bytes), 0) AS BIGINT) FROM versions v \
              LEFT JOIN blobs b INDEXED BY blobs_counted ON b.digest = v.digest",
         )
         .fetch_one(&mut self.scan_tx().await?)

@@ -50,11 +50,9 @@ pub fn check(
     }
     if !authority.covers(certificate.valid_principals(), user) {
         let names = escape(&certificate.valid_principals().join(", "));
-        let names = if names.is_empty() { "no name".to_owned() } else { names };
+        let names = if names.is_empty() { "none".to_owned() } else { names };
         let user = escape(user);
-        return Err(format!(
-            "certificate is for {names}; its authority needs another name for user {user}"
-        ));
+        return Err(format!("certificate does not allow a login as {user}; its names: {names}"));
     }
     for (name, value) in certificate.critical_options().iter() {
         // As in sshd, an unknown option is a restriction, so the login is refused.

@@ -231,8 +231,8 @@ async fn measure(registry: Registry, count: usize, rate: u32, time: Duration) {
     let (took, used) = (began.elapsed(), registry.cpu().saturating_sub(cpu));
     let (after, _) = registry.memory();
     println!(
-        "{} agents connected in {:.1} s: {:.1} ms of the registry's processor time each. Memory: {after} MiB, \
-         {before} before: {} KiB each.",
+        "{} agents connected in {:.1} s: {:.1} ms of the registry's processor time each. Memory: {before} MiB \
+         before, {after} MiB after, {} KiB each.",
         agents.len(),
         took.as_secs_f64(),
         millis(used) / agents.len() as f64,

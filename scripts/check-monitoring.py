@@ -5,7 +5,7 @@ Usage: check-monitoring.py METRICS RULES-FILE
 
 METRICS is the output of the registry's verb `metrics`. The script writes the expressions of the dashboard to
 RULES-FILE as recording rules, so that `promtool check rules` can parse them. The script prints each problem.
-If there is a problem, its exit code is 1.
+If there is a problem, the script exits with 1.
 """
 
 import json

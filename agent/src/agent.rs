@@ -35,7 +35,7 @@ pub struct Agent {
     pub current: Option<PathBuf>,
     /// The number of roots that sweeps keep, at least 1.
     pub keep_roots: usize,
-    /// Whether roots that another program made count towards `keep_roots`.
+    /// Whether roots of another program count towards `keep_roots`.
     pub count_taken_over: bool,
     /// Whether the cache keeps the blob of a layer after the layer is extracted.
     pub keep_blobs: bool,
@@ -71,7 +71,7 @@ pub struct Spares {
 }
 
 /// While this value exists, a spare is being made, and work such as `gc` waits. A panic also drops
-/// the value, so that work never waits forever.
+/// the value, so such work never waits forever.
 pub(crate) struct Busy(pub(crate) Arc<AtomicBool>);
 
 impl Drop for Busy {

@@ -84,7 +84,7 @@ pub enum Error {
     },
     /// There is not enough room beside the bytes that `-min-free` keeps free.
     #[error(
-        "not enough room for {what}: it needs {}, {} are free, and -min-free keeps {}; the \
+        "not enough room for {what}: it needs {}, {} are free, and -min-free keeps {} free; the \
          deployed root stays unchanged; {FREE_SOME}, or lower -min-free",
         Size(*need),
         Size(*free),

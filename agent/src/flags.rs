@@ -364,8 +364,8 @@ pub struct Flags {
 pub struct Refused(pub &'static str);
 
 impl Flags {
-    /// Checks the flags as far as clap cannot check them. If the Go tool had a message for the same
-    /// error, this message begins with the Go tool's words.
+    /// Checks the flags as far as clap cannot check them. If the Go tool also reports an error,
+    /// this agent's message for that error begins with the Go tool's words.
     pub fn check(&self) -> Result<(), Refused> {
         if self.name.is_empty() {
             return Err(Refused("empty configuration name; give one with -name"));
@@ -382,7 +382,7 @@ impl Flags {
         self.health.check()
     }
 
-    /// Whether the user gave the number of roots to keep. If so, roots that another program made
+    /// Whether the user gave the number of roots to keep. If so, roots of another program also
     /// count towards this number.
     pub fn says_how_many_roots(&self) -> bool {
         self.given.contains("keep_roots") || self.cleanold

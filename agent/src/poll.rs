@@ -25,8 +25,8 @@ use crate::stop::Signal;
 
 /// Time between two sweeps of the cache if no new configuration is deployed.
 const SWEEP_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Minimum time between two sweeps if a new configuration is deployed. A sweep lists every object,
-/// but keeps objects that are younger than an hour.
+/// Minimum time between two sweeps if a new configuration is deployed. More frequent sweeps would
+/// gain little: each sweep lists every object, but keeps objects that are younger than an hour.
 const SWEEP_AT_MOST_EVERY: Duration = Duration::from_secs(10 * 60);
 /// Longest time that the agent waits for the registry's first offer before the first cycle.
 const FIRST_OFFER: Duration = Duration::from_secs(5);

@@ -105,8 +105,8 @@ pub enum Error {
     },
     /// `-confine require` was given, but the system lacks a part of the sandbox.
     #[error(
-        "-confine require, but this system has only a part of the sandbox ({0}); use kernel 6.12 \
-         or later with landlock in its list of security modules"
+        "-confine require was given, but this system has only a part of the sandbox ({0}); use \
+         kernel 6.12 or later with landlock in its list of security modules"
     )]
     Incomplete(Sandbox),
 }
@@ -295,8 +295,7 @@ mod tests {
                     }
                 });
             });
-            // Confined work may read files outside the directory, for example the data of time
-            // zones.
+            // Confined work may read files outside the directory, for example the time zone data.
             fs::read(outside.join("canary")).unwrap();
         });
         fs::write(outside.join("x"), "x").unwrap();

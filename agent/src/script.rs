@@ -31,7 +31,7 @@ pub const STOP_GRACE: Duration = Duration::from_secs(60);
 /// The deploy script, which runs when a root is ready.
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// A path, or a name that is searched in `PATH`.
+    /// A path, or the name of a program in a directory of `PATH`.
     pub program: String,
     /// The arguments.
     pub arguments: Vec<OsString>,

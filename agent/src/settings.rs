@@ -24,7 +24,7 @@ pub struct Settings {
     pub keep_roots: usize,
     /// Whether the cache keeps the blob of a layer after the layer is extracted.
     pub keep_blobs: bool,
-    /// Whether roots that another program made count towards `keep_roots`.
+    /// Whether roots of another program count towards `keep_roots`.
     pub count_taken_over: bool,
 }
 

@@ -59,8 +59,8 @@ fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     swaps
 }
 
-/// The other side of the race. The test below starts this program as another user, with only this
-/// test.
+/// The other side of the race. The test below starts this program as another user, and that process
+/// runs only this test.
 #[test]
 fn swap_entries_for_symlinks() {
     let [dir, outside, stop] = ["SWAP", "OUTSIDE", "STOP"].map(std::env::var_os);
@@ -167,7 +167,7 @@ fn directory_owner_cannot_make_root_write_elsewhere() {
     let temp = tempfile::tempdir().unwrap();
     fs::set_permissions(temp.path(), Permissions::from_mode(0o755)).unwrap();
     let at = |name: &str| temp.path().join(name);
-    // Makes directories and files outside the directory. If the race succeeded, files of the
+    // Makes directories and files outside the directory. If an attack succeeded, files of the
     // archive would replace them.
     let outside = at("outside");
     for dir in ["outside", "outside/open", "outside/open/deep", "outside/root"] {

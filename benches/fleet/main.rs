@@ -30,6 +30,11 @@ use tokio::sync::Semaphore;
 
 use crate::simulated_agent::{Fleet, run};
 
+/// The allocator. Thousands of agents share this process and its processors with the registry. With
+/// the C library's allocator, the bench would measure the allocations of the simulated agents.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// The maximum number of simultaneous logins. The registry allows 50 connections without a login
 /// from each address.
 const LOGINS: usize = 40;

@@ -1,5 +1,5 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# Functions for every work of scripts/bench-peers: filesystems, clocks and results.
+# Functions for all measurements of scripts/bench-peers: filesystems, clocks and results.
 
 # set_up KIND: makes a new filesystem in a sparse file, and mounts it.
 set_up() {
@@ -41,15 +41,15 @@ settle() {
     done
 }
 
-# record WHO COLUMN VALUE: records one measurement of this work, in milliseconds or in the unit of the column.
+# record WHO COLUMN VALUE: records one value of this measurement, in milliseconds or in the unit of the column.
 # Warm-up runs are not recorded.
 record() {
     [ "${run:-1}" -lt 1 ] ||
         printf '%s\t%s\t%s\t%s\t%s\t%s\n' "$kind" "$tree" "$work" "$1" "$2" "$3" >>"$results"
 }
 
-# timed COMMAND...: runs a command, and sets `wall` and `cpu` to its milliseconds. If the command fails, so
-# does the script.
+# timed COMMAND...: runs a command, and sets `wall` and `cpu` to its times in milliseconds. If the command
+# fails, so does the script.
 timed() {
     local TIMEFORMAT='%R %U %S' real user sys
     { time "$@" >"$dir/out" 2>&1; } 2>"$dir/time" ||
@@ -116,7 +116,7 @@ describe() {
 }
 deploy_version() { "$bin/deploy-agent" --version; }
 
-# table TITLE AWK-VARIABLES...: prints the measurements of this work as a table.
+# table TITLE AWK-VARIABLES...: prints the values of this measurement as a table.
 table() {
     local title=$1 variables=()
     shift

@@ -6,7 +6,7 @@
 
 work_disk() {
     local before one version folder=$blobs/$tree$quick.versions
-    [ "$tree" = node ] || { say "the work disk needs the tree node, not $tree"; return; }
+    [ "$tree" = node ] || { say "the measurement disk needs the tree node, not $tree"; return; }
     before=$(used)
     mkdir "$mnt/copy"
     tar -xzf "$folder/1.tar.gz" -C "$mnt/copy"

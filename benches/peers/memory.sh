@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# Measures the peak memory of unpacking a tree and of deploying it, beside a peer. The work `bump` measures
-# the memory of agents during bumps. scripts/memory measures a file of 1 GiB and a million files.
+# Measures the peak memory of unpacking a tree, of deploying the tree, and of bsdtar as a peer. The measurement
+# `bump` includes the memory of agents during bumps. scripts/memory measures a file of 1 GiB and a million files.
 
 work_memory() {
     local run who base=$mnt/cold blobs_of name

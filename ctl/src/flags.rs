@@ -20,7 +20,7 @@ pub struct Flags {
     /// registry host address (host:port)
     #[arg(long, env = "DEPLOYCTL_ADDR", default_value = "")]
     addr: String,
-    /// sha256 host key fingerprint (sha256:...); without it, ssh's known hosts decide
+    /// sha256 host key fingerprint (sha256:...); without it, ssh's known hosts are used
     #[arg(long, env = "DEPLOYCTL_FINGERPRINT", default_value = "")]
     fp: String,
     /// private ssh key file; without it ssh-agent's keys and the usual files are tried

@@ -1,6 +1,6 @@
-//! `complete-names`: answers the completions of a shell while the user types. The subcommand is
-//! quick, and remembers answers for some seconds. If it remembers no answer and the registry is
-//! unreachable, it prints nothing.
+//! `complete-names`: answers a shell's requests for completions while the user types. The
+//! subcommand is quick, and remembers answers for some seconds. If it remembers no answer and the
+//! registry is unreachable, it prints nothing.
 
 use std::fs::{self, DirBuilder};
 use std::io::Write as _;

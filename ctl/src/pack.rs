@@ -69,7 +69,7 @@ impl<W: Write> Packer<W> {
             header.set_entry_type(EntryType::Symlink);
             let target = fs::read_link(path)?;
             if target.as_os_str().as_bytes().contains(&0) {
-                bail!("its target has a NUL");
+                bail!("its target contains a NUL byte");
             }
             self.tar.append_link(&mut header, name, target)?;
         } else if kind.is_file() {

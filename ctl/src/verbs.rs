@@ -11,7 +11,10 @@ pub const ADDVER: Verb = Verb {
     name: "addver",
     about: "upload file or directory and add it as new component version",
     flags: &[
-        text("dir", "directory to pack and upload: sorted, owned by root, without times"),
+        text(
+            "dir",
+            "directory to pack and upload; the archive is sorted, owned by root, and without times",
+        ),
         text("file", "tar.gz file to upload, - for standard input"),
         text("hash", "instead of -file: sha256 of a file that is uploaded already"),
         NAME,

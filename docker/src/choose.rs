@@ -180,7 +180,7 @@ fn index_of(archive: &Archive) -> Result<Vec<Descriptor>> {
 /// Adds an image of `manifest.json` to `found`. If `index.json` has the same image, that image gets
 /// the names of `manifest.json`.
 fn add_saved(archive: &Archive, found: &mut Vec<Candidate>, saved: Saved) -> Result<()> {
-    // The file of a configuration usually has the configuration's digest as its name.
+    // The file of an image's configuration is usually named after the digest of that configuration.
     let stem = saved.config.rsplit('/').next().unwrap_or_default();
     let announced = stem.strip_suffix(".json").unwrap_or(stem).parse::<Digest>().ok();
     let (mut ids, mut platform) = (Vec::new(), None);

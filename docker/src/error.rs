@@ -60,7 +60,7 @@ pub enum Error {
         cause: io::Error,
     },
     /// The cache of earlier layers cannot be used.
-    #[error("use the cache directory {}: {reason} (-cache-dir chooses another, -no-cache none)", dir.display())]
+    #[error("use the cache directory {}: {reason} (-cache-dir chooses another directory, -no-cache uses none)", dir.display())]
     Cache {
         /// The directory.
         dir: PathBuf,
@@ -68,7 +68,7 @@ pub enum Error {
         reason: String,
     },
     /// A name is invalid, so the registry would refuse it.
-    #[error("{source}; give another with -name")]
+    #[error("{source}; give another name with -name")]
     Name {
         /// The description of the defect.
         source: deploy_store::Error,

@@ -1,6 +1,6 @@
 //! Reads any bytes as a Go registry's `state.db`: first unchanged, and then as the pages after two
-//! valid meta pages. The reader must accept or refuse the bytes. Their length must limit the time
-//! that this takes.
+//! valid meta pages. The reader must accept or refuse the bytes. The length of the bytes must
+//! limit the time that the reader takes.
 #![no_main]
 
 use deploy_registry::go_import::State;

@@ -117,7 +117,7 @@ fuzz_target!(|data: &[u8]| {
     let before = ground.registry.catalog.changes.commits();
     let answer = ground.runtime.block_on(replay(&ground.web, access, &bytes));
     assert_eq!(before, ground.registry.catalog.changes.commits(), "a change without a form token");
-    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 "), "no HTTP");
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 "), "the answer is not HTTP");
     let head = String::from_utf8_lossy(&answer[..answer.len().min(16)]).into_owned();
     assert!(!head.contains(" 500 "), "an internal error: {}", String::from_utf8_lossy(&answer));
 });

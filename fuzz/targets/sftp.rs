@@ -143,7 +143,7 @@ fuzz_target!(|data: &[u8]| {
     let answers = ground.runtime.block_on(exchange(&ground.registry, operator, &bytes));
     assert_eq!(before, (names(&ground.dir), names(&ground.dir.join("files"))));
     let uploads = names(&ground.dir.join("uploads"));
-    assert!(operator || uploads.is_empty(), "a service uploads");
+    assert!(operator || uploads.is_empty(), "an agent has made an upload");
     for upload in uploads {
         fs::remove_file(upload).expect("removal");
     }
@@ -156,7 +156,7 @@ fuzz_target!(|data: &[u8]| {
         assert_eq!(said, answer.len() - 4, "an answer is not as long as it says");
         assert!(said <= 256 << 10, "an answer that clients refuse");
         if request[0] != 1 {
-            assert_eq!(request[1..5], answer[5..9], "an answer to nobody");
+            assert_eq!(request[1..5], answer[5..9], "an answer to another request");
         }
         let mut answer = answer.slice(4..);
         assert!(Packet::try_from(&mut answer).is_ok(), "an answer that cannot be read");

@@ -8,6 +8,10 @@ pub(crate) async fn blocking<T: Send + 'static>(
 ) -> deploy_store::Result<T> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|err| {
         let cause = std::io::Error::other(err);
-        Err(deploy_store::Error::Io { action: "finish", path: PathBuf::from("work"), cause })
+        Err(deploy_store::Error::Io {
+            action: "finish",
+            path: PathBuf::from("a background task"),
+            cause,
+        })
     })
 }

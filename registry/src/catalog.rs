@@ -97,7 +97,8 @@ pub struct Catalog {
     documents: Arc<DocumentCache>,
     /// The channels that announce changes to waiting tasks.
     pub changes: Arc<Changes>,
-    /// How many states of a configuration, with different trees, stay rollback targets.
+    /// Number of states of a configuration that stay rollback targets. These states all have
+    /// different trees.
     keep_states: usize,
 }
 
@@ -105,7 +106,8 @@ impl Catalog {
     /// Opens `catalogue.db` in `dir`, or creates it. If the check of the file finds damage, the
     /// function fails and does not change the file. For each configuration, the newest
     /// `keep_states` states with different trees stay rollback targets. `meter` counts the progress
-    /// of moving an earlier version's catalogue, and of rebuilding the table `uses`.
+    /// if the function has to move the states of an earlier version's catalogue, or to rebuild the
+    /// table `uses`.
     pub async fn open(dir: &Path, keep_states: usize, meter: &Meter) -> Result<Self> {
         let database = Database::open_file(dir).await?;
         Self::with(database, keep_states, meter).await

@@ -103,7 +103,7 @@ pub async fn show_document(registry: &Registry, command: &Command) -> Result<Str
 }
 
 /// Runs a command. If the command is a change and fails, the function adds the failure to the audit
-/// trail. A refused question, see [`only_asks`], gets no entry.
+/// trail. If the command only asked a question (see [`only_asks`]), the failure gets no entry.
 async fn run_command(
     registry: &Registry,
     caller: &Caller,

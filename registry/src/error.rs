@@ -40,7 +40,7 @@ pub enum Error {
     #[error("{0}")]
     Failed(String),
     /// An upload is complete, but the registry could not bind a version to this upload.
-    #[error("{cause}; the upload stays staged for a while as -hash={digest}")]
+    #[error("{cause}; the upload stays staged for a while, and addver can bind it: -hash={digest}")]
     NotBound {
         /// The digest of the staged blob.
         digest: Digest,

@@ -3,7 +3,7 @@
 //! ```text
 //! hub            parts that all watches share   watch_session  one agent's watch
 //! presence       the connected agents           report_queue   reports, many in one transaction
-//! offer_cache    offers, made once for all      polls          agents that only poll
+//! offer_cache    lines shared by all agents     polls          agents that only poll
 //! convergence    decides the answer of `wait`   metrics        counters and histograms
 //! maintenance    the windows of groups          host_view      the state to offer to a host
 //! open_rollouts  active rollouts, in memory     rollout_hosts  the hosts as a rollout sees them

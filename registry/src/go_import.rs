@@ -224,7 +224,7 @@ fn unchanged(state_db: &StateDb, imported: &Imported) -> Result<(), Error> {
         Ok(_) => Err(Error::Changed { path: state_db.path.clone(), time: imported.time }),
         Err(err) => {
             tracing::warn!(
-                "{err}; state.db was imported on {:.0} and is no longer needed",
+                "{err}; state.db was already imported on {:.0} and is no longer needed",
                 imported.time
             );
             Ok(())
@@ -246,7 +246,7 @@ fn log(report: &Report) {
     for (kind, bad) in [("damaged", &report.damaged), ("missing", &report.missing)] {
         for bad in bad {
             let hits = bad.hits.join(", ");
-            let hits = if hits.is_empty() { hits } else { format!("; hits {hits}") };
+            let hits = if hits.is_empty() { hits } else { format!("; affects {hits}") };
             tracing::warn!("{kind} {}: {}{hits}", bad.path, bad.why);
         }
     }

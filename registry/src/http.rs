@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! secret       random secrets               access        who may send requests, and from where
-//! sessions     logins of one ssh connection  guard         checks each request before all else
-//! shared_state values of all requests        web           the routes
+//! sessions     logins of one ssh connection  guard         checks each request first
+//! shared_state values that requests share    web           the routes
 //! serve        one connection                port          listens for `-http`
 //! problem      errors as HTTP statuses       live          renders changed sections for browsers
 //! live_stream  sends changed sections        login         turns a token into a cookie
@@ -12,9 +12,9 @@
 //! monitoring   `/metrics`, `/healthz`, `/readyz`   replay  answers requests from memory
 //! ```
 //!
-//! The screens and the API read data with the functions of the verbs, and make each change as a
-//! command of the console. So the page, the API and the console use the same code for data and for
-//! changes.
+//! To read data, the screens and the API call the functions of the verbs. To make a change, they
+//! run a command of the console. So the page, the API and the console use the same code for data
+//! and for changes.
 
 mod access;
 mod actions;

@@ -10,7 +10,7 @@ use deploy_registry::http::PortAccess;
 /// The flags of the port for HTTP
 #[derive(Debug, Args)]
 pub struct HttpFlags {
-    /// HTTP address for the page and the metrics, as localhost:8022; without it, no HTTP port
+    /// HTTP address for the page and the metrics, such as localhost:8022; without it, no HTTP port
     #[arg(long, env = "DEPLOY_REGISTRY_HTTP", value_name = "ADDR")]
     http: Option<String>,
     /// Name under which browsers may open the page, besides IP addresses and localhost

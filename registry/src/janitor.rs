@@ -1,5 +1,5 @@
-//! Background work. The janitor runs gc and expires uploads. It also reads all blobs slowly, to
-//! find damage before a client needs a damaged blob.
+//! Does the background work. The janitor runs gc and expires uploads. It also reads all blobs
+//! slowly, to find damage before a client needs a damaged blob.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,12 +43,12 @@ pub async fn run(registry: Arc<Registry>) {
                         let (files, bytes) = (swept.files, swept.bytes);
                         tracing::info!(event = "uploads_expired", files, bytes, "uploads expired: {files}");
                     }
-                    Err(err) => failed("uploads", &err),
+                    Err(err) => failed("the expiry of uploads", &err),
                 }
             }
             _ = fleet.tick() => {
                 if let Err(err) = tidy_fleet(&registry).await {
-                    failed("maintenance of the fleet's records", &err);
+                    failed("the maintenance of the fleet's records", &err);
                 }
             }
             _ = collect.tick() => match registry.collect_changes().await {
@@ -62,7 +62,7 @@ pub async fn run(registry: Arc<Registry>) {
                         versions,
                         files,
                         bytes,
-                        "gc: {versions} versions and {files} files removed, {}", Size(bytes)
+                        "gc: {versions} versions deleted and {files} files removed, {}", Size(bytes)
                     );
                 }
                 Err(err) => failed("gc", &err),
@@ -105,7 +105,7 @@ pub async fn sample_free_space(registry: Arc<Registry>) {
         let blobs = Arc::clone(registry.blobs());
         match blocking(move || blobs.free_bytes()).await {
             Ok(free) => registry.free_space.add((Timestamp::now(), free)),
-            Err(err) => failed("a sample of the free space", &err.into()),
+            Err(err) => failed("the measurement of the free space", &err.into()),
         }
         tokio::time::sleep(EVERY).await;
     }
@@ -125,8 +125,8 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                     all.blobs += verified.blobs;
                     all.bytes += verified.bytes;
                     all.findings.extend(verified.findings);
-                    // Each part repeats the findings that need no reading, so the registry removes
-                    // duplicates.
+                    // Each part reports again the problems that it finds without reading blobs. So
+                    // the registry removes duplicates.
                     all.findings.sort();
                     all.findings
                         .dedup_by(|one, other| (one.kind, &one.path) == (other.kind, &other.path));
@@ -134,7 +134,7 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                         tracing::error!(
                             event = "damage",
                             damaged,
-                            "damage was found: {damaged}; see verify"
+                            "problems found: {damaged}; for the list, run verify"
                         );
                     }
                     if complete {

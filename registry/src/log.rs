@@ -14,8 +14,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 /// The formats of the registry's log lines.
 const FORM: Form = Form { text: for_people, json: as_json };
 
-/// Starts the log: from then on, panics, and log entries of the level info or above, appear on
-/// stderr.
+/// Starts the log. From then on, panics and log entries of level info or above appear on stderr.
 pub fn start(format: Format) {
     // The log leaves out the entries of other libraries, because these libraries return their
     // errors.

@@ -107,7 +107,7 @@ struct Flags {
     /// States of a configuration that a rollback can restore
     #[arg(long, env = "DEPLOY_REGISTRY_KEEP_STATES", default_value_t = 5)]
     keep_states: usize,
-    /// How long states and the audit trail are kept, as 8760h for a year; without it, forever
+    /// How long states and the audit trail are kept, such as 8760h for a year; without it, forever
     #[arg(long, env = "DEPLOY_REGISTRY_KEEP_HISTORY", value_parser = flags::duration)]
     keep_history: Option<Duration>,
     /// How long an upload waits to be bound, and how long an unneeded file is kept
@@ -134,8 +134,8 @@ struct Flags {
     /// Program to run for each event of the fleet, with the event as JSON on its standard input
     #[arg(long, env = "DEPLOY_REGISTRY_ON_EVENT", value_name = "PROGRAM")]
     on_event: Option<PathBuf>,
-    /// Time without a report or connection after which a host is retired, as 720h; without it,
-    /// never
+    /// Time without a report or connection after which a host is retired, such as 720h;
+    /// without it, never
     #[arg(long, env = "DEPLOY_REGISTRY_RETIRE_AFTER", value_parser = flags::duration)]
     retire_after: Option<Duration>,
     #[command(flatten)]
@@ -157,8 +157,8 @@ struct Flags {
 enum Sub {
     /// Create the directory, the host key and the key files of a new registry
     Init(registry_init::Init),
-    /// Import the state of a Go registry in the directory, as the first start does, and report it;
-    /// exit code 8 if files are damaged or missing
+    /// Import the state of a Go registry in the directory, as the first start does, and print a
+    /// report; exit code 8 if files are damaged or missing
     ImportState {
         /// Report what would be imported, and change nothing
         #[arg(short = 'n', long, env = "DEPLOY_REGISTRY_DRY_RUN")]
@@ -232,8 +232,8 @@ fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result
         let place = flags.place.place();
         let open = Registry::open_counted(&place, flags.settings(), &meter);
         let registry = runtime()?.block_on(open)?;
-        let before = "it was imported already, or the catalogue is not empty";
-        registry.imported.ok_or_else(|| anyhow!("state.db is not imported: {before}"))?
+        let why = "it was imported before, or the catalogue is not empty";
+        registry.imported.ok_or_else(|| anyhow!("cannot import state.db: {why}"))?
     };
     drop(shown);
     print(&if json { report.to_json()? + "\n" } else { report.to_text() })?;

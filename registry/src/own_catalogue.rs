@@ -35,18 +35,18 @@ impl Mismatch {
         match self {
             Self::HasFile => {
                 "the directory has the catalogue catalogue.db; leave -catalogue out, or give an \
-                 empty -dir"
+                 empty directory with -dir"
             }
             Self::NeedsServer => {
                 "the catalogue is on a database server; give the server's address with -catalogue"
             }
             Self::OtherDirectory => {
                 "the catalogue on the database server belongs to another directory; give that \
-                 -dir, or another database"
+                 directory with -dir, or another database with -catalogue"
             }
             Self::HasBlobs => {
                 "the directory has files, but the catalogue on the database server is new; give \
-                 the database of this directory, or an empty -dir"
+                 the database of this directory with -catalogue, or an empty directory with -dir"
             }
         }
     }

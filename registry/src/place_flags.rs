@@ -6,8 +6,8 @@ use clap::Args;
 use deploy_registry::registry::Place;
 
 /// The help text of `-catalogue`.
-const CATALOGUE: &str = "Database server with the catalogue, as postgres://USER@HOST/NAME; without \
-     it, the catalogue is a file in the directory";
+const CATALOGUE: &str = "Database server with the catalogue, such as postgres://USER@HOST/NAME; \
+     without it, the catalogue is a file in the directory";
 
 /// Where the registry keeps its data.
 #[derive(Debug, Args)]

@@ -97,8 +97,9 @@ impl Settings {
 pub struct Place {
     /// The directory of the registry.
     pub dir: PathBuf,
-    /// The address of the database server that has the catalogue, as `postgres://USER@HOST/NAME`.
-    /// `None`: the catalogue is the file `catalogue.db` in the directory.
+    /// The address of the database server that has the catalogue, in the form
+    /// `postgres://USER@HOST/NAME`. `None`: the catalogue is the file `catalogue.db` in the
+    /// directory.
     pub catalogue: Option<String>,
 }
 
@@ -123,7 +124,7 @@ pub struct Registry {
     /// The free space over the last day.
     pub free_space: FreeSpace,
     pub(crate) surveys: SurveyCache,
-    /// The room for uploads.
+    /// The limits on uploads, which all protocols share.
     pub uploads: Arc<UploadRoom>,
     pub(crate) top: Dir,
     pub(crate) quarantine: Arc<Dir>,

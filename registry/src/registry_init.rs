@@ -41,8 +41,8 @@ impl Init {
         if let Some(name) = first_in(dir)? {
             let dir = dir.display();
             tracing::error!(
-                "directory {dir} is in use: it has {name}; start the registry on it, or give \
-                 another -dir"
+                "directory {dir} is in use: it has {name}; start the registry with this \
+                 directory, or give another -dir"
             );
             return Ok(exit::CONFLICT);
         }

@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn missing_input_has_ended() {
+    async fn input_none_is_at_its_end() {
         let mut input = Input::none();
         assert!(input.is_none() && input.next().await.unwrap().is_none());
         assert_eq!(input.read(&mut [0]).unwrap(), 0);

@@ -47,7 +47,7 @@ pub struct SurveyCache(Mutex<Option<(Instant, String, Arc<Survey>)>>);
 
 impl SurveyCache {
     /// If the last survey is not too old and has the same `key`, returns this survey. Otherwise,
-    /// makes a new survey. Callers that ask meanwhile wait, and get the new survey, too.
+    /// makes a new survey. Callers that ask in the meantime wait for the new survey and share it.
     pub async fn get(
         &self,
         key: String,

@@ -1,5 +1,5 @@
-//! The verbs that use blobs and the catalogue, one verb in each file. Every verb that makes a
-//! version from a blob calls `bind`.
+//! The verbs that use blobs and the catalogue, and code that several verbs share. Every verb that
+//! makes a version from a blob calls `bind`.
 
 pub mod add_image;
 pub(crate) mod add_version;

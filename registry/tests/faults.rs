@@ -1,6 +1,6 @@
-//! Makes each disk operation of each verb in `VERBS` fail, alone or with all later operations as in
-//! a crash. After each fault, no acknowledged change is missing, and there is no damage except the
-//! injected damage. After that, the verb can be repeated.
+//! Makes each disk operation of each verb in `VERBS` fail: either alone, or together with all later
+//! operations, as in a crash. After each fault, no acknowledged change is missing, and there is no
+//! damage except the injected damage. After that, the verb can be repeated.
 
 #![allow(clippy::print_stdout, reason = "the test prints the number of steps")]
 

@@ -288,7 +288,7 @@ impl History {
     }
 
     /// Removes deleted versions from the model. Checks that none of these versions was pinned or
-    /// was one of the newest two.
+    /// was one of the two newest.
     async fn take_away_old(&mut self) {
         let there = versions(self.bench.registry()).await;
         let gone: Vec<_> =

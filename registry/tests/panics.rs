@@ -135,8 +135,8 @@ async fn panic_in_one_session_does_not_affect_another() {
     for what in ["upload", "addver", "download"] {
         for n in 1.. {
             assert!(n < 200, "{what} never ends");
-            // There is no fault now, so a new session on the connection of earlier faults must
-            // work.
+            // There is no fault now. So a new session must work, even on the connection that had
+            // the earlier faults.
             let session = sftp(&unlucky).await;
             if what == "addver" {
                 let handle = create(&session).await.unwrap();

@@ -101,14 +101,14 @@ fn names(selector: &Selector) -> impl Iterator<Item = &str> {
     hosts.iter().map(HostName::as_str)
 }
 
-/// Whether the host counts. A wave takes only hosts that count, and an absent host only after the
-/// host has connected again.
+/// Whether the host counts. A wave takes only hosts that count. It takes an absent host only after
+/// that host has connected again.
 pub(crate) fn counts(host: &Host, policy: &Policy, named: &HashSet<&str>) -> bool {
     !host.held && !host.duplicate && is_admitted(host, policy, named)
 }
 
-/// Whether the host may count even if it is unknown. Known hosts always may. An unknown host may if
-/// the policy allows unknown hosts, or if a wave names the host or has taken it.
+/// Whether the host may count even if it is unknown. A known host may always count. An unknown host
+/// may count if the policy allows unknown hosts, or if a wave names the host or has taken it.
 pub(crate) fn is_admitted(host: &Host, policy: &Policy, named: &HashSet<&str>) -> bool {
     !host.unknown
         || policy.allow_unknown

@@ -50,8 +50,8 @@ impl<'a> Deadlines<'a> {
         member.offered.max(self.rollout.status_since)
     }
 
-    /// The time at which the host has had `time` since `start` to deploy the target. For a host
-    /// without a result, only the time in open windows counts.
+    /// The moment at which the duration `time` has passed since `start`. For a host without a
+    /// result, only the time in open windows counts.
     fn deployed_for(
         &self,
         host: &Host,

@@ -13,7 +13,7 @@
 //!
 //! # Rules
 //!
-//! **Who counts.** Known hosts count, except for held, duplicate and retired ones. An unknown host
+//! **Who counts.** Known hosts count, unless they are held, duplicate or retired. An unknown host
 //! counts if the policy allows unknown hosts, or if a wave names it. A percentage refers to the
 //! hosts that count when the wave opens.
 //!

@@ -58,7 +58,7 @@ pub enum Refusal {
     },
     /// More hosts have failed than the budget allows.
     #[error(
-        "cannot resume: {} failed, and at most {budget} may; resume with \
+        "cannot resume: {} failed, and at most {budget} may fail; resume with \
          -max-failed {failed} or more, retry or mark a failed host, or abort",
         hosts_in_words(*.failed)
     )]
@@ -78,7 +78,7 @@ pub enum Refusal {
     },
     /// No wave is soaking.
     #[error(
-        "cannot skip the soak: wave {wave} is not soaking; {} without a result",
+        "cannot skip the soak: wave {wave} is not soaking; it has {} without a result",
         hosts_in_words(*.pending)
     )]
     NotSoaking {

@@ -93,7 +93,7 @@ pub enum Outcome {
 }
 
 impl Member {
-    /// The part in the rollout of a host to which the rollout now offers the target.
+    /// The initial state of a host to which the rollout now offers the target.
     pub fn new(wave: u32, offered: Timestamp, repaired: bool) -> Self {
         let (healthy_since, result, marked, left) = (None, None, false, false);
         Self { wave, offered, healthy_since, result, repaired, marked, left }

@@ -101,7 +101,7 @@ mod tests {
     fn plan_says_that_too_many_hosts_are_absent() {
         let mut hosts: Vec<Host> = (1..=9).map(host).collect();
         hosts[0].away_since = Some(Timestamp::UNIX_EPOCH);
-        let why = "1 of 9 hosts absent; at most 10% may be";
+        let why = "1 of 9 hosts absent; at most 10% may be absent";
         assert_eq!(plan(&policy("100%"), &hosts).halt.unwrap(), why);
     }
 

@@ -26,7 +26,8 @@ pub struct Rollout {
     /// The time since which the next wave has been waiting for hosts that have just disconnected.
     pub waiting_since: Option<Timestamp>,
     /// The number of hosts that may fail. The rollout computes this number when a wave opens, and
-    /// when an operator resumes it. At that time, no more hosts than this have failed.
+    /// when an operator resumes the rollout. At that time, the number of failed hosts is at most
+    /// this number.
     pub budget: u64,
 }
 

@@ -77,7 +77,7 @@ fn halt_for_failures(rollout: &Rollout, hosts: &[Host]) -> Option<Change> {
     }
     let names = names(hosts.iter().filter(|host| host.spends_budget()));
     let failed = hosts_in_words(failed);
-    Some(Change::Halt { why: format!("{failed} failed, and at most {budget} may: {names}") })
+    Some(Change::Halt { why: format!("{failed} failed: {names}; at most {budget} may fail") })
 }
 
 fn pause_for_duplicates(rollout: &Rollout, hosts: &[Host]) -> Option<Change> {

@@ -58,7 +58,7 @@ pub(crate) fn too_many_absent(policy: &Policy, census: &Census) -> Option<String
         _ => format!(" ({vanished} of them after they had deployed the target)"),
     };
     let most = policy.max_absent;
-    Some(format!("{absent} of {counting} hosts absent{vanished}; at most {most} may be"))
+    Some(format!("{absent} of {counting} hosts absent{vanished}; at most {most} may be absent"))
 }
 
 /// The change that ends or halts a rollout after its last wave. If no host is good, nothing shows

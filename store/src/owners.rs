@@ -1,5 +1,5 @@
-//! Applies rules that override the owners from the archives for files in roots. With such rules,
-//! the agent's script needs no `chown`.
+//! Applies rules about the owners of files in roots. The rules override the owners that the
+//! archives state. With such rules, the agent's script needs no `chown`.
 
 use std::ffi::{CStr, OsStr};
 use std::os::unix::ffi::OsStrExt as _;
@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 use crate::inode_meta::Meta;
 use crate::layer::entry::EntryPath;
 
-/// The name of the file, in the agent's directory, that holds the rules of the last agent. Each
-/// line is `UID:GID<TAB>PATTERN`. A rule may lack a number, or the tab and the pattern. Programs
-/// that compare roots read this file.
+/// The name of the file, in the agent's directory, that holds the rules of the agent that used
+/// the directory last. Each line is `UID:GID<TAB>PATTERN`. A line may lack a number, or the tab and
+/// the pattern. Programs that compare roots read this file.
 const FILE: &CStr = c"owners";
 /// The maximum number of bytes that are read from the file.
 const MOST: u64 = 1 << 20;

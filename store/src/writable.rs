@@ -11,8 +11,8 @@ use crate::disk::{Dir, replace_file};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 
-/// The name of the file, in the agent's directory, that holds the patterns of the last agent. Each
-/// line has one pattern. Programs that compare roots read this file.
+/// The name of the file, in the agent's directory, that holds the patterns of the agent that used
+/// the directory last. Each line has one pattern. Programs that compare roots read this file.
 const FILE: &str = "writable";
 
 /// Patterns for paths in a root. A leading slash in a pattern is ignored. `*` matches any

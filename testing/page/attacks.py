@@ -75,7 +75,7 @@ def attack(context, base, changed):
         with page.expect_navigation():
             page.click("#go")
         text = page.content()
-        assert "Open this page through ssh" in text or "comes from another page" in text, text
+        assert "Open this page through ssh" in text or "does not come from the registry" in text, text
         assert not changed(), origin
         page.close()
     # DNS rebinding: a host name of the attacker leads to the forwarded port.

@@ -9,8 +9,7 @@ pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus
     let program = std::env::current_exe().expect("the test program has a path");
     let listed = Command::new(&program).args(["--list", "--exact", test]).output();
     let listed = listed.expect("a test program starts").stdout;
-    // This check is necessary, because the program would succeed without a test if no test had this
-    // name.
+    // If no test has this name, the program runs no test and succeeds. So this check is necessary.
     assert!(
         String::from_utf8_lossy(&listed).lines().any(|line| line == format!("{test}: test")),
         "no test is called {test}"

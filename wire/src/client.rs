@@ -229,7 +229,9 @@ impl Client {
                     return Err(ClientError::Refused { what: "sftp".to_owned(), why });
                 }
                 Some(_) => {}
-                None => return Err(ClientError::Lost("no sftp session".to_owned())),
+                None => {
+                    return Err(ClientError::Lost("the server opened no sftp session".to_owned()));
+                }
             }
         }
         Sftp::start(channel.into_stream()).await.map_err(|err| ClientError::sftp("sftp", err))

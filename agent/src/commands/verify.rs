@@ -137,7 +137,7 @@ impl Verification {
             }
             (n, true) => {
                 text = format!(
-                    "{n} in the cache: files that were not repaired now are downloaded at the next \
+                    "{n} in the cache, not repaired: the agent downloads these files at the next \
                      use\n"
                 );
             }

@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn new_configuration_is_deployed_and_the_deployed_one_is_maintained() {
+    fn new_configuration_is_deployed_and_the_deployed_configuration_is_maintained() {
         let [one, two] = ["1", "2"].map(|bytes| configuration("p", &[("v1", bytes)]));
         let label = configuration("p", &[("v2", "1")]);
         let known = |deployed, offered| Known {

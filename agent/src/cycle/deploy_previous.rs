@@ -30,7 +30,7 @@ pub struct RolledBack {
     /// The hold. The agent does not deploy the held configurations until the registry's
     /// configuration changes, or until the hold is released.
     pub hold: RollbackHold,
-    /// Names of the changed files in the root that the agent could not repair.
+    /// Names of the changed files that the agent could not repair in the root.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub changed: Vec<String>,
 }

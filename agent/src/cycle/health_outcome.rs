@@ -64,8 +64,8 @@ pub(super) async fn end_gate(
 }
 
 /// Finishes the deploy of `target` after its gate. The sweep keeps the root of the previous
-/// configuration, which is the last configuration that proved healthy. The switch may have replaced
-/// another configuration.
+/// configuration, which is the last configuration that proved healthy. This configuration may
+/// differ from the configuration that the switch replaced.
 async fn finish_checked(agent: &Agent, left: Left<'_>, target: &Configuration) {
     let Left::Behind(old) = left else { return finish(agent, left, target).await };
     if agent.health.is_none() {

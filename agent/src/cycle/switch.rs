@@ -242,7 +242,7 @@ impl Link {
 }
 
 /// Runs the script. `left` is the record of an earlier script that did not succeed. `synced` says
-/// whether a sync followed after the agent had recorded its intention to run the script.
+/// whether the recorded intention to run the script is already synced to the disk.
 async fn run_script(
     agent: &Agent,
     change: Change<'_>,
@@ -299,8 +299,8 @@ fn note_failure(
     if unsettled::read(dir).as_ref() == left { Ok(()) } else { unsettled::put(dir, left) }
 }
 
-/// Writes the script's output to a new file each time. If another user owns the directory, an
-/// existing file may be a link that leads elsewhere.
+/// Writes the script's output to a new file each time, and never to an existing file. If another
+/// user owns the directory, an existing file may be a link that leads elsewhere.
 fn keep_output(dir: &Path, output: &[u8]) -> deploy_store::Result<()> {
     let dir = Dir::open(dir)?;
     dir.remove_file(SCRIPT_LOG)?;

@@ -9,20 +9,20 @@ use crate::error::Result;
 use crate::fetch::registry_session::Session;
 use crate::fleet::offers::Received;
 
-/// The answer to the question what to deploy.
+/// What the agent must deploy, as [`ask`] found out.
 #[derive(Debug)]
 pub(super) struct Wanted {
     /// The registry's configuration; `None` if an operator holds the host.
     pub configuration: Option<Configuration>,
     /// The id of the registry's configuration, if that id is known.
     pub id: Option<Digest>,
-    /// The revision of the last offer, if that offer agrees with this answer; otherwise 0.
+    /// The revision of the last offer, if that offer names the same configuration; otherwise 0.
     pub revision: u64,
     /// Why an operator holds the host.
     pub held: Option<String>,
     /// Whether the registry sent the configuration over the watch, without a request.
     pub is_pushed: bool,
-    /// The number of the last offer that this answer takes into account.
+    /// The number of the last offer that [`ask`] took into account.
     pub count: u64,
 }
 

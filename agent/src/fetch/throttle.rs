@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Maximum time for which the unused part of the limit accumulates. After a pause, downloads may
-/// exceed the limit by the bytes of this time.
+/// exceed the limit by the number of bytes that it allows in this time.
 const BURST: Duration = Duration::from_secs(1);
 
 /// The limit for the rate of downloads. Clones share the limit.

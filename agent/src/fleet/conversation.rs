@@ -19,7 +19,7 @@ pub struct Conversation {
     is_greeted: bool,
     /// Number of the last report that was sent.
     sent: u64,
-    /// Time at which the agent began to hold back the oldest report that is held back.
+    /// Time since which the agent has been holding back reports; `None` if it holds back none.
     lingers: Option<Instant>,
 }
 
@@ -165,7 +165,7 @@ mod tests {
         assert_eq!(talk.turn(script, None, now), Turn::Wait(now + LINGER));
         let done = vec![report(7, Phase::Healthy)];
         assert_eq!(talk.turn(done.clone(), None, now), Turn::Send(done));
-        // The agent sends a result immediately, together with the next step that waits.
+        // The agent sends a result immediately, together with the report of the next step.
         talk.spoke(Some(7), now);
         let both = vec![report(8, Phase::Failed), report(9, Phase::Offered)];
         assert_eq!(talk.turn(both.clone(), None, now), Turn::Send(both));

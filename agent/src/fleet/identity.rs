@@ -59,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_name_of_a_machine_becomes_a_name_of_a_host() {
+    fn every_machine_name_becomes_a_valid_host_name() {
         for (machine, host) in [
             ("web-01.example.org", "web-01.example.org"),
             ("web 01", "web-01"),

@@ -262,7 +262,8 @@ impl Reports {
         inner.waiting.reports().iter().filter(|report| report.seq > seq).cloned().collect()
     }
 
-    /// Repeats the last report with `revision` if it is a result for `id` that has no revision.
+    /// If the last report is a result for `id` without a revision, repeats that report with
+    /// `revision`.
     pub fn confirm(&self, revision: u64, id: Option<Digest>) {
         self.change(|inner| {
             let last = inner.last.clone().filter(|last| last.wants == id && last.revision == 0);

@@ -134,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn latest_report_replaces_earlier_ones_but_results_stay() {
+    fn latest_report_replaces_earlier_steps_but_results_stay() {
         assert_eq!(shown(&waiting(&[(1, Offered), (1, Fetched), (1, Script)])), [(3, 1, Script)]);
         let result = waiting(&[(1, Offered), (1, Failed), (2, Offered), (2, Script)]);
         assert_eq!(shown(&result), [(2, 1, Failed), (4, 2, Script)]);

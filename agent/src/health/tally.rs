@@ -75,8 +75,8 @@ impl Tally {
     pub fn decide(&self, at: Duration) -> Option<Decided> {
         let Goal { successes, min, deadline } = self.goal;
         let lacking = |counts: &&Counts| counts.successes < successes;
-        // The reason names the check with the most failures in a row. Such a check explains more
-        // than a check that has only not succeeded often enough.
+        // The reason names the check with the most failures in a row. Such a check explains the
+        // failure better than a check that merely has not succeeded often enough yet.
         let worst = self.checks.iter().filter(lacking).max_by_key(|counts| counts.failures);
         match worst {
             None if at >= min => Some(Decided::Healthy),

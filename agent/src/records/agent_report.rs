@@ -27,7 +27,7 @@ pub struct Report {
     pub state: Option<PathBuf>,
     /// The number of roots that sweeps keep.
     pub keep_roots: Option<usize>,
-    /// Whether the user gave `keep_roots`. If so, roots that another program made count towards
+    /// Whether the user gave `keep_roots`. If so, roots of another program also count towards
     /// `keep_roots`.
     pub count_taken_over: bool,
     /// Whether the cache keeps the blob of a layer after the layer is extracted.

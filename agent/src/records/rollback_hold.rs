@@ -1,6 +1,6 @@
 //! Reads and writes `hold.json` in the agent's directory, which records the hold after a rollback.
-//! During the hold, the agent does not deploy the registry's configuration until that configuration
-//! changes.
+//! During the hold, the agent does not deploy the registry's configuration. The hold ends when that
+//! configuration changes, or when an operator releases the hold.
 
 use std::fs;
 use std::io;
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 /// The file's name in the agent's directory.
 const NAME: &std::ffi::CStr = c"hold.json";
-/// Everybody may read the file, like the state file.
+/// As with the state file, everybody may read this file.
 const MODE: u32 = 0o644;
 
 /// The hold: the configurations that the agent must not deploy, and the reason.

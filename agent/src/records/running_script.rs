@@ -181,7 +181,7 @@ mod tests {
     fn other_processes_are_not_mistaken_for_the_script() {
         let temp = tempfile::tempdir().unwrap();
         let (dir, id) = (temp.path(), Digest::of(b"a"));
-        // The system's first process, and a process that does not lead a process group.
+        // Process 1 is the system's first process. The child does not lead a process group.
         let mut child = Command::new("sleep").arg("600").spawn().unwrap();
         for pid in [1, child.id()] {
             note(dir, id, pid).unwrap();

@@ -24,7 +24,7 @@ const MOST: u64 = 16 << 10;
 /// Maximum number of directory entries beside a state file that [`near`] reads to find the agent
 /// that uses the state file.
 const MOST_NEAR: usize = 1000;
-/// Everybody may read the record, like the state file.
+/// As with the state file, everybody may read this record.
 const MODE: u32 = 0o644;
 
 /// The error for a state file that belongs to another agent.
@@ -72,7 +72,7 @@ pub fn passed_over(dir: &Path) -> Option<PathBuf> {
 }
 
 /// Whether an agent of `dir` wrote the state file. If there is no record, for example after the Go
-/// agent, a root of the state file's configuration in `dir` decides.
+/// agent, the result is true if `dir` has a root of the state file's configuration.
 fn is_of(dir: &Path, state: &Path) -> bool {
     if let Some(owner) = owner(state) {
         return is_same(&owner, dir);

@@ -1,7 +1,7 @@
 //! Reads and writes `checking.json` in the agent's directory, which records the deployed
 //! configuration until its health gate has succeeded. The file exists while the gate runs, and
-//! after an agent was killed during the gate. The file also exists if the gate failed, but the
-//! agent keeps the configuration.
+//! after an agent was killed during the gate. The file also exists if the gate failed and the agent
+//! keeps the configuration.
 
 use std::ffi::CStr;
 use std::io::Read as _;
@@ -13,7 +13,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 const NAME: &CStr = c"checking.json";
-/// Everybody may read the record, like the state file.
+/// As with the state file, everybody may read this record.
 const MODE: u32 = 0o644;
 /// Maximum number of bytes that are read from the file.
 const MOST: u64 = 64 << 10;
@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn record_is_kept_and_a_rejected_one_can_be_tried_again() {
+    fn record_is_kept_and_a_rejected_configuration_can_be_tried_again() {
         let temp = tempfile::tempdir().unwrap();
         let dir = temp.path();
         assert!(Unproven::read(dir).is_none() && !retry(dir).unwrap());

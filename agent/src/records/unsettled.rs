@@ -17,7 +17,7 @@ use crate::records::running_script;
 const NAME: &CStr = c"unsettled.json";
 /// The record of a script that is about to start, see [`intend`].
 const INTENDED: &CStr = c"unsettled.next";
-/// Everybody may read the record, like the state file.
+/// As with the state file, everybody may read this record.
 const MODE: u32 = 0o644;
 /// Maximum number of bytes that are read from a record.
 const MOST: u64 = 16 << 10;
@@ -239,7 +239,7 @@ pub fn clear(dir: &Path) -> Result<()> {
     running_script::forget(dir)
 }
 
-/// If the last script did not succeed, the configuration for which the script was started. The
+/// The configuration for which the last script was started, if that script did not succeed. The
 /// function reads this configuration from the record of the configuration's root.
 pub fn pending(dir: &Path) -> Option<Configuration> {
     let id = read(dir)?.target()?;

@@ -68,7 +68,7 @@ fn check(file: &Path) -> Result<(), &'static str> {
 }
 
 /// Whether the name of the interpreter in the script's first line ends in a carriage return. If the
-/// first line names `env`, the program that `env` searches counts as the interpreter.
+/// first line names `env`, the program that `env` searches for counts as the interpreter.
 fn ends_in_carriage_return(file: &Path) -> bool {
     let mut start = Vec::new();
     // A program can be executable without being readable.

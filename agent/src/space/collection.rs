@@ -29,7 +29,7 @@ pub struct Gc {
     pub dry_run: bool,
     /// Number of files, links and other entries that were removed.
     pub files: u64,
-    /// Number of bytes in the files whose last name was removed.
+    /// Number of bytes in the files whose last hardlink was removed.
     pub bytes: u64,
     /// Whether roots share extents with the cache. If so, bytes in shared extents count as bytes of
     /// the cache.

@@ -81,8 +81,8 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
     let version = version.split_whitespace().nth(1).unwrap().to_owned();
     site.wait_until("the last version is deployed", |site| site.text("deployed") == version);
 
-    // The test imitates the loss of the machine. The restored registry on another machine has the
-    // same address and key.
+    // The test imitates the loss of the registry's machine. The registry that is restored on
+    // another machine has the same address and key.
     site.kill_registry();
     fs::rename(site.path("registry"), site.path("lost")).unwrap();
     let restored = site.script("restore-registry", &["backup", "elsewhere"]);

@@ -226,7 +226,7 @@ fn held_host_deploys_nothing_until_it_is_released() {
 }
 
 #[test]
-fn rollback_on_the_host_is_reported_and_a_retry_ends_it() {
+fn rollback_on_the_host_is_reported_and_a_retry_ends_its_hold() {
     let bench = Bench::new();
     bench.first_configuration();
     let agent = Agent::watching(&bench, &[]);

@@ -181,7 +181,7 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
     let mut target = 0;
     for _ in 0..kills {
         // The next target is another version, and sometimes the previous version. The root of the
-        // target may be removed, but the target's layer is still in the cache.
+        // target may have been removed, but the target's layer is still in the cache.
         target = (target + 1 + random.below(VERSIONS - 1)) % VERSIONS;
         let version = format!("v{target}");
         let command = format!("changeconf -name project1 -component config -version {version}");

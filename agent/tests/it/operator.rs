@@ -234,7 +234,7 @@ fn deploy_without_room_reports_the_bytes_it_needs() {
     assert_eq!(code, Some(1), "{log}");
     assert!(log.contains("not enough room for the download of 2 layers: it needs "), "{log}");
     assert!(
-        log.contains("-min-free keeps 9000000 TiB; the deployed root stays unchanged; "),
+        log.contains("-min-free keeps 9000000 TiB free; the deployed root stays unchanged; "),
         "{log}"
     );
     assert_eq!(bench.state(), None);

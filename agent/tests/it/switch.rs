@@ -11,8 +11,8 @@ use crate::site::{Site, both, top};
 use deploy_store::disk::Lock;
 use deploy_store::{Configuration, Digest};
 
-/// The two ids are those of the configuration that the Go agent had deployed, and of the Go
-/// registry's configuration.
+/// `BEFORE` is the id of the configuration that the Go agent had deployed. `OFFERED` is the id of
+/// the Go registry's configuration.
 const BEFORE: &str = "6c5bf8707287cb3f6d59b0e771721499fd3ce8fd34fa9aec8f0b1449d1af52fc";
 const OFFERED: &str = "97cc2a60857ac851d1523bfdb5caf3e10bee323f2f4bec6895e11805ef2772c6";
 

@@ -9,7 +9,7 @@ use crate::bench::{Bench, start_registry, terminate};
 use deploy_testing::eventually;
 
 #[test]
-fn exit_code_of_a_single_cycle_is_its_result() {
+fn exit_code_gives_the_result_of_a_single_cycle() {
     let bench = Bench::new();
     bench.fails_once(&[], 5, "no configuration \"project1\" in the registry");
     bench.fails_once(&["-key", "stranger"], 4, "error: ");

@@ -91,7 +91,7 @@ impl World {
         dice.pick(&there).cloned()
     }
 
-    /// The existing paths of this kind in a root that the root's layers also have. Paths that lead
+    /// The paths of this kind that exist both in a root and in the root's layers. Paths that lead
     /// through a mount or a symlink do not count.
     pub fn there(&mut self, root: &Path, kind: Kind) -> Vec<PathBuf> {
         let id = root.file_name().unwrap().to_str().unwrap().to_owned();

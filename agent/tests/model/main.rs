@@ -135,7 +135,7 @@ fn again(before: &[&str], inside: &str) -> bool {
     let listed = tried.args(&before[1..]).arg(&test).arg("--list").output();
     if !listed.is_ok_and(|output| output.status.success()) {
         assert!(std::env::var_os("CI").is_none(), "{before:?} does not work, and this is CI");
-        eprintln!("NOT TESTED: {inside}, as {before:?} does not work here");
+        eprintln!("NOT TESTED: {inside}, because {before:?} does not work here");
         return true;
     }
     let name = "roots_match_their_layers_whatever_services_and_scripts_do";

@@ -119,7 +119,7 @@ impl World {
         if top != 0o755 {
             return fault("wrong root: mode", format!("the top has {top:o}"));
         }
-        // A service may write to these files. Their names outside of `var` also count.
+        // A service may write to the files in `var`. Other names of these files also count.
         let is_writable = self.flags.iter().any(|flag| flag == "-writable");
         let writable: BTreeSet<&str> = wanted
             .iter()

@@ -40,7 +40,7 @@ fn subcommands(help: &str) -> Vec<&str> {
     first.filter(|name| !ABOUT.contains(name)).collect()
 }
 
-/// The flags with their help, by the longest name of each flag.
+/// The longest name of each flag, with the help of the flag.
 fn flags(help: &str) -> Vec<(String, String)> {
     let mut flags: Vec<(String, String)> = Vec::new();
     for line in help.lines() {

@@ -203,8 +203,8 @@ fn upload_without_room_is_refused_before_it_starts() {
     rig.serve_with(Settings { min_free, ..Settings::default() });
     rig.archive("x.tgz", &noise(3 << 20));
     let refused = rig.run(&["addver", "-name", "a", "-version", "1", "-file", "x.tgz"]);
-    assert!(refused.err.contains(" free and keeps 1024 TiB (-min-free): there is no room for 3"));
-    assert!(refused.err.ends_with(" MiB; gc may free some\n"), "{refused:?}");
+    assert!(refused.err.contains(" must keep 1024 TiB free (-min-free): there is no room for 3"));
+    assert!(refused.err.ends_with(" MiB; gc may free some space\n"), "{refused:?}");
     assert_eq!(refused.code, 1);
 }
 

@@ -44,7 +44,7 @@ fn is_there(program: &str) -> bool {
     let is_there = Command::new(program).arg("--version").output().is_ok()
         || Command::new(program).arg("-V").output().is_ok();
     if !is_there {
-        assert!(std::env::var_os("CI").is_none(), "no {program}, and this is CI");
+        assert!(std::env::var_os("CI").is_none(), "{program} is missing: install it");
         let text = format!("NOT TESTED: completion in {program}; install it\n");
         std::io::stderr().write_all(text.as_bytes()).unwrap();
     }

@@ -54,8 +54,8 @@ fn killed_download_leaves_no_file() {
     let to = rig.path("to");
     fs::create_dir(&to).unwrap();
     let get = ["-key", "op", "-q", "get", "-name", "a", "-version", "1", "-o", "to/x"];
-    // The signal hits some runs while the program writes, unless the program is faster than the
-    // test.
+    // In some of the runs, the signal arrives while the program writes, unless the program is
+    // faster than the test.
     let mut cut = 0;
     for signal in ["-KILL", "-INT", "-TERM", "-HUP"].iter().cycle().take(20) {
         let mut child = rig.bare(&get).stderr(Stdio::null()).spawn().unwrap();

@@ -27,7 +27,7 @@ pub struct Flags {
     /// Registry to import into (host:port)
     #[arg(long, env = "DEPLOYCTL_ADDR", default_value = "")]
     addr: String,
-    /// Fingerprint of the registry's host key (sha256:...); without it, ssh's known hosts decide
+    /// Fingerprint of the registry's host key (sha256:...); without it, ssh's known hosts are used
     #[arg(long, env = "DEPLOYCTL_FINGERPRINT", default_value = "")]
     fp: String,
     /// Private ssh key file; without it, ssh-agent's keys and the usual files are tried

@@ -27,7 +27,7 @@ fn header(path: &str, kind: EntryType, mode: u32, size: u64) -> Header {
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
-    // The modification time is 0, because no time in an image is the same in all image formats.
+    // The modification time is 0, because the times in an image depend on the format of the image.
     header.set_mtime(0);
     header.set_size(size);
     header.set_cksum();

@@ -122,7 +122,7 @@ fn region_of(layers: &[&Tar], number: usize) -> Result<Region> {
     layers[number].region.ok_or_else(|| Error::archive("has a layer whose bytes were not kept"))
 }
 
-/// The changes of a member's headers.
+/// The changes to a member's headers.
 struct Change<'a> {
     name: Option<&'a [u8]>,
     link: Option<&'a [u8]>,

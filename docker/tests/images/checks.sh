@@ -32,7 +32,7 @@ deploy() {
     deploy-agent "${at[@]}" -key server -name app -dir agent -script '' -state agent/state.json \
         -no-spare -once 2>agent.log || { cat agent.log >&2; fail "$1: not deployed"; }
     root=$(echo agent/unpacked/????????????????????????????????????????????????????????????????)
-    [ -d "$root" ] || fail "$1: there is no root"
+    [ -d "$root" ] || fail "$1: the agent made no root"
 }
 
 # The times of two directories are not compared with umoci's. umoci does not restore the time of the root
@@ -77,7 +77,7 @@ every_format() {
 tar_in_order() {
     local image=$1 layer
     rm -rf into into-root
-    deploy-from-docker -into into -name app "$image.gzip.tar" >import.log 2>&1 || { cat import.log >&2; fail "$image: -into"; }
+    deploy-from-docker -into into -name app "$image.gzip.tar" >import.log 2>&1 || { cat import.log >&2; fail "$image: the import with -into failed"; }
     mkdir into-root
     while read -r layer; do
         tar -xzf "into/$layer" --xattrs --xattrs-include='*' --numeric-owner -p -C into-root --warning=no-timestamp
@@ -90,8 +90,8 @@ import_twice() {
     import -name app hard.gzip.tar >import.log 2>&1
     local before bytes
     before=$(everything)
-    import -name app hard.legacy.tar >import.log 2>&1 || fail "not imported again"
-    [ "$(everything)" = "$before" ] || fail "a second import changed something"
+    import -name app hard.legacy.tar >import.log 2>&1 || fail "the second import failed"
+    [ "$(everything)" = "$before" ] || fail "the second import changed the registry"
     cat import.log
 }
 
@@ -99,9 +99,9 @@ dry_run() {
     fresh
     local before
     before=$(everything 2>/dev/null || true; ls registry/files registry/uploads)
-    import -name app -dry-run hard.gzip.tar >import.log 2>&1 || fail "no plan"
+    import -name app -dry-run hard.gzip.tar >import.log 2>&1 || fail "the import with -dry-run failed"
     [ "$(everything 2>/dev/null || true; ls registry/files registry/uploads)" = "$before" ] ||
-        fail "a plan changed something"
+        fail "the import with -dry-run changed the registry"
     cat import.log
 }
 
@@ -113,14 +113,14 @@ one_of_several() {
         for image in hard built; do
             fresh
             ! import -name app "$file" >import.log 2>&1 || fail "$file: an image was chosen without -image"
-            import -name app -image "$image:latest" "$file" >import.log 2>&1 || { cat import.log >&2; fail "$file: $image"; }
-            shown | diff "$image.shown" - >&2 || fail "$file: not $image"
+            import -name app -image "$image:latest" "$file" >import.log 2>&1 || { cat import.log >&2; fail "$file: $image was not imported"; }
+            shown | diff "$image.shown" - >&2 || fail "$file: the configuration is not that of $image"
         done
     done
     # The layout that umoci made has all images.
     fresh
-    import -name app -image built layouts >import.log 2>&1 || { cat import.log >&2; fail "layouts: built"; }
-    shown | diff built.shown - >&2 || fail "layouts: not built"
+    import -name app -image built layouts >import.log 2>&1 || { cat import.log >&2; fail "layouts: the image built was not imported"; }
+    shown | diff built.shown - >&2 || fail "layouts: the configuration is not that of the image built"
 }
 
 platforms() {
@@ -128,7 +128,7 @@ platforms() {
     umoci config --image layouts:arm --architecture arm64 --os linux
     "$parts/save" containerd both.tar layouts:hard layouts:arm
     fresh
-    import -name app -platform linux/arm64 both.tar >import.log 2>&1 || { cat import.log >&2; fail "-platform"; }
+    import -name app -platform linux/arm64 both.tar >import.log 2>&1 || { cat import.log >&2; fail "-platform linux/arm64: not imported"; }
     shown | diff built.shown - >&2 || fail "-platform: not the image for arm64"
     ! import -name app -platform linux/s390x both.tar >import.log 2>&1 || fail "-platform: accepted an unlisted platform"
     ! import -name app -platform linux/arm/v7 both.tar >import.log 2>&1 || fail "-platform: accepted an unsaved platform"
@@ -141,7 +141,7 @@ more_layers() {
     tar -czf settings.tar.gz -C settings etc/settings
     ctl addver -name settings -version v1 -file settings.tar.gz
     import -name app -layer settings:v1 -image-config hard.gzip.tar >import.log 2>&1 ||
-        { cat import.log >&2; fail "-layer"; }
+        { cat import.log >&2; fail "-layer: not imported"; }
     [ "$(ctl showconf -name app -json | grep '"Name"\|"Version"' | tail -2 | tr -d ' \t\n",')" = \
         "$(printf 'Name:settingsVersion:v1')" ] || { ctl showconf -name app; fail "-layer is not the last"; }
     deploy "-layer"
@@ -159,7 +159,7 @@ PY
 
 of_zstd() {
     fresh
-    import -name app -compress zstd hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "-compress"; }
+    import -name app -compress zstd hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "-compress zstd: not imported"; }
     deploy "-compress zstd"
     same_tree "-compress zstd" hard.bundle/rootfs "$root" "${umoci_loses[@]}"
     local file
@@ -172,14 +172,14 @@ over_ssh() {
     fresh
     local by=(ssh -F /dev/null -i operator -o IdentitiesOnly=yes -o StrictHostKeyChecking=no
         -o "UserKnownHostsFile=$work/known_hosts" -o LogLevel=ERROR -p "$port" 127.0.0.1)
-    "${by[@]}" import -name app <hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "over ssh"; }
+    "${by[@]}" import -name app <hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "over ssh: not imported"; }
     shown | diff hard.shown - >&2 || fail "over ssh: another configuration"
     # If the connection ends in the middle of an import, nothing of the image is imported.
     local before
     before=$(everything)
     head -c 1000000 hard.legacy.tar | "${by[@]}" import -name app >import.log 2>&1 &&
-        fail "over ssh: half an image"
-    [ "$(everything)" = "$before" ] || fail "over ssh: half an image changed something"
+        fail "over ssh: the import of half an image succeeded"
+    [ "$(everything)" = "$before" ] || fail "over ssh: the import of half an image changed the registry"
 }
 
 killed() {
@@ -197,7 +197,7 @@ killed() {
     wait "$pid" 2>/dev/null || true
     exec 9>&-
     now=$(everything)
-    [ "$now" = "$before" ] || fail "killed: something changed"
+    [ "$now" = "$before" ] || fail "killed: the first import changed the registry"
     # The second import is killed while it sends.
     import -name app hard.legacy.tar >import.log 2>&1 &
     pid=$!

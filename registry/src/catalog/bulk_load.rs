@@ -31,7 +31,7 @@ pub struct Contents<'a> {
 pub struct StateToLoad<'a> {
     /// The state's layers.
     pub state: &'a Configuration,
-    /// Whether a file of the state's layers does not exist. No rollback can restore such a state.
+    /// Whether a file of the state's layers is missing. No rollback can restore such a state.
     pub lost: bool,
 }
 

@@ -8,8 +8,8 @@ use std::time::Instant;
 use deploy_store::ConfigurationName;
 use tokio::sync::watch;
 
-/// Number of channels from which on the registry cleans up: before it adds another channel, it
-/// removes all channels without a waiting task.
+/// If there are this many channels, the registry removes all channels without a waiting task before
+/// it adds another channel.
 const MOST: usize = 1000;
 
 /// The last change of a configuration.
@@ -22,7 +22,7 @@ pub struct Announced {
 }
 
 /// The channels that announce changes to waiting tasks, and a counter of commits. There is one
-/// channel for each configuration that a task has asked for, and one channel for all rollouts.
+/// channel for each configuration to which a task has subscribed, and one channel for all rollouts.
 #[derive(Debug, Default)]
 pub struct Changes {
     configurations: Mutex<HashMap<ConfigurationName, watch::Sender<Announced>>>,

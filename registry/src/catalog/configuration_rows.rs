@@ -22,7 +22,7 @@ use super::{Error, Result, bad_row, column, nanoseconds, timestamp};
 pub struct State {
     /// The state's number.
     pub number: u64,
-    /// Digest over the state's layers.
+    /// The digest of the state's layers.
     pub hash: Digest,
     /// The time at which the state was made.
     pub modified: Timestamp,

@@ -121,7 +121,9 @@ impl Catalog {
         let source = load(&mut transaction, from, number).await?;
         if let Some(wanted) = if_hash.filter(|wanted| !wanted.is_of(source.id())) {
             let id = source.id();
-            let text = format!("configuration \"{from}\" has hash {id}, not {wanted}; look again");
+            let text = format!(
+                "configuration \"{from}\" has hash {id}, not {wanted}; check the configuration again"
+            );
             return Err(Error::Conflict(text));
         }
         for layer in source.layers() {
@@ -136,7 +138,7 @@ impl Catalog {
         Ok(before)
     }
 
-    /// Replaces layers of a configuration by the versions in `changes`. With `if_hash`, the
+    /// Replaces layers of a configuration with the versions in `changes`. With `if_hash`, the
     /// function fails unless the current state has this hash. Returns the old layers of the
     /// components whose version changed.
     pub async fn change_configuration(

@@ -36,9 +36,9 @@ const ROWS_AHEAD: usize = 1000;
 /// The size, in bytes, to which `SQLite` shortens a longer journal file after it has copied the
 /// whole journal to the database file.
 const LARGEST_JOURNAL: &str = "67108864";
-/// The size of the page cache of a connection for long reads, as `SQLite` takes it: in KiB, and
-/// negative. With the usual 2 MiB, a join of 100,000 versions with their blobs read most pages ten
-/// times.
+/// The size of the page cache of a connection for long reads, in the form that `SQLite` expects: in
+/// KiB, and negative. With the default of 2 MiB, a join of 100,000 versions with their blobs read
+/// most pages ten times.
 const SCANNER_CACHE: &str = "-16384";
 /// The query for the lock that each transaction takes before it changes something. Each schema of a
 /// database may have a catalogue of its own, and each catalogue has its own lock.
@@ -224,9 +224,9 @@ pub(super) fn file_pool(connections: u32) -> SqlitePoolOptions {
         // task.
         .idle_timeout(None)
         .max_lifetime(None)
-        // If SQLite ends a transaction on its own, as on a full disk, sqlx still counts the
-        // transaction as open. The connection would then refuse all further transactions, so the
-        // pool discards the connection.
+        // If SQLite ends a transaction on its own, for example on a full disk, sqlx still counts
+        // the transaction as open. The connection would then refuse all further transactions, so
+        // the pool discards the connection.
         .before_acquire(|connection, _| {
             Box::pin(async move { Ok(!connection.is_in_transaction()) })
         })

@@ -12,8 +12,8 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// The error of a failed commit. If the connection breaks, the server may have committed the
-/// transaction all the same.
+/// The error of a failed commit. If the connection breaks, the server may still have committed the
+/// transaction.
 pub(super) fn not_committed(err: sqlx::Error) -> Error {
     if !is_lost(&err) {
         return err.into();
@@ -24,7 +24,7 @@ pub(super) fn not_committed(err: sqlx::Error) -> Error {
     ))
 }
 
-/// The error for a server that cannot be used as the catalogue.
+/// The error for a catalogue on a server that the registry cannot open.
 pub(super) fn no_server(err: &impl std::fmt::Display) -> Error {
     Error::Database(format!("open catalogue on the database server: {err}; nothing was changed"))
 }

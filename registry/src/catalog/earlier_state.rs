@@ -1,6 +1,6 @@
 //! Makes rollbacks. A rollback saves the layers of an earlier state of a configuration as a new
-//! state. If several rollbacks without a number follow each other, each of them restores an older
-//! state than the previous rollback.
+//! state. If several rollbacks without a number follow each other, each rollback goes further back
+//! than the rollback before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,8 @@ use super::tx::{Tx, query};
 use super::versions::find_version;
 use super::{Catalog, Error, Result, blob_rows};
 
-/// How many states the first query reads. Each further query reads four times as many.
+/// How many states the first query reads. Each further query reads four times as many states as the
+/// query before it.
 const PAGE: u64 = 64;
 
 /// The result of the search for the state that a rollback restores.
@@ -45,7 +46,7 @@ impl Lack {
             ),
             Self::File => format!(
                 "state {target} of configuration \"{name}\" needs the file {digest}, which is \
-                 not here; upload the same bytes again"
+                 damaged or missing; upload the same bytes again"
             ),
         }
     }
@@ -140,9 +141,9 @@ pub(super) async fn find_before(transaction: &mut Tx, name: &ConfigurationName) 
 /// Chooses the state that a rollback restores. `states` has the newest states, newest first.
 /// `is_whole` says whether these states are the whole history. The search begins at the current
 /// state and moves to older states. From a rollback, the search continues at the state that the
-/// rollback restored. The chosen state has another tree than the current state, and was not
-/// imported without its files. The search also skips each tree that a rollback on its way replaced,
-/// because an operator rejected this tree.
+/// rollback restored. The search skips states that have the tree of the current state, and states
+/// that were imported without their files. The search also skips each tree that was replaced by a
+/// rollback that the search passes, because an operator rejected this tree.
 fn before(states: &[State], is_whole: bool) -> Before {
     let Some(now) = states.iter().find(|state| state.current) else { return Before::None };
     // A proposed state was never current, so a rollback does not restore it.

@@ -204,7 +204,7 @@ async fn bind(transaction: &mut Tx, layer: &NewLayer, change: &Change) -> Result
         Some(found) => {
             let text = format!(
                 "version \"{version}\" of component \"{component}\" is bound to the file {}, \
-                 but its name is another digest",
+                 but the version is named after another digest",
                 found.digest
             );
             return Err(Error::Conflict(text));

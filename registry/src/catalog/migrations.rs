@@ -1,7 +1,7 @@
 //! The migration steps. They bring the tables of a database to the form that this version expects.
 //!
 //! `sqlx::migrate!` could list the steps. But for this macro, cargo would build sqlx and `SQLite` a
-//! second time. That took a tenth of the time of a first build.
+//! second time. This second build took a tenth of the time of a first build.
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};

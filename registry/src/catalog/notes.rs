@@ -1,4 +1,5 @@
-//! Notes about the registry's last operations. Each note has a name.
+//! Reads and writes notes: small records, such as the result of the registry's last gc. Each note
+//! has a name.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

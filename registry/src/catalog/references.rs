@@ -92,7 +92,7 @@ impl VersionUse {
         let (number, name) = (self.number, &self.configuration);
         format!(
             "used by state {number} of configuration \"{name}\", which a rollback would need; \
-             use -force to delete it all the same"
+             use -force to delete it anyway"
         )
     }
 }

@@ -37,7 +37,7 @@ pub(super) fn is_there(name: &ConfigurationName, layers: &[Layer], wanted: &[Lay
     };
     format!(
         "configuration \"{name}\" already exists and {what}; nothing was changed: changeconf \
-         changes one layer, addconf -replace all of them"
+         changes one layer, addconf -replace replaces all layers"
     )
 }
 
@@ -71,7 +71,7 @@ pub fn not_whole(layer: &Layer) -> String {
     )
 }
 
-/// Replaces layers of a configuration by layers of the same components, and saves the new state.
+/// Replaces layers of a configuration with layers of the same components, and saves the new state.
 pub(super) async fn replace(
     transaction: &mut WriteTx,
     name: &ConfigurationName,
@@ -83,7 +83,9 @@ pub(super) async fn replace(
     let configuration = load(transaction, name, number).await?;
     if let Some(wanted) = if_hash.filter(|wanted| !wanted.is_of(configuration.id())) {
         let id = configuration.id();
-        let text = format!("configuration \"{name}\" has hash {id}, not {wanted}; look again");
+        let text = format!(
+            "configuration \"{name}\" has hash {id}, not {wanted}; check the configuration again"
+        );
         return Err(Error::Conflict(text));
     }
     let mut layers = configuration.layers().to_vec();

@@ -25,7 +25,7 @@ const COUNTER: &str = "keep_states";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Candidate {
     pub(super) number: i64,
-    /// Digest over the state's layers.
+    /// The digest of the state's layers.
     pub(super) hash: String,
     /// Whether the state was imported without the files of its layers, or was never current.
     pub(super) lost: bool,

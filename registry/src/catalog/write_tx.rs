@@ -18,7 +18,8 @@ pub(super) struct WriteTx {
     // This field stands before `changing`, so that Rust drops it first.
     transaction: Tx,
     changing: Changing,
-    /// How many states of a configuration, with different trees, stay rollback targets.
+    /// Number of states of a configuration that stay rollback targets. These states all have
+    /// different trees.
     pub(super) keep_states: usize,
 }
 

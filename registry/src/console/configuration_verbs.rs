@@ -62,7 +62,7 @@ pub async fn execute(
             let done = catalog.roll_back(name, *to, change).await?;
             let (layers, reordered) = state_diff::layers(&done.from, &done.to);
             let number = done.number;
-            let text = format!("configuration \"{name}\" is as in state {number} again\n");
+            let text = format!("configuration \"{name}\" has the layers of state {number} again\n");
             (name, options, text + &upkeep::layers_text(&layers, reordered))
         }
         _ => unreachable!("`execute` runs the other verbs"),

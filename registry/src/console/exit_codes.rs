@@ -8,7 +8,7 @@ use crate::caller::Client;
 use crate::error::Error;
 
 /// The part of a refusal that says how to delete a version that a rollback would need.
-const USE_FORCE: &str = "use -force to delete it all the same";
+const USE_FORCE: &str = "use -force to delete it anyway";
 
 /// The exit code of a command that fails with `err`.
 pub(super) fn exit_code(err: &Error) -> u8 {
@@ -46,7 +46,7 @@ pub(super) fn reword(client: Client, command: &Command, refusal: Refusal) -> Ref
         return refusal;
     }
     let line = Client::Ssh.typed(&format!("{command} -force"));
-    let how = format!("to delete it all the same run:\n\t{line}");
+    let how = format!("to delete it anyway run:\n\t{line}");
     Refusal { text: refusal.text.replace(USE_FORCE, &how), ..refusal }
 }
 

@@ -280,7 +280,7 @@ pub fn waited(name: &ConfigurationName, waited: &Waited) -> String {
         Ending::TimedOut => {
             let missing = tally.needed.saturating_sub(tally.done);
             format!(
-                "not in time: state {state} of \"{name}\" is deployed on {counts}{notes}; \
+                "timed out: state {state} of \"{name}\" is deployed on {counts}{notes}; \
                  missing hosts: {missing}; see: fleet -behind"
             )
         }

@@ -111,7 +111,8 @@ fn text(summary: &Summary, dry_run: bool, time: std::time::Duration) -> String {
 
 fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
     let platform = wanted.platform.as_deref().map(str::parse).transpose();
-    // The limit on free disk space for uploads also applies to the temporary file of the import.
+    // Uploads must leave a minimum of free disk space. This minimum also applies to the temporary
+    // file of the import.
     registry.uploads.check_free()?;
     let settings = &registry.settings;
     let free = registry.blobs().free_bytes()?.saturating_sub(settings.min_free);
@@ -174,12 +175,12 @@ impl Work<'_> {
     }
 
     async fn write(&mut self, bytes: Bytes) -> Result<(), Refusal> {
-        let upload = self.upload.as_mut().ok_or_else(|| failed("no upload".to_owned()))?;
+        let upload = self.upload.as_mut().ok_or_else(|| failed("no upload began".to_owned()))?;
         Ok(upload.write(upload.len(), bytes).await?)
     }
 
     async fn finish(&mut self, digest: Digest) -> Result<(), Refusal> {
-        let upload = self.upload.take().ok_or_else(|| failed("no upload".to_owned()))?;
+        let upload = self.upload.take().ok_or_else(|| failed("no upload began".to_owned()))?;
         match self.registry.finish_upload(upload).await? {
             found if found == digest => Ok(()),
             found => Err(failed(format!("the blob written as {digest} has the digest {found}"))),

@@ -159,7 +159,7 @@ fn verified_text(verified: &Verified) -> String {
         lines.push(format!("{} {}: {}\n", kind(finding.kind), finding.path, finding.why));
         for hit in &finding.hits {
             let words = cells(hit).into_iter().filter(|cell| !cell.is_empty());
-            lines.push(format!("\thits {}\n", words.collect::<Vec<_>>().join(" ")));
+            lines.push(format!("\taffects {}\n", words.collect::<Vec<_>>().join(" ")));
         }
     }
     let text = lines.concat();
@@ -175,9 +175,9 @@ fn verified_text(verified: &Verified) -> String {
 }
 
 /// A hint with the way to restore lost files. `verify` itself does not restore files.
-const MEND: &str = "to restore damaged or missing files, upload the same bytes again, with sftp, \
-                    or with the deployctl addver command of the first time: the registry restores \
-                    the files immediately\n";
+const MEND: &str = "to restore damaged or missing files, upload the same bytes again with sftp, \
+                    or repeat the deployctl addver command that uploaded them: the registry \
+                    restores the files immediately\n";
 
 fn kind(kind: Kind) -> &'static str {
     match kind {

@@ -43,8 +43,8 @@ pub struct Fleet {
     pub metrics: Arc<Metrics>,
     /// The last deploys that have ended since this registry started.
     pub deploys: Arc<RecentDeploys>,
-    /// When this registry started. The fields `presence` and `polls` have no contact with a host
-    /// from before this time.
+    /// When this registry started. The fields `presence` and `polls` have no record of contacts
+    /// before this time.
     pub started: Timestamp,
     written: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
@@ -112,8 +112,8 @@ impl Fleet {
     /// Offers the target of a rollout to its members. Wakes the watches of the hosts that joined or
     /// left the rollout, because the registry may now offer these hosts another state. If `view`
     /// has no active rollout, the registry offers the current state to all hosts that are not held.
-    /// The caller subscribes to `changes` before it reads `view`, so that no change of the
-    /// configuration in between is missed.
+    /// The caller subscribes to `changes` before it reads `view`, so that the caller misses no
+    /// change of the configuration in between.
     pub async fn show_rollout(
         &self,
         name: &ConfigurationName,

@@ -29,7 +29,7 @@ impl Maintenance {
     }
 
     /// Whether the group has windows, and all of them are closed at `now`. The hosts of the group
-    /// may then not switch to a new configuration.
+    /// must then not switch to a new configuration.
     pub fn is_closed(&self, group: &str, now: Timestamp) -> bool {
         self.of(group).is_some_and(|windows| !is_open(&windows, now))
     }

@@ -74,7 +74,7 @@ impl Default for Metrics {
         let histogram = |name: &str, help: &str, buckets: &[f64]| {
             HistogramOpts::new(named(name), help).buckets(buckets.to_vec())
         };
-        let push = "Time from the commit of a change until its line to an agent is written.";
+        let push = "Time from the commit of a change until it was sent to an agent.";
         let deploy = "Time that agents reported for a step of a deploy.";
         let metrics = Self {
             registry: Registry::new(),

@@ -151,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn held_key_is_shown_its_state() {
+    fn poll_of_a_held_host_gets_the_recorded_state() {
         let polls = Polls::default();
         polls.set_held([(("k".to_owned(), "web".parse().unwrap()), 7)].into());
         assert_eq!(polls.polled(poller(1), Timestamp::UNIX_EPOCH), Some(7));

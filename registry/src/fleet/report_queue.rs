@@ -1,5 +1,5 @@
-//! The queue of reports that are not on the disk yet. One transaction writes all reports that come
-//! within a few milliseconds, so that ten thousand agents may report at the same time.
+//! The queue of reports that are not on the disk yet. One transaction writes all reports that
+//! arrive within a few milliseconds, so that ten thousand agents may report at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// reports again.
 const TRIES: u32 = 3;
 
-/// The two counters of the reports that are on the disk.
+/// The two parts of the fleet that count the reports on the disk.
 type Counted = (Arc<Metrics>, Arc<RecentDeploys>);
 
 /// A report, and the channel for its result.

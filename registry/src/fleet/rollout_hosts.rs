@@ -20,7 +20,7 @@ pub const POLL_DUE: Duration = Duration::from_secs(120);
 /// The state of the connections to a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contact {
-    /// Since when the host is absent; `None` while the host is connected, or polls in time.
+    /// When the host became absent; `None` while the host is connected, or polls in time.
     pub away_since: Option<Timestamp>,
     /// Whether two agents report under the host's name.
     pub duplicate: bool,
@@ -71,7 +71,8 @@ pub fn host(
     })
 }
 
-/// How far the host is with the target, according to the last report of its agent.
+/// The progress of the target's deploy on the host, according to the last report of the host's
+/// agent.
 fn standing(agent: &AgentRow, member: Option<&Member>, target: Target) -> Standing {
     let report = &agent.report;
     let is_about_target = report.wants == Some(target.id)

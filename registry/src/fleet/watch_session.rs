@@ -332,7 +332,7 @@ async fn report_duplicate(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr, 
     let (host, name) = (watcher.host.as_str(), watcher.name.as_str());
     tracing::warn!(event = "host_duplicate", host, name, %address, "two agents report as {host}");
     if let Err(err) = fleet.catalog.add_duplicate(host, name, &address.to_string()).await {
-        tracing::warn!(event = "host_duplicate", host, "the event is not recorded: {err}");
+        tracing::warn!(event = "host_duplicate", host, "cannot record the event: {err}");
     }
 }
 

@@ -28,8 +28,8 @@ pub enum Error {
     /// The file is of another kind.
     #[error("is not a bolt file")]
     Foreign,
-    /// The file was written on a machine with another byte order.
-    #[error("was written on a big-endian machine; run the import on such a machine")]
+    /// The file was written on a big-endian machine. The reader expects little-endian numbers.
+    #[error("was written on a big-endian machine; the import reads only little-endian files")]
     BigEndian,
     /// The file's format version differs from the version of the Go tool's files.
     #[error("has version {0} of the bolt format; the import reads only version {VERSION}")]

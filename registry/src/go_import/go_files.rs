@@ -60,7 +60,8 @@ impl Files {
                             }
                             Err(err) => Err(err),
                         };
-                        let mut found = found.lock().expect("no thread panics with this lock");
+                        let mut found =
+                            found.lock().expect("no thread panics while it holds this lock");
                         match read {
                             Ok(Found::Sound(bytes)) => drop(found.sound.insert(*digest, bytes)),
                             Ok(Found::Damaged(bytes, why)) => {
@@ -70,7 +71,9 @@ impl Files {
                             // mean that the bytes of the file are damaged.
                             Err(err) => {
                                 next.store(digests.len(), Ordering::Relaxed);
-                                *failed.lock().expect("no thread panics with this lock") =
+                                *failed
+                                    .lock()
+                                    .expect("no thread panics while it holds this lock") =
                                     Some(err);
                                 return;
                             }
@@ -80,7 +83,7 @@ impl Files {
             }
         });
         meter.end();
-        match failed.into_inner().expect("no thread panics with this lock") {
+        match failed.into_inner().expect("no thread panics while it holds this lock") {
             Some(err) => Err(err),
             None => Ok(files),
         }

@@ -143,7 +143,7 @@ impl Report {
         for (kind, bad) in [("damaged", &self.damaged), ("missing", &self.missing)] {
             for bad in bad {
                 line(kind, &format!("{}: {}", bad.path, bad.why));
-                bad.hits.iter().for_each(|hit| line("", &format!("hits {hit}")));
+                bad.hits.iter().for_each(|hit| line("", &format!("affects {hit}")));
             }
         }
         for orphan in &self.orphans {

@@ -1,8 +1,9 @@
 //! Checks the host, the origin and the login of each request before anything else happens.
 //!
 //! A page of another origin in the same browser can send requests to the forwarded port. If the
-//! page is from another site, its requests have no cookie (`SameSite=Strict`). Changes have a
-//! foreign `Origin`. After DNS rebinding, all requests have a foreign `Host`.
+//! page is from another site, its requests have no cookie (`SameSite=Strict`). Each change that a
+//! page of another origin sends has a foreign `Origin`. After DNS rebinding, all requests have a
+//! foreign `Host`.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -29,7 +30,7 @@ const PROXY_COOKIE: &str = "deploy_page";
 pub enum Denied {
     /// The request names another host.
     Host,
-    /// A page of another origin sent the request.
+    /// The request does not come from a page of this host.
     Origin,
     /// Nobody is logged in.
     LoggedOut,
@@ -68,7 +69,11 @@ fn refusal(denied: Denied, access: &Access, request: &Request) -> Problem {
                 }
             },
         ),
-        Denied::Origin => (StatusCode::FORBIDDEN, "the request comes from another page"),
+        Denied::Origin => (
+            StatusCode::FORBIDDEN,
+            "the request does not come from the registry's own page; open that page, and make the \
+             change there",
+        ),
         Denied::LoggedOut => (StatusCode::UNAUTHORIZED, ""),
         Denied::ReadOnly => (
             StatusCode::FORBIDDEN,
@@ -113,7 +118,7 @@ pub fn decide(
     Ok((viewer, cookie))
 }
 
-/// Whether anybody may read the path, without a login.
+/// Whether anybody may read the path without a login.
 fn is_open(access: &Access, path: &str) -> bool {
     match access {
         Access::Ssh { .. } => path == "/login" || path.starts_with("/assets/"),

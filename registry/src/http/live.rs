@@ -152,7 +152,7 @@ impl LivePage {
 }
 
 impl Live {
-    /// The page with this key. The first browser that shows the page starts its task.
+    /// The page with this key. The first browser that shows the page starts the page's task.
     pub async fn find_or_start(
         self: &Arc<Self>,
         registry: &Arc<Registry>,
@@ -203,7 +203,8 @@ impl Generation {
     }
 }
 
-/// Renders the page after changes, until no browser shows the page or its object no longer exists.
+/// Renders the page after changes. Ends when no browser shows the page, or when the object that the
+/// page shows no longer exists.
 async fn render(
     live: Weak<Live>,
     registry: Weak<Registry>,
@@ -246,7 +247,7 @@ fn publish(page: &LivePage, new: Rendered) {
     let mut latest = page.latest();
     let Some(update) = new.since(&latest) else { return };
     *latest = new;
-    // The task holds the lock of `latest` while it sends the update. So no browser gets an update
-    // before the page that the update changes. Sending fails only if no browser shows the page.
+    // The task holds the lock of `latest` while it sends the update. So each browser gets the page
+    // first, and then the updates of this page. Sending fails only if no browser shows the page.
     let _ = page.updates.send(update);
 }

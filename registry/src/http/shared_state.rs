@@ -34,7 +34,8 @@ impl Handle {
         Self(Arc::downgrade(shared))
     }
 
-    /// The shared state. Only while the process stops, there is no shared state.
+    /// The shared state. While the process stops, there is no shared state, and the function returns
+    /// a problem.
     pub fn shared(&self) -> Result<Arc<Shared>, Problem> {
         let gone = || Problem::new(StatusCode::SERVICE_UNAVAILABLE, "the registry is stopping");
         self.0.upgrade().ok_or_else(gone)

@@ -26,8 +26,8 @@ use super::activity::Activity;
 use super::channel_io::{Gone, Incoming};
 use crate::view::view_path;
 
-/// How often the server checks, while a client sends nothing, whether other clients have taken the
-/// slots of its uploads.
+/// How often the server checks the uploads of a client that sends nothing. Other clients may take
+/// the slots of such uploads.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// The files that a client sees.

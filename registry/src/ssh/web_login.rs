@@ -63,7 +63,7 @@ pub fn open(
 pub fn answer(of: &OnceLock<Arc<Sessions>>, wanted: &Wanted) -> Answer {
     let login = match sessions(of).and_then(|sessions| sessions.issue(wanted.port)) {
         Ok(login) => login,
-        Err(err) => return Answer::failed(&format!("make a login for the page: {err}\n")),
+        Err(err) => return Answer::failed(&format!("cannot make a login for the page: {err}\n")),
     };
     let text = if wanted.json {
         serde_json::to_string_pretty(&login).map(|text| text + "\n")
@@ -72,6 +72,6 @@ pub fn answer(of: &OnceLock<Arc<Sessions>>, wanted: &Wanted) -> Answer {
     };
     match text {
         Ok(text) => Answer { stdout: text.into_bytes(), ..Answer::default() },
-        Err(err) => Answer::failed(&format!("write JSON: {err}\n")),
+        Err(err) => Answer::failed(&format!("cannot write JSON: {err}\n")),
     }
 }

@@ -194,7 +194,7 @@ impl Upload {
         let Some(task) = self.syncing.take() else { return };
         let failed = match task.await {
             Ok(Ok(())) => return,
-            Ok(Err(err)) => format!("sync upload: {err}"),
+            Ok(Err(err)) => format!("cannot sync the upload: {err}"),
             Err(err) => format!("internal error: {err}"),
         };
         self.wait_for_write().await;

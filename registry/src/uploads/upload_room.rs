@@ -110,7 +110,7 @@ impl UploadRoom {
             bytes => format!(": there is no room for {}", Size(bytes)),
         };
         Err(Error::OverLimit(format!(
-            "the registry's disk has {free} free and keeps {floor} (-min-free){others}{this}; gc may free some"
+            "the registry's disk has {free} free and must keep {floor} free (-min-free){others}{this}; gc may free some space"
         )))
     }
 }

@@ -74,7 +74,11 @@ impl Registry {
             ("store_files", "Stored files.", blobs.blobs),
             ("store_damaged_blobs", "Stored files that are damaged.", damaged),
             ("uploads_staged", "Uploads that are open or wait to be bound.", staged.files),
-            ("uploads_staged_bytes", "Bytes of these uploads.", staged.bytes),
+            (
+                "uploads_staged_bytes",
+                "Bytes of the uploads that are open or wait to be bound.",
+                staged.bytes,
+            ),
             ("components", "Components.", counts.components),
             ("versions", "Versions of components.", counts.versions),
             ("configurations", "Configurations.", counts.configurations),

@@ -53,7 +53,7 @@ pub struct Waited {
     pub id: Digest,
     /// The number of the change that made the state current, or that started the rollout.
     pub revision: u64,
-    /// How many hosts have confirmed, failed, or are still missing.
+    /// How many hosts have confirmed the goal, have failed, or are still missing.
     pub tally: Tally,
     /// The hosts that failed, by name.
     pub failed: Vec<String>,
@@ -158,8 +158,9 @@ impl Registry {
     }
 
     /// The rollout that the wait follows, if there is one. A wait that names a state or an id
-    /// follows the last rollout if this rollout has the named target and has not succeeded, even if
-    /// it has ended. Any other wait follows the rollout that is active when the wait begins.
+    /// follows the last rollout if this rollout has the named target and has not succeeded. The
+    /// rollout may have ended already. Any other wait follows the rollout that is active when the
+    /// wait begins.
     async fn awaited_rollout(
         &self,
         wait: &Wait,

@@ -136,7 +136,7 @@ async fn fleet_items(registry: &Registry) -> Result<Vec<Item>> {
 /// A document as the verbs print it.
 fn document(value: &impl serde::Serialize) -> Result<String> {
     let text = serde_json::to_string_pretty(value)
-        .map_err(|err| Error::Failed(format!("write the document: {err}")))?;
+        .map_err(|err| Error::Failed(format!("cannot write the document: {err}")))?;
     Ok(escape_json(&text) + "\n")
 }
 

@@ -333,8 +333,8 @@ fn openssh_sftp_and_scp() {
         "/put takes a component and a version: /put/NAME/VERSION",
         "configurations are not written to /configs: use the commands addconf and changeconf",
         "the upload is a version: it can only be renamed to another version",
-        "/put/code/left.tmp was not renamed and is not a version; it stays staged for a while as \
-         -hash=",
+        "/put/code/left.tmp was not renamed and is not a version; the upload stays staged for a \
+         while, and addver can bind it: -hash=",
     ] {
         assert!(said.contains(text), "{text:?} in {said}");
     }

@@ -94,7 +94,7 @@ async fn rollback_skips_states_without_their_files() {
     rig.ok("changeconf -name p -component code -version v2");
     rig.ok("changeconf -name p -component code -version v3");
     rig.stop("-TERM");
-    // An import from a Go registry leaves such a state if a file of the state is missing.
+    // An import from a Go registry marks a state as lost if a file of the state is missing.
     let lost = "UPDATE states SET lost = TRUE WHERE number = 2";
     let gone = "DELETE FROM blobs WHERE digest = (SELECT digest FROM versions WHERE name = 'v2')";
     std::fs::remove_file(rig.path("reg/files").join(rig.sha256("v2"))).unwrap();

@@ -321,7 +321,7 @@ async fn change_is_not_lost_if_the_wait_for_it_is_interrupted() {
     for n in 0..50 {
         let version = ["v2", "v1"][n % 2];
         bench.configure("web", &[("code", version)]).await.unwrap();
-        // The first check finds the change, and mostly ends before the catalogue has answered.
+        // The first check finds the change, and usually ends before the catalogue has answered.
         let line = match timeout(Duration::ZERO, session.next()).await {
             Ok(line) => line,
             Err(_) => {

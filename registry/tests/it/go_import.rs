@@ -232,9 +232,9 @@ fn damage_is_reported_with_the_affected_versions() {
         format!(
             "damaged         files/{damaged}: its contents do not match the digest in its name; bytes read: 14\n"
         ),
-        "                hits configuration project1\n".to_owned(),
+        "                affects configuration project1\n".to_owned(),
         format!("missing         files/{missing}: upload the same bytes again\n"),
-        "                hits version scripts:v1.0.0\n".to_owned(),
+        "                affects version scripts:v1.0.0\n".to_owned(),
         "of project1: missing files of config:v02\n".to_owned(),
     ] {
         assert!(text.contains(&line), "no {line:?} in {text}");
@@ -252,7 +252,7 @@ fn damage_is_reported_with_the_affected_versions() {
     );
     let of_old = found.split(&format!("files/{old}")).nth(1).unwrap();
     let hits = of_old.lines().skip(1).take_while(|line| line.starts_with('\t'));
-    assert_eq!(hits.collect::<Vec<_>>(), ["\thits version config v02"], "{found}");
+    assert_eq!(hits.collect::<Vec<_>>(), ["\taffects version config v02"], "{found}");
     // Uploading the same bytes again repairs the damage.
     fs::copy(go().join("registry/files").join(&damaged), rig.path("again")).unwrap();
     rig.put("again");

@@ -140,7 +140,12 @@ async fn refused_image_changes_nothing() {
     for (image, on_top, code, why) in [
         (image(&["a", "x", "b", "y"]), vec![], exit::NOT_FOUND, "2 of 4 layers are missing"),
         (with(bad), vec![], exit::FAILED, "no agent could unpack"),
-        (image(&["a", "wrong"]), vec![], exit::CONFLICT, "but its name is another digest"),
+        (
+            image(&["a", "wrong"]),
+            vec![],
+            exit::CONFLICT,
+            "but the version is named after another digest",
+        ),
         (image(&["a", "b"]), vec![("config", "v2")], exit::FAILED, "no version \"v2\""),
         (image(&["a", "b"]), vec![("config", "v1"), ("config", "v1")], exit::FAILED, "config"),
         (twice, vec![], exit::FAILED, "l1"),

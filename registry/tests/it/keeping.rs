@@ -71,8 +71,9 @@ fn each_further_rollback_restores_an_older_state() {
     rig.ok("changeconf -name p -component code -version v3");
     let back = |to: &str, number: u64, from: &str| {
         let told = rig.ok("rollback -name p");
-        let want =
-            format!("configuration \"p\" is as in state {number} again\ncode   {from}   {to}\n");
+        let want = format!(
+            "configuration \"p\" has the layers of state {number} again\ncode   {from}   {to}\n"
+        );
         assert_eq!(told, want);
         assert!(rig.ok("showconf -name p").contains(&format!("code   {to} ")));
     };
@@ -128,8 +129,8 @@ fn damaged_blob_is_quarantined_and_repaired_by_an_upload() {
         for (kind, digest) in [("missing", &one), ("damaged", &two), ("damaged", &three)] {
             assert!(text.contains(&format!("{kind} files/{digest}")), "{again} {text}");
         }
-        assert!(text.contains("\thits current p state 2\n"), "{text}");
-        assert!(text.contains("\thits rollback p state 1\n"), "{text}");
+        assert!(text.contains("\taffects current p state 2\n"), "{text}");
+        assert!(text.contains("\taffects rollback p state 1\n"), "{text}");
         assert!(text.contains("foreign files/README"), "{text}");
         assert!(
             text.contains("to restore damaged or missing files, upload the same bytes"),
@@ -310,7 +311,7 @@ fn upload_limits_are_reported() {
     let rig = Rig::start_with(&["-min-free", "1000T"]);
     fs::write(rig.path("one"), noise(1000)).unwrap();
     let refused = rig.sftp("op", "me", "put one");
-    assert!(both(&refused).contains("free and keeps 1000 TiB (-min-free)"), "{}", both(&refused));
+    assert!(both(&refused).contains("must keep 1000 TiB free (-min-free)"), "{}", both(&refused));
     rig.wait_for_log("-min-free");
     assert!(rig.uploads().is_empty());
 }

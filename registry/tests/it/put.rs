@@ -181,7 +181,9 @@ fn version_that_another_client_made_meanwhile_wins() {
     refused(
         &output,
         6,
-        &format!("already exists; the upload stays staged for a while as -hash={ours}"),
+        &format!(
+            "already exists; the upload stays staged for a while, and addver can bind it: -hash={ours}"
+        ),
     );
     rig.ok(&format!("addver -name a -version 2 -hash {ours}"));
 }

@@ -100,7 +100,8 @@ fn failures_halt_a_rollout_and_an_abort_brings_its_hosts_back() {
     let told = fails(&rig, "wait -name web -timeout 5s", 1);
     assert!(told.contains("web-00") && told.contains("web-01"), "{told}");
     let text = rig.ok("rollout status -name web");
-    assert!(text.contains("halted (2 hosts failed, and at most 1 may"), "{text}");
+    assert!(text.contains("halted (2 hosts failed: "), "{text}");
+    assert!(text.contains("; at most 1 may fail)"), "{text}");
     assert!(text.contains("no such table"), "{text}");
     for host in &hosts[2..] {
         is_offered_nothing(host);

@@ -118,7 +118,7 @@ fn bumpconf_without_a_change_makes_no_state() {
     );
     assert_eq!(rig.ok("history -name p").lines().count(), 1);
     let (code, said) = run(&rig, "bumpconf -name p -component code -if-hash 0123456789");
-    assert!(code == 6 && said.contains("look again"), "{said}");
+    assert!(code == 6 && said.contains("check the configuration again"), "{said}");
 }
 
 #[test]
@@ -128,10 +128,10 @@ fn go_client_gets_a_hint_it_can_run() {
     rig.ok("addconf -name p -layer code:v1");
     rig.ok("bumpconf -name p -component code");
     let (code, said) = Raw::log_in_as(&rig, "op", "me", GO).run("delver -name code -version v1");
-    let how = "which a rollback would need; to delete it all the same run:\n\tssh registry delver -name=code -version=v1 -force\n";
+    let how = "which a rollback would need; to delete it anyway run:\n\tssh registry delver -name=code -version=v1 -force\n";
     assert!(code == 6 && said.ends_with(how), "{said}");
     let (_, said) = run(&rig, "delver -name code -version v1");
-    assert!(said.ends_with("use -force to delete it all the same\n"), "{said}");
+    assert!(said.ends_with("use -force to delete it anyway\n"), "{said}");
 }
 
 #[test]

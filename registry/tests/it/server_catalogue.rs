@@ -21,7 +21,8 @@ fn on_server(dir: &Path, url: &str) -> Place {
     Place { catalogue: Some(url.to_owned()), ..Place::from(dir) }
 }
 
-/// The address of the server's catalogue for `dir`, if the run of the tests has a server.
+/// The address of the catalogue for `dir` on the database server. `None` if the tests run without a
+/// server.
 fn server(dir: &Path) -> Option<String> {
     let url = deploy_testing::catalogue(dir);
     if url.is_none() {

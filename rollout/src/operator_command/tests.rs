@@ -48,10 +48,10 @@ fn resume_needs_a_budget_for_the_failures() {
     let mut it = Sample::new(policy("100%"), 5);
     it.after(0);
     it.fail(&[1, 2, 3]);
-    let text = "cannot resume: 3 hosts failed, and at most 1 may; resume with -max-failed 3 or more, \
-                retry or mark a failed host, or abort";
+    let text = "cannot resume: 3 hosts failed, and at most 1 may fail; resume with -max-failed 3 or \
+                more, retry or mark a failed host, or abort";
     assert_eq!(it.refusal(&RESUME), text);
-    assert!(it.refusal(&resume_with("2")).contains("3 hosts failed, and at most 2 may"));
+    assert!(it.refusal(&resume_with("2")).contains("3 hosts failed, and at most 2 may fail"));
     it.command(&resume_with("3")).unwrap();
     assert_eq!((it.rollout.budget, it.rollout.policy.max_failed), (3, Limit::Count(3)));
     assert_eq!(it.healthy(&[4, 5]), "4 good; 5 good; soak");
@@ -88,7 +88,7 @@ fn resume_takes_a_larger_limit_on_absent_hosts() {
 fn soak_can_be_skipped_only_while_it_lasts() {
     let mut it = Sample::new(policy("1"), 2);
     it.after(0);
-    let text = "cannot skip the soak: wave 1 is not soaking; 1 host without a result";
+    let text = "cannot skip the soak: wave 1 is not soaking; it has 1 host without a result";
     assert_eq!(it.refusal(&Command::SkipSoak), text);
     it.healthy(&[1]);
     it.command(&Command::SkipSoak).unwrap();

@@ -65,7 +65,7 @@ fn too_many_absent_hosts_halt_the_rollout() {
     it.leave(&[2, 3]);
     assert_eq!(it.after(0), "wait");
     assert_eq!(it.next(), Some(60));
-    assert_eq!(it.after(60), "halt: 2 of 10 hosts absent; at most 10% may be");
+    assert_eq!(it.after(60), "halt: 2 of 10 hosts absent; at most 10% may be absent");
     let mut it = Sample::new(policy("1"), 10);
     it.leave(&[2, 3]);
     it.now += std::time::Duration::from_secs(60);
@@ -120,7 +120,7 @@ fn hosts_that_vanish_after_the_deploy_count_as_absent() {
     assert_eq!(
         it.after(120),
         "halt: 2 of 4 hosts absent (2 of them after they had deployed the target); \
-         at most 10% may be"
+         at most 10% may be absent"
     );
 }
 
@@ -178,7 +178,7 @@ fn failures_over_the_budget_halt_in_the_same_step() {
     let mut it = Sample::new(policy("100%"), 3);
     it.after(0);
     assert_eq!(it.fail(&[1]), "1 failed: exit 1");
-    let text = "2 failed: exit 1; halt: 2 hosts failed, and at most 1 may: h1, h2";
+    let text = "2 failed: exit 1; halt: 2 hosts failed: h1, h2; at most 1 may fail";
     assert_eq!(it.fail(&[2]), text);
     // The rollout still records the reports of hosts.
     assert_eq!(it.healthy(&[3]), "3 good");
@@ -201,7 +201,7 @@ fn host_that_fails_during_a_soak_or_in_a_later_wave_counts() {
     assert_eq!(it.fail(&[1]), "1 failed: was healthy, then failed: exit 1");
     assert_eq!(it.after(120), "wave 2: 3 4 (budget 1)");
     let text = "2 failed: was healthy, then failed: exit 1; \
-                halt: 2 hosts failed, and at most 1 may: h1, h2";
+                halt: 2 hosts failed: h1, h2; at most 1 may fail";
     assert_eq!(it.fail(&[2]), text);
 }
 
@@ -282,7 +282,7 @@ fn paused_rollout_opens_no_wave_but_records_failures() {
     it.leave(&[2]);
     assert_eq!(it.after(3600), "");
     assert_eq!(it.fail(&[2]), "2 failed: exit 1");
-    let text = "3 failed: exit 1; halt: 2 hosts failed, and at most 1 may: h2, h3";
+    let text = "3 failed: exit 1; halt: 2 hosts failed: h2, h3; at most 1 may fail";
     assert_eq!(it.fail(&[3]), text);
 }
 

@@ -18,8 +18,8 @@ pub enum Kind {
     Failing(u64),
     /// Becomes healthy after `.0`. Fails `.1` later.
     FailsLater(u64, u64),
-    /// Becomes healthy after `.0`. Begins another deploy `.1` later, and is healthy again after
-    /// `.2`.
+    /// Becomes healthy after `.0`. Begins another deploy `.1` later. This deploy takes `.2`, and
+    /// then the agent is healthy again.
     Interrupted(u64, u64, u64),
     /// Never has a result.
     Silent,
@@ -50,7 +50,7 @@ pub struct Agent {
     pub connected: bool,
     /// Whether the last offer to the agent was the target.
     pub shown: bool,
-    /// The number of offers so far. After a new offer, the agent stops the deeds that follow from
+    /// The number of offers so far. After a new offer, the agent skips the remaining deeds of
     /// earlier offers.
     pub offer: u32,
 }

@@ -70,7 +70,7 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Returns a second handle of the file. With this handle, the caller can sync the bytes written
+    /// Returns a second handle to the file. With this handle, the caller can sync the bytes written
     /// so far while more bytes are written. If such a sync fails, the caller must discard the blob.
     /// The system reports the error only once, so a later sync could succeed without the lost
     /// bytes.

@@ -21,8 +21,8 @@ pub struct Fresh {
     uid: u32,
     gid: u32,
     /// The permissions that a new file lacks because of the umask or the directory's default access
-    /// list. `None` if the directory has the setgid bit, because new directories then get other
-    /// metadata than new files.
+    /// list. `None` if the directory has the setgid bit, because the metadata of new directories
+    /// then differ from the metadata of new files.
     denied: Option<u32>,
 }
 

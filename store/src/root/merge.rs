@@ -264,7 +264,8 @@ fn directory(
         at = match tree.get(&next) {
             None => {
                 if next.parts().count() > Limits::STANDARD.depth {
-                    let what = format!("depth of archive entry {:?} behind symlinks", entry.path);
+                    let what =
+                        format!("depth of archive entry {:?} with symlinks resolved", entry.path);
                     return Err(Error::OverLimit { what, limit: Limits::STANDARD.depth as u64 });
                 }
                 let mut meta = Directory::implied(entry.meta.mtime);

@@ -210,9 +210,9 @@ fn create(into: &Dir, name: &CStr, file: &File, fresh: bool) -> Result<OpenFile>
     into.create_to_write(name, first_mode(file, fresh))
 }
 
-/// The permissions with which a file is created. In a root that was empty at the start, the file
-/// gets its own permissions at once, because no other process can open the file before the file is
-/// finished.
+/// The permissions with which a file is created. In a new root, the file gets its final permissions
+/// at once, because no other process can reach this root yet. In any other root, only the owner can
+/// open the file until it is finished.
 fn first_mode(file: &File, fresh: bool) -> u32 {
     if fresh { file.meta.mode & 0o777 } else { 0o600 }
 }
@@ -223,7 +223,7 @@ fn count(of: &AtomicU64) {
 
 /// The error for a missing or damaged object.
 fn damaged(objects: &Objects, name: &ObjectName) -> Error {
-    let reason = "it is missing or was changed from outside".to_owned();
+    let reason = "it is missing or was changed".to_owned();
     Error::Corrupt { path: objects.path_of(name), reason }
 }
 

@@ -118,7 +118,9 @@ impl Store {
                 // reported later, when the file is placed in the new root.
                 match &err {
                     Error::Corrupt { .. } => tracing::debug!("the spare root is not used: {err}"),
-                    _ => tracing::warn!("the spare root is not usable, a new root is built: {err}"),
+                    _ => tracing::warn!(
+                        "the spare root is not usable, so a new root is built: {err}"
+                    ),
                 }
                 // If the discard also fails, the next start removes the directory.
                 let _ = self.discard(&name);

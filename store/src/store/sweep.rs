@@ -1,7 +1,7 @@
 //! Sweeps an agent's directory: lists the files, plans the removals, and executes the plan. A sweep
 //! removes a reference before its target. So a crash can leave files that are not needed, but no
-//! reference to a missing file. Only a root is moved away before its record is removed. If a crash
-//! interrupts this removal, the next sweep or start completes it.
+//! reference to a missing file. A root is the exception: it is moved away before its record is
+//! removed. If a crash interrupts this removal, the next sweep or start completes it.
 
 mod agent_dir;
 mod inventory;

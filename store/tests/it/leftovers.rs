@@ -227,8 +227,8 @@ fn store_opens_with_a_mounted_leftover() {
     }
 }
 
-/// The removal does not know the mount, as if the mount was made after the table of mounts was
-/// read.
+/// The removal does not know about the mount, as if something was mounted after the removal had
+/// read the table of mounts.
 #[test]
 fn removal_never_enters_a_mount() {
     if !in_own_mounts("leftovers::removal_never_enters_a_mount") {

@@ -1,6 +1,8 @@
 //! Tests hardlinked files. Services and scripts may change a file of a root in any way. No later
 //! root shows such a change. If a service repeats the change, no further download is needed.
 
+mod private_files;
+
 use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
@@ -8,9 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::rig::{configuration, layer, options, run};
-use deploy_store::{
-    Configuration, Error, LinkMode, Meter, OwnerRule, SpareOutcome, Store, private_paths,
-};
+use deploy_store::{Configuration, LinkMode, SpareOutcome, Store, private_paths};
 use deploy_testing::directories;
 
 /// A store with one layer of code and three alternative layers of settings. Each layer of settings
@@ -166,12 +166,12 @@ const TOUCHES: [Touch; 12] = [
         fs::write(root.join("a/data.1"), "more").unwrap();
         Held::Nothing
     }),
-    ("linked, and written to by the other name", |root| {
+    ("linked, and written to through the other name", |root| {
         fs::hard_link(root.join("a/data"), root.join("conf.bak")).unwrap();
         fs::write(root.join("conf.bak"), "more").unwrap();
         Held::Nothing
     }),
-    ("linked elsewhere, in a directory of its own", |root| {
+    ("renamed into a new directory, and written to", |root| {
         fs::create_dir(root.join("own")).unwrap();
         fs::rename(root.join("conf"), root.join("own/conf")).unwrap();
         fs::write(root.join("own/conf"), "more").unwrap();
@@ -237,9 +237,9 @@ fn writes_through_an_open_file_of_a_removed_root_reach_no_root() {
 /// the third root is built.
 type Before = fn(&Bench);
 const WAYS: [(&str, Before); 3] = [
-    ("of the spare", |_| {}),
+    ("from the spare", |_| {}),
     ("without a spare", |bench| assert!(bench.store.remove_spare().unwrap())),
-    ("of a spare that was made later", |bench| {
+    ("from a spare that was made later", |bench| {
         assert!(bench.store.remove_spare().unwrap());
         bench.store.prepare_spare(&bench.wanted[1]).unwrap();
     }),
@@ -252,7 +252,10 @@ fn each_way<H>(touch: impl Fn(&Bench, &Path) -> H, write_later: impl Fn(&Bench, 
     for dir in directories() {
         for (way, before) in WAYS {
             for gone in [false, true] {
-                let what = format!("{way}, {}", if gone { "its root is gone" } else { "in use" });
+                let what = format!(
+                    "{way}, {}",
+                    if gone { "second root removed" } else { "second root in use" }
+                );
                 let bench = Bench::new(&dir, true);
                 bench.deploy(0);
                 // At this point, the store has recorded for every object that no process has the
@@ -284,122 +287,6 @@ fn moved_file_is_never_shared_with_the_next_root() {
         |bench, root| fs::rename(root.join("a/data"), away(bench)).unwrap(),
         |bench, ()| fs::write(away(bench), "other").unwrap(),
     );
-}
-
-#[test]
-fn chown_in_a_script_costs_no_download_and_uses_the_spare() {
-    if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI must run as root");
-        return;
-    }
-    for dir in directories() {
-        for script in ["chown -R 33:33 .", "setcap cap_net_bind_service+ep bin/server"] {
-            let bench = Bench::new(&dir, false);
-            for n in [0, 1, 2, 0, 1, 2] {
-                // The store keeps no blobs. So if a layer has to be downloaded again, the test
-                // fails.
-                let root = bench.store.root(&bench.wanted[n]).unwrap();
-                assert!(root.reused || n == 0 || root.from_spare, "{script}");
-                bench.is_right(n, script);
-                run("sh", &["-c", script], &root.path);
-                bench.store.prepare_spare(&bench.wanted[n]).unwrap();
-                bench.store.sweep_roots(&[bench.wanted[n].id()]).unwrap();
-            }
-            let private = bench.private();
-            assert!(private.contains(&"bin/server".to_owned()), "{script}: {private:?}");
-            assert_eq!(private.len() == 1, script.starts_with("setcap"), "{private:?}");
-        }
-    }
-}
-
-#[test]
-fn repeatedly_written_file_is_downloaded_once() {
-    for dir in directories() {
-        let bench = Bench::new(&dir, false);
-        let digest = bench.wanted[0].layers()[0].digest;
-        let mut fetched = 0;
-        for n in [0, 1, 2, 0, 1] {
-            let root = loop {
-                match bench.store.root(&bench.wanted[n]) {
-                    Ok(root) => break root,
-                    Err(Error::NoSuchBlob(lost)) if lost == digest => {
-                        fetched += 1;
-                        let bytes = fs::read(&bench.code).unwrap();
-                        bench.store.blobs().ingest(digest, &*bytes).unwrap();
-                    }
-                    Err(err) => panic!("{err}"),
-                }
-            };
-            bench.is_right(n, "a log");
-            let mut log = OpenOptions::new().append(true).open(root.path.join("a/data")).unwrap();
-            log.write_all(b"a line\n").unwrap();
-            // If the blob is needed, the spare cannot be made, because the blob is missing.
-            let _ = bench.store.prepare_spare(&bench.wanted[n]);
-            bench.store.sweep_roots(&[bench.wanted[n].id()]).unwrap();
-        }
-        assert_eq!((fetched, bench.private()), (1, vec!["a/data".to_owned()]));
-    }
-}
-
-#[test]
-fn owners_belong_to_the_tree_and_files_stay_shared() {
-    if !rustix::process::geteuid().is_root() {
-        assert!(std::env::var_os("CI").is_none(), "CI must run as root");
-        return;
-    }
-    for dir in directories() {
-        for link in [LinkMode::Hardlink, LinkMode::Auto, LinkMode::Copy] {
-            let bench = Bench::new(&dir, true);
-            let Bench { work, store, wanted, .. } = bench;
-            drop(store);
-            let open = || Store::open(&work.path().join("agent"), options(link)).unwrap();
-            let mut store = open();
-            let rule = |pattern: Option<&str>, uid| OwnerRule {
-                pattern: pattern.map(str::to_owned),
-                uid: Some(uid),
-                gid: Some(uid),
-            };
-            store.set_owners(&[rule(None, 33), rule(Some("a/*"), 34)]).unwrap();
-            for n in [0, 1] {
-                let root = store.root(&wanted[n]).unwrap().path;
-                let owner = |path: &str| fs::metadata(root.join(path)).unwrap().uid();
-                let owners = ["", "bin", "bin/server", "version", "a", "a/data"].map(owner);
-                assert_eq!(owners, [33, 33, 33, 33, 33, 34], "{link:?}");
-                store.prepare_spare(&wanted[n]).unwrap();
-                let shared = fs::metadata(root.join("bin/server")).unwrap().nlink() > 2;
-                assert_eq!(shared, store.link_mode() == LinkMode::Hardlink, "{link:?}");
-            }
-            // The verification uses the rules that the agent saved.
-            drop(store);
-            let mut found = Vec::new();
-            deploy_store::verify_roots(&work.path().join("agent"), &Meter::default(), |it| {
-                found.push(it);
-            })
-            .unwrap();
-            assert_eq!(found, [], "{link:?}");
-        }
-    }
-}
-
-#[test]
-fn writable_name_makes_all_hardlinks_private() {
-    for dir in directories() {
-        let mut bench = Bench::new(&dir, true);
-        bench.store.set_writable(&["var/**".to_owned()]).unwrap();
-        let root = bench.deploy(0);
-        fs::write(root.join("var/other"), "of the service").unwrap();
-        bench.is_right(1, "-writable");
-        // A file that other users may write to is also private.
-        let tree = bench.work.path().join("open");
-        fs::create_dir(&tree).unwrap();
-        fs::write(tree.join("queue"), "q").unwrap();
-        fs::set_permissions(tree.join("queue"), fs::Permissions::from_mode(0o664)).unwrap();
-        let archive = bench.work.path().join("open.tgz");
-        run("tar", &["-czf", archive.to_str().unwrap(), "."], &tree);
-        let open = configuration(&[layer(&bench.store, "open", &archive)]);
-        let root = bench.store.root(&open).unwrap().path;
-        assert_eq!(fs::metadata(root.join("queue")).unwrap().nlink(), 1);
-    }
 }
 
 #[test]

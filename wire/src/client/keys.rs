@@ -61,7 +61,8 @@ struct Login<'a> {
     user: &'a str,
     /// The keys that were offered, and the ssh agent's certificates.
     tried: Vec<String>,
-    /// What else did not work, with the reasons: other keys, certificates, and the ssh agent.
+    /// Everything else that did not work, with the reasons: other keys, certificates, and the ssh
+    /// agent.
     skipped: Vec<String>,
 }
 

@@ -61,7 +61,11 @@ impl Client {
                 Some(ChannelMsg::Failure | ChannelMsg::Close) => return Err(refused()),
                 Some(message) => received.take(Some(message)),
                 None if self.is_alive() => return Err(refused()),
-                None => return Err(ClientError::Lost("no answer to a command".to_owned())),
+                None => {
+                    return Err(ClientError::Lost(
+                        "the server did not answer a command".to_owned(),
+                    ));
+                }
             }
         }
         Ok(WatchChannel { reader, writer: Some(writer), received })

@@ -11,7 +11,7 @@ use crate::fleet::Label;
 
 pub(super) const WAVES: Flag = text(
     "waves",
-    "roll out in waves, as in canary,2,10%,100%: a group, a number, a share, or @web-01+web-02",
+    "roll out in waves, as in canary,2,10%,100%; a wave is a group, a number, a share, or @web-01+web-02",
 );
 pub(super) const POLICY: Flag =
     text("policy", "roll out by this policy; rollout policy list shows the policies");
@@ -23,8 +23,10 @@ pub(super) const MAX_ABSENT: Flag = text(
     "max-absent",
     "in a rollout, halt if more than this many hosts are not connected, as in 3 (default: 10%)",
 );
-pub(super) const LOST_AFTER: Flag =
-    text("lost-after", "in a rollout, a host that is away for this long has failed (default: 10m)");
+pub(super) const LOST_AFTER: Flag = text(
+    "lost-after",
+    "in a rollout, a host that is not connected for this long has failed (default: 10m)",
+);
 pub(super) const WAVE_TIMEOUT: Flag = text(
     "wave-timeout",
     "in a rollout, a host without a result after this time has failed (default: 30m)",

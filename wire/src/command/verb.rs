@@ -103,7 +103,7 @@ pub(super) const VERSION: Flag = version("version", "unique version id");
 pub(super) const HASH: Flag =
     text("hash", "sha256 content hash in hex representation (64 chars, or the first 8 or more)");
 pub(super) const IF_HASH: Flag =
-    text("if-hash", "change only if this is the configuration's hash now");
+    text("if-hash", "change only if this is the configuration's current hash");
 /// Name of the switch that allows the change of a frozen configuration.
 pub(super) const OVERRIDE: &str = "override";
 

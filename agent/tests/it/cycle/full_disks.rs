@@ -102,7 +102,7 @@ async fn min_free_removes_oldest_roots_and_never_the_current_root() {
     bench.source.configure(&[("code", "v9", blob)]);
     let refused = bench.cycle().await.unwrap_err().to_string();
     let want = format!(
-        "not enough room for the download of 1 layer: it needs {}, {} are free, and -min-free keeps {}",
+        "not enough room for the download of 1 layer: it needs {}, {} are free, and -min-free keeps {} free",
         Size(fs::metadata(bench.source.path(&format!("files/{blob}"))).unwrap().len()),
         Size(free(&bench)),
         Size(15 * MIB as u64)

@@ -54,7 +54,7 @@ impl Source {
              PermitRootLogin yes\n"
         );
         fs::write(dir.join("sshd_config"), settings).unwrap();
-        // The system's start script of sshd also makes this directory.
+        // The test makes this directory, as the system's start script of sshd does.
         let _ = fs::create_dir_all("/run/sshd");
         let mut server = Command::new(SSHD)
             .args(["-D", "-e", "-f"])

@@ -219,7 +219,7 @@ impl Drop for Stage {
         }
         if std::thread::panicking() {
             let log = fs::read_to_string(self.path("registry.log")).unwrap_or_default();
-            #[allow(clippy::print_stderr, reason = "why a test has failed")]
+            #[allow(clippy::print_stderr, reason = "the log shows why a test failed")]
             {
                 eprintln!("the registry's log:\n{log}");
             }

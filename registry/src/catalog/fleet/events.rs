@@ -24,7 +24,7 @@ pub enum Kind {
     Changed,
     /// A configuration was deleted.
     Deleted,
-    /// A host was added: it reported for the first time, or a wave took it.
+    /// A host was added: it reported for the first time, or a wave of a rollout took the host.
     HostAdded,
     /// Two agents report under the same host name.
     HostDuplicate,

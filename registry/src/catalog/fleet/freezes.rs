@@ -102,7 +102,7 @@ pub async fn check(transaction: &mut Tx, name: &ConfigurationName, now: Timestam
     let (message, who) = (escape(&message), escape(&who));
     let text = format!(
         "configuration \"{name}\" is frozen until {until:.0} by {who}: {message}; to change it \
-         all the same, use -override, or freeze -off"
+         anyway, use -override, or end the freeze with freeze -off"
     );
     Err(Error::Conflict(text))
 }

@@ -35,10 +35,10 @@ pub struct HostRow {
     pub number: i64,
     /// The name of the host.
     pub name: String,
-    /// The fingerprint of the host's key: the key of its first report, or of its polls if a wave
-    /// took the host first.
+    /// The fingerprint of the host's key: the key of its first report, or the key of its polls if a
+    /// wave of a rollout took the host first.
     pub key: String,
-    /// When the host was added: at its first report, or when a wave took the host.
+    /// When the host was added: at its first report, or when a wave of a rollout took the host.
     pub since: Timestamp,
     /// When the host was retired; `None` if the host is not retired.
     pub retired: Option<Timestamp>,

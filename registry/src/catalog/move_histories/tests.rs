@@ -74,8 +74,8 @@ async fn is_as_it_was(catalog: &Catalog) {
     assert!(states[0].current && states[0].back_to == Some(1));
     assert_eq!(catalog.state(&p, 7).await.unwrap().layers()[0].version.as_str(), "v7");
     assert!(catalog.history(&q, None, 9).await.unwrap()[1].lost);
-    // For `p`, the table `uses` has the current state and the two newest other trees. For `q`, the
-    // table has only the current state.
+    // For `p`, the table `uses` has the current state and the two newest states with other trees.
+    // For `q`, the table has only the current state.
     let mut uses: Vec<(i64, String)> = query_as("SELECT number, version FROM uses")
         .fetch_all(&mut catalog.read_tx().await.unwrap())
         .await

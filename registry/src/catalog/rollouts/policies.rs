@@ -30,9 +30,9 @@ pub struct NamedPolicy {
 }
 
 /// The policy of a change: the policy that the flags of the change name, or else the default policy
-/// of the configuration. Rules in the flags replace rules of this policy. If there is no such
-/// policy, they replace the default rules. `None` if the registry offers the change to all hosts at
-/// once.
+/// of the configuration. Rules in the flags replace rules of this policy. Without such a policy,
+/// rules in the flags replace the default rules. `None` if the registry offers the change to all
+/// hosts at once.
 pub async fn choose(
     transaction: &mut Tx,
     name: &ConfigurationName,

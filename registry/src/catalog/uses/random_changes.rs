@@ -96,7 +96,7 @@ impl World {
     }
 
     /// Makes one random change. The verb may refuse the change. The comparison after the step must
-    /// succeed all the same.
+    /// succeed in both cases.
     async fn step(&mut self, step: &Step) {
         let change = self.change();
         let catalog = &self.catalog;

@@ -1,4 +1,4 @@
-//! Removes from a change of versions the layers whose version would stay the same. The page's form
+//! Removes layers from a change of versions if their version would stay the same. The page's form
 //! for changes sends the version of every layer.
 
 use axum::http::StatusCode;

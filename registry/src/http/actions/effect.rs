@@ -16,7 +16,7 @@ use crate::verbs::fleet_document::ConfigurationStatus;
 use crate::verbs::fleet_status::FleetQuery;
 use crate::verbs::state_diff::{LayerChange, layers};
 
-/// The title and the form of the confirmation of `command`, whose line is `line`.
+/// The title and the form of the page that confirms `command`. `line` is the command line.
 pub async fn effect(
     registry: &Registry,
     line: String,
@@ -123,7 +123,7 @@ async fn reach(
     let left_out = [(&plan.absent, "absent"), (&plan.held, "held"), (&plan.duplicate, "duplicate")];
     for (hosts, what) in left_out.iter().filter(|(hosts, _)| !hosts.is_empty()) {
         let number = hosts.len() as u64;
-        effects.push((count(number, "host"), format!("{what}, and in no wave")));
+        effects.push((count(number, "host"), format!("will be in no wave ({what}).")));
     }
     if !plan.halt.is_empty() {
         effects.push(("the rollout would halt".to_owned(), plan.halt.clone()));
@@ -179,7 +179,8 @@ async fn change(
     }
     let (reaching, button) = reach(registry, name, changes, options).await?;
     effects.extend(reaching);
-    effects.push((size(bytes), "is the download of a host without the new layers.".to_owned()));
+    let download = "is the size of the download for a host that has none of the new layers.";
+    effects.push((size(bytes), download.to_owned()));
     Ok(Effect {
         title: format!("Change {name}"),
         effects,

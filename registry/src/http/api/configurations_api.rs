@@ -148,7 +148,7 @@ pub async fn change(
     let change: Change = changing::body(&headers, &bytes)?;
     let shared = handle.shared().map_err(Problem::for_program)?;
     let (registry, name) = (&shared.registry, name::<ConfigurationName>(&of)?);
-    // A malformed change is an error in any state, so this check comes before that of `If-Match`.
+    // A malformed change is an error in any state, so the code checks the change before `If-Match`.
     change.command(name.clone(), None)?;
     let wanted = tags(&headers, &IF_MATCH);
     let id = current(registry, &name).await?.hash;

@@ -137,7 +137,7 @@ fn no_entries(page: &AuditPage, filter: &AuditFilter) -> Markup {
     html! {
         div class="card empty" {
             @if page.older.is_some() {
-                p { "No entry fulfils the conditions so far. Older entries may fulfil them." }
+                p { "The entries searched so far do not fulfil the conditions. Older entries may fulfil them." }
             } @else if is_filtered || filter.before.is_some() {
                 p { "No entry fulfils the conditions. " a href="/audit" { "Show all entries" } }
             } @else {

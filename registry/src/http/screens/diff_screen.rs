@@ -20,9 +20,10 @@ use crate::verbs::state_diff::{LayerChange, layers};
 
 /// The page lists at most this many files.
 const FILES: usize = 500;
-/// Each list of the form has at most this many of the newest states, and the two compared states.
+/// Each list of the form has at most this many of the newest states, and also the two compared
+/// states.
 const STATES: u64 = 50;
-/// How long a request waits until the comparison of another request has ended.
+/// How long a request waits for the end of another request's comparison.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// For this page, the registry compares the files of one pair of states at a time. So requests for
@@ -99,7 +100,8 @@ async fn files(
     }
     let permit = timeout(PATIENCE, Arc::clone(&COMPARING).acquire_owned()).await;
     let Ok(permit) = permit else {
-        return Err("The registry compares other files now. Reload the page in a moment.".into());
+        let text = "The registry is busy with another comparison. Reload the page in a moment.";
+        return Err(text.into());
     };
     let changed = registry.changed_files(from, to, permit).await;
     let changed = changed.map_err(|err| format!("The files cannot be compared: {err}"))?;

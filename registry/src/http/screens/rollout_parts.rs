@@ -121,7 +121,7 @@ pub mod tests {
         RolloutHost { host: host.to_owned(), group: String::new(), wave, result, why }
     }
 
-    /// A rollout with two waves, of which the first is open and has these hosts.
+    /// A rollout with two waves. The first wave is open, and has these hosts.
     pub fn rollout(status: &'static str, hosts: Vec<RolloutHost>) -> RolloutStatus {
         let wave = |selector: &str, hosts: Option<u64>| WaveStatus {
             selector: selector.to_owned(),

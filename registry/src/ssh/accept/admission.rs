@@ -74,8 +74,9 @@ impl Source {
     fn fail(&mut self, now: Instant) {
         let forgiven = self.forgiven(now);
         self.failed = (self.failures(now) + 1).min(MOST_FAILED);
-        // The part of the time that forgave nothing yet still counts. Otherwise, nothing would be
-        // forgiven to a source that fails more often than once in this time.
+        // Only whole periods forgive failures, and the rest of the time counts towards the next
+        // period. Otherwise, a source that fails more than once in each period would never be
+        // forgiven.
         self.since += FORGIVEN_AFTER * forgiven;
     }
 }
@@ -118,7 +119,7 @@ impl AdmissionControl {
             return Err("too many connections from this address that have not logged in");
         }
         if from.failures(now) >= MAX_FAILED {
-            return Err("too many failed logins from this address, wait a while");
+            return Err("too many failed logins from this address; try again later");
         }
         counts.connections += 1;
         counts.waiting += 1;

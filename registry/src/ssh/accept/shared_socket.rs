@@ -1,5 +1,5 @@
-//! Defines a socket that its owner can shut down while the ssh library uses the socket. Owner and
-//! library share one file descriptor, so each connection takes only one descriptor.
+//! Defines a socket that its owner can shut down while the ssh library uses the socket. The owner
+//! and the library share one file descriptor, so each connection takes only one descriptor.
 
 use std::io;
 use std::pin::Pin;

@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn key_that_others_can_read_or_damaged_key_is_refused_and_kept() {
+    fn damaged_key_and_key_that_others_can_read_are_refused_and_kept() {
         let dir = tempfile::tempdir().unwrap();
         for (text, mode, want) in [
             (include_str!("testdata/ec_private_key.pem"), 0o644, "mode 0644"),

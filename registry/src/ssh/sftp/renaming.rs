@@ -72,7 +72,7 @@ impl Uploads {
     }
 
     /// Deletes the former version of a renamed upload. The upload was bound to this version because
-    /// its former name did not look temporary. A former version that is in use stays.
+    /// the upload's former name did not look temporary. A former version that is in use stays.
     async fn delete_former(&self, former: PutTarget) {
         let PutTarget { component, version } = former;
         let command = Command::DeleteVersion {
@@ -144,8 +144,8 @@ impl Uploads {
         let lines = left.map(|(path, uploaded)| {
             let (path, digest) = (escape(path), uploaded.digest);
             format!(
-                "{path} was not renamed and is not a version; it stays staged for a while as \
-                 -hash={digest}\n"
+                "{path} was not renamed and is not a version; the upload stays staged for a while, \
+                 and addver can bind it: -hash={digest}\n"
             )
         });
         let text: String = lines.collect();

@@ -141,7 +141,7 @@ fn metrics_show_the_budget_and_the_results_of_a_rollout() {
 fn metrics_show_silent_and_duplicate_hosts() {
     let rig = start(&[]);
     let mut hosts = agents(&rig, 2);
-    // An agent that does not watch has no connection whose end could make the host silent.
+    // An agent that does not watch keeps no connection, so its host never counts as silent.
     let id = "0".repeat(64);
     let told = super::agent(&rig, &format!("report -name web -host old-01 -id {id} -code 0"));
     assert!(told.status.success(), "{told:?}");

@@ -88,7 +88,7 @@ fn check(call: &str, fault: &str) {
 
 /// Returns the numbers of the calls that fail. One call fails in each run of the registry. If
 /// `DEPLOY_TEST_STEPS` is set, each call fails in one run. Without this variable, only every third
-/// sync or every eighth write fails in a run, from a random number on.
+/// sync or every eighth write fails in one run. The first of these calls is random.
 fn steps(call: &str) -> impl Iterator<Item = usize> {
     let stride = match std::env::var_os("DEPLOY_TEST_STEPS") {
         Some(_) => 1,

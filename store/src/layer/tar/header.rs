@@ -149,7 +149,7 @@ fn add_acls(
 }
 
 /// Converts an owner to 32 bits. Some programs write the owner -2 (nobody) as a negative number.
-/// The owner -1 is not valid, because the kernel takes -1 as "unchanged".
+/// The owner -1 is not valid, because the kernel reads -1 as "unchanged".
 fn owner(number: i64) -> Result<u32, String> {
     let wrapped = i32::try_from(number).ok().map(i32::cast_unsigned);
     match u32::try_from(number).ok().or(wrapped) {

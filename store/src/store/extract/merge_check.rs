@@ -1,5 +1,5 @@
 //! Checks whether the entries of an archive can be merged. The check needs about 40 bytes of memory
-//! for each entry, while the complete index needs hundreds.
+//! for each entry, while the complete index needs hundreds of bytes.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};

@@ -51,8 +51,8 @@ impl Store {
             tracing::info!(
                 event = "cache_renamed",
                 objects,
-                "cached files had names for another -link or -owner setting, and were copied: \
-                 {objects}"
+                "cached files were copied, because their names belonged to another -link or -owner \
+                 setting; number of files: {objects}"
             );
         }
         *missing = lacking;

@@ -73,7 +73,8 @@ impl Store {
                 event = "cache_damaged",
                 id = %configuration.id(),
                 files,
-                "files were changed or removed from outside, and are made again: {}", listed(&damaged)
+                "cached files are damaged or missing, and are made again: {}",
+                listed(&damaged)
             );
         }
         self.adopt_renamed(tree, &mut missing)?;

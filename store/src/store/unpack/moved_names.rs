@@ -68,9 +68,9 @@ pub(super) fn remove(work: &Dir, dir: &Dir) -> Result<()> {
     Ok(())
 }
 
-/// What distinguishes a file from another file that later gets the same name: the inode and the
-/// time of birth. `None` if there is no such file, or if the system does not tell its time of birth.
-/// A rename changes neither value.
+/// The inode and the time of birth of a file. These two values distinguish the file from another
+/// file that later gets the same name. A rename changes neither value. `None` if there is no such
+/// file, or if the system does not report its time of birth.
 fn identity(dir: &Dir, name: &CStr) -> Result<Option<String>> {
     let wanted = StatxFlags::INO | StatxFlags::BTIME;
     match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted) {

@@ -57,7 +57,7 @@ pub(in crate::command) fn parse(given: &Given) -> Result<Command, Refusal> {
         }
     }
     let changes = order.into_iter().map(|component| {
-        let version = changes.remove(&component).expect("each was put in");
+        let version = changes.remove(&component).expect("each component was inserted");
         (component, version)
     });
     Ok(Command::ChangeConfiguration {

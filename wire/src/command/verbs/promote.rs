@@ -12,7 +12,7 @@ use crate::command::{ChangeOptions, Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
     name: "promote",
-    about: "copy the layers of one configuration to another, as from staging to production",
+    about: "copy the layers of one configuration to another, e.g. from staging to production",
     flags: &[
             AT_ONCE,
             configuration("from", "configuration that has the layers"),

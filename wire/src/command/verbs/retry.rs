@@ -10,7 +10,7 @@ use crate::fleet::HostName;
 
 pub(in crate::command) const VERB: Verb = Verb {
     name: "retry",
-    about: "let hosts try a failed deploy again, now",
+    about: "make hosts try a failed deploy again now",
     flags: &[switch("failed", "all hosts whose deploy failed"), HOST, CONFIGURATION],
     examples: &["retry -host web-17", "retry -name web -failed"],
     changes: true,

@@ -20,7 +20,7 @@ pub(in crate::command) const VERB: Verb = Verb {
             SOAK,
             SUPERSEDE,
             TIMEOUT,
-            number("to", "number of the state (default: the last earlier state not rolled back)"),
+            number("to", "number of the state (default: the last earlier state that was not rolled back)"),
             WAIT,
             WAVES,
         ],

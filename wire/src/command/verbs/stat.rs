@@ -7,7 +7,7 @@ use crate::command::{Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
     name: "stat",
-    about: "show counts, bytes, free space, last gc and verify",
+    about: "show counts, bytes, free space, and the last gc and verify",
     flags: &[JSON],
     examples: &["stat"],
     changes: false,

@@ -35,7 +35,7 @@ pub struct LayerOnHost {
     pub runs: Option<String>,
     /// The version that the host has to deploy.
     pub wants: Option<String>,
-    /// Whether the blobs of both versions differ.
+    /// Whether the two versions have different blobs.
     pub changes: bool,
     /// The size of the blob that the host has to download.
     pub bytes: Option<u64>,

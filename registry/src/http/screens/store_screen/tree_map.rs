@@ -19,8 +19,7 @@ struct Tile {
     class: &'static str,
 }
 
-/// The tiles of one component. The tiles of the group without a component stand for all other
-/// files.
+/// The tiles of one component. If a group has no component, its tiles stand for all other files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Group {
     component: Option<String>,

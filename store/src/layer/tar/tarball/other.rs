@@ -13,8 +13,8 @@ use crate::layer::tar::header::{Flag, check_sum};
 impl<R: Read> Tarball<R> {
     /// The length of the body of a member that is not a regular file but has a `size` in its
     /// header. According to POSIX, such a member has no body, regardless of the header. GNU tar and
-    /// bsdtar follow POSIX. But a PAX hardlink may repeat the contents (pax, `linkdata`). An
-    /// ambiguous member is refused.
+    /// bsdtar follow POSIX. But a hardlink with a PAX header may have a body that repeats the
+    /// contents of its file (pax, `linkdata`). An ambiguous member is refused.
     pub(super) fn body_of_other(
         &mut self,
         flag: Flag,
@@ -28,7 +28,10 @@ impl<R: Read> Tarball<R> {
         Ok(match (self.goes_on()?, may_have_one) {
             (true, false) => Ok(0),
             (false, true) => Ok(size),
-            (true, true) => Err("has a size, but its body could also be the next entry".to_owned()),
+            (true, true) => {
+                Err("has a size, but the bytes after it may be its body or the next entry"
+                    .to_owned())
+            }
             (false, false) => Err("has a body, which only a file may have".to_owned()),
         })
     }

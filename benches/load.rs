@@ -25,7 +25,7 @@ use tokio::task::JoinSet;
 /// The maximum number of simultaneous logins. The registry allows 50 connections without a login
 /// from each address.
 const LOGINS: usize = 40;
-/// The number of bytes of an upload, and of a download.
+/// The size of the file in each archive, in bytes.
 const BLOB: usize = 16 << 20;
 /// A poll is late if it takes longer than this time. Agents poll every few seconds.
 const LATE: Duration = Duration::from_secs(1);
@@ -169,8 +169,7 @@ async fn poll(agents: &[Arc<Client>], rate: u32, seen: &Arc<Seen>, end: Instant)
                 Ok(None) => Err("no configuration".to_owned()),
                 Err(err) => Err(err.to_string()),
             };
-            // The measured time begins when the poll was due, because a real agent would also wait
-            // for a late poll.
+            // The measured time begins when the poll was due, so that a late start counts, too.
             seen.note(due.elapsed(), 0, answer);
         });
         while asking.try_join_next().is_some() {}

@@ -1,4 +1,4 @@
-//! Measures the store's single steps. docs/PERFORMANCE.md explains how to read the results.
+//! Measures single steps of the store. docs/PERFORMANCE.md explains how to read the results.
 
 #![allow(missing_docs, reason = "criterion's macros make public items")]
 #![allow(clippy::print_stderr, reason = "the benchmark prints what it leaves out")]

@@ -104,8 +104,8 @@ def check_query(where, expr, names, used):
 
 
 def read_alerts():
-    """Returns the name of each alert with the fields of its rule. The file has one simple form, and promtool has
-    checked it."""
+    """Returns the name of each alert with the fields of its rule. The function reads only the form in which the file
+    is written. promtool checks the syntax."""
     alerts = {}
     for part in RULES.read_text().split("      - alert: ")[1:]:
         name, rest = part.split("\n", 1)
@@ -127,13 +127,13 @@ def check_alerts(alerts, names, used):
             if not value:
                 problem(name, f"the alert has no {key}")
         if alert["severity"] not in ("warning", "critical"):
-            problem(name, f'the severity is "{alert["severity"]}"')
+            problem(name, f'the severity "{alert["severity"]}" is neither warning nor critical')
         if alert["runbook_url"] != RUNBOOK + name.lower():
             problem(name, f"the runbook is not {RUNBOOK}{name.lower()}")
         for template in re.findall(r"\{\{ (.*?) \}\}", alert["summary"] + alert["description"]):
             known = TEMPLATE.fullmatch(template)
             if not known or (known[1] and known[1] not in labels):
-                problem(name, f"the template {template} does not work")
+                problem(name, f"the template {template} is unknown, or uses a label that the query lacks")
         if not re.search(rf'ALERTS\{{alertname="{name}", alertstate="firing", severity=', tests):
             problem(name, f"{TESTS.name} has no series for which the alert fires")
         series = re.findall(rf"  - name: {name}\n(.*?)    promql_expr_test:", tests, re.S)
@@ -155,7 +155,7 @@ def check_table(metrics):
         if name not in metrics:
             problem(DOC.name, f"the registry does not export {name}")
         elif labels != metrics[name][1]:
-            problem(DOC.name, f"{name} has the labels {sorted(metrics[name][1])}")
+            problem(DOC.name, f"the labels of {name} should be {sorted(metrics[name][1])}")
 
 
 def check_layout(panels, variables):

@@ -1,4 +1,4 @@
-//! Defines [`Agent`], which holds the directory, the store and the settings of an agent.
+//! Defines [`Agent`], the settings and the state that the modules of the agent share.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,13 +25,13 @@ pub struct Agent {
     pub store: Arc<Store>,
     /// How to confine the threads that read archives and build roots.
     pub confinement: Confinement,
-    /// The state file.
+    /// Path of the state file.
     pub state: PathBuf,
     /// The deploy script, if any.
     pub script: Option<Script>,
     /// Writes `agent.json` for `status`.
     pub report: Reporter,
-    /// Symlink to the current root.
+    /// Path of the symlink to the current root (`-current`), if any.
     pub current: Option<PathBuf>,
     /// The number of roots that sweeps keep, at least 1.
     pub keep_roots: usize,
@@ -39,10 +39,10 @@ pub struct Agent {
     pub count_taken_over: bool,
     /// Whether the cache keeps the blob of a layer after the layer is extracted.
     pub keep_blobs: bool,
-    /// The number of bytes to keep free on the filesystem; 0 to keep none free.
+    /// The number of bytes that `-min-free` keeps free on the filesystem; 0 without the flag.
     pub min_free: u64,
-    /// The state of the spare builder. The value is `None` with `-no-spare`, with `-once` and in
-    /// subcommands, because the agent then makes no spare root.
+    /// The state of the spare builder. The value is `None` if the agent makes no spare: with
+    /// `-no-spare`, with `-once` and in subcommands.
     pub spares: Option<Spares>,
     /// Limits the rate of downloads.
     pub throttle: Throttle,
@@ -57,7 +57,7 @@ pub struct Agent {
     pub superseded: watch::Sender<()>,
     /// Whether to suppress the display of progress.
     pub quiet: bool,
-    /// Signals that the agent must stop.
+    /// Becomes set when a signal asks the agent to stop.
     pub stop: Stop,
 }
 

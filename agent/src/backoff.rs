@@ -1,5 +1,5 @@
-//! Computes how long the agent waits between polls, with jitter, and after failures, with an
-//! exponential backoff.
+//! Computes how long the agent waits. The wait between polls has jitter. The wait after failures
+//! grows exponentially.
 
 use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::time::Duration;
@@ -54,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn jitter_removes_at_most_half_and_adds_at_most_an_eighth() {
+    fn backoff_keeps_at_least_half_and_poll_pause_grows_by_at_most_an_eighth() {
         let backoff = Backoff { first: SECOND, cap: 60 * SECOND };
         assert_eq!(backoff.delay(2, 0.0), SECOND);
         assert_eq!(jittered(8 * SECOND, 0.0), 8 * SECOND);

@@ -22,7 +22,7 @@ pub const AT_ONCE: usize = 4000;
 pub struct Mended {
     /// Path of the damaged file in the agent's directory.
     pub path: PathBuf,
-    /// What the agent did with the file, as a text for people.
+    /// A text for people that says what the agent did with the file.
     pub done: String,
     /// Whether the damage is repaired.
     pub mended: bool,
@@ -81,7 +81,7 @@ pub async fn run(
     Ok(all)
 }
 
-/// Returns the layers that a root or a needed configuration uses.
+/// Returns the layers of the current, the previous and the pending configuration, and of all roots.
 fn needed(agent: &Agent, pending: Option<&Configuration>) -> Result<BTreeMap<Digest, Layer>> {
     let needs = in_use::retention(agent, pending)?;
     let mut configurations: Vec<Configuration> =
@@ -129,7 +129,7 @@ async fn download(agent: &Agent, session: &mut Session, layer: &Layer) -> Result
 }
 
 /// Repairs a cached blob. The agent downloads the blob again only with `-keep-blobs`. Without
-/// `-keep-blobs`, the extracted layer is enough.
+/// `-keep-blobs`, the agent needs only the extracted layer.
 async fn blob(
     agent: &Agent,
     session: &mut Session,
@@ -163,7 +163,7 @@ fn describe(aside: &Aside, made: &BTreeMap<Digest, Made>) -> (String, bool) {
         _ => None,
     });
     let what = match failed {
-        Some(why) => format!("not made again: {why}"),
+        Some(why) => format!("not extracted again: {why}"),
         None if made.iter().any(|made| matches!(made, Made::Fetched)) => {
             "fetched and extracted again".to_owned()
         }
@@ -214,7 +214,7 @@ mod tests {
         let described = |aside: &Aside| describe(aside, &made);
         let fetched = "quarantined as quarantine/x; fetched and extracted again";
         assert_eq!(described(&aside(&[a], 0)), (fetched.to_owned(), true));
-        let failed = "quarantined as quarantine/x; not made again: no";
+        let failed = "quarantined as quarantine/x; not extracted again: no";
         assert_eq!(described(&aside(&[a, b], 0)), (failed.to_owned(), false));
         let unneeded = "quarantined as quarantine/x; nothing needs the file";
         assert_eq!(described(&aside(&[], 0)).0, unneeded);

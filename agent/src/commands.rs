@@ -57,13 +57,12 @@ fn no_directory(flags: &Flags) -> anyhow::Error {
     anyhow!("there is no directory {dir}: no agent has run there; check -dir")
 }
 
-/// Writes to stdout.
 fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
-/// Prints the answer, or logs its error, and returns the exit code. With `json`, the output is
-/// JSON. Otherwise the output is the text that `text` returns.
+/// Prints the answer, or logs the error of the answer, and returns the exit code. The output is
+/// JSON with `json`, and otherwise the text that `text` returns.
 fn show<T: Serialize + DeserializeOwned>(
     answer: &Answer,
     json: bool,

@@ -38,8 +38,8 @@ use crate::records::state_file;
 use crate::records::unproven::{self, Unproven};
 use crate::space::spare_builder;
 
-/// Runs one cycle. `waiting` is a configuration whose script failed and must not run again yet.
-/// `offered` receives the id of the registry's configuration.
+/// Runs one cycle. `waiting` is a configuration whose script failed and must not run again yet. The
+/// function stores the id of the registry's configuration in `offered`.
 pub async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -67,7 +67,7 @@ pub async fn run(
             return ended.ok_or(err);
         }
     };
-    // An offer that `wanted` takes into account does not count as newer.
+    // An offer that `wanted` already contains is not newer.
     newer.mark_unchanged();
     if agent.offers.received().count != wanted.count {
         newer.mark_changed();
@@ -218,8 +218,8 @@ async fn deploy(
     preflight::check(agent, new)?;
     let root = prepare(agent, session, new, ChangedRoot::Refuse).await?;
     // A first deploy disturbs no service, so the agent does not wait for the maintenance window. If
-    // the watch is lost, the agent does not know whether the window has opened, and keeps to the
-    // last offer.
+    // the watch is lost, the agent cannot learn that the window has opened, and obeys the last
+    // offer.
     if old.is_some() && agent.offers.is_staged_only(wanted.id) {
         tracing::info!(
             event = "staged",
@@ -255,8 +255,8 @@ fn announce(change: Change, new: &Configuration) {
         tracing::info!(
             event = "same_tree",
             id = %new.id(),
-            "the new configuration has the same tree with other names or versions: the agent \
-             updates the state file and runs the script"
+            "the new configuration has the same tree, but other names or versions of layers: the \
+             agent updates the state file and runs the script"
         );
     }
 }

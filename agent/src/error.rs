@@ -17,29 +17,29 @@ pub enum Error {
     /// The registry cannot be reached, or refuses the request.
     #[error(transparent)]
     Registry(#[from] ClientError),
-    /// The registry has no such configuration.
+    /// The registry does not have the tracked configuration.
     #[error(
         "no configuration \"{name}\" in the registry at {addr}; create it with addconf, or check \
          -name"
     )]
     UnknownConfiguration {
-        /// The configuration.
+        /// Name of the configuration.
         name: String,
-        /// The registry.
+        /// Address of the registry.
         addr: String,
     },
-    /// The registry's answer is not a valid configuration, or is another configuration.
+    /// The registry's answer is not a valid configuration, or has another configuration's name.
     #[error("configuration \"{name}\" from the registry cannot be used: {reason}")]
     BadConfiguration {
-        /// The configuration.
+        /// Name of the configuration.
         name: String,
         /// What is wrong with the configuration.
         reason: String,
     },
     /// A layer's blob cannot be downloaded.
-    #[error("download of layer {layer}: {cause}{}", hint(cause))]
+    #[error("cannot download layer {layer}: {cause}{}", hint(cause))]
     Download {
-        /// Component and version.
+        /// Component and version of the layer.
         layer: String,
         /// The cause.
         cause: ClientError,
@@ -47,15 +47,15 @@ pub enum Error {
     /// The agent downloaded the blob of a layer twice, and received wrong bytes both times.
     #[error("blob of layer {layer}: {cause}; the registry or the network damages data")]
     WrongBytes {
-        /// Component and version.
+        /// Component and version of the layer.
         layer: String,
         /// The mismatch of the digests.
         cause: deploy_store::Error,
     },
     /// A layer cannot be extracted.
-    #[error("layer {layer}: {cause}")]
+    #[error("cannot extract layer {layer}: {cause}")]
     Layer {
-        /// Component and version.
+        /// Component and version of the layer.
         layer: String,
         /// The cause.
         cause: deploy_store::Error,
@@ -82,7 +82,7 @@ pub enum Error {
         /// hold.
         held: Option<String>,
     },
-    /// There is not enough room beside the bytes that `-min-free` keeps free.
+    /// There is not enough room in addition to the bytes that `-min-free` keeps free.
     #[error(
         "not enough room for {what}: it needs {}, {} are free, and -min-free keeps {} free; the \
          deployed root stays unchanged; {FREE_SOME}, or lower -min-free",
@@ -91,7 +91,7 @@ pub enum Error {
         Size(*floor)
     )]
     NoRoom {
-        /// The step that needs the room, or the data that needs the room.
+        /// The step or the data that needs the room.
         what: String,
         /// Number of bytes that are needed.
         need: u64,
@@ -111,7 +111,7 @@ pub enum Error {
         need: Option<u64>,
     },
     /// The script did not succeed.
-    #[error("script {cause}; {} is not deployed; the old state is unchanged{}", target.id(), after(cause, log))]
+    #[error("script {cause}; {} is not deployed; the state file is unchanged{}", target.id(), after(cause, log))]
     Script {
         /// The configuration that was not deployed.
         target: Box<Configuration>,

@@ -24,7 +24,7 @@ use crate::flags::health_flags::HealthFlags;
 pub use crate::flags::link_flag::Link;
 use crate::sandbox::Confine;
 
-/// Size of the largest blob that the agent downloads or unpacks, in bytes.
+/// Maximum size of a blob that the agent downloads or unpacks, in bytes.
 pub const MAX_BLOB: u64 = 1 << 40;
 
 /// Tracks one configuration of a registry and deploys it: downloads the layers, builds a root from
@@ -147,7 +147,7 @@ pub enum Sub {
         #[arg(long, env = "DEPLOY_AGENT_JSON")]
         json: bool,
     },
-    /// Remove unused data now, and report kept data with reasons.
+    /// Remove unused data now, and report why other data is kept.
     Gc {
         /// Only report what would be removed.
         #[arg(short = 'n', long, env = "DEPLOY_AGENT_DRY_RUN")]
@@ -364,8 +364,8 @@ pub struct Flags {
 pub struct Refused(pub &'static str);
 
 impl Flags {
-    /// Checks the flags as far as clap cannot check them. If the Go tool also reports an error,
-    /// this agent's message for that error begins with the Go tool's words.
+    /// Makes the checks that clap cannot make. The message for an error that the Go tool also
+    /// reports begins with the Go tool's words.
     pub fn check(&self) -> Result<(), Refused> {
         if self.name.is_empty() {
             return Err(Refused("empty configuration name; give one with -name"));
@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn subcommand_takes_flags_on_either_side() {
+    fn flags_are_accepted_before_and_after_the_subcommand() {
         let cli = read("deploy-agent -dir a unpack x -link copy -into d y -- -z").unwrap();
         assert_eq!((cli.flags.link, cli.flags.dir), (Link::Copy, "a".into()));
         let Some(Sub::Unpack { blobs, into }) = cli.command else { panic!("another command") };

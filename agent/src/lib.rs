@@ -2,7 +2,8 @@
 //! configuration. The module [`cycle`] lists the steps of a deploy in order. ARCHITECTURE.md also
 //! describes the steps before a deploy.
 //!
-//! A module uses only modules above it in this list.
+//! Each entry of this list uses only entries above it. The modules inside one entry may use each
+//! other.
 
 pub mod log;
 pub mod sandbox;
@@ -44,8 +45,8 @@ pub mod health {
     mod http_probe;
     mod probing;
     pub mod subject;
-    pub mod tally;
     mod tcp_probe;
+    pub mod verdict;
     mod wording;
 }
 

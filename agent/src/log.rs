@@ -43,8 +43,8 @@ fn for_people(entry: &Entry, now: Timestamp, zone: &TimeZone) -> String {
         (Some(event), "") => event,
         (_, message) => message,
     };
-    // This program itself writes a line break before a tab, so such a line break stays. The log
-    // escapes all other line breaks.
+    // A line break before a tab comes from this program, and stays. The log escapes all other line
+    // breaks.
     let text: Vec<String> = text.split("\n\t").map(printable).collect();
     format!("{}{}\n", entry.head(now, zone), text.join("\n\t"))
 }

@@ -164,7 +164,7 @@ async fn report(agent: &Agent, ended: &Result<Outcome>, offered: Option<Digest>)
         Err(err) => Some(Some(err.to_string())),
     };
     // The report names the registry's configuration in three cases: after a failure, during the
-    // wait for a failed script, and while the configuration is rejected.
+    // wait before a failed script runs again, and while the configuration is rejected.
     let waits = matches!(ended, Ok(Outcome::Held | Outcome::Rejected) | Err(_));
     let report = agent.report.clone();
     let update = move || {

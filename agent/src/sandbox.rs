@@ -1,4 +1,4 @@
-//! Confines the threads that read archives and build roots in a sandbox. A bug in these threads
+//! Provides the sandbox for the threads that read archives and build roots. A bug in these threads
 //! must not lead to a write outside the agent's directory with the rights of root.
 //!
 //! The sandbox has three parts. The agent uses each part that the system supports:
@@ -111,7 +111,7 @@ pub enum Error {
     Incomplete(Sandbox),
 }
 
-/// A way to confine work in a sandbox. A clone confines work in the same way.
+/// Confines work in a sandbox. A clone confines work in the same way.
 #[derive(Debug, Clone, Default)]
 pub struct Confinement(Option<Arc<Confined>>);
 
@@ -226,7 +226,8 @@ fn confine(rules: Option<&RulesetCreated>) {
 }
 
 thread_local! {
-    /// The result of Landlock in this thread. The kernel reports this result only once.
+    /// How completely the kernel enforces Landlock's rules in this thread. The kernel reports this
+    /// only when the rules are applied.
     static LANDLOCK: std::cell::Cell<&'static str> = const { std::cell::Cell::new("none") };
 }
 

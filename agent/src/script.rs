@@ -37,7 +37,7 @@ pub struct Script {
     pub arguments: Vec<OsString>,
     /// File with variables for the script.
     pub env_file: Option<PathBuf>,
-    /// Maximum time that the script may run.
+    /// Maximum time that the script may run; `None` for no limit.
     pub timeout: Option<Duration>,
     /// Maximum time that the script may continue after the agent was asked to stop.
     pub grace: Duration,
@@ -66,7 +66,7 @@ pub enum Error {
     /// The configuration does not fit in the script's environment.
     #[error("configuration \"{name}\" cannot be passed to a script: {reason}")]
     Environment {
-        /// The configuration.
+        /// Name of the configuration.
         name: String,
         /// What is wrong with the configuration.
         reason: String,

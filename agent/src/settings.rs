@@ -1,5 +1,5 @@
 //! Determines the settings of a subcommand. The settings come from the flags of the subcommand. For
-//! a flag that is not given, the value of the last agent applies.
+//! a flag that is not given, the value that the last agent recorded applies.
 
 use std::path::PathBuf;
 
@@ -64,7 +64,7 @@ mod tests {
     use crate::records::agent_report::Reporter;
 
     #[test]
-    fn flags_that_are_not_given_have_the_values_of_the_last_agent() {
+    fn flags_that_are_not_given_have_the_values_that_the_last_agent_recorded() {
         let temp = tempfile::tempdir().unwrap();
         let settings = |more: &str| {
             let line = format!("deploy-agent gc -dir {} {more}", temp.path().display());

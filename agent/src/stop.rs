@@ -34,7 +34,7 @@ pub struct Stop {
 }
 
 impl Stop {
-    /// A request that the returned sender triggers.
+    /// Returns a request, and the sender that triggers the request.
     pub fn new() -> (watch::Sender<Option<Signal>>, Self) {
         let (sender, signal) = watch::channel(None);
         (sender, Self { signal, critical: Arc::default() })
@@ -63,7 +63,7 @@ impl Stop {
         let name = signal.wait_for(Option::is_some).await.map(|name| *name);
         match name {
             Ok(Some(name)) => name,
-            // The sender is gone, so no signal can arrive.
+            // The sender was dropped, so no signal can arrive.
             _ => std::future::pending().await,
         }
     }

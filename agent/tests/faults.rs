@@ -109,7 +109,7 @@ impl World {
         let ids = self.wanted.iter().map(|(wanted, _)| wanted.id());
         assert!(ids.skip_while(|other| *other != id).any(|other| other == state.id()), "{what}");
         let root = dir.join("agent/unpacked").join(state.id().to_string());
-        assert!(root.exists(), "{what}: the deployed root is gone");
+        assert!(root.exists(), "{what}: the deployed root is missing");
     }
 }
 
@@ -132,8 +132,8 @@ fn check_store(dir: &Path, link: LinkMode, what: &str) {
     verified("after the next start");
 }
 
-/// The directories to test, each with a link mode and a step. The first directories are on a
-/// filesystem where syncs take no time. The other directories are on other filesystems. With a step
+/// The directories to test, each with a link mode and a stride. The first directories are on a
+/// filesystem where syncs take no time. The directories of `DEPLOY_TEST_DIRS` follow. With a stride
 /// of 3, the test makes only every third operation fail.
 fn places() -> Vec<(PathBuf, LinkMode, u64)> {
     let memory = PathBuf::from("/dev/shm");
@@ -172,7 +172,7 @@ fn agent_recovers_from_a_failure_at_every_disk_step() {
                 world.check(dir, &said, &what);
                 check_store(dir, link, &what);
                 let again = world.deploy(dir, link, &mut said);
-                again.unwrap_or_else(|err| panic!("{what}, then again: {err}"));
+                again.unwrap_or_else(|err| panic!("{what}, at the next deploy: {err}"));
                 world.check(dir, &said, &what);
                 assert_eq!(said.deployed, Some(world.wanted[1].0.id()));
                 let mut findings = Vec::new();

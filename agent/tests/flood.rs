@@ -1,6 +1,6 @@
-//! Tests a flood of connections. A hostile source opens as many connections and makes as many
-//! handshakes as it can. A real agent at another address still deploys, and the registry's memory
-//! stays small.
+//! Tests a flood of connections. A hostile source keeps up to 1000 connections half open, and
+//! begins up to 100 handshakes in each second. A real agent at another address still deploys, and
+//! the registry's memory stays small.
 
 #![allow(clippy::print_stdout, reason = "the test prints its figures")]
 

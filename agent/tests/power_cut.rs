@@ -31,7 +31,8 @@ use deploy_store::{Configuration, Digest, Layer, Limits, LinkMode, Options, Stor
 use log_writes::{Log, State};
 use trees::{Files, archive, files, read};
 
-/// Size of the guest's disk. The disk must have room for a spare root, and some more free space.
+/// Size of the guest's disk, in bytes. The disk must have room for a spare root, and some more free
+/// space.
 const DISK: u64 = 256 << 20;
 const LOG: u64 = 2 << 30;
 /// Number of states with lost writes that the test makes before each flush.
@@ -121,8 +122,8 @@ impl Day {
         let _ = writeln!(self.todo, "deployed deployed:{}", self.states.len() - 1);
     }
 
-    /// Does the work in the guest. Returns the disk from before the work, and the log of all
-    /// writes.
+    /// Does the work in the guest. Returns the paths of a copy of the disk from before the work,
+    /// and of the log of all writes.
     fn live(&self, work: &Path) -> (PathBuf, PathBuf) {
         let (disk, base, log) = (work.join("disk"), work.join("base"), work.join("log"));
         for (path, size) in [(&disk, DISK), (&log, LOG)] {
@@ -140,8 +141,8 @@ impl Day {
             fs::write(out.join(name), bytes).unwrap();
         }
         fs::write(out.join("todo"), &self.todo).unwrap();
-        // The script runs long enough for the filesystem's journal to commit meanwhile. That commit
-        // contains the visible root, but no later change.
+        // The script runs so long that the filesystem's journal commits before the script ends.
+        // That commit contains the visible root, but no later change.
         fs::write(out.join("script"), "#!/bin/sh\nsleep 2\n").unwrap();
         fs::set_permissions(out.join("script"), fs::Permissions::from_mode(0o755)).unwrap();
         let guest = deploy_testing::package().join("tests/power_cut/guest");
@@ -174,7 +175,7 @@ impl Day {
         if let Err(panic) = checked {
             let kept = std::env::temp_dir().join("deploy-power-cut.img");
             run(Command::new("cp").arg("--sparse=always").args([image, &kept]));
-            println!("{state:?}: the disk is {}", kept.display());
+            println!("{state:?}: the disk image was kept as {}", kept.display());
             std::panic::resume_unwind(panic);
         }
     }
@@ -207,7 +208,7 @@ impl Day {
             else {
                 continue;
             };
-            // The day deletes these versions, so they may be missing.
+            // The registry deletes these versions during the day, so they may be missing.
             if matches!((component, version), ("junk", _) | ("config", "v1" | "v2")) {
                 continue;
             }
@@ -275,15 +276,15 @@ fn run(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {errors}");
 }
 
-/// A directory in which syncs take no time, if that directory has room for the guest's memory and
-/// disks. Otherwise the result is the directory for temporary files.
+/// Returns the directory `/dev/shm`, in which syncs take no time, if it has room for the guest's
+/// memory and disks. Otherwise returns the directory for temporary files.
 fn roomy() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = Dir::open(memory).and_then(|dir| dir.free()).map_or(0, |(bytes, _)| bytes);
     if free > 3 << 30 { memory.to_owned() } else { std::env::temp_dir() }
 }
 
-/// A mounted disk. Dropping the value unmounts it.
+/// A mounted disk. Dropping this value unmounts the disk.
 struct Mounted<'a>(&'a Path);
 
 impl<'a> Mounted<'a> {
@@ -299,8 +300,8 @@ impl Drop for Mounted<'_> {
             // Files on the disk may still be open, so the unmount is lazy.
             return run(Command::new("umount").arg("-l").arg(self.0));
         }
-        // A child process of the other worker has this worker's files open until the child executes
-        // its program. Therefore the test tries to unmount several times.
+        // A child process of the other worker may have this worker's files open until the child
+        // executes its program. Therefore the test tries to unmount several times.
         let umount = || Command::new("umount").arg("-d").arg(self.0).output().unwrap();
         let unmounted = (0..100).any(|_| {
             let done = umount().status.success();
@@ -358,6 +359,9 @@ fn power_cut_at_any_moment_loses_nothing() {
         drop(give);
     });
     let [whole, lossy] = states;
-    println!("{whole} states, {lossy} with a lossy cache, in {:?}", began.elapsed());
+    println!(
+        "{whole} states without lost writes, {lossy} states with lost writes, in {:?}",
+        began.elapsed()
+    );
     assert!(whole + lossy >= 500, "only {whole} and {lossy} states");
 }

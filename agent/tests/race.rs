@@ -1,7 +1,7 @@
-//! Tests a race: root unpacks and builds roots in a directory that another user owns. At the same
-//! time, that user replaces the directory's contents as fast as possible with symlinks that lead
-//! outside the directory. Nothing outside the directory changes. `DEPLOY_TEST_ROUNDS` sets the
-//! number of rounds; `10000` makes a long race.
+//! Tests a race: the user `root` unpacks archives and builds roots in a directory that another user
+//! owns. At the same time, that user replaces the directory's contents as fast as possible with
+//! symlinks that lead outside the directory. The test checks that nothing outside the directory
+//! changes. `DEPLOY_TEST_ROUNDS` sets the number of rounds; `10000` makes a long race.
 
 #![allow(clippy::print_stderr, reason = "the test prints skipped parts and figures")]
 
@@ -28,8 +28,8 @@ fn options() -> Options {
 }
 
 /// Replaces the contents of `dir` with symlinks to `outside` and back, until the file `stop`
-/// exists. Returns the number of swaps. The function makes the symlinks in `dir`, because a user
-/// cannot move a directory to another parent without write permission for that directory.
+/// exists. Returns the number of swaps. The function makes the symlinks in `dir`, because moving a
+/// directory to another parent needs write permission for the moved directory.
 fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     let (trap, aside) = (dir.join(TRAP), dir.join(ASIDE));
     let mut swaps = 0_u64;
@@ -59,8 +59,8 @@ fn swap(dir: &Path, outside: &Path, stop: &Path) -> u64 {
     swaps
 }
 
-/// The other side of the race. The test below starts this program as another user, and that process
-/// runs only this test.
+/// The other side of the race. The test below starts this test program again as another user. That
+/// process runs only this test.
 #[test]
 fn swap_entries_for_symlinks() {
     let [dir, outside, stop] = ["SWAP", "OUTSIDE", "STOP"].map(std::env::var_os);
@@ -84,7 +84,7 @@ impl Swapper {
         Self(command.spawn().unwrap())
     }
 
-    /// Stops the swapper, and returns the number of swaps that it printed.
+    /// Waits until the swapper ends, and returns the number of swaps that it printed.
     fn swaps(mut self) -> u64 {
         let mut said = String::new();
         self.0.stderr.take().unwrap().read_to_string(&mut said).unwrap();
@@ -160,7 +160,7 @@ fn configuration(digest: Digest) -> Configuration {
 fn directory_owner_cannot_make_root_write_elsewhere() {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI must run as root");
-        eprintln!("NOT TESTED: the race against root; it needs root");
+        eprintln!("NOT TESTED: the race against root; this test needs root");
         return;
     }
     let rounds = std::env::var("DEPLOY_TEST_ROUNDS").map_or(300, |rounds| rounds.parse().unwrap());
@@ -198,8 +198,8 @@ fn directory_owner_cannot_make_root_write_elsewhere() {
             if n % 40 == 1 {
                 store = None;
             }
-            // Half of the rounds run without the sandbox, because the store must be safe without
-            // it.
+            // Half of these rounds run without the sandbox, because the store must also be safe
+            // without the sandbox.
             let how = if n % 80 < 40 { Confine::Off } else { Confine::Auto };
             let open = |_| {
                 Some((Store::open(&dirs[0], options()).ok()?, Confinement::to(&dirs[0], how).ok()?))

@@ -48,7 +48,7 @@ impl Agent {
         match self.client().await?.read_small(path, LARGEST).await {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(format!("{path}: no configuration")),
-            // The error text includes the path already.
+            // The error text already includes the path.
             Err(err) => Err(err.to_string()),
         }
     }
@@ -59,7 +59,8 @@ impl Agents {
     pub async fn connect(registry: &Registry) -> Self {
         let mut agents = Vec::new();
         for _ in 0..AGENTS {
-            let client = registry.connect("deploy-agent").await.expect("the registry takes agents");
+            let client =
+                registry.connect("deploy-agent").await.expect("the registry accepts agents");
             let (registry, client) = (registry.clone(), Mutex::new(Arc::new(client)));
             let under_way = Semaphore::new(UNDER_WAY);
             agents.push(Arc::new(Agent { registry, client, under_way }));
@@ -67,8 +68,8 @@ impl Agents {
         Self(agents)
     }
 
-    /// Polls configurations at random until `stop` returns `true`. Each poll uses the next
-    /// connection in turn.
+    /// Polls random configurations until `stop` returns `true`. Each poll uses the next connection
+    /// in turn.
     pub async fn poll(&self, seen: &Arc<Seen>, stop: impl Fn() -> bool) {
         let mut timer = interval(Duration::from_secs(1) / POLLS_A_SECOND);
         let (mut asking, random) = (JoinSet::new(), RandomState::new());
@@ -111,7 +112,8 @@ impl Background {
             ("gc, in a loop", Verb::CollectMeanwhile, Duration::from_millis(1)),
             ("changeconf, one a second", Verb::ChangeMeanwhile, Duration::from_secs(1)),
         ] {
-            let client = registry.connect("operator").await.expect("the registry takes operators");
+            let client =
+                registry.connect("operator").await.expect("the registry accepts operators");
             let seen = Arc::new(Seen::default());
             let repeating = repeat(client, verb, every, Arc::clone(&seen), Arc::clone(&stopping));
             tasks.push((name, seen, tokio::spawn(repeating)));

@@ -25,11 +25,11 @@ use crate::verb_steps::{VERBS, Verb};
 /// The minimum number of repetitions of a verb. Until this number is reached, the repetitions may
 /// take up to [`MUCH`] times the verb's time limit.
 const FEWEST: u32 = 3;
-/// The factor by which the first [`FEWEST`] runs may exceed the time limit.
+/// The first [`FEWEST`] repetitions of a verb may take this many times the verb's time limit.
 const MUCH: u32 = 5;
-/// The maximum number of errors of one kind that are printed.
+/// The maximum number of errors that are printed for one kind of work.
 const SHOWN: usize = 3;
-/// The number of errors of all kinds of work so far.
+/// The number of errors so far, in all kinds of work.
 static ERRORS: AtomicUsize = AtomicUsize::new(0);
 
 /// The times and errors of one kind of work.
@@ -67,7 +67,7 @@ impl Seen {
     }
 
     /// Prints a line with the kind, name, count, median, 99th percentile, longest time and number
-    /// of errors.
+    /// of errors. The times are in milliseconds.
     fn print(&self, kind: &str, name: &str) {
         let mut times = std::mem::take(&mut *self.times.lock().unwrap());
         times.sort_unstable();
@@ -81,7 +81,7 @@ impl Seen {
     }
 }
 
-/// Repeats one verb once for each of `numbers`. `longest` is the time limit for the verb (see
+/// Runs one verb once for each of `numbers`. `longest` is the time limit for the verb (see
 /// [`FEWEST`]). The starts of two repetitions are at least `pause` apart.
 async fn measure(
     client: &Client,
@@ -121,7 +121,7 @@ async fn all_verbs(client: &Client, kind: &str, round: u32, repetitions: u32, lo
 }
 
 async fn run(registry: Registry, repetitions: u32, time: Duration) {
-    let operator = registry.connect("operator").await.expect("the registry takes operators");
+    let operator = registry.connect("operator").await.expect("the registry accepts operators");
     let agents = Agents::connect(&registry).await;
     let (polls, end) = (Arc::new(Seen::default()), Instant::now() + time);
     agents.poll(&polls, || Instant::now() >= end).await;

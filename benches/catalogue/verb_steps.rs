@@ -1,5 +1,5 @@
 //! Makes the commands with which each verb is measured. Every repetition has a number, and uses its
-//! own configurations and versions. So no two repetitions change the same object.
+//! own configurations and versions. Therefore, no two repetitions change the same object.
 //! `benches/catalogue/build` defines the names of these objects.
 
 use std::ops::Range;
@@ -12,8 +12,9 @@ use deploy_wire::client::Client;
 pub const MOST: u32 = 100;
 /// The configurations that only `delconf` uses.
 pub const DELETED: Range<u32> = 0..100;
-/// The number of the first configuration that `changeconf`, `bumpconf` or `rollback` changes. Each
-/// verb has two rounds with its own configurations.
+/// The numbers of the first configurations that `changeconf`, `bumpconf` and `rollback` change.
+/// Each of these verbs has 200 configurations of its own, for two rounds of up to [`MOST`]
+/// repetitions.
 const CHANGED: u32 = 100;
 const BUMPED: u32 = 300;
 const ROLLED_BACK: u32 = 500;
@@ -160,7 +161,7 @@ impl Verb {
         Ok(Step { line, input })
     }
 
-    /// Prepares a verb that deletes, and returns its command.
+    /// Prepares a verb that deletes data, and returns the command.
     async fn deleting(self, client: &Client, number: u32) -> Result<String, String> {
         let part = component(number);
         Ok(match self {

@@ -1,5 +1,5 @@
 //! Measures the cost of the registry's web page: the time and size of the first screen, and the
-//! processor time for browsers that show it live.
+//! processor time for browsers that show this screen live.
 
 use std::time::{Duration, Instant};
 
@@ -34,7 +34,7 @@ async fn read(http: &str, path: &str) -> String {
 }
 
 /// Reads a stream of changes until `until`, or until the registry ends the stream. Returns the
-/// number of bytes.
+/// number of bytes that it read.
 async fn watch(mut stream: TcpStream, until: Instant) -> usize {
     let (mut bytes, mut piece) = (0, vec![0; 1 << 16]);
     loop {
@@ -46,7 +46,7 @@ async fn watch(mut stream: TcpStream, until: Instant) -> usize {
     }
 }
 
-/// Changes a host every two seconds. The first screen shows each change.
+/// Changes a host every two seconds, for the duration `time`. The first screen shows each change.
 async fn change(operator: &Client, host: &str, time: Duration) {
     let until = Instant::now() + time;
     for number in 0.. {
@@ -70,7 +70,8 @@ async fn cost(registry: &Registry, operator: &Client, host: &str) -> f64 {
     used.as_secs_f64() / WATCH.as_secs_f64() * 100.0
 }
 
-/// Prints the time and the size of the first screen, and the cost of browsers that show it live.
+/// Prints the time and the size of the first screen, and the cost of browsers that show this screen
+/// live.
 pub async fn measure(registry: &Registry, operator: &Client, http: &str, host: &str) {
     let (mut times, mut page) = (Vec::new(), String::new());
     for number in 0..READS {

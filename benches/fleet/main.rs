@@ -1,10 +1,11 @@
 //! Simulates a fleet for `scripts/bench-fleet`. Thousands of agents watch a configuration with the
-//! code of the real client, and report each offer as deployed.
+//! code of the real client. Whenever the registry offers them a configuration, they report it as
+//! deployed.
 //!
 //! `deploy-fleet ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS PUSHES SECONDS HTTP [FILE]`
 //!
 //! The program measures the time from the start of an operator's change until each agent has the
-//! offer. It also measures the memory and processor time that an idle fleet costs the registry.
+//! offer. It also measures the memory and processor time that the registry uses for an idle fleet.
 //! HTTP is the address of the registry's web page, which the program measures, too. If HTTP is `-`,
 //! the program does not measure the page. If FILE is given, the program also measures how long all
 //! agents take to connect again after a restart of the registry. The program creates FILE when the
@@ -30,8 +31,9 @@ use tokio::sync::Semaphore;
 
 use crate::simulated_agent::{Fleet, run};
 
-/// The allocator. Thousands of agents share this process and its processors with the registry. With
-/// the C library's allocator, the bench would measure the allocations of the simulated agents.
+/// The allocator. Thousands of simulated agents run in this process, on the same processors as the
+/// registry. With the C library's allocator, the benchmark would mainly measure the allocations of
+/// these agents.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -67,7 +69,7 @@ async fn all(count: impl Fn() -> usize, agents: usize, longest: Duration) -> Opt
 }
 
 /// Changes the configuration `pushes` times. Prints how long the offers took to reach the agents,
-/// how long the changes took, and when all reports were on the registry's disk.
+/// how long the changes took, and how long it took until the registry had acknowledged all reports.
 async fn measure_pushes(operator: &Client, fleet: &Fleet, agents: usize, pushes: u32) {
     let (mut times, mut changes, mut confirmed) = (Vec::new(), Vec::new(), Vec::new());
     for push in 0..pushes {
@@ -105,7 +107,7 @@ async fn measure_idle(registry: &Registry, seconds: u64) {
 }
 
 /// Requests a restart by creating `file`. Prints the time until the fleet was connected again, and
-/// the times of an operator's commands meanwhile.
+/// how long an operator's commands took during this time.
 async fn measure_return(registry: &Registry, fleet: &Fleet, agents: usize, file: &Path) {
     std::fs::write(file, "").expect("the file is made");
     let gone = all(|| agents - fleet.connected().min(agents), agents, CONNECTING).await;
@@ -140,9 +142,9 @@ struct Wanted<'a> {
 
 async fn measure(registry: Registry, wanted: Wanted<'_>) {
     let Wanted { agents, pushes, idle, http, file } = wanted;
-    let operator = registry.connect("operator").await.expect("the registry takes operators");
+    let operator = registry.connect("operator").await.expect("the registry accepts operators");
     let archive = std::fs::read("/dev/stdin").expect("standard input has an archive");
-    prepare(&operator, &archive).await.expect("the registry takes the configuration");
+    prepare(&operator, &archive).await.expect("the registry accepts the configuration");
     let empty = registry.memory().0;
     let (fleet, logins) = (Arc::new(Fleet::default()), Arc::new(Semaphore::new(LOGINS)));
     let began = Instant::now();

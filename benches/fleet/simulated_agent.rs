@@ -12,7 +12,8 @@ use deploy_wire::fleet::lines::{from_line, to_line};
 use deploy_wire::fleet::{Offer, Phase, Report, ToAgent, ToRegistry};
 use tokio::sync::Semaphore;
 
-/// The duration of the simulated deploy. A real agent delays the report of a step by this time.
+/// The duration of the simulated deploy. A real agent also waits this long before it reports a
+/// step.
 const DEPLOY: Duration = Duration::from_millis(100);
 /// The pause after a refused connection.
 const PAUSE: Duration = Duration::from_millis(500);
@@ -83,7 +84,7 @@ impl Drop for Connected {
 pub async fn run(registry: Registry, number: usize, fleet: Arc<Fleet>, logins: Arc<Semaphore>) {
     let (mut seq, mut within) = (0, None);
     loop {
-        // Whatever the reason for the end of the watch, the loop begins the next watch.
+        // The loop ignores the result, because it begins the next watch in every case.
         let _ = watch(&registry, number, &fleet, &logins, (&mut seq, &mut within)).await;
         let fraction = f64::from(u32::try_from(number % 1000).unwrap_or(0)) / 1000.0;
         let wait = within.map_or(PAUSE, |within| within.mul_f64(fraction));

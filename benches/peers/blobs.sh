@@ -39,8 +39,8 @@ make_tree() {
     take_away
 }
 
-# Packs the files of this machine's Debian packages, up to 14,000 entries or 400 MiB. First come the packages
-# that every Debian system has, and then the others by name.
+# Packs the files of this machine's Debian packages, up to 14,000 entries or 400 MiB. The packages are sorted
+# by priority and then by name, so the packages that every Debian system has come first.
 pack_rootfs() {
     local entries=14000 blob
     blob=$(tree_blob)
@@ -77,7 +77,7 @@ make_configs() {
     rm -rf "$from"
 }
 
-# Makes the versions of the tree. Only their bytes matter here, so a faster gzip program packs them.
+# Makes the versions of the tree. Only the unpacked contents matter here, so a faster gzip program packs them.
 make_versions() {
     local folder=$blobs/$tree$quick.versions version
     [ ! -e "$folder/$versions.tar.gz" ] || return 0

@@ -1,8 +1,9 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# Measures the change of a layer of 20 small files. The agent's time is from its log: from the event
+# Measures a deploy that changes a layer of 20 small files. The agent's time is from its log: from the event
 # update_available to script_started, including the download of the layer and all syncs. The agent's CPU time
-# is that of its process until the script began, minus that of the polls until the agent saw the change. The
-# peers already have the layer's blob, write the new root from the data that they have, and do not sync.
+# is the time of its process from the start of the change until the script begins, minus the time of the polls
+# before the agent saw the change. The peers already have the layer's blob, write the new root from the data
+# that they have, and do not sync.
 
 work_bump() {
     local run spare bare peers old=$mnt/peers/old all
@@ -53,7 +54,7 @@ bump_of() {
         'BEGIN { print (b - a) / 1e6 - idle / 1e6 * waited / 1000 }')"
     root=$(field "$name" root_ready path "$mark")
     check "$root" "$(config_blob $((run + 1)))"
-    [ -z "$all" ] || [ "$(entries "$root")" = "$all" ] || fail "$root does not have the entries that tar makes"
+    [ -z "$all" ] || [ "$(entries "$root")" = "$all" ] || fail "$root does not have as many entries as tar makes"
     case $who in
         *no*) ;;
         *)
@@ -105,7 +106,7 @@ declare -A title=([tar]="\`tar xzf\` of both layers" [cp_al]="\`cp -al\`, \`tar\
 # bump_by PEER
 bump_by() {
     # The script does not remove the new root. Before ext4 uses an inode, it examines every inode that was
-    # freed in the last minutes. So a removal would slow down the next run that creates files.
+    # freed in the last minutes. Therefore, a removal would slow down the next run that creates files.
     local new=$mnt/peers/$1.$run blob
     blob=$(config_blob $((run + 1)))
     # The repository gets the layer before the measured checkout. An agent has no such advantage.
@@ -113,7 +114,7 @@ bump_by() {
     sync -f "$mnt"
     measure "${title[$1]}" "peer_$1" "$new" "$blob"
     check "$new" "$blob"
-    [ "$(entries "$new")" = "$all" ] || fail "$1 did not make the entries that tar makes"
+    [ "$(entries "$new")" = "$all" ] || fail "$1 did not make as many entries as tar"
     sync -f "$mnt"
 }
 

@@ -49,7 +49,7 @@ record() {
 }
 
 # timed COMMAND...: runs a command, and sets `wall` and `cpu` to its times in milliseconds. If the command
-# fails, so does the script.
+# fails, the script fails, too.
 timed() {
     local TIMEFORMAT='%R %U %S' real user sys
     { time "$@" >"$dir/out" 2>&1; } 2>"$dir/time" ||

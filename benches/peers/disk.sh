@@ -1,8 +1,8 @@
 # shellcheck shell=bash disable=SC2154,SC2034
 # Measures the disk space of ten versions of the node tree. 1 % of the files change in each version, and the
 # cache has the layers of all versions. The agent keeps either its default number of roots, or a root of each
-# version. The bytes are the increase of the space in use on the filesystem. So they account for sharing by
-# hardlinks and by reflinks, and include the filesystem's own structures.
+# version. The bytes are the increase of the space in use on the filesystem. Therefore, data that hardlinks or
+# reflinks share counts once, and the filesystem's own structures count, too.
 
 work_disk() {
     local before one version folder=$blobs/$tree$quick.versions

@@ -98,7 +98,7 @@ SCRIPT
 
 lines() { wc -l <"$dir/$1.log"; }
 
-# logged NAME EVENT AFTER: prints the first line of the log with EVENT that comes after the line number AFTER.
+# logged NAME EVENT AFTER: prints the first log line with EVENT whose line number is greater than AFTER.
 logged() {
     awk -F '"' -v event="$2" -v after="$3" 'NR > after && $12 == event && !n++' "$dir/$1.log"
 }

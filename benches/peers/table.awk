@@ -1,5 +1,6 @@
 # Prints a table of the medians that scripts/bench-peers recorded. Each measured program has a row. The rows
-# have the order of the first measurements. Most variables are lists that are separated by commas:
+# are in the order in which the programs were first measured. Most variables are lists that are separated by
+# commas:
 #   columns  the columns to show     heads  the headings of the columns, and then of the ratios
 #   of       the columns of the ratios: the ratio n uses the column `of[n]`
 #   to       rows, separated by semicolons: the ratio n is a row's time divided by the time of the row `to[n]`

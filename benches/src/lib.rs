@@ -1,5 +1,5 @@
-//! Contains the code that the benchmarks share: archives like those of real deployments, and the
-//! access to a measured registry.
+//! Contains the code that the benchmarks share: archives like those of real deployments, and access
+//! to the registry that is measured.
 
 pub mod measured_registry;
 

@@ -108,8 +108,8 @@ pub fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// The quantile of the sorted `times`, in milliseconds. The given share of the times is at most as
-/// long as the quantile.
+/// The time in milliseconds that the given share of the sorted `times` does not exceed. It is 0 if
+/// there are no times.
 #[allow(
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,

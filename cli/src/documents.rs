@@ -38,9 +38,9 @@ fn completion() -> Command {
 fn man() -> Command {
     let dir = Arg::new("dir").long("dir").value_name("DIR");
     let dir = dir.value_parser(clap::value_parser!(PathBuf));
-    Command::new("man").about("Print the man page").arg(
-        dir.help("Write the page to a file in this directory, with the pages of the subcommands"),
-    )
+    Command::new("man")
+        .about("Print the man page")
+        .arg(dir.help("Write the page and the pages of the subcommands to files in this directory"))
 }
 
 /// Executes `arguments` if they are a subcommand of this module. Otherwise returns `None`. The

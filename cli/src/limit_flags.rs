@@ -33,8 +33,8 @@ pub struct LimitFlags {
 }
 
 impl LimitFlags {
-    /// Adds the environment variable, such as `PREFIX_MAX_ENTRIES`, to each of these flags of
-    /// `command`. Also applies `change` to each of them.
+    /// Adds an environment variable, such as `PREFIX_MAX_ENTRIES`, to each of these flags in
+    /// `command`, and applies `change` to the flag.
     pub fn with_variables(command: Command, prefix: &str, change: fn(Arg) -> Arg) -> Command {
         let own = Self::augment_args(Command::new("limits"));
         let own: Vec<&str> = own.get_arguments().map(|flag| flag.get_id().as_str()).collect();

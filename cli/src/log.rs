@@ -1,5 +1,5 @@
 //! Writes the logs of the agent and the registry: one line for each event on stderr, as text or as
-//! JSON. Each program passes its own form of these lines.
+//! JSON. Each program defines the form of its lines.
 //!
 //! Programs log with `tracing`. An event's `message` is its text.
 
@@ -57,7 +57,7 @@ pub struct Lines<W> {
 }
 
 impl<W: Write> Lines<W> {
-    /// Writes lines of `format`, in a program's `form`, to `out`.
+    /// Creates a layer that writes lines to `out`, in the given format and in the program's form.
     pub fn new(format: Format, form: Form, out: W) -> Self {
         Self { format, form, out: Mutex::new(out) }
     }
@@ -81,11 +81,11 @@ impl<S: Subscriber, W: Write + 'static> Layer<S> for Lines<W> {
 /// The parts of an event.
 #[derive(Debug)]
 pub struct Entry {
-    /// The level.
+    /// The severity of the event.
     pub level: Level,
     /// The text; empty if the event has no text.
     pub message: String,
-    /// The other fields, in the order of the event.
+    /// The other fields, in the order in which the event has them.
     pub fields: Vec<(&'static str, Value)>,
 }
 

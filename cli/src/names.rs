@@ -17,7 +17,7 @@ pub enum Names {
     Asked,
 }
 
-/// The functions for bash. Bash splits words at colons and equals signs, and replaces only the part
+/// The function for bash. Bash splits words at colons and equals signs, and replaces only the part
 /// after the last of these signs.
 const BASH: &str = r#"
 _NAME_names() {
@@ -67,7 +67,7 @@ end
 
 "#;
 
-/// Adds the completion of names to `script`, which has clap's completions of the program `name`.
+/// Adds the completion of names to `script`, which has clap's completions for the program `name`.
 pub fn add(script: &str, shell: Shell, name: &str) -> String {
     let ours = |text: &str| text.replace("NAME", name);
     match shell {

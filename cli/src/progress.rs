@@ -2,8 +2,8 @@
 //! the work ends within a second, nothing is shown.
 //!
 //! The work counts its progress with a [`Meter`]. [`Display`] decides what to show and when.
-//! `Display` writes nothing itself, so that the registry can also send its texts over ssh.
-//! [`Shown`] writes them to this process's own stderr.
+//! `Display` writes nothing itself, so that the registry can also send the texts over ssh.
+//! [`Shown`] writes the texts to this process's stderr.
 
 mod bar;
 mod figures;
@@ -54,7 +54,7 @@ impl Form {
 /// A text that shows progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Told {
-    /// A line, without its end.
+    /// A line, without the line break.
     Line(String),
     /// The new bar. An empty text removes the bar.
     Bar(String),
@@ -66,9 +66,9 @@ pub struct Display {
     form: Form,
     begun: Instant,
     stage: u64,
-    /// The time of the last line, or of the start of the work if there was no line. `told` is the
-    /// count in the last line.
+    /// The time of the last line, or of the start of the work if there was no line.
     line: Instant,
+    /// The count in the last line; 0 if a new stage has begun since. `None` before the first line.
     told: Option<u64>,
     has_bar: bool,
     /// The time and the count at the start of the interval for the rate.
@@ -260,7 +260,7 @@ mod tests {
         let shown = bar(display.look(reading(1, 500, Some(1000)), at(2)));
         assert_eq!(shown, "read 500 B / 1000 B [=======>      ]  50%  250 B/s  2s left");
         let next = bar(display.look(reading(7, 0, None), at(2)));
-        assert_eq!(next, "read 0 B", "no rate is known yet");
+        assert_eq!(next, "read 0 B", "the rate is not known yet");
         assert_eq!(bar(display.look(None, at(3))), "");
         assert_eq!(display.look(None, at(4)), None);
         display.look(reading(2, 10, None), at(5));

@@ -1,4 +1,5 @@
-//! `addver -file`: uses one connection, and uploads only what the registry lacks.
+//! `addver -file` and `addver -dir`: use one connection, and upload an archive only if the registry
+//! lacks the archive's blob.
 //!
 //! The program first hashes the file, which is cheap, and asks the registry to bind that hash to
 //! the version. If the registry does not have the blob, the program reads the file again. It then
@@ -33,7 +34,7 @@ const QUEUE: usize = 8;
 /// The registry's answer if it does not have the blob.
 const NO_BLOB: &str = "no uploaded file with given hash found";
 
-/// The file or directory to upload, and its name in the registry.
+/// The file or directory to upload, and the component and version that it becomes.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Upload {
     component: ComponentName,
@@ -100,7 +101,7 @@ fn as_here(refusal: &Refusal) -> Refusal {
     Refusal { text, code: refusal.code }
 }
 
-/// The upload that `put` makes: standard input becomes the version.
+/// The upload of `put`, which reads the archive from standard input.
 pub fn put(component: ComponentName, version: VersionName) -> Upload {
     Upload { component, version, source: Source::File("-".to_owned()) }
 }
@@ -282,13 +283,14 @@ async fn send(
 fn validate(pieces: Receiver<Vec<u8>>) -> Result<(), deploy_store::Error> {
     let mut pieces = Pieces { pieces, current: io::Cursor::default() };
     check_archive(&mut pieces, Limits::STANDARD)?;
-    // Bytes after the archive's end belong to the file. This loop receives these bytes, because the
-    // reader waits until somebody receives each chunk.
+    // Bytes after the archive's end also belong to the file. This loop receives these bytes,
+    // because the reader waits until somebody receives each chunk.
     while pieces.pieces.recv().is_ok() {}
     Ok(())
 }
 
-/// Digest and size of the whole archive, or `None` if one of the receivers stopped.
+/// Sends the archive in chunks to both receivers. Returns the digest and the size of the archive,
+/// or `None` if a receiver has stopped.
 fn read(
     source: &mut dyn Read,
     to_registry: &mpsc::Sender<Vec<u8>>,
@@ -310,7 +312,7 @@ fn read(
     }
 }
 
-/// A reader of the chunks of a channel. The reader ends when the channel ends.
+/// Reads the chunks that arrive on a channel. The data ends when the channel closes.
 struct Pieces {
     pieces: Receiver<Vec<u8>>,
     current: io::Cursor<Vec<u8>>,

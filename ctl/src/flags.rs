@@ -60,12 +60,12 @@ impl Flags {
         Ok(flags)
     }
 
-    /// How to connect.
+    /// Returns the address, the keys and the other parameters of the connection to the registry.
     pub fn connect(&self) -> Result<Connect, Refusal> {
         self.connect_within(OPERATOR_TIMEOUT)
     }
 
-    /// How to connect. The connection must succeed within `timeout`.
+    /// Like [`Flags::connect`], but the connection must succeed within `timeout`.
     pub fn connect_within(&self, timeout: Duration) -> Result<Connect, Refusal> {
         if self.addr.is_empty() {
             let text = "addr should be set: give -addr host:port or set DEPLOYCTL_ADDR";

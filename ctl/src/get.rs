@@ -25,12 +25,13 @@ use crate::verbs::GET;
 /// Mode of a new file, before the umask.
 const MODE: u32 = 0o666;
 
-/// Exit codes of a program that a signal ended: the same codes as in shells.
+/// Exit codes of a program that a signal ended. Shells use the same codes.
 const INTERRUPTED: u8 = 128 + 2;
 const TERMINATED: u8 = 128 + 15;
 const HUNG_UP: u8 = 128 + 1;
 
-/// The version to download, and the place for the file.
+/// The version to download, and the path of the file to write. Without a path, the archive goes to
+/// standard output.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Get {
     component: String,
@@ -113,7 +114,7 @@ async fn to_file(
         bail!("{} is a directory: name a file in it with -o", file.display());
     }
     if !dir.exists() {
-        bail!("there is no directory {}: make it, or name another with -o", dir.display());
+        bail!("there is no directory {}: create it, or give another path with -o", dir.display());
     }
     let mut temp = New::make(dir).with_context(|| failed("write"))?;
     // The program catches signals, because a temporary file with a name would stay if a signal
@@ -127,7 +128,8 @@ async fn to_file(
     temp.name(dir, file).with_context(|| failed("rename to"))
 }
 
-/// Returns a future that ends when a signal asks the program to end. Its output is the exit code.
+/// Returns a future that ends when a signal asks the program to end. The future's output is the
+/// exit code.
 fn signals() -> io::Result<impl Future<Output = u8>> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut terminate = signal(SignalKind::terminate())?;

@@ -50,7 +50,7 @@ fn start(flags: &Flags) -> Result<u8> {
     let mut threads = tokio::runtime::Builder::new_multi_thread();
     let threads = threads.worker_threads(2).enable_all().build().context("start threads")?;
     let done = threads.block_on(run(flags));
-    // A thread that waits for standard input would keep the program alive.
+    // Without this call, a thread that waits for standard input would keep the program alive.
     threads.shutdown_background();
     done
 }

@@ -1,6 +1,6 @@
 //! `complete-names`: answers a shell's requests for completions while the user types. The
-//! subcommand is quick, and remembers answers for some seconds. If it remembers no answer and the
-//! registry is unreachable, it prints nothing.
+//! subcommand waits at most two seconds for the registry, and reuses an answer for ten seconds. If
+//! there is no such answer and the registry is unreachable, the subcommand prints nothing.
 
 use std::fs::{self, DirBuilder};
 use std::io::Write as _;
@@ -62,7 +62,7 @@ fn joined(words: &[String]) -> Vec<String> {
     all
 }
 
-/// The names of one kind in the registry, at most some seconds old.
+/// The names of one kind in the registry, at most [`FRESH`] old.
 async fn names(flags: &Flags, wanted: &Wanted) -> Option<Vec<String>> {
     let command = match wanted {
         Wanted::Component | Wanted::Layer => {
@@ -99,7 +99,8 @@ async fn ask(flags: &Flags, line: &str) -> Option<Vec<String>> {
 }
 
 /// The directory of the remembered answers (XDG Base Directory Specification 0.8). `None` if the
-/// nearest existing directory on this path belongs to another user.
+/// nearest existing directory on this path belongs to another user, or if no home directory is
+/// known.
 fn directory() -> Option<PathBuf> {
     let absolute = |name| {
         let path = std::env::var_os(name).map(PathBuf::from);
@@ -120,7 +121,8 @@ fn remembered(file: &Path) -> Option<Vec<String>> {
     serde_json::from_slice(&fs::read(file).ok()?).ok()
 }
 
-/// Remembers an answer. If that fails, the next completion asks the registry again.
+/// Remembers an answer, and removes old answers. If the answer cannot be stored, the next
+/// completion asks the registry again.
 fn remember(file: &Path, names: &[String]) {
     let Some(dir) = file.parent() else { return };
     let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);

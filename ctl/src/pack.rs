@@ -1,6 +1,6 @@
 //! `addver -dir`: packs a directory as a tar.gz. The same files give the same bytes on every
-//! machine: names are sorted, and all owners are root. Times are left out unless the user asks for
-//! times.
+//! machine: names are sorted, and all owners are root. All times are 0, unless the user asks to
+//! keep the times.
 
 use std::collections::HashMap;
 use std::fs::{self, File, Metadata};
@@ -81,7 +81,7 @@ impl<W: Write> Packer<W> {
             header.set_entry_type(EntryType::Fifo);
             self.tar.append_data(&mut header, name, io::empty())?;
         } else {
-            bail!("it is a socket or a device; to upload sockets or devices, pack them with tar");
+            bail!("it is a socket or a device, which -dir cannot pack; pack devices with tar");
         }
         Ok(())
     }
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn unsupported_files_are_refused_by_name() {
+    fn error_names_the_unsupported_file() {
         let dir = tempfile::tempdir().unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(dir.path().join("s")).unwrap();
         let err = pack(dir.path(), false, io::sink()).unwrap_err();

@@ -1,5 +1,5 @@
-//! The registry's standard error while a command runs. This program draws the progress on its own
-//! terminal, and prints lines as they arrive.
+//! Shows the registry's standard error while a command runs. Bars of progress appear on this
+//! program's own terminal, and lines are printed as they arrive.
 
 use deploy_cli::progress::{self, Form};
 
@@ -10,7 +10,7 @@ const MAX_LINE: usize = 8 << 10;
 
 /// Prints the registry's standard error.
 pub struct Told {
-    /// Columns for a bar; `None` discards bars.
+    /// The number of columns for a bar; `None` discards bars.
     columns: Option<usize>,
     /// The unfinished line.
     rest: Vec<u8>,
@@ -41,7 +41,7 @@ impl Told {
         }
     }
 
-    /// Takes the end of standard error.
+    /// Prints the unfinished line, and removes the bar.
     pub fn end(&mut self) {
         self.line(false);
         if self.has_bar {

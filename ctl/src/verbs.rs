@@ -93,6 +93,6 @@ pub fn help(verb: &Verb) -> String {
     verb.help() + CONNECTION
 }
 
-/// A note on the program's own flags, which stand before the verb.
+/// A note on the flags that stand before the verb.
 const CONNECTION: &str = "\nFlags of the connection (-addr, -fp, -key, -user) and -q stand before \
     the verb; deployctl -h explains them.\n";

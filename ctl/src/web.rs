@@ -15,7 +15,7 @@ use crate::flags::Flags;
 use crate::verbs::WEB;
 use crate::{complain, show};
 
-/// The time between two checks of whether the connection to the registry is lost.
+/// The interval between checks whether the connection to the registry is lost.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// How to open the page.
@@ -85,7 +85,7 @@ pub async fn run(flags: &Flags, web: &Web) -> Result<u8> {
     Ok(exit::OK)
 }
 
-/// The address in the registry's answer.
+/// Reads the address of the page from the registry's answer.
 fn address(answer: &[u8]) -> Result<String> {
     let document: Value = serde_json::from_slice(answer).context("read the registry's answer")?;
     let address = document["address"].as_str();

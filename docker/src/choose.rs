@@ -29,8 +29,8 @@ pub struct Wanted {
 /// The image that [`choose`] found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Chosen {
-    /// The names of the image. If the user gives no name, the configuration gets the first of these
-    /// names.
+    /// The names of the image. If the user does not name the new configuration of the registry, its
+    /// name is derived from the first of these names.
     pub names: Vec<String>,
     /// The image's layers as indexes into [`Archive::layers`], lowest layer first.
     pub layers: Vec<usize>,
@@ -42,7 +42,7 @@ pub struct Chosen {
 #[derive(Debug)]
 struct Candidate {
     names: Vec<String>,
-    /// The digests of the manifest and of the configuration, as far as they are known.
+    /// The digests of the manifest and of the image's configuration, as far as they are known.
     ids: Vec<Digest>,
     platform: Option<Platform>,
     source: Source,
@@ -118,8 +118,9 @@ impl Candidate {
     }
 }
 
-/// The normal form of a name, in which names are compared. It lacks the prefixes that docker omits
-/// when it prints a name, and always has a tag. If `name` has no tag, the tag is `latest`.
+/// The normal form of an image's name, in which names are compared. The normal form has no prefix
+/// that docker omits when it prints a name. If `name` has no tag, the normal form has the tag
+/// `latest`.
 fn plain_name(name: &str) -> String {
     let short = name.strip_prefix("docker.io/library/").or_else(|| name.strip_prefix("docker.io/"));
     let short = short.unwrap_or(name);
@@ -177,16 +178,16 @@ fn index_of(archive: &Archive) -> Result<Vec<Descriptor>> {
     }
 }
 
-/// Adds an image of `manifest.json` to `found`. If `index.json` has the same image, that image gets
-/// the names of `manifest.json`.
+/// Adds an image of `manifest.json` to `found`. If `index.json` has the same image, that image also
+/// gets the names of `manifest.json`.
 fn add_saved(archive: &Archive, found: &mut Vec<Candidate>, saved: Saved) -> Result<()> {
     // The file of an image's configuration is usually named after the digest of that configuration.
     let stem = saved.config.rsplit('/').next().unwrap_or_default();
     let announced = stem.strip_suffix(".json").unwrap_or(stem).parse::<Digest>().ok();
     let (mut ids, mut platform) = (Vec::new(), None);
     let is_there = name_of(&saved.config).is_none_or(|path| archive.contains(&path));
-    // An archive that was made by hand may lack the configuration. The Go importer accepts such an
-    // archive, too.
+    // An archive that was made by hand may lack the image's configuration. The Go importer accepts
+    // such an archive, too.
     if is_there || announced.is_some() {
         let document = document(named(archive, &saved.config)?, &saved.config)?;
         if announced.is_some_and(|announced| announced != document.digest) {
@@ -224,9 +225,9 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             let layer = |(at, name): (usize, &String)| {
                 let found = match named(archive, name) {
                     Ok(item) => number(item, name),
-                    // Old versions of docker wrote some layers as links to layers of images that
-                    // are not in the archive. In this case, the configuration states the digest of
-                    // the layer.
+                    // Old versions of docker wrote some layers as links to files that are not in
+                    // the archive. Such a layer is found by its digest, which the image's
+                    // configuration states.
                     Err(err) => {
                         diff_ids.get(at).and_then(|id| with_diff_id(archive, id)).ok_or(err)
                     }
@@ -236,8 +237,8 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
             saved.layers.iter().enumerate().map(layer).collect::<Result<_>>()?
         }
     };
-    // The configuration is checked after the layers, so that a Helm chart gives a helpful error.
-    // The configuration of a chart would only give the error that `rootfs` is missing.
+    // The image's configuration is checked after the layers, so that a Helm chart gives a helpful
+    // error. The configuration of a chart would only give the error that `rootfs` is missing.
     let run = match config_digest {
         Some(digest) => check_config(archive, digest, &layers)?,
         None => Run::default(),
@@ -247,7 +248,8 @@ fn resolve(archive: &Archive, candidate: &Candidate) -> Result<Chosen> {
     Ok(Chosen { names, layers, run })
 }
 
-/// Checks that a configuration lists these layers. Returns the settings for running the image.
+/// Checks that the image's configuration lists these layers. Returns the settings for running the
+/// image.
 fn check_config(archive: &Archive, digest: Digest, layers: &[(String, usize)]) -> Result<Run> {
     let config = read_config(archive, digest)?;
     let announced = &config.rootfs.diff_ids;

@@ -30,7 +30,7 @@ pub enum Error {
     /// A file of the image archive is missing or invalid.
     #[error("{item:?} in the image archive {reason}")]
     Item {
-        /// The name or digest.
+        /// The name or digest of the file.
         item: String,
         /// The description of the defect.
         reason: String,
@@ -39,12 +39,12 @@ pub enum Error {
     /// no name. Also used if the destination cannot take the requested layers.
     #[error("{0}")]
     Choice(String),
-    /// The layers cannot be put on top of one another.
+    /// An entry of a layer cannot be put on top of the lower layers.
     #[error("entry {entry:?} of layer {layer}: {reason}")]
     Entry {
         /// The layer's number in the image, from 1.
         layer: usize,
-        /// The entry's path.
+        /// The path of the entry.
         entry: String,
         /// The description of the defect.
         reason: String,
@@ -95,8 +95,8 @@ pub enum Error {
 }
 
 impl Error {
-    /// The end of the message of `deploy-from-docker`: the flag that may help, if there is one. The
-    /// registry imports images without these flags.
+    /// The hint that `deploy-from-docker` adds to the message: the flag that may help, or nothing.
+    /// The registry adds no hint, because its imports do not have these flags.
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Temporary { .. } => " (-tmpdir chooses another place)",

@@ -1,6 +1,6 @@
 //! Runs a complete import: reads the input, chooses an image, and plans the layers of the image.
-//! The import then asks the destination which layers it has, and sends the others. Finally, the
-//! import makes the configuration.
+//! The import then asks which layers the destination has, and sends the others. Finally, the import
+//! makes the configuration.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -77,8 +77,8 @@ struct Prepared<'a> {
 
 impl Prepared<'_> {
     /// Sends the blobs that the destination does not have, and makes the configuration. A dry run
-    /// does neither. If blobs disappear meanwhile, the method tries again: it asks which blobs
-    /// exist, and sends the missing ones.
+    /// does neither. If blobs disappear before the configuration is made, the method asks again
+    /// which blobs exist, and sends the missing blobs.
     fn commit(
         self,
         mut archive: Archive,
@@ -180,8 +180,8 @@ fn read_image(
     }
 }
 
-/// Whether the registry knows most of the layers that the image lists. If the input cannot be read
-/// twice, the result is `false`.
+/// Whether the destination has more than half of the layers that the images of the input list. If
+/// [`peek_diff_ids`] finds no layers, the result is `false`.
 fn most_are_known(
     path: &Path,
     options: &Options,

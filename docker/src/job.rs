@@ -34,11 +34,11 @@ pub struct Options {
     pub max_temporary: u64,
     /// The number of bytes that the temporary files must leave free on the filesystem.
     pub min_free: u64,
-    /// Limits on a layer.
+    /// The limits for reading the input and its layers.
     pub limits: Limits,
     /// The number of threads that compress blobs.
     pub threads: usize,
-    /// The cache of earlier imports.
+    /// The cache of listings from earlier imports; `None` for no cache.
     pub cache: Option<Cache>,
     /// The counter of the import's progress.
     pub meter: Arc<Meter>,
@@ -75,33 +75,34 @@ pub enum Source<'a> {
 /// An event of an import, to be shown to the user.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// A layer is being sent: its number among the layers to send, and the count of these layers.
+    /// A layer is being sent. The values are the layer's number from 1 among the layers to send,
+    /// the number of layers to send, and the layer's component.
     Sending(usize, usize, &'a ComponentName),
     /// The listings of layers cannot be written to the cache.
     Forgotten(&'a Error),
-    /// The transaction begins.
+    /// The transaction that makes this configuration begins.
     Updating(&'a ConfigurationName),
 }
 
 /// The result of an import. With `dry_run`, this is the result that the import would have.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Summary {
-    /// The configuration.
+    /// The name of the configuration.
     pub name: ConfigurationName,
     /// The layers from the image, lowest first.
     pub layers: Vec<Imported>,
     /// The number of the image's layers that keep no member.
     pub empty: usize,
-    /// The number of bytes that were sent.
+    /// The number of bytes of blobs that were sent.
     pub sent: u64,
-    /// The destination's answer after it made the configuration.
+    /// The destination's answer to the transaction; empty in a dry run.
     pub said: String,
 }
 
 /// The result for one layer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Imported {
-    /// The component.
+    /// The component that the layer becomes.
     pub component: ComponentName,
     /// The digest of the blob; `None` if the blob is not made yet.
     pub hash: Option<Digest>,

@@ -1,13 +1,13 @@
 //! Plans which members each layer contributes to the image. The planner resolves whiteouts and
 //! opaque directories (OCI Image Format Specification 1.1, "Layer Filesystem Changeset"). Agents
-//! need not know them: every agent that unpacks the planned layers in order gets the image, even if
-//! the agent is older than this importer.
+//! need not support whiteouts: every agent that unpacks the planned layers in order gets the image,
+//! even if the agent is older than this importer.
 //!
-//! The planner puts all layers into one tree of paths. A removed path has the number of the layer
-//! that removes it. The planner leaves out the members that earlier layers have at or below a
-//! removed path. It keeps a member that a later layer replaces but does not remove. So the plan of
-//! a layer depends on a later layer only if the later layer removes members of the earlier one. The
-//! planner uses neither the disk nor the network.
+//! The planner puts all layers into one tree of paths. Each removed path has the number of the
+//! layer that removes the path. The planner leaves out the members that earlier layers have at or
+//! below a removed path. The planner keeps a member that a later layer replaces but does not
+//! remove. So the plan of a layer depends on a later layer only if the later layer removes members
+//! of the earlier one. The planner uses neither the disk nor the network.
 
 mod left;
 mod path_tree;
@@ -24,7 +24,7 @@ use crate::read::listing::Listing;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Planned {
     /// The numbers of the members that the planner leaves out, in order. These members are the
-    /// whiteouts of the layer, and the members that later layers remove.
+    /// layer's whiteouts and files of aufs, and the members that later layers remove.
     pub dropped: Vec<u32>,
     /// The hardlinks that get a replacement, in order. The target of such a hardlink is left out,
     /// or the path to the target leads through symlinks.
@@ -47,7 +47,7 @@ pub struct Planned {
 pub enum Relink {
     /// A hardlink with this path as its target.
     To(Vec<u8>),
-    /// A copy of the file, which is a member of a layer.
+    /// A copy of a file that is a member of this layer or of a lower layer.
     File {
         /// The layer's number, from 0.
         layer: u16,
@@ -61,7 +61,7 @@ pub enum Relink {
 pub struct Layer<'a> {
     /// The sha256 of the layer's tar.
     pub diff_id: Digest,
-    /// The contents of the layer.
+    /// The members of the layer.
     pub listing: &'a Listing,
 }
 

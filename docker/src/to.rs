@@ -1,4 +1,5 @@
-//! Defines the destination of an import. Two kinds are here: a directory, and a registry over ssh.
+//! Defines the destination of an import. Its modules implement two destinations: a directory, and a
+//! registry over ssh.
 
 pub mod directory;
 #[cfg(feature = "program")]
@@ -19,7 +20,7 @@ pub trait Destination {
     fn begin(&mut self, component: &ComponentName) -> Result<()>;
     /// Adds bytes to the current upload.
     fn write(&mut self, bytes: Vec<u8>) -> Result<()>;
-    /// Ends the upload of the blob with this digest.
+    /// Ends the current upload. `digest` is the digest of the uploaded blob.
     fn finish(&mut self, digest: Digest) -> Result<()>;
     /// Makes the configuration, in one transaction if the destination supports transactions. On a
     /// Go registry, a failed call may leave versions.

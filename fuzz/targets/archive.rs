@@ -156,7 +156,11 @@ fuzz_target!(|data: &[u8]| {
         }
         let (Ok(read), Some(other)) = (&read, theirs(&archive)) else { continue };
         let both = read.len().min(other.len());
-        assert_eq!(read[..both], other[..both], "two readers disagree");
-        assert!(other.len() <= read.len(), "the other finds more: {:?}", &other[both..]);
+        assert_eq!(read[..both], other[..both], "the two readers disagree");
+        assert!(
+            other.len() <= read.len(),
+            "the `tar` crate finds more entries: {:?}",
+            &other[both..]
+        );
     }
 });

@@ -1,6 +1,6 @@
 //! Parses any text as a file of authorized keys. Each line must have the same meaning alone and
-//! among other lines. Every label must be printable. No option may give a key a right that the key
-//! lacks without the option.
+//! among other lines. No label and no error may contain control characters. The options `from` and
+//! `no-pty`, put before a line, must not give the key a right that the key lacks without them.
 #![no_main]
 
 use std::net::IpAddr;

@@ -7,10 +7,11 @@
 use deploy_wire::command::{parse, quote, split};
 use libfuzzer_sys::fuzz_target;
 
-/// Whether the line contains syntax that a shell intentionally reads differently. The differences
-/// concern comments, carriage returns, continued lines, and backslashes in double quotes. In the
-/// registry's commands, as in the Go tool, a carriage return is a blank, and a backslash in double
-/// quotes always escapes. A shell keeps this backslash before most characters.
+/// Whether the line contains syntax that the splitter intentionally reads differently from a
+/// shell. The differences concern comments, carriage returns, continued lines, and backslashes in
+/// double quotes. In the registry's commands, as in the Go tool, a carriage return is a blank, and
+/// a backslash in double quotes always escapes. A shell keeps this backslash before most
+/// characters.
 fn means_another(line: &str) -> bool {
     line.contains(['#', '\r'])
         || line.contains("\\\n")

@@ -1,7 +1,7 @@
-//! Reads any bytes, and generated documents that are nearly right, as a configuration. The parser
-//! must refuse each document, or read it in the same way as another reader of JSON. The id of the
-//! configuration must be the hash of its layers. The parser must read the JSON of the configuration
-//! back as the same configuration. Errors must have no control characters.
+//! Reads any bytes, and generated documents that are nearly valid, as a configuration. The parser
+//! must refuse each document, or find the same values as `serde_json`. The id of the configuration
+//! must be the hash of its layers' digests. If the configuration is written as JSON, the parser
+//! must read an equal configuration from this JSON. Errors must have no control characters.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -109,7 +109,7 @@ fn check(bytes: &[u8]) {
             return;
         }
     };
-    let document: Value = serde_json::from_slice(bytes).expect("both readers read it");
+    let document: Value = serde_json::from_slice(bytes).expect("serde_json reads the document");
     let (mut hashed, mut seen) = (String::new(), BTreeSet::new());
     let layers = document["Layers"].as_array().expect("layers");
     assert_eq!(layers.len(), configuration.layers().len());
@@ -117,14 +117,14 @@ fn check(bytes: &[u8]) {
         assert_eq!(document["Name"], layer.component.as_str());
         assert_eq!(document["Version"], layer.version.as_str());
         assert_eq!(document["Hash"], layer.digest.to_string());
-        assert!(seen.insert(layer.component.as_str()), "a component twice");
+        assert!(seen.insert(layer.component.as_str()), "a component occurs twice");
         hashed.push_str(&format!("{}\n", layer.digest));
     }
-    assert!(!seen.is_empty(), "no layers");
+    assert!(!seen.is_empty(), "the configuration has no layers");
     assert_eq!(document["Name"], configuration.name().as_str());
     assert_eq!(configuration.id(), Digest::of(hashed.as_bytes()));
     assert_eq!(document["Hash"], configuration.id().to_string());
-    // Directory listings use the name as a file name, so it must not contain a slash.
+    // Directory listings use the name as a file name, so the name must not contain a slash.
     assert!(!configuration.name().as_str().contains('/'));
     let again = Configuration::from_json(&configuration.to_json()).expect("its own JSON");
     assert_eq!(again, configuration);

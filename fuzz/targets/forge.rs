@@ -1,7 +1,7 @@
 //! Makes archives from arbitrary bytes. If the bytes are compressed or fill at least one block, the
-//! module uses them as an archive. In an uncompressed archive, it corrects the checksums of
-//! possible headers, so that a changed seed passes the checks. Otherwise, the module uses the bytes
-//! as a recipe for members.
+//! module uses them as an archive. In an uncompressed archive, the module corrects the checksums of
+//! possible headers, so that an archive that the fuzzer has changed passes the checks. If the bytes
+//! are neither compressed nor as long as a block, the module uses them as a recipe for members.
 //!
 //! The names come from a short list of names that confuse readers of tar. Because there are so few
 //! names, members interact. For example, a member is written below a symlink, or replaces the
@@ -55,8 +55,6 @@ pub fn archives(data: &[u8]) -> Vec<Vec<u8>> {
     (0..count).map(|_| archive(&mut bytes)).collect()
 }
 
-/// Whether the module uses the data as an archive. This is so if the data is compressed or at least
-/// as long as a block.
 fn is_archive(data: &[u8]) -> bool {
     let packed: [&[u8]; 2] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd"];
     packed.iter().any(|magic| data.starts_with(magic)) || data.len() >= BLOCK
@@ -144,7 +142,8 @@ fn name(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     let count = bytes.int_in_range(1..=4)?;
     let mut parts = Vec::new();
     for _ in 0..count {
-        // Most parts are valid, because an invalid part would hide all later members.
+        // Most parts are valid, because a reader that refuses a name does not read the later
+        // members.
         let most = if bytes.ratio(1, 8)? { PARTS.len() } else { 6 };
         parts.push(*bytes.choose(&PARTS[..most])?);
     }
@@ -161,7 +160,7 @@ fn name(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
 fn body(bytes: &mut Unstructured<'_>) -> Result<Vec<u8>> {
     Ok(match bytes.int_in_range(0..=7)? {
         0 => vec![7; 600],
-        // The body contains a header, which a confused reader would treat as a real header.
+        // The body is a valid header. A reader at a wrong position would take it for a member.
         1 => header(b"../canary", b'0', 0).to_vec(),
         2 => Vec::new(),
         n => vec![b'0' + n; usize::from(n)],

@@ -5,8 +5,8 @@
 //! The input is a sequence of files. A file consists of one byte with the length of the name, the
 //! name, two bytes with the length of the contents (little-endian), and the contents. Contents that
 //! begin with `->` make the file a link. In a name or a document, `@N@` stands for the digest of
-//! the file with the number N, counted from 0, and `%N%` for its length, because a fuzzer could not
-//! guess these values.
+//! the earlier file with the number N (0 to 9), and `%N%` stands for the length of this file. A
+//! fuzzer could not guess these values.
 #![no_main]
 
 use deploy_from_docker::choose::{Wanted, choose};
@@ -23,7 +23,6 @@ use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { entries: 10_000, bytes: 64 << 20, ..Limits::STANDARD };
 
-/// Decodes the files in the input.
 fn files(mut input: &[u8]) -> Vec<(String, Vec<u8>)> {
     let mut files: Vec<(String, Vec<u8>)> = Vec::new();
     while let Some((length, rest)) = input.split_first() {
@@ -98,7 +97,7 @@ fuzz_target!(|input: &[u8]| {
             }
             Ok(())
         })
-        .unwrap_or_else(|err| panic!("layer {number} cannot be read any more: {err}"));
+        .unwrap_or_else(|err| panic!("the repacked layer {number} cannot be read: {err}"));
         assert_eq!(kept, planned.kept);
     }
 });

@@ -1,5 +1,5 @@
-//! Reads any bytes as a layer's index, with a corrected checksum. The reader must refuse the bytes,
-//! or the index must be encoded as the same bytes again. The merge must then accept or refuse the
+//! Reads any bytes, with a corrected checksum, as a layer's index. The reader must refuse the
+//! bytes, or read an index that encodes to the same bytes. The merge must accept or refuse this
 //! index.
 #![no_main]
 

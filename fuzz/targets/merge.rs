@@ -18,13 +18,14 @@ const HOPS: u32 = 40;
 #[derive(Clone)]
 enum Node {
     Directory(u32),
-    /// A file with the number of its inode.
+    /// A file. The value is the number of the file's inode.
     File(usize),
     Symlink(String),
     Special,
 }
 
-/// The nodes by their paths. The root has the empty path, and is not in the map.
+/// A naive filesystem. `nodes` maps each path to its node. The root's path is empty, and is not in
+/// the map.
 #[derive(Default)]
 struct Model {
     nodes: BTreeMap<String, Node>,
@@ -146,7 +147,7 @@ impl Model {
     }
 }
 
-/// Numbers inodes in the order of their first paths.
+/// The number of the inode in `groups`. A new inode gets the next number, from 0.
 fn group(groups: &mut HashMap<usize, usize>, inode: usize) -> usize {
     let next = groups.len();
     *groups.entry(inode).or_insert(next)
@@ -188,7 +189,8 @@ fn entry(bytes: &mut Unstructured<'_>) -> Result<Entry> {
     let kind = match bytes.int_in_range(0..=9)? {
         0..=2 => Kind::Directory,
         3..=5 => {
-            // Two files with equal contents must stay two inodes.
+            // All files have the same content, because two files with equal contents must stay two
+            // inodes.
             Kind::File { size: bytes.int_in_range(0..=1)?, content: Content::of(b"") }
         }
         6 | 7 => {
@@ -211,7 +213,7 @@ fuzz_target!(|data: &[u8]| {
         if bytes.ratio(1, 8).unwrap_or(false) {
             layers.push(Index::default());
         }
-        layers.last_mut().expect("one at least").entries.push(entry);
+        layers.last_mut().expect("at least one layer").entries.push(entry);
     }
     let merged = merge(&layers);
     let mut model = Model::default();
@@ -219,10 +221,17 @@ fuzz_target!(|data: &[u8]| {
     match (&merged, put) {
         (Ok(tree), Some(())) => assert_eq!(lines(tree), model.lines(), "{layers:#?}"),
         (Err(_), None) => {}
-        (Ok(_), None) => panic!("the model refuses these merged layers: {layers:#?}"),
-        (Err(err), Some(())) => panic!("the model accepts these layers: {err}, {layers:#?}"),
+        (Ok(_), None) => {
+            panic!("the merge accepts these layers, but the model does not: {layers:#?}")
+        }
+        (Err(err), Some(())) => {
+            panic!("the model accepts these layers, but the merge does not: {err}, {layers:#?}")
+        }
     }
     if let ([layer], Ok(_)) = (&layers[..], &merged) {
-        assert!(check(layer).is_ok(), "the check refuses this merged layer: {layer:#?}");
+        assert!(
+            check(layer).is_ok(),
+            "the merge accepts this layer, but the check does not: {layer:#?}"
+        );
     }
 });

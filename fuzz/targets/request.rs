@@ -1,6 +1,7 @@
-//! Sends any bytes as HTTP requests: through ssh, with and without a login in the browser, and
+//! Sends any bytes as HTTP requests: through ssh, with and without the cookie of a login, and
 //! through the HTTP port. The registry must answer with HTTP or end the connection, and must never
-//! report an internal error. It must change nothing, because no request has a valid form token.
+//! report an internal error. The registry must change nothing, because no request has a valid form
+//! token.
 #![no_main]
 
 use std::sync::{Arc, OnceLock};
@@ -12,7 +13,7 @@ use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use tokio::runtime::Runtime;
 
-/// A registry and its web page, which are made only once.
+/// A registry and its web page, made once for all inputs.
 struct Ground {
     runtime: Runtime,
     registry: Arc<Registry>,
@@ -116,8 +117,13 @@ fuzz_target!(|data: &[u8]| {
     let access = if mode & 1 == 0 { &ground.ssh } else { &ground.port };
     let before = ground.registry.catalog.changes.commits();
     let answer = ground.runtime.block_on(replay(&ground.web, access, &bytes));
-    assert_eq!(before, ground.registry.catalog.changes.commits(), "a change without a form token");
+    let after = ground.registry.catalog.changes.commits();
+    assert_eq!(before, after, "a request without a form token changed something");
     assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 "), "the answer is not HTTP");
     let head = String::from_utf8_lossy(&answer[..answer.len().min(16)]).into_owned();
-    assert!(!head.contains(" 500 "), "an internal error: {}", String::from_utf8_lossy(&answer));
+    assert!(
+        !head.contains(" 500 "),
+        "the registry reports an internal error: {}",
+        String::from_utf8_lossy(&answer)
+    );
 });

@@ -1,6 +1,7 @@
 //! Reads any bytes as sftp packets: as requests of operators or agents, and as answers to a client.
 //! The registry must answer every readable request with a readable packet that has the number of
-//! the request. It must change only its uploads. A client must read or refuse every answer.
+//! the request. On its disk, the registry may change only uploads. A client must read or refuse
+//! every answer.
 #![no_main]
 
 use std::collections::BTreeSet;
@@ -16,7 +17,7 @@ use libfuzzer_sys::fuzz_target;
 use russh_sftp::protocol::Packet;
 use tokio::runtime::Runtime;
 
-/// A registry with one blob. The registry is made only once.
+/// A registry with one blob, made once for all inputs.
 struct Ground {
     runtime: Runtime,
     registry: Arc<Registry>,
@@ -153,14 +154,14 @@ fuzz_target!(|data: &[u8]| {
         let request = &rest[4..4 + length];
         rest = &rest[4 + length..];
         let said = u32::from_be_bytes([answer[0], answer[1], answer[2], answer[3]]) as usize;
-        assert_eq!(said, answer.len() - 4, "an answer is not as long as it says");
-        assert!(said <= 256 << 10, "an answer that clients refuse");
+        assert_eq!(said, answer.len() - 4, "an answer has a wrong length field");
+        assert!(said <= 256 << 10, "an answer is longer than clients accept");
         if request[0] != 1 {
-            assert_eq!(request[1..5], answer[5..9], "an answer to another request");
+            assert_eq!(request[1..5], answer[5..9], "an answer has the number of another request");
         }
         let mut answer = answer.slice(4..);
-        assert!(Packet::try_from(&mut answer).is_ok(), "an answer that cannot be read");
+        assert!(Packet::try_from(&mut answer).is_ok(), "an answer cannot be read");
     }
-    // At the other end, a client reads the bytes as the answer of a registry.
+    // A client reads the same bytes as an answer of a registry.
     let _ = Packet::try_from(&mut Bytes::copy_from_slice(data));
 });

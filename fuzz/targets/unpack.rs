@@ -1,5 +1,5 @@
-//! Unpacks one to three archives into one directory. The function under test must refuse the
-//! archives and leave nothing, or unpack them completely. It must never change anything outside the
+//! Unpacks one to three archives into one directory. The function `unpack` must unpack the archives
+//! completely, or refuse them and leave no directory. It must never change anything outside the
 //! directory.
 #![no_main]
 
@@ -16,7 +16,7 @@ use libfuzzer_sys::fuzz_target;
 
 const LIMITS: Limits = Limits { entries: 1_000, bytes: 4 << 20, depth: 50, ..Limits::STANDARD };
 
-/// The directory around the target directory, which is made only once.
+/// A directory that contains the target directory and canaries, made once for all inputs.
 fn ground() -> &'static Path {
     static GROUND: OnceLock<PathBuf> = OnceLock::new();
     GROUND.get_or_init(|| {
@@ -30,7 +30,7 @@ fn ground() -> &'static Path {
     })
 }
 
-/// The state of everything in `dir` except `without`.
+/// Everything below `dir` except `without`: each path, with a text of its metadata and contents.
 fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
     let mut all = Vec::new();
     let mut names: Vec<OsString> = fs::read_dir(dir)
@@ -58,8 +58,7 @@ fn seen(dir: &Path, without: &Path) -> Vec<(PathBuf, String)> {
     all
 }
 
-/// Removes a tree, even if the modes of its directories deny access. The modes matter, because an
-/// ordinary user may run the fuzzer.
+/// Removes a tree, even if the modes of its directories deny access to the user of the fuzzer.
 fn clear(path: &Path) {
     if let Ok(meta) = fs::symlink_metadata(path)
         && meta.is_dir()
@@ -95,8 +94,8 @@ fuzz_target!(|data: &[u8]| {
         Options { limits: LIMITS, link: LinkMode::Auto, max_blob: 1 << 20, keep_blobs: false };
     let done = unpack(&paths, &into, options);
     let after = seen(ground, &into);
-    assert_eq!(before, after, "something outside changed");
-    // The directory must exist if the archives were unpacked, and must not exist otherwise.
+    assert_eq!(before, after, "something outside the target directory changed");
+    // The target directory must exist if and only if the archives were unpacked.
     assert_eq!(done.is_ok(), into.exists(), "{done:?}");
     clear(&into);
     clear(&input);

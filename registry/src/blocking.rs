@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-/// Runs `work` on a thread for blocking work. The async tasks of the registry continue meanwhile.
+/// Runs `work` on a thread for blocking work, so that `work` does not block the async tasks.
 pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> deploy_store::Result<T> + Send + 'static,
 ) -> deploy_store::Result<T> {

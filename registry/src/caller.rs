@@ -71,8 +71,8 @@ impl Client {
         }
     }
 
-    /// Returns the command line `line` in the form in which a user of this client types the
-    /// command. At the prompt and for the Go tool, the line does not change.
+    /// The command line `line` as a user of this client types it. At the prompt and for the Go
+    /// tool, this is `line` itself.
     pub fn typed(self, line: &str) -> String {
         match self {
             Self::Prompt | Self::Go => line.to_owned(),

@@ -1,7 +1,8 @@
-//! The catalogue: which components, versions and configurations exist. No other code uses the
-//! database. Each change that an operator makes is one transaction. gc uses several transactions. A
-//! change is on disk when its function returns. A read transaction sees the changes that were
-//! committed before it began, and never waits for a transaction that writes.
+//! The catalogue records which components, versions and configurations exist. No other code uses
+//! the database. Each change that an operator makes is one transaction, but gc uses several
+//! transactions. When a function that makes a change returns, the change is on disk. A transaction
+//! that only reads sees all changes that were committed before the transaction began. It never
+//! waits for a transaction that writes.
 //!
 //! ```text
 //! database   tx  packed  write_tx  migrations  integrity  database_error   SQLite or PostgreSQL
@@ -13,7 +14,7 @@
 //!            state_pages, configuration_pages, component_pages   pages of lists
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load, move_histories                      import; move from earlier versions
-//!            changes                                        notifies tasks that wait for a change
+//!            change_signals                                 notifies tasks that wait for a change
 //! fleet/     hosts, reports of agents, events               see fleet.rs
 //! rollouts/  changes that reach the hosts in waves          see rollouts.rs
 //! ```
@@ -21,7 +22,7 @@
 mod audit;
 mod blob_rows;
 mod bulk_load;
-mod changes;
+mod change_signals;
 mod component_pages;
 mod configuration_heads;
 mod configuration_pages;
@@ -63,7 +64,7 @@ use jiff::Timestamp;
 pub use audit::{AuditPage, AuditQuery, Audited, Change};
 pub use blob_rows::BlobRow;
 pub use bulk_load::{Contents, StateToLoad};
-pub use changes::{Announced, Changes};
+pub use change_signals::{Announced, Changes};
 pub use component_pages::{ComponentSummary, VersionsTotal};
 pub use configuration_heads::{ConfigurationHead, HEAD_LAYERS};
 pub use configuration_pages::{ConfigurationSummary, CurrentLayer};
@@ -84,7 +85,8 @@ use self::tx::{Query, Tx};
 use self::write_tx::WriteTx;
 use crate::error::{Error, Result};
 
-/// The note with the id of the registry that uses a catalogue on a server.
+/// The name of the note that holds the id of the registry that uses this catalogue. Only a
+/// catalogue on a database server has this note.
 const OWNER: &str = "owner";
 
 /// The catalogue of one registry.
@@ -97,8 +99,7 @@ pub struct Catalog {
     documents: Arc<DocumentCache>,
     /// The channels that announce changes to waiting tasks.
     pub changes: Arc<Changes>,
-    /// Number of states of a configuration that stay rollback targets. These states all have
-    /// different trees.
+    /// How many states with different trees stay rollback targets, for each configuration.
     keep_states: usize,
 }
 
@@ -106,15 +107,15 @@ impl Catalog {
     /// Opens `catalogue.db` in `dir`, or creates it. If the check of the file finds damage, the
     /// function fails and does not change the file. For each configuration, the newest
     /// `keep_states` states with different trees stay rollback targets. `meter` counts the progress
-    /// if the function has to move the states of an earlier version's catalogue, or to rebuild the
-    /// table `uses`.
+    /// if the function has to convert the states of a catalogue that an earlier version wrote, or
+    /// to rebuild the table `uses`.
     pub async fn open(dir: &Path, keep_states: usize, meter: &Meter) -> Result<Self> {
         let database = Database::open_file(dir).await?;
         Self::with(database, keep_states, meter).await
     }
 
-    /// Opens the catalogue on the database server at `url`, and creates its tables if there are
-    /// none. `keep_states` and `meter` are as in [`Catalog::open`].
+    /// Opens the catalogue on the database server at `url`, and creates missing tables.
+    /// `keep_states` and `meter` are as in [`Catalog::open`].
     pub async fn open_server(url: &str, keep_states: usize, meter: &Meter) -> Result<Self> {
         let database = Database::open_server(url).await?;
         Self::with(database, keep_states, meter).await
@@ -148,13 +149,15 @@ impl Catalog {
         self.database.close().await;
     }
 
-    /// Begins a transaction that may change something.
+    /// Begins a transaction that may change something, and that announces the change to waiting
+    /// tasks.
     async fn write_tx(&self) -> Result<WriteTx> {
         Ok(WriteTx::new(self.begin_write().await?, self))
     }
 
-    /// Begins a transaction that may change something. On a server, the function fails if another
-    /// registry took over the catalogue while this registry had no connection to the server.
+    /// Begins a transaction that may change something, but announces no change. On a server, the
+    /// function fails if another registry took over the catalogue while this registry had no
+    /// connection to the server.
     async fn begin_write(&self) -> Result<Tx> {
         let mut transaction = self.database.begin_write().await?;
         if self.database.is_on_server() {
@@ -233,7 +236,8 @@ mod tests {
         }
     }
 
-    /// Adds version `version` of `code`, and makes it the layer of configuration `p`.
+    /// Adds a version of the component `code`, and makes it the only layer of the configuration
+    /// `p`.
     async fn deploy(catalog: &Catalog, version: &str) {
         let (component, name) = ("code".parse().unwrap(), "p".parse().unwrap());
         let digest = deploy_store::Digest::of(version.as_bytes());

@@ -6,10 +6,10 @@ use deploy_store::Digest;
 /// Why an operation of the registry or of its catalogue failed. The text says what failed, and why.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The object that the caller named does not exist.
+    /// The configuration, version or other item that the caller named does not exist.
     #[error("{0}")]
     NotFound(String),
-    /// Layers of an image are neither stored nor staged. An importer sends these layers again.
+    /// Layers of an image are neither stored nor staged. The importer has to send these layers.
     #[error("{0}")]
     MissingLayers(String),
     /// The change conflicts with the present data of the registry.

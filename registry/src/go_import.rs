@@ -178,8 +178,9 @@ pub async fn take_over(
         overrides: false,
         rolling: Rolling::default(),
     };
-    // The import moves damaged files to quarantine before it writes its note. If the import is then
-    // interrupted, the next import reports these files as missing, which is correct.
+    // The import first moves damaged files to quarantine, and then writes its note. If the import
+    // is interrupted between these steps, the next import reports these files as missing, which is
+    // correct.
     for (digest, (bytes, why)) in &files.damaged {
         tracing::error!(
             event = "blob_damaged",

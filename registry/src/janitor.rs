@@ -16,7 +16,7 @@ use crate::verbs::verify_blobs::{Scope, Verified};
 
 const UPLOADS_EVERY: Duration = Duration::from_secs(10 * 60);
 const COLLECT_EVERY: Duration = Duration::from_secs(60 * 60);
-/// Minimum time from the start of one reading of all blobs to the start of the next reading.
+/// Minimum time between the starts of two readings of all blobs.
 const VERIFY_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 /// Duration of one part of a reading. After each part, the registry records the position.
 const VERIFY_PART: Duration = Duration::from_secs(60);
@@ -125,8 +125,8 @@ pub async fn verify(registry: Arc<Registry>, rate: u64) {
                     all.blobs += verified.blobs;
                     all.bytes += verified.bytes;
                     all.findings.extend(verified.findings);
-                    // Each part reports again the problems that it finds without reading blobs. So
-                    // the registry removes duplicates.
+                    // Some problems are found without reading blobs. Each part reports these
+                    // problems again, so the registry removes duplicates.
                     all.findings.sort();
                     all.findings
                         .dedup_by(|one, other| (one.kind, &one.path) == (other.kind, &other.path));

@@ -31,8 +31,8 @@ use place_flags::PlaceFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The allocator. With this allocator, an offer reaches thousands of agents sooner than with the
-/// allocator of the C library (see docs/PERFORMANCE.md).
+/// The allocator. With this allocator, the registry notifies thousands of agents of a change sooner
+/// than with the allocator of the C library (see docs/PERFORMANCE.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
@@ -43,7 +43,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 #[derive(Debug, Parser)]
 #[command(name = "deploy-registry", args_override_self = true)]
 struct Flags {
-    /// What to do instead of serving
+    /// Subcommand to run instead of serving
     #[command(subcommand)]
     command: Option<Sub>,
     /// Address to listen on
@@ -110,7 +110,7 @@ struct Flags {
     /// How long states and the audit trail are kept, such as 8760h for a year; without it, forever
     #[arg(long, env = "DEPLOY_REGISTRY_KEEP_HISTORY", value_parser = flags::duration)]
     keep_history: Option<Duration>,
-    /// How long an upload waits to be bound, and how long an unneeded file is kept
+    /// How long to keep uploads that no version uses yet, and files that are no longer needed
     #[arg(
         long,
         env = "DEPLOY_REGISTRY_GRACE",
@@ -227,7 +227,7 @@ fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result
     let report = if dry_run {
         go_import::dry_run(&flags.place.dir, &meter)?
     } else {
-        // This check comes first, because this subcommand must not create a directory.
+        // This check comes first. So without a `state.db`, no directory is created.
         go_import::StateDb::there(&flags.place.dir)?;
         let place = flags.place.place();
         let open = Registry::open_counted(&place, flags.settings(), &meter);
@@ -330,8 +330,8 @@ async fn serve(flags: &Flags) -> Result<()> {
     }
     ssh::serve(server, listener, stop).await;
     background.iter().for_each(tokio::task::JoinHandle::abort);
-    // Closing moves all data into one file. If closing takes too long, part of the data stays in
-    // the journal next to that file.
+    // Closing the catalogue moves all data into one file. If this takes too long, part of the data
+    // stays in the journal next to that file.
     let _ = tokio::time::timeout(CLOSING, catalog.close()).await;
     tracing::info!("stopped");
     Ok(())
@@ -349,7 +349,7 @@ async fn tell_events(registry: Arc<Registry>, program: Option<PathBuf>) {
     }
 }
 
-/// Ends when a signal asks the process to stop.
+/// Returns a future that completes when a signal asks the process to stop.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

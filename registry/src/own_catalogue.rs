@@ -11,10 +11,10 @@ use deploy_store::{Blobs, replace_file};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 
-/// The name of the file with the id of the catalogue on a server. A directory with a catalogue file
-/// has no file of this name.
+/// If the catalogue is on a server, the file with this name holds the catalogue's id. A directory
+/// with a catalogue file has no file of this name.
 const ID: &str = "catalogue.id";
-/// The name of the note that has the same id in the catalogue on the server.
+/// The note with this name holds the same id in the catalogue on the server.
 const NOTE: &str = "catalogue";
 
 /// Why a directory cannot be used with a catalogue.
@@ -84,7 +84,7 @@ pub(crate) fn check_kind(dir: &Path, is_on_server: bool) -> Result<()> {
 }
 
 /// Fails if the directory does not belong to the open catalogue on the server. If the catalogue is
-/// new and the directory has no blobs, records in both the directory and the catalogue that they
+/// new and the directory has no blobs, records in both places that the directory and the catalogue
 /// belong together.
 pub(crate) async fn check_server(dir: &Path, catalog: &Catalog, blobs: &Blobs) -> Result<()> {
     let path = dir.join(ID);

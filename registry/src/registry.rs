@@ -54,7 +54,8 @@ pub struct Settings {
     /// Age from which gc removes states and entries of the audit trail, unless a rollback may need
     /// them. `None` keeps them forever.
     pub keep_history: Option<Duration>,
-    /// How long an upload waits to be bound, and how long an unneeded blob is kept.
+    /// How long the registry keeps an upload that no version uses yet, or a blob that is no longer
+    /// needed.
     pub grace: Duration,
     /// A host is retired after this time without a report and without a connection; `None` keeps
     /// all hosts.
@@ -98,7 +99,7 @@ pub struct Place {
     /// The directory of the registry.
     pub dir: PathBuf,
     /// The address of the database server that has the catalogue, in the form
-    /// `postgres://USER@HOST/NAME`. `None`: the catalogue is the file `catalogue.db` in the
+    /// `postgres://USER@HOST/NAME`. With `None`, the catalogue is the file `catalogue.db` in the
     /// directory.
     pub catalogue: Option<String>,
 }
@@ -109,7 +110,7 @@ impl<P: AsRef<Path> + ?Sized> From<&P> for Place {
     }
 }
 
-/// An open registry. It has exclusive use of its data directory.
+/// An open registry, which has exclusive use of its data directory.
 #[derive(Debug)]
 pub struct Registry {
     blobs: Arc<Blobs>,
@@ -131,10 +132,9 @@ pub struct Registry {
     /// A task holds this lock while it binds or restores blobs, or removes blobs without
     /// references.
     pub(crate) binding: Mutex<()>,
-    /// The running collection holds this lock.
+    /// The running gc holds this lock.
     pub(crate) collecting: Mutex<()>,
-    /// If the last collection left nothing to do, the number of the last change before that
-    /// collection.
+    /// If the last gc left nothing to do, the number of the last change before that gc.
     pub(crate) settled: std::sync::Mutex<Option<u64>>,
     /// The running verification holds this lock.
     pub(crate) verifying: Mutex<()>,
@@ -143,13 +143,13 @@ pub struct Registry {
     pub(crate) imports: Arc<SlotPool>,
     /// The unfinished image imports, including imports that wait for their clients.
     pub(crate) begun_imports: Arc<OpenFileQuota>,
-    /// The files that clients have open.
+    /// Counts the files that clients have open.
     pub(crate) open_files: Arc<OpenFileQuota>,
-    /// The directory lists that clients have open. Each list may be long.
+    /// Counts the directory lists that clients have open. Each list may be long.
     pub(crate) open_lists: Arc<OpenFileQuota>,
     /// Recent uploads over sftp.
     pub(crate) recent: RecentUploads,
-    /// The report of the import from a Go registry when this registry was opened.
+    /// The report of the import, if opening this registry imported a Go registry.
     pub imported: Option<go_import::Report>,
     /// This lock prevents a Go registry from starting.
     _state_db: Option<StateDb>,
@@ -190,7 +190,7 @@ impl Registry {
         // running Go registry would look like the remains of a crash.
         let state_db = StateDb::open(dir)?;
         let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), settings.max_upload)?;
-        // SQLite reports no error if the directory is not writable, but staging a blob does.
+        // If the directory is not writable, SQLite reports no error, but staging a blob fails.
         match blobs.stage() {
             // The registry must start even if the disk is full, so that gc can free space.
             Err(err) if !err.is_no_space() => return Err(err.into()),
@@ -204,7 +204,7 @@ impl Registry {
             opened => opened?,
         };
         let import_wanted = go_import::is_wanted(state_db.as_ref(), &catalog).await?;
-        // No Go registry uses this directory now, so the registry may remove files from now on.
+        // From here on, no Go registry can use this directory, so the registry may remove files.
         blobs.clean_up()?;
         finish_removals(&blobs, &catalog).await?;
         let quarantine = top.child_or_create(c"quarantine", 0o700)?;
@@ -243,7 +243,7 @@ impl Registry {
             _lock: lock,
         };
         // This call comes before the first agent connects. Otherwise, the registry could offer the
-        // base to a host of an open wave.
+        // base of a rollout to a host in an open wave.
         registry.load_rollouts().await?;
         Ok(registry)
     }
@@ -274,8 +274,8 @@ async fn open_catalog(
     Ok(catalog)
 }
 
-/// Removes condemned blobs, which an interrupted gc still had to remove, and adds rows for blobs
-/// without rows.
+/// Removes condemned blobs: an interrupted gc had already decided to remove these blobs. Also adds
+/// rows for blobs without rows.
 async fn finish_removals(blobs: &Blobs, catalog: &Catalog) -> Result<(), OpenError> {
     let condemned = catalog.condemned().await?;
     if !condemned.is_empty() {

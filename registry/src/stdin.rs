@@ -19,8 +19,8 @@ pub struct Input {
     ended: bool,
 }
 
-/// The writing end of the stream. If this end is dropped before it sends [`Piece::End`], the input
-/// counts as cut off.
+/// The writing end of the stream. If the sender drops this end without sending [`Piece::End`], the
+/// input counts as cut off.
 pub type Feed = mpsc::Sender<Piece>;
 
 /// A piece of the stream.
@@ -39,8 +39,8 @@ pub fn channel() -> (Feed, Input) {
 }
 
 impl Input {
-    /// An input without bytes. Commands at the prompt get this input, because all further bytes
-    /// belong to the next command line.
+    /// An input without bytes. Commands at the prompt get this input, because the bytes that the
+    /// user types next belong to the next command line.
     pub fn none() -> Self {
         Self { pieces: None, current: Bytes::new(), ended: true }
     }
@@ -101,7 +101,7 @@ impl Input {
     }
 }
 
-/// Reads the input in code that may block its thread.
+/// Each read blocks the thread until bytes have arrived.
 impl Read for Input {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         while self.current.is_empty() {

@@ -40,14 +40,14 @@ pub struct GcPlan {
     pub kept: Vec<(&'static str, BlobCount)>,
 }
 
-/// The time, the key and the result of the last survey. The key says when gc last ran. So within a
-/// minute, only a run of gc leads to a new survey, and other changes do not.
+/// The time, the key and the result of the last survey. The key says when gc last ran. Within a
+/// minute, a run of gc leads to a new survey, and other changes do not.
 #[derive(Debug, Default)]
 pub struct SurveyCache(Mutex<Option<(Instant, String, Arc<Survey>)>>);
 
 impl SurveyCache {
     /// If the last survey is not too old and has the same `key`, returns this survey. Otherwise,
-    /// makes a new survey. Callers that ask in the meantime wait for the new survey and share it.
+    /// makes a new survey. Other callers wait for the new survey and share it.
     pub async fn get(
         &self,
         key: String,

@@ -1,5 +1,5 @@
-//! Counts and limits the uploads and downloads of clients. All keys share the slots and the open
-//! files, so these modules ensure that no key shuts out the other keys.
+//! Counts and limits the uploads and downloads of clients. All keys share the slots and the limit
+//! on open files. These modules ensure that one key cannot use them up.
 //!
 //! ```text
 //! upload         one upload, from its first byte to the staged blob

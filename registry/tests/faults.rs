@@ -1,6 +1,6 @@
 //! Makes each disk operation of each verb in `VERBS` fail: either alone, or together with all later
 //! operations, as in a crash. After each fault, no acknowledged change is missing, and there is no
-//! damage except the injected damage. After that, the verb can be repeated.
+//! damage except the injected damage. The verb can be repeated after the fault.
 
 #![allow(clippy::print_stdout, reason = "the test prints the number of steps")]
 
@@ -168,7 +168,7 @@ impl World {
             }
         };
         for kept in ["v1", "v3", "v4"] {
-            assert!(version("code", kept).await, "{what}: {kept} is gone");
+            assert!(version("code", kept).await, "{what}: the version {kept} is missing");
         }
         let added = match verb {
             Verb::Add => version("code", "v5").await,
@@ -176,7 +176,7 @@ impl World {
             Verb::AddImage => self.has_image(what).await,
             _ => acknowledged,
         };
-        assert!(added || !acknowledged, "{what}: an acknowledged change is gone");
+        assert!(added || !acknowledged, "{what}: an acknowledged change is missing");
         let verified = registry.verify(Scope::default()).await.unwrap();
         match self.damaged {
             None => {

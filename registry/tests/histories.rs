@@ -26,7 +26,7 @@ const CONFIGURATIONS: [&str; 2] = ["p", "q"];
 const LANES: u8 = 3;
 const STEPS: usize = 40;
 
-/// A generator of random numbers (xorshift64*). The seed is enough to repeat a failure.
+/// A generator of random numbers (xorshift64*). The seed repeats all random choices of a history.
 struct Dice(u64);
 
 impl Dice {
@@ -43,7 +43,7 @@ impl Dice {
 #[derive(Default)]
 struct Model {
     versions: BTreeMap<(String, String), Digest>,
-    /// A number for each version. The numbers have the order in which the versions were made.
+    /// A number for each version, in the order in which the versions were made.
     made: BTreeMap<(String, String), usize>,
     pins: BTreeSet<(String, String)>,
     next: usize,
@@ -55,9 +55,8 @@ struct History {
     model: Model,
     dice: Dice,
     log: Vec<String>,
-    /// For each configuration, the number of the state that the last rollback made, and a set of
-    /// trees. These trees were current before this rollback, or before one of the rollbacks
-    /// directly before it.
+    /// For each configuration, the number of the state that the last rollback made, and the trees
+    /// that this rollback and the rollbacks directly before it have replaced.
     left: BTreeMap<String, (u64, BTreeSet<Digest>)>,
 }
 
@@ -101,8 +100,8 @@ impl History {
         self.is_whole().await;
     }
 
-    /// Adds a version with one of a few texts, so that versions share blobs. Sometimes the blob was
-    /// not uploaded before.
+    /// Adds a version with one of a few texts, so that versions share blobs. Sometimes, the blob is
+    /// not uploaded first, so `addver` may fail.
     async fn add(&mut self, component: &str) {
         let bytes = archive(&self.dice.throw(8).to_string());
         let digest = Digest::of(&bytes);
@@ -128,7 +127,8 @@ impl History {
         }
     }
 
-    /// Imports an image of three layers: some are uploaded, some are known, and some are missing.
+    /// Imports an image of three layers. Each layer is already known, or is uploaded, or is
+    /// missing.
     async fn import(&mut self, name: &str) {
         let mut image = Image::default();
         let mut uploaded = Vec::new();
@@ -230,7 +230,7 @@ impl History {
         let rolled = catalog.roll_back(&name, None, &change()).await;
         let rolled = rolled.map(|done| done.number);
         self.log.push(format!("roll back {name} {rolled:?}"));
-        // Until there is a new change, each rollback restores an older state than the rollback
+        // Until another change is made, each rollback restores an older state than the rollback
         // before it.
         let left = &mut self.left;
         let Ok(states) = catalog.states(&name, |number, state| (number, state)).await else {
@@ -241,7 +241,7 @@ impl History {
         let last = states.len() - 1;
         let Ok(number) = rolled else { return };
         let (now, before) = (states[last].1.id(), states[last - 1].1.id());
-        assert_eq!(now, ids[&number], "the current tree is the tree of the restored state");
+        assert_eq!(now, ids[&number], "the current tree is not the tree of the restored state");
         assert_ne!(now, before, "the rollback kept the same tree");
         let made = states[last].0;
         let (_, gone) = left
@@ -298,7 +298,7 @@ impl History {
             let newer = self.model.versions.keys().filter(|other| {
                 other.0 == key.0 && self.model.made[*other] > self.model.made[&key]
             });
-            assert!(newer.count() >= 2, "{key:?} was one of the newest");
+            assert!(newer.count() >= 2, "{key:?} was one of the two newest");
             self.model.versions.remove(&key);
         }
     }

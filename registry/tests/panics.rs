@@ -69,8 +69,8 @@ async fn sftp(client: &Handle<Trusting>) -> RawSftpSession {
     let channel = client.channel_open_session().await.unwrap();
     channel.request_subsystem(true, "sftp").await.unwrap();
     let sftp = RawSftpSession::new(channel.into_stream());
-    // The library waits longer than the test. So the test itself notices if the server does not
-    // answer.
+    // The library's timeout is longer than the test's, so the test itself notices if the server
+    // does not answer.
     sftp.set_timeout(2 * PATIENCE.as_secs());
     sftp.init().await.unwrap();
     sftp
@@ -135,8 +135,8 @@ async fn panic_in_one_session_does_not_affect_another() {
     for what in ["upload", "addver", "download"] {
         for n in 1.. {
             assert!(n < 200, "{what} never ends");
-            // There is no fault now. So a new session must work, even on the connection that had
-            // the earlier faults.
+            // No fault is armed now. So a new session must work, even on the connection whose
+            // earlier sessions panicked.
             let session = sftp(&unlucky).await;
             if what == "addver" {
                 let handle = create(&session).await.unwrap();

@@ -83,12 +83,12 @@ fn is_fresh(away_since: Timestamp, policy: &Policy, now: Timestamp) -> bool {
 }
 
 /// The key for sorting hosts. Unhealthy hosts come first, because the target may repair them and
-/// can hardly make them worse. The host's number makes the order unambiguous.
+/// can hardly make them worse.
 fn precedence(host: &Host) -> (bool, &str, i64) {
     (host.standing != Standing::BaseUnhealthy, host.name.as_str(), host.id)
 }
 
-/// The names of the hosts that the waves name.
+/// All host names in the waves of the policy.
 pub(crate) fn named(policy: &Policy) -> HashSet<&str> {
     policy.waves.selectors().iter().flat_map(names).collect()
 }
@@ -107,8 +107,8 @@ pub(crate) fn counts(host: &Host, policy: &Policy, named: &HashSet<&str>) -> boo
     !host.held && !host.duplicate && is_admitted(host, policy, named)
 }
 
-/// Whether the host may count even if it is unknown. A known host may always count. An unknown host
-/// may count if the policy allows unknown hosts, or if a wave names the host or has taken it.
+/// Whether the rollout admits the host. It admits all known hosts. It admits an unknown host if the
+/// policy allows unknown hosts, or if a wave names the host or has taken it.
 pub(crate) fn is_admitted(host: &Host, policy: &Policy, named: &HashSet<&str>) -> bool {
     !host.unknown
         || policy.allow_unknown

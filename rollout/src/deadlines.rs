@@ -17,8 +17,8 @@ use crate::windows::{Windows, open_for};
 /// Computes the deadlines of one rollout.
 pub(crate) struct Deadlines<'a> {
     pub rollout: &'a Rollout,
-    /// The deadlines that were already computed from windows. Hosts of the same wave and group
-    /// share a deadline, and one computation takes some microseconds.
+    /// The deadlines that were already computed from windows. One computation takes some
+    /// microseconds, and its result holds for all hosts with the same windows and the same start.
     known: RefCell<HashMap<(*const Windows, Timestamp, Duration), Timestamp>>,
 }
 

@@ -23,7 +23,7 @@ pub fn hosts_in_words(count: impl Into<u64>) -> String {
     }
 }
 
-/// The moment `time` after `start`, but at most the last moment that a timestamp can express.
+/// The sum of `start` and `time`, or the last possible timestamp if the sum is later.
 pub(crate) fn after(start: Timestamp, time: Duration) -> Timestamp {
     start.checked_add(time).unwrap_or(Timestamp::MAX)
 }

@@ -21,8 +21,8 @@ pub enum Failure {
     Lost(#[serde(with = "milliseconds")] Duration),
     /// The host had no result within this time after the offer of the target.
     NoResult(#[serde(with = "milliseconds")] Duration),
-    /// The host became healthy on the target. But it did not then stay connected and healthy for
-    /// the length of a soak before the deadline.
+    /// The host became healthy on the target, but was not connected and healthy for one whole soak
+    /// before the deadline.
     Unsteady,
     /// An operator marked the host as failed.
     Marked,
@@ -48,10 +48,12 @@ impl fmt::Display for Failure {
             Self::Reported(text) => f.write_str(text),
             Self::TurnedUnhealthy(text) => write!(f, "was healthy, then failed: {text}"),
             Self::Lost(time) => write!(f, "away for {} after the offer", in_words(*time)),
-            Self::NoResult(time) => write!(f, "no result {} after the offer", in_words(*time)),
+            Self::NoResult(time) => {
+                write!(f, "no result within {} after the offer", in_words(*time))
+            }
             Self::Unsteady => f.write_str(
-                "became healthy, but did not then stay connected and healthy for one soak before \
-                 the deadline",
+                "became healthy, but was not connected and healthy for one whole soak before the \
+                 deadline",
             ),
             Self::Marked => f.write_str("marked as failed by an operator"),
         }

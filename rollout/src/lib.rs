@@ -7,9 +7,9 @@
 //! calls [`step()`] after each change of a host, after each [`command()`], and at the time that the
 //! previous step returned. The registry writes the changes of a step in one transaction. [`apply`]
 //! defines what each change does. A step keeps nothing in memory, and its result depends only on
-//! its arguments: the rollout, the hosts as the registry sees them, and the time. So a kill of the
-//! registry at any moment does no harm. If the registry applies the changes of a step and makes
-//! another step with the same time, that step has no changes.
+//! its arguments: the rollout, the hosts as the registry sees them, and the time. So a rollout
+//! survives a kill of the registry at any moment. If the registry applies the changes of a step and
+//! makes a second step with the same time, the second step has no changes.
 //!
 //! # Rules
 //!
@@ -17,31 +17,32 @@
 //! counts if the policy allows unknown hosts, or if a wave names it. A percentage refers to the
 //! hosts that count when the wave opens.
 //!
-//! **Opening.** A wave takes hosts that count, are connected, and are not in a wave yet. The wave
-//! takes unhealthy hosts first, and otherwise sorts the hosts by name. It skips absent hosts, which
-//! later waves may take. If too many hosts are absent, the rollout halts. Before it halts, the
-//! rollout waits for hosts that have just disconnected ([`Policy::reconnect`]). Because of this
-//! wait, a restart of the registry does not halt the rollout. A good host that disconnects counts
-//! as absent. If a wave finds no host, the rollout skips the wave and its soak.
+//! **Opening.** A wave takes hosts that count, are connected, and are not in a wave yet. It takes
+//! the unhealthy hosts first and then the other hosts, both in the order of their names. It skips
+//! absent hosts, which later waves may take. If too many hosts are absent, the rollout halts.
+//! Before it halts, the rollout waits for hosts that have just disconnected
+//! ([`Policy::reconnect`]). Because of this wait, a restart of the registry does not halt the
+//! rollout. A good host that disconnects counts as absent. If a wave can take no host, the rollout
+//! skips the wave and its soak.
 //!
 //! **Results.** A host is good once it is healthy on the target. A host has failed if it reports a
 //! failure, if it is away for too long, or if it has no result in time. If a host has just
 //! disconnected when a deadline passes, the host gets time to connect again. A failure is final:
-//! only an operator's mark or retry changes the result of a failed host. Reports do not change a
-//! result that an operator marked. A host that an operator holds does not count. When the hold
-//! ends, the deadlines of a host without a result start again.
+//! only an operator's mark or retry changes the result of a failed host. If an operator has marked
+//! a host, its reports do not change its result. A host that an operator holds does not count. When
+//! the hold ends, the deadlines of a host without a result start again.
 //!
 //! **Soak.** The soak of a wave begins when all hosts of the wave have a result. The soak ends when
 //! each good host of the wave has been connected and healthy for the whole length of a soak. If a
-//! host was interrupted, the rollout waits for one more soak, or for [`Policy::lost_after`] if this
-//! is longer. If the host is not ready by then, it has failed. A good host of an earlier wave fails
-//! only if it reports a failure.
+//! host was away or unhealthy during the soak, the rollout waits for one more soak, or for
+//! [`Policy::lost_after`] if this is longer. A host that has still not been connected and healthy
+//! for a whole soak has failed. A good host of an earlier wave fails only if it reports a failure.
 //!
 //! **Halt.** The rollout halts if more hosts have failed than its budget allows. It halts if no
-//! host of a wave is good, unless all hosts of the wave were unhealthy before. It also halts if no
-//! host of the fleet is good after the last wave. So the target never becomes the current state
-//! before a host has tried it. The only exception is a configuration without any hosts, whose
-//! rollout succeeds immediately.
+//! host of a wave is good, unless all hosts of the wave were unhealthy before the offer. It also
+//! halts if no host of the fleet is good after the last wave. So the target never becomes the
+//! current state before a host has deployed it. The only exception is a configuration without any
+//! hosts, whose rollout succeeds immediately.
 //!
 //! **Maintenance windows.** A wave also takes hosts whose windows are closed. These hosts deploy
 //! when a window opens. The deadlines of a host without a result stand still while its windows are

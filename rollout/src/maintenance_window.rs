@@ -8,7 +8,7 @@ use jiff::civil::{Date, DateTime, Weekday};
 use jiff::tz::{AmbiguousOffset, TimeZone, TimeZoneDatabase};
 use jiff::{Timestamp, ToSpan};
 
-/// The number of minutes of a day.
+/// The length of a day, in minutes.
 const DAY: u16 = 24 * 60;
 const DAYS: [(Weekday, &str); 7] = [
     (Weekday::Monday, "Mon"),
@@ -112,13 +112,13 @@ fn parse_time(text: &str) -> Option<u16> {
 }
 
 impl Window {
-    /// The date in the window's zone.
+    /// The date at the time `now` in the window's time zone.
     pub(crate) fn date(&self, now: Timestamp) -> Date {
         self.zone.to_datetime(now).date()
     }
 
-    /// The time at which the window opens on this day, and the time at which it then closes. `None`
-    /// if the window does not open on this day. The second time is always later than the first.
+    /// The time at which the window opens on this day, and the later time at which it closes.
+    /// `None` if the window does not open on this day.
     pub(crate) fn period(&self, day: Date) -> Option<(Timestamp, Timestamp)> {
         let weekday = usize::try_from(day.weekday().to_monday_zero_offset()).ok()?;
         if !self.days[weekday] {
@@ -151,8 +151,8 @@ fn first_shown(zone: &TimeZone, time: DateTime) -> Option<Timestamp> {
         AmbiguousOffset::Unambiguous { .. } | AmbiguousOffset::Fold { .. } => {
             ambiguous.earlier().ok()
         }
-        // If a skipped time is read with the offset from before the jump, the result is a moment
-        // after the jump.
+        // The offset from before the jump turns a skipped time into a moment after the jump. The
+        // last change of the offset before this moment is the jump.
         AmbiguousOffset::Gap { .. } => {
             let after = ambiguous.later().ok()?.checked_add(1.nanosecond()).ok()?;
             Some(zone.preceding(after).next()?.timestamp())

@@ -89,8 +89,8 @@ pub enum Refusal {
     },
     /// No wave has taken the host.
     #[error(
-        "cannot {command} host {host}: no wave has taken it; the waves of a rollout \
-         can name hosts, such as -waves @{host}"
+        "cannot {command} host {host}: no wave has taken it; a wave of a new rollout can name it: \
+         -waves @{host}"
     )]
     NotMember {
         /// The command, as a verb.

@@ -3,7 +3,7 @@
 use deploy_wire::command::Share;
 
 /// Reads a percentage such as `5%` or `0.25%`. The sign `%` is required, because a number without
-/// it is a count.
+/// this sign is a count.
 pub(crate) fn parse_percentage(text: &str) -> Option<Share> {
     let number = text.strip_suffix('%')?;
     let (whole, part) = number.split_once('.').unwrap_or((number, "0"));

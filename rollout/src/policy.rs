@@ -31,21 +31,23 @@ pub struct Policy {
     pub max_failed: Limit,
     /// The number or share of hosts that may be absent when a wave opens.
     pub max_absent: Limit,
-    /// A host has failed if it is away for this time after the offer of the target.
+    /// A host has failed if it is away for this time after the offer of the target, or after a
+    /// later resume.
     #[serde(rename = "lost_after_ms", with = "milliseconds")]
     pub lost_after: Duration,
-    /// A host has failed if it has no result for this time after the offer of the target.
+    /// A host has failed if it has no result within this time after the offer of the target, or
+    /// after a later resume.
     #[serde(rename = "wave_timeout_ms", with = "milliseconds")]
     pub wave_timeout: Duration,
     /// If a rollout is paused for this time, it halts.
     #[serde(rename = "pause_limit_ms", with = "milliseconds")]
     pub pause_limit: Duration,
-    /// The time that a wave waits, before it opens, for hosts that have just disconnected. A
-    /// restart of the registry disconnects all hosts, and because of this wait, the restart does
-    /// not halt the rollout.
+    /// The time for which a wave waits, before it opens, for hosts that have just disconnected.
+    /// Without this wait, a restart of the registry would halt the rollout, because a restart
+    /// disconnects all hosts.
     #[serde(rename = "reconnect_ms", with = "milliseconds")]
     pub reconnect: Duration,
-    /// Whether waves take unknown hosts. Such a host usually has an agent of the Go tool, which
+    /// Whether waves take unknown hosts. An unknown host usually has an agent of the Go tool, which
     /// never reports.
     pub allow_unknown: bool,
 }
@@ -83,7 +85,7 @@ pub enum BadPolicy {
 }
 
 impl Policy {
-    /// Checks the times: none is longer than [`MAX_TIME`], and no deadline of a host is zero.
+    /// Checks that no time is longer than [`MAX_TIME`], and that no deadline of a host is zero.
     pub fn check(&self) -> Result<(), BadPolicy> {
         let deadlines = [("lost-after time", self.lost_after), ("wave timeout", self.wave_timeout)];
         let others = [

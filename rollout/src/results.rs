@@ -57,7 +57,7 @@ fn first_result(
     lost
 }
 
-/// The change of a host whose result is good. If the wave of the host has ended already, only a
+/// The change of a host whose result is good. If the host belongs to an earlier wave, only a
 /// failure that the host reports counts.
 fn later_change(
     deadlines: &Deadlines,

@@ -21,7 +21,7 @@ pub enum Change {
         wave: u32,
         /// The hosts that the wave takes, in order of precedence.
         hosts: Vec<Taken>,
-        /// The number of hosts that may fail from now on.
+        /// The new limit on the number of failed hosts of all waves together.
         budget: u64,
     },
     /// A good host is healthy again.
@@ -77,7 +77,7 @@ pub enum Change {
         max_failed: Option<Limit>,
         /// The policy's new limit on absent hosts, if the operator gave one.
         max_absent: Option<Limit>,
-        /// The number of hosts that may fail from now on.
+        /// The new limit on the number of failed hosts of all waves together.
         budget: u64,
     },
     /// An operator ends the soak of the open wave.
@@ -174,7 +174,7 @@ fn change_rollout(rollout: &mut Rollout, change: &Change, now: Timestamp) {
             rollout.budget = *budget;
             rollout.waiting_since = None;
         }
-        // After this change, the wave may have a host without a result again.
+        // After this change, a host of the wave may have no result, so the soak must begin again.
         Change::Retry { .. } | Change::Return { .. } => {
             rollout.soaking_since = None;
             rollout.soak_skipped = false;

@@ -10,19 +10,19 @@ use crate::failure::Failure;
 use crate::policy::Policy;
 use crate::windows::Windows;
 
-/// A host (a unit) as the registry sees it at this moment. The lists of hosts in this crate do not
-/// contain retired hosts.
+/// A host as the registry sees it at this moment. The lists of hosts in this crate do not contain
+/// retired hosts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
     /// The number of the host in the catalogue.
     pub id: i64,
     /// The name.
     pub name: HostName,
-    /// The group, or an empty text.
+    /// The group. Empty if the host has no group.
     pub group: String,
     /// The state of the host according to its reports about the target.
     pub standing: Standing,
-    /// The moment since which the host is away. Usually, the host disconnected at this moment. If
+    /// The moment since which the host has been away. Usually, it disconnected at this moment. If
     /// the host has not connected since the registry started, this is the moment of the start. If
     /// the agent only polls, this is the moment at which its next poll was due. The field is `None`
     /// if the host is connected and the registry has read the host's first report on this
@@ -66,8 +66,8 @@ pub enum Standing {
 pub struct Member {
     /// The number of the wave that took the host.
     pub wave: u32,
-    /// The time at which the rollout offered the target to the host, or last restarted the host's
-    /// deadlines.
+    /// The time at which the rollout offered the target to the host. A retry and the end of a hold
+    /// set this time again.
     pub offered: Timestamp,
     /// The time since which the host has been healthy on the target without an interruption.
     pub healthy_since: Option<Timestamp>,
@@ -129,14 +129,14 @@ impl Host {
         matches!(result, Some(Outcome::Good))
     }
 
-    /// Whether the host has failed, and its failure spends a part of the budget for failures.
+    /// Whether the host has failed, and its failure spends a part of the budget.
     pub(crate) fn spends_budget(&self) -> bool {
         self.has_failed() && self.member.as_ref().is_some_and(|member| !member.repaired)
     }
 }
 
-/// The number of failed hosts that spend the budget. Hosts that were unhealthy before, and hosts
-/// that an operator holds, do not spend it.
+/// The number of failed hosts that spend the budget. Hosts that were unhealthy before the offer,
+/// and hosts that an operator holds, do not spend it.
 pub fn failed(hosts: &[Host]) -> u64 {
     count(hosts, Host::spends_budget)
 }

@@ -89,7 +89,7 @@ mod tests {
         let plan = plan(&policy("canary,@h7,5%,25%"), &hosts);
         let sizes: Vec<(&str, usize)> =
             plan.waves.iter().map(|wave| (wave.selector.as_str(), wave.hosts.len())).collect();
-        // 42 hosts count: 5% of them is 2.1, 25% is 10.5.
+        // 42 hosts count. 5% of 42 is 2.1, and 25% of 42 is 10.5.
         assert_eq!(plan.counting, 42);
         assert_eq!(sizes, [("canary", 2), ("@h7", 1), ("5%", 2), ("25%", 10), ("100%", 26)]);
         assert_eq!((plan.absent, plan.held), (vec![3], vec![4]));
@@ -106,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn smallest_percentage_is_one_host() {
+    fn percentage_takes_at_least_one_host() {
         let hosts: Vec<Host> = (1..=3).map(host).collect();
         let waves = plan(&policy("1%,33%"), &hosts).waves;
         let sizes: Vec<usize> = waves.iter().map(|wave| wave.hosts.len()).collect();

@@ -17,13 +17,14 @@ pub struct Rollout {
     pub status_since: Timestamp,
     /// The number of the open wave; 0 before the first wave opens.
     pub wave: u32,
-    /// The time at which the open wave opened.
+    /// The time at which the open wave opened. `None` before the first wave opens.
     pub opened: Option<Timestamp>,
-    /// The time at which the soak of the open wave began.
+    /// The time at which the soak of the open wave began. `None` before the soak.
     pub soaking_since: Option<Timestamp>,
     /// Whether an operator ended the soak of the open wave.
     pub soak_skipped: bool,
     /// The time since which the next wave has been waiting for hosts that have just disconnected.
+    /// `None` if the next wave does not wait for hosts.
     pub waiting_since: Option<Timestamp>,
     /// The number of hosts that may fail. The rollout computes this number when a wave opens, and
     /// when an operator resumes the rollout. At that time, the number of failed hosts is at most
@@ -50,7 +51,7 @@ pub enum Status {
     Aborted,
     /// Another change of the configuration has replaced the rollout.
     Superseded,
-    /// All waves have succeeded. The target becomes the current state.
+    /// All waves have ended, and the rollout did not halt. The target becomes the current state.
     Succeeded,
 }
 
@@ -84,7 +85,7 @@ impl Status {
         }
     }
 
-    /// The reason why the rollout is paused or has halted.
+    /// The reason why the rollout is paused or has halted. `None` for every other status.
     pub fn why(&self) -> Option<&str> {
         match self {
             Self::Paused { why } | Self::Halted { why } => Some(why),

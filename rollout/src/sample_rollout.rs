@@ -50,7 +50,8 @@ impl Sample {
         self.hosts.iter_mut().find(|host| host.id == id).unwrap()
     }
 
-    /// Lets time pass, makes a step, and returns its changes.
+    /// Lets time pass, makes a step, and returns its changes as text. Checks that a second step
+    /// with the same time has no changes.
     pub fn after(&mut self, seconds: u64) -> String {
         self.now += Duration::from_secs(seconds);
         let made = step(&self.rollout, &self.hosts, self.now);
@@ -92,7 +93,6 @@ impl Sample {
         }
     }
 
-    /// Executes a command.
     pub fn command(&mut self, wanted: &Command) -> Result<(), Refusal> {
         let changes = command(&self.rollout, &self.hosts, wanted, self.now)?;
         apply_all(&mut self.rollout, &mut self.hosts, &changes, self.now);
@@ -107,7 +107,6 @@ impl Sample {
 /// A resume without new limits.
 pub const RESUME: Command = Command::Resume { max_failed: None, max_absent: None };
 
-/// Formats changes as text.
 pub fn described(changes: &[Change]) -> String {
     let text = |change: &Change| match change {
         Change::OpenWave { wave, hosts, budget } => {

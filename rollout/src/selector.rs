@@ -14,7 +14,8 @@ pub const MAX_NAMED_HOSTS: usize = 10_000;
 /// Selects the hosts that a wave takes. Hosts that an earlier wave has taken are not selected.
 ///
 /// In text form, a selector is a group (`canary`), a number of hosts (`2`), a percentage (`5%`) or
-/// named hosts (`@web-01+web-02`). A text of digits is a number, so it cannot select a group.
+/// named hosts (`@web-01+web-02`). A text with only digits is a number, so it cannot select a
+/// group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selector {
     /// The hosts of a group.
@@ -73,7 +74,7 @@ fn parse(text: &str) -> Result<Selector, String> {
 
 fn named(text: &str) -> Result<Vec<HostName>, String> {
     if text.split('+').count() > MAX_NAMED_HOSTS {
-        return Err(format!("names more than {MAX_NAMED_HOSTS} hosts; give them a group"));
+        return Err(format!("names more than {MAX_NAMED_HOSTS} hosts; put them in a group"));
     }
     text.split('+')
         .map(|name| name.parse::<HostName>().map_err(|err| format!("has a bad name: {err}")))

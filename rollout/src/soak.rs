@@ -11,13 +11,13 @@ fn start(rollout: &Rollout) -> Option<Timestamp> {
     Some(rollout.soaking_since?.max(rollout.status_since))
 }
 
-/// The time at which the soak ends if all hosts stay healthy.
+/// The time at which the soak ends if all good hosts stay connected and healthy.
 pub(crate) fn regular_end(rollout: &Rollout) -> Option<Timestamp> {
     Some(after(start(rollout)?, rollout.policy.soak))
 }
 
-/// The latest time at which the soak ends. If a host was interrupted, it has time for one more
-/// soak. If a host is away, it has time to connect again.
+/// The latest time at which the soak ends. A good host that was away or unhealthy during the soak
+/// fails if it has not been connected and healthy for one whole soak by this time.
 pub(crate) fn latest_end(rollout: &Rollout) -> Option<Timestamp> {
     let policy = &rollout.policy;
     Some(after(regular_end(rollout)?, policy.soak.max(policy.lost_after)))

@@ -17,16 +17,16 @@ use crate::wave_opening::open_next;
 pub struct Step {
     /// The changes to write, in this order, as one transaction. The list is often empty.
     pub changes: Vec<Change>,
-    /// The time at which the next step is due, which is always later than now. A changed host or an
-    /// operator's command makes a step due earlier. The time is `None` if only an operator can
-    /// change the status of the rollout.
+    /// The time at which the next step is due, which is always later than now. If a host changes or
+    /// an operator gives a command, a step is due earlier. `None` if only an operator can change
+    /// the status of the rollout.
     pub next: Option<Timestamp>,
 }
 
 /// Decides the current step of the rollout.
 ///
-/// If the caller applies the changes and makes another step with the same time, that step has no
-/// changes. If the changes are lost, the next step decides again.
+/// If the caller applies the changes and makes a second step with the same time, the second step
+/// has no changes. If the changes are lost, the next step decides again.
 pub fn step(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Step {
     let first = round(rollout, hosts, now);
     if first.is_empty() {
@@ -89,7 +89,7 @@ fn pause_for_duplicates(rollout: &Rollout, hosts: &[Host]) -> Option<Change> {
     (!names.is_empty()).then_some(Change::Pause { why })
 }
 
-/// The names of a few hosts, for a message.
+/// The names of at most five hosts, and the number of the other hosts, for a message.
 fn names<'a>(hosts: impl Iterator<Item = &'a Host>) -> String {
     const MOST: usize = 5;
     let mut names: Vec<&str> = hosts.map(|host| host.name.as_str()).collect();

@@ -42,7 +42,7 @@ pub(crate) fn open_next(rollout: &Rollout, hosts: &[Host], now: Timestamp) -> Ve
     vec![Change::OpenWave { wave, hosts: hosts_taken, budget: budget(policy, &census, hosts) }]
 }
 
-/// The number of hosts that may fail.
+/// The number of hosts that may fail. At least the number of hosts that have failed already.
 pub(crate) fn budget(policy: &Policy, census: &Census, hosts: &[Host]) -> u64 {
     policy.max_failed.of(census.counting).max(failed(hosts))
 }

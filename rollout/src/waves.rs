@@ -33,19 +33,19 @@ pub enum BadWaves {
     TooMany(usize),
     /// The selectors name more than [`MAX_NAMED_HOSTS`] hosts.
     #[error(
-        "the waves name {0} hosts; at most {MAX_NAMED_HOSTS} are allowed, so give them a group"
+        "the waves name {0} hosts; at most {MAX_NAMED_HOSTS} are allowed, so put them in a group"
     )]
     TooManyHosts(usize),
     /// A wave of all remaining hosts is not the last wave.
-    #[error("wave {0} of 100% takes all remaining hosts, so no wave may follow it")]
+    #[error("wave {0} (100%) takes all remaining hosts, so no wave may follow it")]
     AfterAll(usize),
 }
 
 const ALL: Selector = Selector::Percent(Share::ALL);
 
 impl Waves {
-    /// Makes waves from selectors. Adds a last wave of all remaining hosts, unless the list ends
-    /// with one.
+    /// Makes waves from selectors. Adds a last wave of all remaining hosts, unless the list already
+    /// ends with such a wave.
     pub fn new(mut selectors: Vec<Selector>) -> Result<Self, BadWaves> {
         if selectors.last() != Some(&ALL) {
             selectors.push(ALL);
@@ -148,7 +148,7 @@ mod tests {
         assert_eq!("canary".parse::<Waves>().unwrap().to_string(), "canary,100%");
         assert_eq!(Waves::new(Vec::new()).unwrap(), Waves::default());
         assert_eq!(Waves::default().to_string(), "100%");
-        let text = "wave 1 of 100% takes all remaining hosts, so no wave may follow it";
+        let text = "wave 1 (100%) takes all remaining hosts, so no wave may follow it";
         assert_eq!(refused("100%,5"), text);
     }
 

@@ -405,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn any_order_of_writes_hashes_the_final_bytes() {
+    fn digest_is_that_of_the_final_bytes_in_any_order_of_writes() {
         let temp = tempfile::tempdir().unwrap();
         let blobs = open(temp.path());
         let mut staging = blobs.stage().unwrap();

@@ -51,7 +51,7 @@ impl FromStr for Digest {
         let bad = || Error::BadName {
             what: "digest",
             text: text.chars().take(80).collect(),
-            reason: "want 64 lowercase hex digits of a sha256".to_owned(),
+            reason: "should be the 64 lowercase hex digits of a sha256".to_owned(),
         };
         let hex = text.as_bytes();
         if hex.len() != 64 {

@@ -1,5 +1,4 @@
-//! Contains all operations that create, rename, link or remove files: no other module has such
-//! operations.
+//! Creates, renames, links and removes files. All other modules do this only through this module.
 //!
 //! An operation on a file is relative to an open directory ([`Dir`]) and takes a single name. So no
 //! symlink below the open directory can redirect the operation. Paths from the command line, for

@@ -1,5 +1,5 @@
 //! Defines the only error type of the store. The text of an error states what failed, on which file
-//! or name, and why. There is no `source`, because a caller would print the cause a second time.
+//! or name, and why. `source` returns `None`, because the text already includes the cause.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -34,7 +34,7 @@ pub enum Error {
         /// Why the operation failed.
         cause: io::Error,
     },
-    /// The bytes do not have the announced digest.
+    /// The received bytes do not have the announced digest.
     #[error("content of {what} has digest {found}, expected {expected}")]
     DigestMismatch {
         /// The source of the bytes, for example a path.
@@ -72,7 +72,7 @@ pub enum Error {
         reason: String,
     },
     /// A path pattern is invalid.
-    #[error("invalid pattern of paths: {cause}")]
+    #[error("invalid path pattern: {cause}")]
     BadGlob {
         /// What is wrong with the pattern.
         cause: globset::Error,
@@ -141,8 +141,8 @@ impl Error {
         matches!(self, Self::Io { cause, .. } if cause.kind() == io::ErrorKind::NotFound)
     }
 
-    /// Converts the error after a move of a root's directory has failed. If the cause is a mount or
-    /// a missing permission, the result is [`Error::RootHeld`].
+    /// Converts the error of a failed move of a root's directory. If the cause is a mount or a
+    /// missing permission, the result is [`Error::RootHeld`]. Other errors stay as they are.
     pub(crate) fn of_moving_root(self) -> Self {
         use io::ErrorKind::{CrossesDevices, PermissionDenied, ResourceBusy};
         let held = |kind| matches!(kind, CrossesDevices | PermissionDenied | ResourceBusy);
@@ -180,8 +180,8 @@ pub(crate) fn if_exists<T>(found: Result<T>) -> Result<Option<T>> {
     }
 }
 
-/// Quotes and escapes text that comes from outside the program, so that the text cannot control a
-/// terminal.
+/// Quotes and escapes text from outside the program, so that the text cannot send control sequences
+/// to a terminal.
 fn quoted(text: &str) -> String {
     format!("{text:?}")
 }

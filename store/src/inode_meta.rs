@@ -34,8 +34,8 @@ pub struct Xattr {
 }
 
 impl Meta {
-    /// A digest over all metadata of an inode. If `owner` is `false`, the digest leaves out the
-    /// user and the group, because the agent does not restore owners.
+    /// The digest of the metadata. An agent that does not restore owners sets `owner` to `false`.
+    /// In this case, the digest leaves out the user and the group.
     pub fn fingerprint(&self, owner: bool) -> [u8; 16] {
         let mut hasher = blake3::Hasher::new();
         let (uid, gid) = if owner { (self.uid, self.gid) } else { (0, 0) };

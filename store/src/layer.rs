@@ -1,5 +1,5 @@
-//! Makes layers from archives. An archive is decoded once into an [`Index`](index::Index) (its
-//! entries) and objects (the contents of its files).
+//! Makes layers from archives. Each archive is decoded once. The entries of the archive become an
+//! [`Index`](index::Index), and the contents of its files become objects.
 
 pub mod archive;
 pub mod content;

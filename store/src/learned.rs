@@ -1,10 +1,10 @@
-//! Stores the private paths of an agent's directory. The file at a private path was found changed
-//! in a root. So each new root gets its own copy of this file.
+//! Stores the private paths of an agent's directory. A path becomes private when its file is found
+//! changed in a root. Each new root gets its own copy of the file at a private path.
 //!
-//! With hardlinks, a file is shared with the cache and with later roots. A script that changes
-//! owners (`chown -R`), or a service that writes to a file, would damage the file for all roots
-//! again and again. So the store remembers the path of each file that was found changed. From then
-//! on, the agent copies the file at this path into every new root.
+//! With hardlinks, the cache and several roots share a file. If a script changes the owner of the
+//! file, or a service writes to the file, the file changes in the cache and in all these roots.
+//! Without private paths, the same script or service would damage the shared file again in each new
+//! root.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,8 +37,8 @@ struct State {
 }
 
 impl Learned {
-    /// Reads the paths that earlier agents saved in the directory `top`. Invalid lines are ignored,
-    /// because the agent will find the changed files again.
+    /// Reads the paths that an earlier run of the agent saved in the directory `top`. Invalid lines
+    /// are ignored, because the agent will find the changed files again.
     pub fn read(top: &Dir) -> Result<Self> {
         use std::io::Read as _;
         let name = std::ffi::CString::new(FILE).expect("the name has no NUL");

@@ -1,8 +1,8 @@
 //! Implements the content-addressed store of deploy-tools: blobs, layers, their merge, and roots.
 //!
-//! The store is synchronous. It uses no network, command line or environment variable. The store
-//! reads the clock for two purposes only: to date a staged blob, and to detect that the clock was
-//! set back. ARCHITECTURE.md describes how data moves from an upload to a root.
+//! The store is synchronous. It does not use the network, and reads no command line or environment
+//! variable. The store reads the clock for two purposes only: to date a staged blob, and to detect
+//! that the clock was set back. ARCHITECTURE.md describes how data moves from an upload to a root.
 
 mod size;
 

@@ -9,8 +9,8 @@ pub struct Limits {
     /// The maximum number of bytes that one archive unpacks to, including the holes of sparse
     /// files.
     pub bytes: u64,
-    /// The maximum number of unpacked bytes for each compressed byte. The first 64 MiB of unpacked
-    /// bytes are always allowed.
+    /// The maximum number of unpacked bytes for each compressed byte. In addition, 64 MiB of
+    /// unpacked bytes are always allowed.
     pub ratio: u64,
     /// The maximum size in bytes of the window that zstd data may require. The decoder holds the
     /// window in memory.

@@ -1,9 +1,9 @@
 //! Defines the names of components, versions and configurations. Also checks and escapes names.
 //!
 //! Parsing accepts the names that the Go tool could have stored, up to [`MAX_NAME`] bytes, so that
-//! imported data stays usable. [`ComponentName::check_new`] and the same methods of the other types
-//! check the stricter rule for new names. `Display` escapes the name for output to a terminal, and
-//! `as_str` returns the name unchanged.
+//! imported data stays usable. The method `check_new` of each type checks the stricter rule for new
+//! names. `Display` escapes the name for output to a terminal, and `as_str` returns the name
+//! unchanged.
 
 use std::fmt::{self, Write as _};
 use std::str::FromStr;
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn old_names_parse_and_new_ones_are_strict() {
+    fn parsing_accepts_old_names_that_check_new_refuses() {
         let new = |text: &str| text.parse::<ComponentName>().and_then(|name| name.check_new());
         for good in ["code", "a", "1.4_x+y@z~w-v", &"x".repeat(128)] {
             assert!(new(good).is_ok(), "{good:?}");
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn display_cannot_control_a_terminal() {
+    fn displayed_name_cannot_control_a_terminal() {
         let name: VersionName = "a\x1b[31m\n\u{202e}\"b\\".parse().unwrap();
         assert_eq!(name.to_string(), "a\\u{1b}[31m\\n\\u{202e}\"b\\\\");
     }

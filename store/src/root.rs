@@ -1,4 +1,4 @@
-//! Merges layers into trees, and builds trees as roots.
+//! Merges layers into trees, and builds roots from trees.
 
 pub mod apply;
 pub mod build;

@@ -11,8 +11,8 @@ use crate::disk::{Dir, replace_file};
 use crate::error::{Error, Result};
 use crate::layer::entry::EntryPath;
 
-/// The name of the file, in the agent's directory, that holds the patterns of the agent that used
-/// the directory last. Each line has one pattern. Programs that compare roots read this file.
+/// The name of a file in the agent's directory. The file contains the patterns of the agent that
+/// last used the directory, one pattern per line. Programs that compare roots read this file.
 const FILE: &str = "writable";
 
 /// Patterns for paths in a root. A leading slash in a pattern is ignored. `*` matches any
@@ -48,7 +48,7 @@ impl Writable {
         self.0.as_ref().is_some_and(|set| set.is_match(path))
     }
 
-    /// Reads the patterns of the last agent that used the directory.
+    /// Reads the patterns of the agent that last used the directory.
     pub(crate) fn read(top: &Dir) -> Result<Self> {
         let name = std::ffi::CString::new(FILE).expect("the name has no NUL");
         if !top.contains(&name)? {

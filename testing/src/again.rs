@@ -2,14 +2,14 @@
 
 use std::process::{Command, ExitStatus, Stdio};
 
-/// Runs `test` of this test program again, with `variable` set. The command line begins with the
-/// words of `before`, such as `unshare -m`. `test` is the name as the test program lists it:
-/// `module::function`.
+/// Runs this test program again, but only the test `test`, and with the environment variable
+/// `variable` set. The command line begins with the words of `before`, such as `unshare -m`. `test`
+/// has the form `module::function`.
 pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus {
     let program = std::env::current_exe().expect("the test program has a path");
     let listed = Command::new(&program).args(["--list", "--exact", test]).output();
     let listed = listed.expect("a test program starts").stdout;
-    // If no test has this name, the program runs no test and succeeds. So this check is necessary.
+    // Without this check, a wrong name would run no test and would succeed.
     assert!(
         String::from_utf8_lossy(&listed).lines().any(|line| line == format!("{test}: test")),
         "no test is called {test}"
@@ -22,8 +22,8 @@ pub fn run_test_again(before: &[&str], test: &str, variable: &str) -> ExitStatus
 
 /// Returns true if this process has its own mount namespace. The caller then continues with the
 /// test. Otherwise, this function runs `test` again in a process with its own mount namespace, and
-/// returns false. If no mount namespace can be made, this function panics in CI. Elsewhere, it
-/// skips the test and returns false.
+/// returns false. If no mount namespace can be made, this function panics in CI. Outside CI, this
+/// function skips the test and returns false.
 #[allow(clippy::print_stderr, reason = "the function reports a skipped test")]
 pub fn in_own_mounts(test: &str) -> bool {
     const INSIDE: &str = "DEPLOY_TEST_OWN_MOUNTS";

@@ -1,4 +1,5 @@
-//! Makes a catalogue on a database server, for tests that use both kinds of catalogue.
+//! Makes a catalogue on a database server, for tests that can use a catalogue on a server or in a
+//! file.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;

@@ -3,12 +3,13 @@
 use std::path::Path;
 use std::process::Command;
 
-/// Makes an ed25519 key without a passphrase at `path`, and its public key at `path`.pub.
+/// Makes an ed25519 key without a passphrase at `path`. The file of the public key has the same
+/// path with the suffix `.pub`.
 pub fn make_key(path: &Path) {
     let mut keygen = Command::new("ssh-keygen");
     keygen.args(["-q", "-t", "ed25519", "-N", "", "-f"]).arg(path);
     let status = keygen.status().expect("ssh-keygen starts");
-    assert!(status.success(), "ssh-keygen makes {}", path.display());
+    assert!(status.success(), "ssh-keygen cannot make {}", path.display());
 }
 
 /// The fingerprint of the key at `path`, as `ssh-keygen -l` prints it: `SHA256:...`.

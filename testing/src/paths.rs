@@ -13,8 +13,8 @@ pub fn package() -> PathBuf {
     }
 }
 
-/// The path of the program called `name`, in the directory of the test's build. Cargo builds only
-/// the programs of the test's own package, so a program of another package may be missing.
+/// The path of the program called `name`, in the build directory of the test. Cargo builds only the
+/// programs of the test's own package, so a program of another package may be missing.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("the test program has a path");
     let programs = test.parent().and_then(Path::parent).expect("tests are in target/*/deps");
@@ -23,8 +23,9 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// The directories that the variable `DEPLOY_TEST_DIRS` lists, each on a filesystem to test.
-/// Without the variable, the function returns only the directory for temporary files.
+/// The directories that the variable `DEPLOY_TEST_DIRS` lists, separated by colons. Each directory
+/// is on a filesystem to test. Without the variable, the function returns only the directory for
+/// temporary files.
 pub fn directories() -> Vec<PathBuf> {
     match std::env::var_os("DEPLOY_TEST_DIRS") {
         Some(dirs) => std::env::split_paths(&dirs).collect(),

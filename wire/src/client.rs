@@ -38,14 +38,14 @@ pub use watch_channel::WatchChannel;
 
 /// Maximum size of a command's standard output and standard error together, in bytes.
 const MAX_ANSWER: usize = 64 << 20;
-/// Flow-control window of a channel, in bytes: how much the server may send before the client has
-/// taken earlier bytes.
+/// Flow-control window of a channel: the number of bytes that the server may send before the client
+/// has processed earlier bytes.
 const WINDOW: u32 = 16 << 20;
 
 /// The server, and the settings for the connection to the server.
 #[derive(Debug, Clone)]
 pub struct Connect {
-    /// The address as `host:port`, or several addresses with commas between them.
+    /// The address as `host:port`, or several addresses, separated by commas.
     pub addr: String,
     /// The user name.
     pub user: String,
@@ -142,8 +142,9 @@ impl Client {
         answer(&mut reader).await
     }
 
-    /// Like [`Client::exec`], but passes the command's standard error to `told` as it arrives. If
-    /// `columns` is given, it becomes the value of [`PROGRESS`](crate::PROGRESS).
+    /// Like [`Client::exec`], but passes each part of the command's standard error to `told` when
+    /// the part arrives. [`Exec::stderr`] stays empty. If `columns` is given, the client sends this
+    /// number as the environment variable [`PROGRESS`](crate::PROGRESS).
     pub async fn exec_told(
         &self,
         line: &str,
@@ -245,7 +246,7 @@ async fn answer(reader: &mut ChannelReadHalf) -> Result<Exec, ClientError> {
     Ok(Exec { stderr, ..exec })
 }
 
-/// Like [`answer`], but passes the command's standard error to `told`.
+/// Like [`answer`], but passes the command's standard error to `told` instead of collecting it.
 async fn answer_told(
     reader: &mut ChannelReadHalf,
     told: &mut (dyn FnMut(&[u8]) + Send),

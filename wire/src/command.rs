@@ -54,7 +54,7 @@ pub enum Command {
         component: ComponentName,
         /// Version to create.
         version: VersionName,
-        /// Blob to bind.
+        /// Digest of the version's blob.
         digest: Hash,
     },
     /// `put`, with the archive on standard input
@@ -119,7 +119,7 @@ pub enum Command {
     ShowConfiguration {
         /// Configuration to show.
         name: ConfigurationName,
-        /// Whether to show the configuration's name, time and id, too.
+        /// Whether to also show the configuration's name, time and id.
         verbose: bool,
         /// Whether to answer as JSON.
         json: bool,
@@ -260,7 +260,8 @@ pub enum Command {
     Verify {
         /// Share of the blobs to read, picked at random; `None` reads all blobs.
         sample: Option<Share>,
-        /// If given, the run begins no further blob after this time.
+        /// Maximum duration of the run. After this duration, the run reads no further blob. `None`
+        /// means no limit.
         budget: Option<Duration>,
         /// Whether to continue where the last run stopped.
         resume: bool,
@@ -352,7 +353,7 @@ pub enum Command {
         /// The configuration that gets the layers. The registry creates the configuration if it
         /// does not exist.
         to: ConfigurationName,
-        /// If given, the registry promotes only if `from` has this hash.
+        /// If given, the registry promotes only if `from` has this id.
         if_hash: Option<Hash>,
         /// Whether to change a frozen configuration, how the change reaches the hosts, and whether
         /// to wait.
@@ -364,7 +365,7 @@ pub enum Command {
     Metrics {},
     /// `web`
     Web {
-        /// The local port of the forwarded connection.
+        /// The local port of the forwarded connection; `None` stands for 8080.
         port: Option<u16>,
         /// Whether to answer as JSON.
         json: bool,
@@ -491,7 +492,7 @@ mod tests {
     }
 
     #[test]
-    fn refusals_have_the_texts_of_the_go_tool() {
+    fn invalid_commands_are_refused_with_the_reason() {
         for (line, text) in [
             ("", "nothing to do"),
             ("frob", "Unknown command, supported commands are:\nhelp, addver, put, addconf"),

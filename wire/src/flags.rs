@@ -5,8 +5,9 @@ use std::ffi::OsString;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
-/// For the flags in `known`, converts `-name v` and `-name=v` to `--name v` and `--name=v`. Words
-/// after `--` stay unchanged, and so do words that are not known flags.
+/// For the flags in `known`, converts `-name v` and `-name=v` to `--name v` and `--name=v`. A flag
+/// of one letter keeps one dash. Words after `--` and words that are not known flags stay
+/// unchanged.
 pub fn normalize(arguments: impl IntoIterator<Item = OsString>, known: &[String]) -> Vec<OsString> {
     let mut done = false;
     let mut one = |argument: OsString| {
@@ -24,8 +25,8 @@ fn normalize_one(argument: OsString, known: &[String]) -> OsString {
     if known.iter().any(|flag| flag.as_bytes() == &rest[..end]) { dashed(rest) } else { argument }
 }
 
-/// Rewrites an unknown `-flag`, so that clap's error names the whole flag and not only its first
-/// letter.
+/// Rewrites an unknown `-flag` as `--flag`, so that clap's error names the whole flag and not only
+/// its first letter.
 pub fn name_in_full(word: OsString) -> OsString {
     match word.as_bytes() {
         [b'-', b'a'..=b'z', b'a'..=b'z', ..] => ["-".into(), word].into_iter().collect(),
@@ -35,7 +36,8 @@ pub fn name_in_full(word: OsString) -> OsString {
 
 /// Splits the arguments of a program whose subcommands have their own grammar. Returns the leading
 /// flags in clap's spelling, and all later words unchanged. `valued` lists the flags with a value.
-/// The value may be the next word, and may start with a dash. `--` ends the flags, and is dropped.
+/// The value may be the next word, and may start with a dash. `--` ends the flags, and is not in
+/// the result.
 pub fn leading(
     arguments: impl IntoIterator<Item = OsString>,
     valued: &[String],

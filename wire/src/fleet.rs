@@ -1,9 +1,9 @@
 //! Defines the messages between agents and the registry about deploys. Agents also read files over
 //! sftp, which this module does not describe.
 //!
-//! An agent keeps one `watch` command open on its connection. Both sides send lines of JSON: the
-//! registry sends offers, and the agent sends reports. Each side ignores fields that it does not
-//! know, so either side may be newer than the other.
+//! An agent keeps one `watch` command open on its connection. Both sides send lines of JSON. The
+//! registry sends offers, which state the configuration to deploy, and the agent sends reports.
+//! Each side ignores fields that it does not know, so either side may be newer than the other.
 
 pub mod deploy_report;
 pub mod host_name;

@@ -1,5 +1,6 @@
-//! Defines the JSON documents that an importer of container images and the registry exchange. They
-//! are the input of `showlayers -` and `addimage -`, and the output of `showlayers -json -`.
+//! Defines the JSON documents that an importer of container images and the registry exchange. These
+//! documents are the output of `showlayers -json -`, and the input of `showlayers -` and `addimage
+//! -`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,8 +21,8 @@ pub enum Compression {
     Zstd,
 }
 
-/// The origin of a layer's blob. Two blobs of the same origin contain the same archive. So the
-/// importer neither makes nor sends a blob whose origin the registry knows.
+/// The origin of a layer's blob. Two blobs of the same origin contain the same archive. If the
+/// registry knows an origin, the importer neither makes nor sends a blob of this origin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Origin {
@@ -36,7 +37,7 @@ pub struct Origin {
     pub compression: Compression,
 }
 
-/// A blob that the registry has, with its origin.
+/// A blob that the registry has, and the origin of the blob.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KnownLayer {
     /// The origin.
@@ -44,7 +45,7 @@ pub struct KnownLayer {
     /// The blob.
     #[serde(with = "text")]
     pub hash: Digest,
-    /// The length in bytes.
+    /// The blob's length in bytes.
     pub bytes: u64,
 }
 
@@ -55,7 +56,7 @@ pub struct ImageLayer {
     /// The component. The registry creates the component if it does not exist.
     #[serde(with = "text")]
     pub component: ComponentName,
-    /// The blob, which was uploaded or is known to the registry.
+    /// The blob, which the registry must already have.
     #[serde(with = "text")]
     pub hash: Digest,
     /// The origin of the blob, which the registry stores.

@@ -11,11 +11,11 @@ pub mod image;
 pub mod path;
 pub mod wildcard;
 
-/// A variable in the environment of a channel. A client sets the variable to request progress on
-/// standard error. The value is the number of columns of the client's terminal, or 0 for no
-/// progress.
+/// A variable in the environment of a channel. The value is the number of columns of the client's
+/// terminal. If the client sets the variable, the registry sends progress for a terminal of this
+/// width on standard error. If the value is 0, the registry sends no progress.
 pub const PROGRESS: &str = "DEPLOY_PROGRESS";
 /// A variable in the environment of a channel. An agent sets the variable to the name of its host
-/// before it reads over sftp. The registry then offers the agent the configuration that this host
-/// should run.
+/// before it reads over sftp. The registry then lets the agent read the configuration that this
+/// host should run.
 pub const HOST: &str = "DEPLOY_HOST";

@@ -1,6 +1,7 @@
 //! Converts names to parts of the paths that operators see over sftp, such as
-//! `/components/NAME/VERSION`. A name that is allowed today stays unchanged. An older name may have
-//! bytes that a path cannot have. The module percent-encodes these bytes (RFC 3986, section 2.1).
+//! `/components/NAME/VERSION`. The names that the registry allows for new components, versions and
+//! configurations stay unchanged. An older name may have bytes that a path cannot have. The module
+//! percent-encodes these bytes (RFC 3986, section 2.1).
 
 use std::fmt::Write as _;
 
@@ -20,7 +21,7 @@ pub fn encode(name: &str) -> String {
     part
 }
 
-/// The name that belongs to `part` of a path, if there is such a name.
+/// The name that `part` of a path encodes. `None` if `part` encodes no name.
 pub fn decode(part: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(part.len());
     let mut rest = part.bytes();

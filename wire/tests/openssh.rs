@@ -10,11 +10,11 @@ use sshd::{Sshd, make_key, sign, user};
 use tokio::sync::mpsc;
 
 const INTERNAL: &str = "internal-sftp";
-/// A server with the same limit as the Go tool's server: requests of at most 32 KiB.
+/// An sftp server that announces no limits. As with the Go tool's server, the client then sends
+/// requests of at most 32 KiB.
 const OLD: &str = "internal-sftp -P limits";
 
-/// Pseudo-random bytes. A missing or misplaced piece changes such data, so a test notices the
-/// error.
+/// Pseudo-random bytes. Every piece is different, so a test notices a missing or misplaced piece.
 fn noise(length: usize) -> Vec<u8> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     let mut bytes = Vec::with_capacity(length + 8);
@@ -225,7 +225,7 @@ async fn known_hosts_files_are_checked() {
     let (right, ecdsa) = (sshd.known_line("host.pub"), sshd.known_line("host_ecdsa.pub"));
     let wrong = sshd.known_line("stranger.pub");
     let mut connect = sshd.connect();
-    // The check works even if the server would by default show another key.
+    // The check works even if the server prefers another of its keys.
     for lines in [vec![right.clone()], vec![ecdsa.clone()], vec![wrong.clone(), right.clone()]] {
         connect.host = with(&lines);
         Client::connect(&connect).await.unwrap();
@@ -236,7 +236,6 @@ async fn known_hosts_files_are_checked() {
     connect.host = hashed;
     Client::connect(&connect).await.unwrap();
 
-    // The client reads the file as ssh does.
     let port = sshd.addr().split_once(':').unwrap().1.to_owned();
     let key = right.split_once(' ').unwrap().1;
     for line in [
@@ -271,7 +270,7 @@ async fn known_hosts_files_are_checked() {
 }
 
 #[tokio::test]
-async fn key_files_of_every_format_are_read() {
+async fn key_files_are_read_and_unusable_files_are_reported() {
     let Some(sshd) = Sshd::start(INTERNAL) else { return };
     make_key(&sshd.path(""), "locked", &["-t", "ed25519", "-N", "secret"]);
     fs::write(sshd.path("text"), "no key\n").unwrap();

@@ -21,7 +21,7 @@ use crate::records::rollback_hold::RollbackHold;
 use crate::records::unproven::Unproven;
 use crate::records::{state_file, unsettled};
 
-/// Longest time that an agent with `-once` takes to deliver its reports.
+/// Maximum time for which an agent with `-once` tries to deliver its reports.
 const DELIVERY: Duration = Duration::from_secs(5);
 
 /// The agent's connection to the fleet: the watch, and the keeper of the reports.
@@ -78,8 +78,8 @@ impl FleetLink {
         keeper
     }
 
-    /// Delivers the reports of an agent that ran one cycle, if the registry can be reached.
-    /// Undelivered reports stay on the disk until the next agent delivers them.
+    /// Delivers the reports of an agent that ran one cycle, if the registry is `reachable`.
+    /// Undelivered reports stay on the disk, and a later agent delivers them.
     pub(super) async fn deliver(self, reachable: bool) {
         if let Some(mut watch) = self.watch.filter(|_| reachable) {
             let done = tokio::time::timeout(DELIVERY, watch_task::deliver(&mut watch)).await;

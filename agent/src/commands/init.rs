@@ -29,7 +29,7 @@ pub enum Error {
         path.display()
     )]
     InUse {
-        /// The word `directory` or the word `file`.
+        /// Either `directory` or `file`.
         what: &'static str,
         /// The path of the directory or file.
         path: PathBuf,
@@ -39,7 +39,7 @@ pub enum Error {
         flag: &'static str,
     },
     /// A setting has a character that a settings file cannot hold.
-    #[error("-{flag} has a line break or NUL in it, which a settings file cannot hold")]
+    #[error("-{flag} contains a line break or a NUL, and a settings file cannot hold these")]
     Unwritable {
         /// The name of the flag.
         flag: &'static str,
@@ -79,7 +79,7 @@ pub fn run(flags: &Flags, settings: Option<&Path>) -> Result<String, Error> {
     let state = or("state", flags.state.as_deref().unwrap_or(&dir), dir.join("state.json"));
     let usual = Path::new(SETTINGS).join(format!("{name}.env"));
     let file = settings.map_or(usual, Path::to_owned);
-    // `init` creates nothing before all checks have succeeded.
+    // All checks come before the first creation of a file or directory.
     if let Some(name) = first_in(&dir)? {
         return Err(Error::InUse { what: "directory", path: dir, name, flag: "-dir" });
     }
@@ -187,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn init_creates_what_the_unit_needs_and_replaces_nothing() {
+    fn init_creates_directory_key_and_settings_and_replaces_no_file() {
         let temp = tempfile::tempdir().unwrap();
         let at = |name: &str| temp.path().join(name).to_str().unwrap().to_owned();
         let (dir, key, file) = (at("lib/p"), at("etc/key"), at("etc/p.env"));
@@ -215,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_are_quoted_as_systemd_reads_them() {
+    fn settings_have_the_quoting_of_systemd() {
         assert_eq!(setting("fp", "SHA256:a+b/c=").unwrap(), "DEPLOY_AGENT_FP=SHA256:a+b/c=\n");
         assert_eq!(
             setting("script", "a \"$b\"").unwrap(),

@@ -1,4 +1,4 @@
-//! Opens the agent that the flags describe: opens its store, and prepares its connection.
+//! Opens the store of the agent that the flags describe, and prepares the agent's connection.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::fleet::identity;
 use crate::fleet::offers::Offers;
 use crate::fleet::reporter::{About, Reports};
 use crate::health::gate::Gate;
-use crate::health::tally::Goal;
+use crate::health::verdict::Goal;
 use crate::records::agent_report::{Reporter, link_word};
 use crate::records::report_file::ReportFile;
 use crate::records::{running_script, state_owner};
@@ -40,7 +40,7 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationNam
         tracing::info!(
             event = "state_passed_over",
             "{other} belongs to the agent of another directory, not to the agent of {}; this agent \
-             uses {state}; to use the other file, name that file with -state",
+             uses {state}; to use the other file, give its path with -state",
             flags.dir.display()
         );
     }
@@ -59,7 +59,7 @@ pub(super) fn open(flags: &Flags, stop: Stop) -> Result<(Agent, ConfigurationNam
         flags.owner.iter().map(|text| owner_flag::rule(text)).collect::<Result<Vec<_>, _>>();
     let owners = owners.map_err(|err| anyhow!("-owner: {err}"))?;
     if !owners.is_empty() && !store.restores_owners() {
-        return Err(anyhow!("-owner: only root can give files away, and this agent is not root"));
+        return Err(anyhow!("-owner: only root can set owners, and this agent is not root"));
     }
     store.set_owners(&owners).map_err(|err| anyhow!("-owner: {err}"))?;
     if let Err(err) = state_owner::take(&flags.dir, &settings.state) {

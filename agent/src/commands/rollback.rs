@@ -34,7 +34,7 @@ fn roll_back_alone(flags: &Flags) -> Result<Answer, ask::Error> {
             return Answer::failed(exit::FAILED, err.to_string());
         }
         if let Some(Err(err)) = agent.script.as_ref().map(Script::find) {
-            // The rollback could not succeed without the script.
+            // Without the script, the rollback would fail later.
             return Answer::failed(exit::FAILED, format!("script {err}"));
         }
         handler::answer(deploy_previous::run(agent, session, None).await)

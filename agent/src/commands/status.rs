@@ -53,7 +53,7 @@ pub struct Status {
     last_error: Option<String>,
     /// How the files of the last root were placed.
     placed: Option<Placed>,
-    /// The spare root, if an agent runs.
+    /// The spare root; `None` if there is no spare, or if no agent runs.
     spare: Option<Spare>,
     hold: Option<RollbackHold>,
     /// Why the hold cannot be read.
@@ -72,7 +72,7 @@ pub struct Status {
     reports: Reports,
     /// Number of free bytes on the filesystem.
     free_bytes: u64,
-    /// Number of bytes to keep free.
+    /// Number of bytes that the agent keeps free; 0 if it keeps none free.
     min_free: u64,
 }
 
@@ -189,7 +189,7 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
     // unsettled.
     let unsettled = unsettled::read(dir).filter(|left| script.is_none() || left.failures > 0);
     let unsettled = unsettled.map(|left| Left {
-        // If no agent runs, the script's next run is not planned.
+        // If no agent runs, the time of the script's next run is unknown.
         unsettled: Unsettled { next: left.next.filter(|_| agent_pid.is_some()), ..left },
         registry: report.offered,
     });
@@ -211,7 +211,8 @@ pub fn read(dir: &Path, state_file: &Path) -> Result<Status, Error> {
         script,
         last_error: report.error,
         placed: report.placed,
-        // The next agent removes a spare of an ended agent, so `status` does not show it.
+        // `status` does not show the spare of an agent that has ended, because the next agent
+        // removes that spare.
         spare: report.spare.filter(|_| agent_pid.is_some()),
         hold,
         hold_error,
@@ -293,7 +294,7 @@ fn roots(dir: &Path) -> Vec<Root> {
     roots
 }
 
-/// Counts the files and bytes of the cache. If the directory changes meanwhile, the figures are
+/// Counts the files and bytes of the cache. If the cache changes during the count, the figures are
 /// from different moments.
 fn cache(dir: &Path) -> Cache {
     let (blobs, blob_bytes) = count(&dir.join("cache"), 0);

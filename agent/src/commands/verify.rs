@@ -31,7 +31,7 @@ pub struct Verification {
     layers: u64,
     roots: u64,
     /// Number of roots that another program made. `verify` reads these roots, but cannot compare
-    /// them.
+    /// them with layers.
     taken_over: u64,
     /// Whether a repair was attempted.
     repaired: bool,
@@ -42,7 +42,7 @@ pub struct Verification {
 struct Finding {
     path: PathBuf,
     what: String,
-    /// What the repair did about the finding, if anything.
+    /// The result of the repair, as text; `None` if the repair did not concern this finding.
     done: Option<String>,
     mended: bool,
 }
@@ -59,7 +59,7 @@ pub fn read(dir: &Path, meter: &Meter) -> Result<Verification, Error> {
 }
 
 /// Verifies the directory, and repairs the cache. `mend` receives the paths of the damaged files,
-/// relative to the directory. The function compares the roots after the repair.
+/// relative to the directory. The function verifies the roots only after the repair.
 pub fn repair<E: From<Error>>(
     dir: &Path,
     meter: &Meter,
@@ -101,7 +101,7 @@ impl Verification {
         Self { dir, objects, bytes, blobs, layers, roots, taken_over, repaired, findings }
     }
 
-    /// Whether there was nothing to verify. In this case `dir` is most likely not an agent's
+    /// Whether the directory had nothing to verify. Such a directory is most likely not an agent's
     /// directory.
     pub fn is_empty(&self) -> bool {
         let Self { objects, blobs, layers, roots, taken_over, ref findings, .. } = *self;
@@ -132,13 +132,14 @@ impl Verification {
             (0, _) => {}
             (n, false) => {
                 text = format!(
-                    "{n} in the cache: repaired by the agent at the next use, or now with -repair\n"
+                    "{n} in the cache: the agent repairs the damage at the next use; -repair repairs \
+                     it now\n"
                 );
             }
             (n, true) => {
                 text = format!(
-                    "{n} in the cache, not repaired: the agent downloads these files at the next \
-                     use\n"
+                    "{n} in the cache, not repaired: the agent downloads the damaged data at the \
+                     next use\n"
                 );
             }
         }
@@ -146,9 +147,9 @@ impl Verification {
             // Writing to a string cannot fail.
             let _ = writeln!(
                 text,
-                "{} in roots, which -repair does not change, because services use them: remove \
-                 such a root (rm -r). deploy-agent sync then rebuilds the deployed root; the agent \
-                 rebuilds any other root before a deploy",
+                "{} in roots: -repair does not change roots, because services use them; remove a \
+                 damaged root (rm -r), and run deploy-agent sync to rebuild the deployed root; the \
+                 agent rebuilds any other root before a deploy",
                 left.len() - cached
             );
         }
@@ -187,12 +188,14 @@ impl Verification {
         match self.taken_over {
             0 => {}
             1 => text.push_str(
-                "1 root from before this agent was read; its correct contents are unknown\n",
+                "1 root was here before this agent; verify read it, but cannot tell whether it is \
+                 damaged\n",
             ),
             n => {
                 let _ = writeln!(
                     text,
-                    "{n} roots from before this agent were read; their correct contents are unknown"
+                    "{n} roots were here before this agent; verify read them, but cannot tell \
+                     whether they are damaged"
                 );
             }
         }

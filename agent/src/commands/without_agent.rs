@@ -33,8 +33,8 @@ pub(super) fn alone(
         }
     };
     let store = Store::open(&flags.dir, options(&settings, flags.limits.limits()))?;
-    // No cycle runs, so the name of the configuration is not used. An invalid name is still an
-    // error.
+    // Nothing uses the name of the configuration, because no cycle runs. An invalid name is still
+    // an error.
     if !flags.name.is_empty()
         && let Err(err) = flags.name.parse::<ConfigurationName>()
     {

@@ -64,7 +64,6 @@ pub fn either(
     }
 }
 
-/// Sends the request and waits for the answer.
 fn ask(mut stream: UnixStream, request: &Request) -> Result<Answer, Error> {
     let failed = |cause: io::Error| match cause.kind() {
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => Error::Gone,

@@ -130,7 +130,8 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     let answer = match timeout(PATIENCE, request(&mut read)).await {
         Ok(Ok(_)) if client.is_some_and(|client| is_of_script(client, dir)) => Answer::failed(
             exit::FAILED,
-            "the deploy script sent this request, and would wait for its own end",
+            "the deploy script sent this request; the agent serves requests only after the script \
+             has ended",
         ),
         Ok(Ok(request)) => {
             let (reply, answer) = oneshot::channel();
@@ -178,8 +179,8 @@ fn is_below(mut pid: i32, other: u32) -> bool {
     false
 }
 
-/// The id of the parent process of `pid`, read from `/proc/PID/stat`. That file has the form `4711
-/// (any name) S PARENT …`, see proc(5).
+/// The id of the parent process of `pid`, read from `/proc/PID/stat`. For the form of that file,
+/// see proc(5): `4711 (any name) S PARENT …`.
 fn parent(pid: i32) -> Option<i32> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     stat.rsplit_once(')')?.1.split_whitespace().nth(1)?.parse().ok()
@@ -204,7 +205,7 @@ async fn answered(
         tokio::select! {
             answer = &mut served => {
                 return Some(answer.unwrap_or_else(|| {
-                    Answer::failed(exit::FAILED, "the agent ends")
+                    Answer::failed(exit::FAILED, "the agent is stopping")
                 }));
             }
             _ = signs.tick() => {
@@ -216,7 +217,7 @@ async fn answered(
     }
 }
 
-/// Reads the one line that a client sends. The error gives the reason why the request is refused.
+/// Reads the one line that a client sends. The error says why the agent refuses the request.
 async fn request(read: &mut BufReader<OwnedReadHalf>) -> Result<Request, String> {
     let mut line = Vec::new();
     let mut limited = read.take(MAX_REQUEST);

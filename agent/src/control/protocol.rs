@@ -53,9 +53,9 @@ pub enum Request {
 pub struct Answer {
     /// Exit code of the subcommand.
     pub code: u8,
-    /// Why the request failed.
+    /// Why the request failed; `None` if it succeeded.
     pub error: Option<String>,
-    /// The result of the request.
+    /// The result of the request; null if the request failed.
     pub document: Value,
 }
 

@@ -18,7 +18,7 @@ pub struct Synced {
     pub outcome: String,
     /// Id of the registry's configuration, if the registry answered.
     pub id: Option<String>,
-    /// Why the registry's configuration is not deployed.
+    /// Why the registry's configuration is not deployed; `None` if it is deployed.
     pub reason: Option<String>,
     /// Id of the configuration for which the last script ran, if that script did not succeed. The
     /// effects of such a script are unknown.
@@ -79,7 +79,8 @@ pub fn answer(
         Ok(Outcome::Held) => Answer::of(exit::FAILED, &synced("held", waits)),
         Ok(Outcome::Rejected) => Answer::of(exit::FAILED, &synced("rejected", waits)),
         Ok(Outcome::HostHeld) => {
-            let reason = "an operator holds this host at the registry; host release ends the hold";
+            let reason =
+                "an operator holds this host; run host release at the registry to end the hold";
             Answer::of(exit::FAILED, &synced("held", Some(reason.to_owned())))
         }
         Ok(Outcome::Superseded) => {
@@ -87,8 +88,8 @@ pub fn answer(
             Answer::of(exit::FAILED, &synced("held", Some(reason)))
         }
         Ok(Outcome::Staged) => {
-            let reason = "the root is ready, and the script waits for the maintenance window of the \
-                          host's group";
+            let reason = "the root is ready, and the script waits for the maintenance window of \
+                          the host's group";
             Answer::of(exit::FAILED, &synced("held", Some(reason.to_owned())))
         }
         Ok(Outcome::Undecided) => {
@@ -100,8 +101,8 @@ pub fn answer(
             let why = hold.and_then(|hold| hold.reason).map(|reason| format!("{reason}; "));
             let why = why.unwrap_or_default();
             let reason = format!(
-                "{why}the registry's configuration is held since a rollback{to}; deploy-agent rollback \
-                 -release ends the hold"
+                "{why}the registry's configuration is on hold after a rollback{to}; deploy-agent \
+                 rollback -release ends the hold"
             );
             Answer::of(exit::FAILED, &synced("rolled_back", Some(reason)))
         }

@@ -33,7 +33,7 @@ pub(super) enum Checked {
 }
 
 /// Runs the gate for `deployed`, whose script ended at `since`. `offered` is the id of the
-/// registry's configuration, if that id is known. A signal of `newer` ends the gate early.
+/// registry's configuration, if that id is known. A signal on `newer` ends the gate early.
 pub(super) async fn run(
     agent: &Agent,
     session: &mut Session,
@@ -76,7 +76,7 @@ async fn note(agent: &Agent, gate: LastGate) {
     blocking::run(move || report.update(|report| report.health = Some(gate))).await;
 }
 
-/// Returns to the previous configuration, or keeps `deployed` and rejects it.
+/// Rolls back to the previous configuration, or keeps `deployed` and records the rejection.
 async fn fail(
     agent: &Agent,
     gate: &Gate,
@@ -95,7 +95,8 @@ async fn fail(
             reason,
             action = "kept",
             "{id} is not healthy: {reason}; the agent keeps {id}, and deploys nothing until the \
-             registry's configuration changes, or until sync or rollback -release"
+             registry's configuration changes, or until deploy-agent sync or deploy-agent rollback \
+             -release"
         );
         reject(agent, id, reason, None).await?;
         return Ok(Checked::Rejected);
@@ -109,8 +110,8 @@ async fn fail(
         "{id} is not healthy: {reason}; rolling back to {to}"
     );
     let hold = RollbackHold::new(id, to, offered, Timestamp::now()).because(reason.to_owned());
-    // The agent records the hold before it begins the rollback. If the agent dies, the next agent
-    // completes the rollback.
+    // The agent records the hold before it begins the rollback. If the agent dies during the
+    // rollback, the next start of the agent reads the hold and completes the rollback.
     let (dir, decided) = (agent.dir.clone(), hold.clone());
     blocking::run(move || decided.put(&dir)).await?;
     roll_back(agent, session, deployed, &target, &hold).await
@@ -126,8 +127,8 @@ async fn target(agent: &Agent, deployed: Digest) -> Option<Configuration> {
     blocking::run(look).await
 }
 
-/// Completes an interrupted rollback that the agent began on its own. If the agent had already
-/// recorded that the rollback failed, there is nothing to complete.
+/// Completes an interrupted rollback that the agent began after a failed gate. If the rollback had
+/// already failed, the function lifts the hold and does not try again.
 pub(super) async fn resume(
     agent: &Agent,
     session: &mut Session,
@@ -174,8 +175,8 @@ async fn roll_back(
         %id,
         to = %to_id,
         "{id} is not healthy ({reason}), and the rollback to {to_id} failed, too: {err}; the agent \
-         does not try again until the registry's configuration changes, or until sync or rollback \
-         -release"
+         does not try again until the registry's configuration changes, or until deploy-agent sync \
+         or deploy-agent rollback -release"
     );
     reject(agent, id, reason, Some(err.to_string())).await?;
     let dir = agent.dir.clone();

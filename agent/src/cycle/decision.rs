@@ -1,5 +1,5 @@
-//! Decides what a cycle does. The decision depends only on the facts in [`Known`]: the code uses no
-//! disk, network or clock.
+//! Decides what a cycle does. The decision depends only on the facts in [`Known`]. This module does
+//! not access the disk, the network or the clock.
 
 use deploy_store::{Configuration, Layer};
 
@@ -13,7 +13,7 @@ pub enum Outcome {
     UpToDate,
     /// A script failed, and the wait before its next run has not ended.
     Held,
-    /// A rollback holds the registry's configuration.
+    /// The registry's configuration is not deployed, because the hold of a rollback applies to it.
     RolledBack,
     /// A configuration was deployed.
     Switched,
@@ -21,7 +21,7 @@ pub enum Outcome {
     Rejected,
     /// An operator holds the host, so the agent deploys nothing new.
     HostHeld,
-    /// A newer offer arrived before the deploy began.
+    /// The registry offered a newer configuration before the deploy began.
     Superseded,
     /// The root of the registry's configuration is built. The switch waits until the maintenance
     /// window of the host's group opens.
@@ -65,11 +65,12 @@ pub struct Known<'a> {
     /// Whether the deployed configuration must be deployed again, because its root is missing or
     /// because the last script did not succeed.
     pub needs_redeploy: bool,
-    /// The registry's configuration; the deployed configuration while an operator holds the host.
+    /// The registry's configuration, or the deployed configuration while an operator holds the
+    /// host.
     pub offered: &'a Configuration,
     /// The hold that a rollback left, if any; `None` while an operator holds the host.
     pub hold: Option<&'a RollbackHold>,
-    /// A configuration whose script failed and must not run again yet, if any.
+    /// A configuration whose script failed and must wait before its next run, if any.
     pub waiting: Option<&'a Configuration>,
     /// A configuration that has not proven healthy, if any.
     pub unproven: Option<&'a Unproven>,
@@ -90,7 +91,7 @@ pub enum Action {
     Deploy(Change),
 }
 
-/// The decision about what a cycle does.
+/// What a cycle does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Decision<'a> {
     /// Whether to lift the hold of a rollback first, because the hold no longer applies.
@@ -224,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn hold_keeps_the_deployed_configuration_until_the_registry_changes() {
+    fn hold_keeps_the_deployed_configuration_until_the_registry_has_another() {
         let [old, bad, new] = ["1", "2", "3"].map(|bytes| configuration("p", &[("v1", bytes)]));
         let hold = hold(&bad, &old);
         let known = |offered| Known {
@@ -254,8 +255,9 @@ mod tests {
         let first = Known { deployed: None, ..same };
         assert_eq!(decided(&first), (Action::Deploy(Change::Tree), Outcome::Switched, true));
     }
+
     #[test]
-    fn interrupted_gate_runs_again_unless_something_else_is_to_be_deployed() {
+    fn interrupted_gate_runs_again_unless_another_configuration_is_to_be_deployed() {
         let [old, new, fix] = ["1", "2", "3"].map(|bytes| configuration("p", &[("v1", bytes)]));
         let record = Unproven::new(new.id(), Some(old.id()));
         let known = Known {
@@ -285,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn rejected_configuration_is_not_tried_again_until_the_registry_changes() {
+    fn rejected_configuration_is_not_tried_again_until_the_registry_has_another() {
         let [old, bad, fix] = ["1", "2", "3"].map(|bytes| configuration("p", &[("v1", bytes)]));
         let (reason, at) = ("status 503".to_owned(), Timestamp::UNIX_EPOCH);
         let failure = Some(Failure { reason, way_back: None, at });

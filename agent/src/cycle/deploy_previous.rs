@@ -141,8 +141,8 @@ pub async fn resume(agent: &Agent, session: &mut Session, hold: &RollbackHold) -
     Ok(())
 }
 
-/// The start and the target of an interrupted rollback. If one of the two configurations is not
-/// recorded, the function lifts the hold and returns `None`.
+/// The start and the target of an interrupted rollback. If the agent's records do not name both
+/// configurations, the function lifts the hold and returns `None`.
 pub(super) async fn interrupted(
     agent: &Agent,
     hold: &RollbackHold,

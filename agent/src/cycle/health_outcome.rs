@@ -43,8 +43,8 @@ pub(super) async fn check(
     let ended = outcome(checked);
     if ended.is_none() {
         agent.reports.healthy();
-        // The agent removes old roots only now, because a failed gate would have needed the
-        // previous root for a rollback.
+        // The agent removes old roots only after the gate. If the gate had failed, the rollback
+        // would have needed the previous root.
         finish_checked(agent, left, target).await;
     }
     Ok(ended)
@@ -63,9 +63,9 @@ pub(super) async fn end_gate(
     check(agent, session, gated, newer).await
 }
 
-/// Finishes the deploy of `target` after its gate. The sweep keeps the root of the previous
-/// configuration, which is the last configuration that proved healthy. This configuration may
-/// differ from the configuration that the switch replaced.
+/// Finishes the deploy of `target` after its gate. The sweep keeps the root of the last
+/// configuration that proved healthy. The switch may have replaced a different configuration, which
+/// had not proven healthy.
 async fn finish_checked(agent: &Agent, left: Left<'_>, target: &Configuration) {
     let Left::Behind(old) = left else { return finish(agent, left, target).await };
     if agent.health.is_none() {

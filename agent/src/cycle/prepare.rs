@@ -48,10 +48,10 @@ async fn reuse_or_build(
     new: &Configuration,
     changed: ChangedRoot,
 ) -> Result<Root> {
-    // A script that still runs may use this root. Two scripts at the same time would undo each
-    // other's work.
+    // A script that still runs may use this root, and two scripts that run at the same time could
+    // undo each other's work.
     running_script::wait_for_end(&agent.dir).await;
-    // The root in use is not checked, because its service may write to that root.
+    // The agent does not check a root in use, because the service may write to the root.
     let used = in_use(agent, new.id()).await?;
     let in_use = used != Used::No;
     let drifted = if used == Used::Yes { None } else { drift(agent, new, used).await? };
@@ -140,9 +140,9 @@ async fn mend(agent: &Agent, new: &Configuration, drifted: Vec<String>) -> Vec<S
     })
 }
 
-/// Adopts a root that has no record and cannot be compared with its configuration, because some of
-/// its layers are missing. `err` is the reason why layers are missing. Returns whether there is
-/// such a root.
+/// Adopts a root that has no record and cannot be compared with its configuration, because some
+/// layers of the configuration are missing. `err` is the reason why layers are missing. Returns
+/// whether there is such a root.
 async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();

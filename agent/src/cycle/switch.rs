@@ -1,6 +1,6 @@
 //! Switches from one root to the next: switches the symlink, runs the script, and writes the state
-//! file. A signal ends the agent only after the switch. If the script runs too long after the
-//! signal, the agent ends the script.
+//! file. If the agent receives a signal to end, it completes the switch first. If the script runs
+//! too long after the signal, the agent ends the script.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -24,14 +24,14 @@ use crate::records::unsettled::{self, Unsettled};
 use crate::records::{current_link, previous, running_script, state_file};
 use crate::script::{self, Change};
 
-/// Name of a file in the agent's directory. The file contains the end of the last script's output.
+/// Name of the file in the agent's directory that contains the end of the last script's output.
 pub(crate) const SCRIPT_LOG: &CStr = c"script.log";
 
 /// What happens to the record of the previous configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Previous {
-    /// `previous.json` names the configuration that a rollback from the new configuration deploys.
-    /// The agent replaces the file only if this switch changes the target of a rollback.
+    /// After the switch, `previous.json` names the target of a rollback from the new configuration.
+    /// The agent writes the file only if the target changes.
     Keep,
     /// The agent removes `previous.json`, because this switch is a rollback, and a rollback cannot
     /// be rolled back.
@@ -58,15 +58,15 @@ pub struct Switch<'a> {
 pub async fn run(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
     let _critical = agent.stop.critical().await;
     if let Some(hold) = switch.hold.cloned() {
-        // The agent records the hold before the script runs. If the agent dies, the next agent
-        // completes the rollback.
+        // The agent records the hold before the script runs. If the agent dies during the rollback,
+        // the next start of the agent reads the hold and completes the rollback.
         let dir = agent.dir.clone();
         blocking::run(move || hold.put(&dir)).await?;
     }
     let switched = to_root(agent, switch).await;
     // If the script of an operator's rollback failed, the hold ends. After any other error, the
-    // hold stays, and a later cycle continues the rollback. If the agent rolls back on its own, the
-    // hold stays until the agent has recorded the failure of the rollback.
+    // hold stays, and a later cycle continues the rollback. If the rollback follows a failed health
+    // gate, the caller lifts the hold after it has recorded the failure.
     if switch.hold.is_some_and(|hold| hold.reason.is_none())
         && matches!(switched, Err(Error::Script { .. }))
     {
@@ -112,7 +112,7 @@ async fn to_root(agent: &Agent, switch: Switch<'_>) -> Result<Instant> {
     Ok(ended)
 }
 
-/// Records the script's success, so that a restart of the agent does not run the script again.
+/// Records the script's success, so that the agent does not run the script again after a restart.
 async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let Switch { deployed, new, root, previous, hold } = switch;
     // The health gate follows every switch except a rollback.
@@ -124,11 +124,11 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
     let work = move || {
         store.sync_roots()?;
         // The agent writes `previous.json` before the state file. If the agent dies in between,
-        // `previous.json` names the deployed configuration, and there is nothing to roll back to.
+        // `previous.json` names the deployed configuration, and a rollback finds no target.
         let mut left = deployed.filter(|deployed| deployed.id() != new.id());
         if gated {
             // The agent records the gate before it writes the state file. If the agent dies after
-            // both writes, the next agent runs the gate.
+            // both writes, the next start of the agent finds the record and runs the gate.
             let back = note_gate(&dir, left.as_ref(), &new)?;
             left = left.filter(|left| Some(left.id()) == back);
         }
@@ -138,7 +138,8 @@ async fn record_success(agent: &Agent, switch: Switch<'_>) -> Result<()> {
         state_file::write(&state, &new)?;
         if let Err(err) = unsettled::clear(&dir) {
             tracing::warn!(
-                "the script will run again, because its record cannot be removed: {err}"
+                "the script will run again, because the record of its start cannot be removed: \
+                 {err}"
             );
         }
         if previous == Previous::Clear {
@@ -174,9 +175,9 @@ fn note_gate(
     Ok(back)
 }
 
-/// Makes the symlink lead to the root of the deployed configuration. For example, the symlink leads
-/// elsewhere if an agent was killed after it had switched the symlink, and the registry then
-/// returned to the deployed configuration.
+/// Makes the symlink lead to the root of the deployed configuration. The symlink may lead elsewhere
+/// because an agent was killed during a switch, and the registry's configuration then changed back
+/// to the deployed configuration.
 pub async fn mend_link(agent: &Agent, deployed: &Configuration) -> Result<()> {
     let Some(path) = agent.current.clone() else { return Ok(()) };
     let root = absolute(&agent.store.root_path(deployed.id()));
@@ -264,7 +265,7 @@ async fn run_script(
     agent.reports.printed(&output);
     let dir = agent.dir.clone();
     let after = move || {
-        // The file with the output is only for people, and nothing depends on the file.
+        // No deploy depends on the file with the output, so a failed write is only logged.
         if let Err(err) = keep_output(&dir, &output) {
             tracing::debug!("cannot keep the script's output: {err}");
         }

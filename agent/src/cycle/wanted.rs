@@ -1,6 +1,6 @@
 //! Finds out what to deploy. If the last offer says that an operator holds the host, the agent does
-//! not ask. If a live watch has received an offer, the agent normally uses that offer. Otherwise
-//! the agent asks the registry over sftp.
+//! not ask the registry. If a live watch has received an offer, the agent normally uses that offer.
+//! Otherwise the agent asks the registry over sftp.
 
 use deploy_store::{Configuration, Digest};
 
@@ -16,11 +16,11 @@ pub(super) struct Wanted {
     pub configuration: Option<Configuration>,
     /// The id of the registry's configuration, if that id is known.
     pub id: Option<Digest>,
-    /// The revision of the last offer, if that offer names the same configuration; otherwise 0.
+    /// The revision of the last offer, if that offer names the configuration `id`; otherwise 0.
     pub revision: u64,
-    /// Why an operator holds the host.
+    /// Why an operator holds the host; `None` if no operator does.
     pub held: Option<String>,
-    /// Whether the registry sent the configuration over the watch, without a request.
+    /// Whether this answer comes from an offer over the watch, and not from a request over sftp.
     pub is_pushed: bool,
     /// The number of the last offer that [`ask`] took into account.
     pub count: u64,

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 
 use crate::error::{Error, Result};
 
-/// A session with the registry. The session connects on first use, and connects again after the
-/// connection is lost. Clones share the connection.
+/// A session with the registry. The session connects on the first use, and on the first use after
+/// the connection is lost. Clones share the connection.
 #[derive(Debug, Clone)]
 pub struct Session {
     connect: Option<Connect>,
@@ -74,8 +74,8 @@ impl Session {
         }
     }
 
-    /// Discards the connection like [`Session::forget`], but only if `client` is still the
-    /// connection.
+    /// Discards the connection like [`Session::forget`], but only if the connection is still
+    /// `client`.
     pub fn forget_if(&mut self, client: &Arc<Client>) {
         if self.slot.usable().is_some_and(|kept| Arc::ptr_eq(&kept, client)) {
             self.forget();
@@ -93,8 +93,8 @@ impl Session {
         let path = format!("configs/{}.json", name.as_str());
         let kept = self.slot.is_full();
         let json = match self.read(&path).await {
-            // The kept connection may have ended meanwhile, so the agent tries once more with a new
-            // connection.
+            // The kept connection may have ended since the last poll, so the agent tries once more
+            // with a new connection.
             Err(_) if kept => {
                 self.forget();
                 self.read(&path).await?

@@ -1,10 +1,10 @@
-//! Implements `-limit-download`, which limits the rate of all downloads together.
+//! Implements `-limit-download`, which limits the total rate of all downloads.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Maximum time for which the unused part of the limit accumulates. After a pause, downloads may
-/// exceed the limit by the number of bytes that it allows in this time.
+/// exceed the limit by the number of bytes that the limit allows in this time.
 const BURST: Duration = Duration::from_secs(1);
 
 /// The limit for the rate of downloads. Clones share the limit.
@@ -12,8 +12,8 @@ const BURST: Duration = Duration::from_secs(1);
 pub struct Throttle {
     /// Maximum number of downloaded bytes per second; 0 for no limit.
     rate: u64,
-    /// Time at which the limit will allow all bytes that were received so far. Until then, each
-    /// download waits before it receives more bytes.
+    /// Time at which the limit will allow all bytes that were received so far. Until that time,
+    /// each download waits before it receives more bytes.
     paid: Arc<Mutex<Instant>>,
 }
 
@@ -24,8 +24,8 @@ impl Throttle {
     }
 
     /// Counts `bytes` received bytes, and waits until the limit allows these bytes. The wait blocks
-    /// the thread. Meanwhile the agent does not acknowledge received data, so the registry slows
-    /// down.
+    /// the thread. During the wait, the agent does not acknowledge received data, so the registry
+    /// sends more slowly.
     pub fn take(&self, bytes: usize) {
         let wait = self.reserve(bytes, Instant::now());
         if !wait.is_zero() {
@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_never_waits() {
+    fn without_a_limit_no_download_waits() {
         let free = Throttle::new(0);
         assert_eq!(free.reserve(usize::MAX, Instant::now()), Duration::ZERO);
     }

@@ -87,7 +87,7 @@ pub enum OnFailure {
     Hold,
 }
 
-/// A value of `-health`.
+/// A value of `-health`. The text of each variant says when the check succeeds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Check {
     /// A GET request is answered with a status from 200 to 299.

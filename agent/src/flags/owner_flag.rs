@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn owners_are_parsed_as_by_chown() {
+    fn owners_are_parsed_with_the_rules_of_chown() {
         let is = |text: &str, pattern: Option<&str>, uid, gid| {
             let pattern = pattern.map(str::to_owned);
             assert_eq!(rule(text), Ok(OwnerRule { pattern, uid, gid }), "{text}");

@@ -1,5 +1,5 @@
-//! Decides what the agent sends on a watch, and when it sends. The code is pure: it uses no network
-//! or clock.
+//! Decides what the agent sends on a watch, and when it sends. This module does not access the
+//! network or the clock.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use deploy_wire::fleet::{HEARTBEAT, Report, SILENCE, ToAgent, Unreadable};
 use tokio::time::Instant;
 
 /// Time for which the agent holds back the report of a step, because the next step may follow soon.
-/// As a result, the agent sends only one report of a short deploy: its result.
+/// For a short deploy, the agent therefore sends only the report of the result.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// The state of a watch: when lines were received and sent, and which reports were sent.
@@ -19,7 +19,7 @@ pub struct Conversation {
     is_greeted: bool,
     /// Number of the last report that was sent.
     sent: u64,
-    /// Time since which the agent has been holding back reports; `None` if it holds back none.
+    /// Time at which the agent began to hold back reports; `None` if it holds back none.
     lingers: Option<Instant>,
 }
 
@@ -48,7 +48,8 @@ impl Conversation {
         self.heard = now;
         self.is_greeted |= message.last_seq.is_some();
         if message == ToAgent::default() {
-            // The agent answers a heartbeat, so that both sides send equally often.
+            // The next turn answers the heartbeat with a heartbeat, so that both sides send equally
+            // often.
             self.spoke = now.checked_sub(HEARTBEAT).unwrap_or(now);
         }
         Ok(message)

@@ -1,5 +1,6 @@
-//! Derives the first report after an agent's start from the agent's records. If the previous agent
-//! was killed between the end of the script and the report, the derived report contains the result.
+//! Derives the first report after an agent's start from the records in the agent's directory. If
+//! the agent was killed after the end of the script and before the report of the result, the
+//! derived report contains the result.
 
 use deploy_store::Digest;
 use deploy_wire::fleet::{Phase, Reason, Report};
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn state_has_the_result_of_the_health_gate() {
+    fn first_report_has_the_result_of_the_health_gate() {
         let [one, two] = ["1", "2"].map(|text| Digest::of(text.as_bytes()));
         let pending = Unproven::new(two, Some(one));
         let records = |deployed, unproven| Records {
@@ -126,8 +127,8 @@ mod tests {
         let other = derived(&records(one, pending.clone())).unwrap();
         assert_eq!(other.phase, Phase::Healthy, "the state file was not written");
 
-        // In the first case, the agent was killed during the rollback. In the second case, it was
-        // killed after the rollback.
+        // `begun`: the agent was killed during the rollback. `back`: the agent was killed after the
+        // rollback.
         let since = Timestamp::UNIX_EPOCH;
         let hold = RollbackHold::new(two, one, None, since).because("no answer".to_owned());
         let begun = Records { hold: Some(hold.clone()), ..records(two, pending.clone()) };

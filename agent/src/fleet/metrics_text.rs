@@ -1,5 +1,5 @@
-//! Formats the metrics of an agent in the text format of Prometheus. The code is pure: it uses no
-//! disk, network or clock.
+//! Formats the metrics of an agent in the text format of Prometheus. This module does not access
+//! the disk, the network or the clock.
 
 use std::fmt::Write as _;
 
@@ -32,7 +32,11 @@ impl Metrics {
     pub fn to_text(&self) -> String {
         let mut text = Text { configuration: self.configuration.clone(), text: String::new() };
         let labels = [("version", &*self.version), ("link", &*self.link)];
-        text.head("info", "gauge", "The agent's version, and how it places files; always 1.");
+        text.head(
+            "info",
+            "gauge",
+            "The agent's version, and how the agent places files; always 1.",
+        );
         text.sample("info", &labels, 1);
         let DeployCounts { healthy, failed, rolled_back, steps } = &self.counts;
         text.head("deploys_total", "counter", "Deploys since the agent's start, by result.");

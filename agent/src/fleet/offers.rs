@@ -28,7 +28,7 @@ pub struct Received {
     start: Option<Instant>,
 }
 
-/// The offers that the watch has received. Clones share the offers.
+/// The registry's last offer, and the state of the watch. Clones share these data.
 #[derive(Debug, Clone, Default)]
 pub struct Offers {
     received: watch::Sender<Received>,
@@ -36,7 +36,7 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// Takes an offer. Returns whether the offer differs from the last offer.
+    /// Records a received offer. Returns whether the offer differs from the offer before it.
     pub fn take(&self, offer: Offer) -> bool {
         let wait = Duration::from_millis(offer.start_after_ms).min(LONGEST_START);
         let mut is_new = false;
@@ -64,8 +64,8 @@ impl Offers {
         });
     }
 
-    /// Records that the registry sends no offers. An offer that an earlier registry sent no longer
-    /// counts.
+    /// Records that the registry sends no offers, and discards an offer that an earlier registry
+    /// sent.
     pub fn clear(&self) {
         self.received.send_modify(|received| {
             *received = Received { count: received.count, is_settled: true, ..Received::default() };
@@ -144,7 +144,10 @@ mod tests {
         offers.ask_by_sftp(false);
         offers.lose();
         assert!(offers.usable().is_none() && offers.received().offer.is_some());
-        assert!(!offers.take(Offer { retries: 1, ..offer(2, 0) }), "nothing changed meanwhile");
+        assert!(
+            !offers.take(Offer { retries: 1, ..offer(2, 0) }),
+            "the offer is the same as before"
+        );
         assert!(offers.usable().is_some());
         offers.clear();
         assert!(offers.received().offer.is_none() && offers.take(offer(2, 0)));
@@ -152,7 +155,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn agent_waits_for_its_start_time_unless_a_newer_offer_arrives() {
+    async fn agent_waits_for_the_start_time_unless_a_newer_offer_arrives() {
         let offers = Offers::default();
         let began = Instant::now();
         offers.take(offer(1, 0));
@@ -173,7 +176,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn first_cycle_waits_until_the_offers_are_known() {
+    async fn first_cycle_waits_for_an_offer_or_for_the_loss_of_the_watch() {
         let offers = Offers::default();
         let wait = Duration::from_secs(5);
         assert!(tokio::time::timeout(wait, offers.settled()).await.is_err());

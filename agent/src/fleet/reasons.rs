@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn exit_code_is_that_of_a_script_that_exited() {
+    fn exit_code_is_known_only_if_the_script_exited() {
         let failed = |raw| {
             let (program, status) = ("./deploy.sh".to_owned(), ExitStatus::from_raw(raw));
             script(script::Error::Failed { program, status })

@@ -1,5 +1,6 @@
-//! Writes the files that `status`, the next agent and Prometheus read: `report.json`, the state of
-//! the watch and the metrics. The deploy does not wait for these writes.
+//! Writes the reports to `report.json`, the state of the watch to `agent.json`, and the metrics to
+//! the file of `-metrics-file`. `status`, Prometheus and the next start of the agent read these
+//! files. The deploy does not wait for these writes.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr};
@@ -18,8 +19,8 @@ use crate::records::agent_report::Reporter;
 use crate::records::report_file::ReportFile;
 use crate::records::state_file::split;
 
-/// The time from a change of the reports to the write of the files. A short deploy has ended by
-/// then, so these writes do not slow down the syncs of the deploy. If the agent is killed before
+/// The time from a change of the reports to the write of the files. A short deploy ends before the
+/// write, so these writes do not slow down the syncs of the deploy. If the agent is killed before
 /// the write, the agent's other records contain the result.
 const PAUSE: Duration = Duration::from_millis(250);
 

@@ -19,7 +19,7 @@ use crate::records::report_file::ReportFile;
 /// row. A short restart of the registry is therefore not reported as a failure.
 const LOST_BEFORE_FAILED: u32 = 3;
 
-/// The facts about the agent for its reports and its metrics.
+/// The facts about the agent that its reports and its metrics contain.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct About {
     /// The name of the configuration that the agent tracks.
@@ -76,7 +76,8 @@ impl Reports {
         Self { inner: Arc::new(Mutex::new(inner)), changed: watch::Sender::new(0) }
     }
 
-    /// Reports `state`, which follows from the records, unless the last report has the same state.
+    /// Reports `state`, which follows from the records, unless the last report has the same phase
+    /// and the same configurations.
     pub fn resume(&self, state: Option<Report>) {
         let Some(state) = state else { return };
         self.change(|inner| {
@@ -99,7 +100,7 @@ impl Reports {
     }
 
     /// Reports that a deploy of `wants` begins while `runs` is deployed. If an unfinished deploy of
-    /// `wants` has not reached its health gate, this deploy continues it.
+    /// `wants` has not reached its health gate, that deploy continues, and nothing is reported.
     pub fn begin(&self, runs: Option<Digest>, wants: Digest) {
         self.change(|inner| {
             let continued = |it: &Deploy| it.wants == wants && it.phase < Phase::Checking;
@@ -128,7 +129,8 @@ impl Reports {
     /// Records the end of the script's output.
     pub fn printed(&self, output: &[u8]) {
         let mut inner = self.inner();
-        // After the start of the health gate, only the script of a rollback can run.
+        // After the start of the health gate, only the script of a rollback can run. The output of
+        // that script does not belong to the deploy.
         if let Some(deploy) = inner.deploy.as_mut().filter(|it| it.phase < Phase::Checking) {
             deploy.output = output.to_vec();
         }
@@ -152,7 +154,8 @@ impl Reports {
         });
     }
 
-    /// Reports that the cycle failed. `offered` is the registry's configuration, if that is known.
+    /// Reports that the cycle failed. `offered` is the id of the registry's configuration, if that
+    /// id is known.
     pub fn failed(&self, err: &Error, offered: Option<Digest>) {
         self.change(|inner| {
             inner.lost = if reasons::is_connection(err) { inner.lost + 1 } else { 0 };
@@ -243,8 +246,8 @@ impl Reports {
         self.change(|inner| inner.waiting.acknowledge(seq));
     }
 
-    /// Handles the first line of a registry whose last report has the number `last`. If `refused`
-    /// is true, the registry keeps no reports.
+    /// Handles the first line of a registry. `last` is the number of the last report that the
+    /// registry has. If `refused` is true, the registry keeps no reports.
     pub fn greet(&self, last: u64, refused: bool) {
         self.change(|inner| {
             if inner.waiting.greet(last) == Greeted::Repeat
@@ -377,7 +380,7 @@ impl Inner {
         self.last = Some(Report { seq: self.waiting.seq(), ..report });
     }
 
-    /// Returns `state` with the facts that all reports have.
+    /// Adds to `state` the facts that every report contains.
     fn complete(&self, state: Report) -> Report {
         let About { boot, version, link, .. } = self.about.clone();
         let (revision, attempt) = (self.revision, self.attempts);
@@ -588,7 +591,7 @@ mod tests {
     }
 
     #[test]
-    fn single_cycle_confirms_the_offer_that_it_learns_of_later() {
+    fn single_cycle_confirms_an_offer_that_arrives_after_the_result() {
         let reports = reports();
         reports.begin(None, id("1"));
         reports.healthy();

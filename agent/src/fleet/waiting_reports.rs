@@ -1,5 +1,5 @@
-//! Decides which reports the agent sends, and numbers the reports. The code is pure: it uses no
-//! disk, network or clock.
+//! Decides which reports the agent sends, and numbers the reports. This module does not access the
+//! disk, the network or the clock.
 
 use deploy_wire::fleet::Report;
 
@@ -82,8 +82,8 @@ impl Waiting {
         if last > known {
             // The registry has numbers that this agent does not know. The directory may be new, or
             // may be restored from a backup. Or the previous agent was killed before it recorded
-            // its last reports. The registry takes reports in order, so the registry has all
-            // reports that the previous agent recorded.
+            // its last reports. The registry accepts reports in order, so it has all reports that
+            // the previous agent recorded.
             if !self.is_greeted {
                 self.reports.retain(|report| report.seq > self.recorded);
             }
@@ -190,7 +190,7 @@ mod tests {
         assert_eq!(shown(&next), [(4, 3, Failed), (5, 4, Healthy)]);
         assert_eq!(next.greet(6), Greeted::Send);
         assert_eq!(shown(&next), [(7, 4, Healthy)]);
-        // The directory was restored from a backup while the agent ran elsewhere.
+        // Another agent, which runs with a copy of this directory, has sent further reports.
         assert_eq!(next.greet(20), Greeted::Send);
         assert_eq!(shown(&next), [(21, 4, Healthy)]);
     }

@@ -26,8 +26,8 @@ const FIRST_WAIT: Duration = Duration::from_secs(2);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 /// The longest time over which a registry may spread its agents' attempts to connect again.
 const LONGEST_SPREAD: Duration = Duration::from_secs(10 * 60);
-/// The maximum pause after the registry has refused a watch. A change of the connection ends the
-/// pause early. Then the agent asks again.
+/// The maximum pause after the registry has refused a watch. After the pause, the agent asks for a
+/// watch again. A change of the connection ends the pause early.
 const ASK_AGAIN: Duration = Duration::from_secs(10 * 60);
 
 /// A watch, and the parts of the agent that it uses.
@@ -37,7 +37,7 @@ pub struct Watch {
     pub session: Session,
     /// The command line that begins the watch.
     pub line: String,
-    /// The place where the watch puts received offers.
+    /// Keeps the received offers.
     pub offers: Offers,
     /// The reports that the watch sends.
     pub reports: Reports,
@@ -64,7 +64,7 @@ struct Memory {
     /// The maximum wait before the agent connects again after the loss of a live watch; `None` if
     /// the registry set no such time.
     spread: Option<Duration>,
-    /// Why the registry keeps no reports.
+    /// Why the registry keeps no reports; `None` if the registry keeps them.
     refused: Option<String>,
 }
 
@@ -204,7 +204,7 @@ async fn speak(
     talk: &mut Conversation,
     turn: Turn,
 ) -> Result<(), String> {
-    let silent = || format!("the registry is silent for {} seconds", SILENCE.as_secs());
+    let silent = || format!("the registry has been silent for {} seconds", SILENCE.as_secs());
     let lines: Vec<(Option<u64>, Vec<u8>)> = match turn {
         Turn::Wait(_) => Vec::new(),
         Turn::Dead => return Err(silent()),
@@ -215,7 +215,7 @@ async fn speak(
         }
     };
     for (seq, line) in lines {
-        // The watch also ends if the connection accepts no data for this time.
+        // The watch also ends if the connection accepts no data within `SILENCE`.
         let sent = timeout(SILENCE, channel.send(line)).await.map_err(|_| silent())?;
         sent.map_err(|err| err.to_string())?;
         talk.spoke(seq, Instant::now());
@@ -288,7 +288,11 @@ mod tests {
         let spread = |ms| Memory { spread: Some(Duration::from_millis(ms)), ..Memory::default() };
         let mut large = spread(30_000);
         assert_eq!(large.wait(true, 0.5), Duration::from_secs(15));
-        assert_eq!(large.wait(false, 1.0), Duration::from_secs(4), "only the first attempt");
+        assert_eq!(
+            large.wait(false, 1.0),
+            Duration::from_secs(4),
+            "the spread applies only to the first attempt"
+        );
         assert_eq!(spread(u64::MAX).wait(true, 1.0), LONGEST_SPREAD);
         assert_eq!(spread(30_000).wait(false, 1.0), FIRST_WAIT);
     }

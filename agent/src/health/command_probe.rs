@@ -16,8 +16,7 @@ use crate::health::subject::Subject;
 use crate::health::wording::{last_line, reason};
 use crate::script::{self, Change, env_file};
 
-/// Maximum number of bytes that the probe keeps of the output. The probe keeps the end of the
-/// output.
+/// The probe keeps at most this number of bytes from the end of the output.
 const MOST_KEPT: usize = 4 << 10;
 /// Capacity of a pipe in bytes (pipe(7)).
 const PIPE: usize = 64 << 10;
@@ -64,7 +63,7 @@ struct Group(Option<Pid>);
 impl Drop for Group {
     fn drop(&mut self) {
         if let Some(group) = self.0 {
-            // The call fails if the group has ended meanwhile.
+            // The call fails if all processes of the group have already ended.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }

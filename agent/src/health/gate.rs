@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use crate::flags::health_flags::{Check, OnFailure, pause};
 use crate::health::probing;
 use crate::health::subject::Subject;
-use crate::health::tally::{Decided, Goal, Tally, seconds};
+use crate::health::verdict::{Decided, Goal, Tally, seconds};
 use crate::log::millis;
 
 /// Maximum duration of one probe.
@@ -39,7 +39,7 @@ pub enum Verdict {
     Superseded,
 }
 
-/// Probes the checks for `subject`, whose script ended at `since`. A signal of `newer` ends the
+/// Probes the checks for `subject`, whose script ended at `since`. A signal on `newer` ends the
 /// gate early.
 pub async fn run(
     gate: &Gate,
@@ -101,7 +101,7 @@ fn superseded(id: Digest) -> Verdict {
     tracing::info!(
         event = "health_interrupted",
         %id,
-        "the registry may have a newer configuration: the health check of {id} ends undecided"
+        "the registry may have a newer configuration: the health gate of {id} ends without a result"
     );
     Verdict::Superseded
 }
@@ -109,7 +109,7 @@ fn superseded(id: Digest) -> Verdict {
 /// Waits for the announcement of a newer configuration.
 async fn changed(newer: &mut watch::Receiver<()>) {
     if newer.changed().await.is_err() {
-        // The sender is gone, so no newer configuration can be announced.
+        // The sender was dropped, so no newer configuration can be announced.
         std::future::pending::<()>().await;
     }
 }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn newer_configuration_ends_the_gate_undecided() {
+    async fn newer_configuration_ends_the_gate_without_a_result() {
         let (sender, mut newer) = watch::channel(());
         let gate = gate(&closed(), 0, 600_000);
         let announce = async {

@@ -12,8 +12,8 @@ use crate::records::unproven::Unproven;
 pub(super) fn rejection(dir: &Path) -> Option<String> {
     let failure = Unproven::read(dir)?.failure?;
     Some(format!(
-        "{}; nothing is deployed until the registry's configuration changes, or until sync or \
-         rollback -release",
+        "{}; nothing is deployed until the registry's configuration changes, or until deploy-agent \
+         sync or deploy-agent rollback -release",
         failure.to_text()
     ))
 }
@@ -34,7 +34,7 @@ pub(super) fn log_held(ended: &Result<Outcome>, dir: &Path, offered: Option<Dige
         event = "held",
         id,
         "the registry's configuration is held after a rollback, until that configuration changes \
-         or until rollback -release"
+         or until deploy-agent rollback -release"
     );
 }
 

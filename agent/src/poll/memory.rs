@@ -111,8 +111,8 @@ impl Memory {
         }
     }
 
-    /// Waits until the next cycle is due, and serves requests meanwhile. A new offer ends the wait.
-    /// If the watch is lost, the remaining wait shrinks to about the time of `-poll`.
+    /// Waits until the next cycle is due, and serves requests during the wait. A new offer ends the
+    /// wait. After the loss of the watch, the agent waits at most about the time of `-poll`.
     pub(super) async fn idle(
         &mut self,
         agent: &Agent,
@@ -191,7 +191,7 @@ impl Memory {
         next
     }
 
-    /// Logs the result of a cycle, and remembers it. Returns the time until the next cycle.
+    /// Logs and remembers the result of a cycle. Returns the time until the next cycle.
     pub(super) async fn after(
         &mut self,
         agent: &Agent,

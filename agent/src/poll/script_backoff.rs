@@ -23,7 +23,7 @@ pub(super) struct ScriptBackoff {
 
 impl ScriptBackoff {
     /// The wait after the script failed for `target`. Each further failure makes the wait longer.
-    /// If `before` belongs to another configuration, the wait is the first wait again.
+    /// If `before` belongs to another configuration, the count of failures begins again.
     pub(super) fn after(
         before: Option<Self>,
         target: Configuration,

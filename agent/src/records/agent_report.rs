@@ -1,5 +1,5 @@
-//! Reads and writes `agent.json` in the agent's directory, the report of a running agent for
-//! subcommands. The agent writes the report when the contents of the report change.
+//! Reads and writes `agent.json` in the agent's directory, the report that a running agent makes
+//! for subcommands. The agent writes the file only if the contents change.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ use crate::sandbox::Sandbox;
 
 const NAME: &str = "agent.json";
 
-/// The facts about an agent that the agent records for subcommands and for the next agent.
+/// The facts about an agent that the agent records for subcommands and for its own next start.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Report {
@@ -114,7 +114,7 @@ impl Report {
     }
 }
 
-/// Writes the report. All threads of the agent may use this value.
+/// Writes the report. Several threads may use a reporter at the same time.
 #[derive(Debug, Clone)]
 pub struct Reporter {
     dir: PathBuf,
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_kept_and_damaged_report_is_empty() {
+    fn changes_are_kept_and_a_damaged_report_counts_as_empty() {
         let temp = tempfile::tempdir().unwrap();
         let reporter = Reporter::new(temp.path());
         reporter.update(|report| report.link = Some("copy".to_owned()));

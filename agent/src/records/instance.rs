@@ -1,6 +1,6 @@
-//! Reads or makes the file `instance` in the agent's directory, which contains a random id. Copies
-//! of a machine have the same names and keys. The id allows the registry to distinguish two agents
-//! that run under one name.
+//! Reads or makes the file `instance` in the agent's directory, which contains a random id. Several
+//! machines may have the same name and the same key. The id allows the registry to distinguish
+//! their agents.
 
 use std::ffi::CStr;
 use std::fs::File;

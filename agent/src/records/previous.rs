@@ -13,7 +13,8 @@ use crate::records::state_file;
 
 const NAME: &std::ffi::CStr = c"previous.json";
 
-/// The recorded configuration; `None` if it is `current`. A damaged file counts as a missing file.
+/// The recorded configuration; `None` if there is no record, or if the record names `current`. A
+/// damaged file counts as a missing file.
 pub fn read(dir: &Path, current: Option<Digest>) -> Option<Configuration> {
     let previous = state_file::peek(&dir.join(&*NAME.to_string_lossy())).unwrap_or_else(|err| {
         tracing::warn!("cannot read the previous configuration: {err}");

@@ -11,7 +11,6 @@ use deploy_store::{Digest, Error, Result, replace_file};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-/// The file's name in the agent's directory.
 const NAME: &std::ffi::CStr = c"hold.json";
 /// As with the state file, everybody may read this file.
 const MODE: u32 = 0o644;
@@ -42,7 +41,7 @@ impl RollbackHold {
         Self { from: from.to_string(), registry, to: to.to_string(), since, reason: None }
     }
 
-    /// The same hold, for a rollback that the agent does on its own because of `reason`.
+    /// The same hold, for a rollback after a failed health gate. `reason` says why the gate failed.
     #[must_use]
     pub fn because(self, reason: String) -> Self {
         Self { reason: Some(reason), ..self }
@@ -72,8 +71,8 @@ impl RollbackHold {
         };
         serde_json::from_slice(&json).map(Some).map_err(|_| Error::Corrupt {
             path,
-            reason: "the file is not a valid hold; the agent deploys nothing new until rollback \
-                     -release"
+            reason: "the file is not a valid hold; the agent deploys nothing new until \
+                     deploy-agent rollback -release"
                 .to_owned(),
         })
     }
@@ -115,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn hold_lasts_until_the_registry_changes() {
+    fn hold_lasts_until_the_registry_has_another_configuration() {
         let [from, to, pending, new] =
             ["from", "to", "pending", "new"].map(|text| Digest::of(text.as_bytes()));
         let since = Timestamp::UNIX_EPOCH;

@@ -26,8 +26,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Running {
     /// Id of the configuration that the script deploys.
     pub id: String,
-    /// Id of the script's process and of its process group. Earlier agents recorded 0 before the
-    /// process started.
+    /// Id of the script's process and of its process group. Earlier versions of the agent recorded
+    /// 0 before the process started.
     pub pid: u32,
     /// Time of the script's start.
     pub since: Timestamp,
@@ -107,7 +107,7 @@ impl Running {
     }
 
     /// Whether the script still runs. Every script leads a process group, so a process that does
-    /// not lead one is not the script.
+    /// not lead a group is not the script.
     fn is_alive(&self) -> bool {
         let Some(process) = process(self.pid).filter(|_| self.pid > 1) else { return false };
         process.ticks == self.ticks && process.group == self.pid && boot() == self.boot

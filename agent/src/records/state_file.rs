@@ -24,8 +24,8 @@ pub fn read(path: &Path) -> Result<Option<Configuration>> {
             tracing::warn!(
                 event = "state_damaged",
                 path = %path.display(),
-                "state file {path:?} is damaged, and is now {aside:?}: {err}; the agent deploys as \
-                 on a first run"
+                "state file {path:?} is damaged, and was renamed to {aside:?}: {err}; the agent \
+                 deploys as on a first run"
             );
             Ok(None)
         }
@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_directory_is_found_early() {
+    fn missing_directory_of_the_state_file_is_found_by_the_check() {
         let temp = tempfile::tempdir().unwrap();
         check(&temp.path().join("state.json")).unwrap();
         check(Path::new("state.json")).unwrap();

@@ -13,11 +13,10 @@ use serde::{Deserialize, Serialize};
 use crate::records::agent_report::Report;
 use crate::records::state_file;
 
-/// The name of the state file in the agent's directory. Earlier agents kept a state file with this
-/// name in the working directory.
+/// The name of the state file in the agent's directory. Earlier versions of the agent kept a state
+/// file with this name in the working directory.
 const NAME: &str = "state.json";
-/// The suffix of the record of the agent's directory. The name of the record is the name of the
-/// state file with this suffix.
+/// The file that records the agent's directory is named after the state file, with this suffix.
 const SUFFIX: &str = ".dir";
 /// Maximum number of bytes of the record that are read.
 const MOST: u64 = 16 << 10;
@@ -71,8 +70,9 @@ pub fn passed_over(dir: &Path) -> Option<PathBuf> {
     (alone && !is_of(dir, &here)).then_some(here)
 }
 
-/// Whether an agent of `dir` wrote the state file. If there is no record, for example after the Go
-/// agent, the result is true if `dir` has a root of the state file's configuration.
+/// Whether an agent of `dir` wrote the state file. If there is no record, for example because the
+/// Go agent wrote the state file, the result is true if `dir` has a root of the state file's
+/// configuration.
 fn is_of(dir: &Path, state: &Path) -> bool {
     if let Some(owner) = owner(state) {
         return is_same(&owner, dir);
@@ -97,7 +97,7 @@ pub fn check(dir: &Path, state: &Path) -> Result<(), Foreign> {
         let other = uses && !is_same(&owner, dir);
         return if other { foreign(owner, Some(record_of(state))) } else { Ok(()) };
     }
-    // Earlier agents recorded the state file only in their own directories.
+    // Earlier versions of the agent recorded the state file only in their own directories.
     if is_of(dir, state) {
         return Ok(());
     }
@@ -130,7 +130,7 @@ fn record_of(state: &Path) -> PathBuf {
     name.into()
 }
 
-/// The directory of the state file's agent, if there is a record of this directory.
+/// The agent's directory that the record of the state file names, if there is a record.
 fn owner(state: &Path) -> Option<PathBuf> {
     let mut json = Vec::new();
     let file = File::open(record_of(state)).ok()?;
@@ -196,8 +196,8 @@ mod tests {
             assert!(err.contains(&name.display().to_string()), "{err}");
         }
         assert!(err.contains("state.json.dir"), "{err}");
-        // The state file can change its owner if the other agent uses another state file now, or if
-        // the other agent no longer exists.
+        // The state file can change its owner if the old owner now uses another state file, or no
+        // longer exists.
         runs(&one, &one.join("state.json")).unwrap();
         runs(&two, &state).unwrap();
         runs(&one, &state).unwrap_err();
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn default_state_file_is_in_the_directory() {
+    fn default_state_file_is_in_the_agents_directory() {
         let temp = tempfile::tempdir().unwrap();
         assert_eq!(find(temp.path()), temp.path().join("state.json"));
         assert_eq!(passed_over(temp.path()), None);

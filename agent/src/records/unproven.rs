@@ -120,14 +120,14 @@ pub fn way_back(
     deployed: Option<Digest>,
     new: Digest,
 ) -> Option<Digest> {
-    // If the record belongs to `new`, an agent was killed after it had written the record and
-    // before it could replace the state file.
+    // If the record belongs to `new` but `new` is not deployed, an agent was killed after it had
+    // written the record and before it could replace the state file.
     let record = record.filter(|record| record.is_of(deployed) || record.is_of(Some(new)));
     record.map_or(deployed, Unproven::back).filter(|back| *back != new)
 }
 
-/// Removes the record in `dir` when the record is no longer needed. The agent does not sync the
-/// removal, so after a power cut the gate may run again.
+/// Removes the record in `dir`. The agent does not sync the removal, so after a power cut the gate
+/// may run again.
 pub fn remove(dir: &Path) -> Result<()> {
     Dir::open(dir)?.remove_file(NAME)
 }
@@ -156,7 +156,7 @@ mod tests {
         let [one, two, three] = ["1", "2", "3"].map(|text| Digest::of(text.as_bytes()));
         assert_eq!(way_back(None, None, one), None);
         assert_eq!(way_back(None, Some(one), two), Some(one));
-        assert_eq!(way_back(None, Some(one), one), None, "deployed again, or under other names");
+        assert_eq!(way_back(None, Some(one), one), None, "the same tree is deployed again");
         // The gate of `two` was interrupted or failed, and `three` replaces `two`.
         let record = Unproven::new(two, Some(one));
         assert_eq!(way_back(Some(&record), Some(two), three), Some(one));

@@ -24,7 +24,7 @@ const MOST: u64 = 16 << 10;
 /// Maximum number of characters of the script's error that the record keeps.
 const MOST_OF_ERROR: usize = 1000;
 
-/// The record of the last script, until a success of this script is recorded.
+/// The record of the last script. The record exists until a script succeeds.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Unsettled {
@@ -36,7 +36,7 @@ pub struct Unsettled {
     pub since: Timestamp,
     /// Number of failed runs of a script since the last success.
     pub failures: u32,
-    /// Whether a rollback started the script.
+    /// Whether the script ran for a rollback.
     pub rollback: bool,
     /// Time of the last failure; `None` if the result is unknown.
     pub failed: Option<Timestamp>,
@@ -88,9 +88,9 @@ pub fn old_for_script(
 ) -> Option<Digest> {
     let last = left.and_then(Unsettled::target);
     let old = match last {
-        // The same script runs again.
+        // The script runs again for `new`.
         Some(last) if last == new => left.and_then(Unsettled::old).or(deployed),
-        // The script returns to the configuration from before the failure.
+        // The script failed for `last`, and now runs for the configuration that is still deployed.
         Some(last) if deployed == Some(new) => Some(last),
         _ => deployed,
     };
@@ -120,7 +120,7 @@ pub fn read(dir: &Path) -> Option<Unsettled> {
     if let Some(intended) = intended(dir).filter(|it| it.boot != running_script::boot()) {
         return Some(intended.what);
     }
-    // Earlier agents wrote only the record of the running script.
+    // Earlier versions of the agent wrote only the record of the running script.
     let id = running_script::noted_id(dir)?;
     Some(Unsettled { id, since: Timestamp::now(), ..Unsettled::default() })
 }
@@ -142,13 +142,13 @@ fn read_json(dir: &Path, name: &CStr) -> Result<Vec<u8>> {
     Ok(json)
 }
 
-/// If the server is not unsettled, records the intention to start a script for `id`. [`begin`]
+/// Records the intention to start a script for `id`, unless the server is unsettled. [`begin`]
 /// later turns this record into the record of the started script. The sync of the root also syncs
 /// the intention, so that [`begin`] needs no sync of its own. After a power cut, the intention
 /// counts as a started script.
 pub fn intend(dir: &Path, id: Digest, old: Option<Digest>) -> Result<()> {
     let boot = running_script::boot();
-    // Without a boot id, the script would count as started immediately.
+    // Without a boot id, no agent could find out later whether the system was restarted.
     if boot.is_empty() || read(dir).is_some() {
         return Ok(());
     }
@@ -240,7 +240,7 @@ pub fn clear(dir: &Path) -> Result<()> {
 }
 
 /// The configuration for which the last script was started, if that script did not succeed. The
-/// function reads this configuration from the record of the configuration's root.
+/// function finds this configuration in the record of its root.
 pub fn pending(dir: &Path) -> Option<Configuration> {
     let id = read(dir)?.target()?;
     let record = dir.join("roots").join(id.to_string());
@@ -267,8 +267,8 @@ mod tests {
         check(None, None, one, None);
         check(None, Some(one), one, None);
         check(None, Some(one), two, Some(one));
-        // The script failed for `two`. The script runs again for `two`, for the return to `one`, or
-        // for `three`.
+        // The script failed for `two`. The next script deploys `two` again, returns to `one`, or
+        // deploys `three`.
         let failed = left(two, Some(one));
         check(Some(&failed), Some(one), two, Some(one));
         check(Some(&failed), Some(one), one, Some(two));
@@ -277,7 +277,7 @@ mod tests {
         check(Some(&left(one, Some(two))), Some(one), one, Some(two));
         // The agent was killed after it had written the state file.
         check(Some(&left(two, Some(one))), Some(two), two, Some(one));
-        // The cases of a first deploy and of a damaged record follow.
+        // First deploys, and then damaged records.
         check(Some(&left(one, None)), None, one, None);
         check(Some(&left(one, None)), Some(one), one, None);
         check(Some(&Unsettled::default()), Some(one), one, None);
@@ -315,7 +315,7 @@ mod tests {
         begin(dir, left.as_ref(), two, None, false, false).unwrap();
         assert!(read(dir).unwrap().target() == Some(two) && !dir.join("elsewhere").exists());
         clear(dir).unwrap();
-        // Earlier agents wrote only the record of the running script.
+        // Earlier versions of the agent wrote only the record of the running script.
         running_script::note(dir, two, 0).unwrap();
         assert_eq!(read(dir).unwrap().target(), Some(two));
         clear(dir).unwrap();

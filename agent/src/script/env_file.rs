@@ -26,17 +26,17 @@ pub enum Error {
         /// The cause.
         cause: io::Error,
     },
-    /// A line of the file is not a variable.
+    /// The file is too large, or a line is not a valid variable.
     #[error("-script-env-file {}: {reason}; the script was not started", path.display())]
     Bad {
         /// The file.
         path: PathBuf,
-        /// What is wrong with the file, and in which line.
+        /// What is wrong with the file, and in which line if a line is wrong.
         reason: String,
     },
 }
 
-/// Reads the variables in the file `path`. Without a file there are no variables.
+/// Reads the variables in the file `path`. Without a path, the result is empty.
 pub fn read(path: Option<&Path>) -> Result<Vec<(OsString, OsString)>, Error> {
     let Some(path) = path else { return Ok(Vec::new()) };
     let mut bytes = Vec::new();
@@ -74,7 +74,7 @@ fn parse(bytes: &[u8]) -> Result<Vec<(OsString, OsString)>, String> {
         if name.starts_with(b"LAYER_") {
             let name = String::from_utf8_lossy(name);
             return Err(format!(
-                "line {n}: names that begin with LAYER_ are for the agent; rename {name}"
+                "line {n}: names that begin with LAYER_ are reserved for the agent; rename {name}"
             ));
         }
         if value.contains(&0) {
@@ -111,7 +111,7 @@ mod tests {
             ("1A=1", "is not a variable name"),
             ("A B=1", "is not a variable name"),
             ("#\nNEWROOT=/", "line 2: NEWROOT is set by the agent"),
-            ("LAYER_0_NAME=x", "LAYER_ are for the agent; rename LAYER_0_NAME"),
+            ("LAYER_0_NAME=x", "LAYER_ are reserved for the agent; rename LAYER_0_NAME"),
             ("A=\0", "line 1 has a NUL"),
             ("A=1\r\n", "carriage return"),
             (&"A=1\n".repeat(20_000), "larger than 64 KiB"),

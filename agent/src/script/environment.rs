@@ -30,14 +30,13 @@ pub fn check_environment(configuration: &Configuration) -> Result<(), Error> {
     if let Some(layer) = with_nul {
         return refuse(format!("layer \"{}\" has a NUL in its name or version", layer.component));
     }
-    // The paths and the other variables need room, too.
     let bytes = layers
         .iter()
         .map(|layer| layer.component.as_str().len() + layer.version.as_str().len() + PER_LAYER);
     match bytes.sum::<usize>() + BESIDE_LAYERS {
         bytes if bytes > MAX_ENVIRONMENT => refuse(format!(
-            "the names of its {} layers take {bytes} bytes of environment; the maximum is \
-             {MAX_ENVIRONMENT}; give the configuration fewer layers",
+            "its {} layers and the other variables need up to {bytes} bytes of environment; the \
+             maximum is {MAX_ENVIRONMENT}; give the configuration fewer layers",
             layers.len()
         )),
         _ => Ok(()),

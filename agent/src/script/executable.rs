@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn name_is_searched_in_path_and_a_path_is_not() {
+    fn name_without_a_slash_is_searched_in_path() {
         let temp = tempfile::tempdir().unwrap();
         let bin = temp.path().join("bin");
         let other = temp.path().join("other");

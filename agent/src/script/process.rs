@@ -120,7 +120,9 @@ fn start(
         tracing::warn!("cannot record the running script: {err}");
     }
     if let Err(err) = output.outlive() {
-        tracing::warn!("processes that the script leaves running may end with the agent: {err}");
+        tracing::warn!(
+            "background processes of the script may end if they print after the agent's end: {err}"
+        );
     }
     Ok(Started { child, output, state_file })
 }

@@ -1,9 +1,9 @@
 //! Logs the script's output line by line, and keeps the end of the output.
 //!
-//! The output goes through a pipe, because programs that open `/dev/stderr` would truncate a file.
-//! Background processes of the script can print even after the agent's end, because a keeper
-//! process also has the pipe open. After the agent's end, the keeper discards the output of the
-//! background processes.
+//! The output goes through a pipe and not to a file, because a program that opens `/dev/stderr`
+//! would truncate the file. Background processes of the script can print even after the agent's
+//! end, because a keeper process also has the pipe open. After the agent's end, the keeper discards
+//! the output of the background processes.
 
 use std::collections::VecDeque;
 use std::fs::File;

@@ -10,13 +10,13 @@ use crate::agent::Agent;
 use crate::blocking;
 use crate::space::in_use;
 
-/// Removes old roots after a switch from `old` to `new`. As many roots stay as `-keep-roots` says.
+/// Removes old roots after a switch from `old` to `new`. `-keep-roots` says how many roots stay.
 pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configuration) {
     let needs = in_use::retention(agent, None).map(|needs| {
         // After a rollback, the root from before the rollback stays for inspection.
         let previous = old.filter(|old| old.id() != new.id()).cloned().or(needs.previous);
-        // If there was no old root, the script had no service to stop, so a service may still run
-        // in a replaced root.
+        // If there was no old root, the script was not asked to stop an old service. Such a service
+        // may still run in a replaced root.
         let (current, replaced) = (Some(new.clone()), old.is_some());
         crate::space::retained::Retention { current, previous, replaced, ..needs }
     });

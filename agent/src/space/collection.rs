@@ -110,7 +110,8 @@ pub fn alone(dir: &Path, settings: &Settings, dry_run: bool, taken_over: bool) -
         let pending = unsettled::pending(dir);
         let taken_over =
             if taken_over { TakenOver::Remove } else { in_use::counted(dir, count_taken_over)? };
-        // A script that failed or was interrupted may have left a service running.
+        // After a script that failed or was interrupted, a service may still run in a replaced
+        // root.
         let replaced = pending.is_none() && unsettled::read(dir).is_none();
         let needs =
             Retention { current, previous, pending, keep_roots, keep_blobs, replaced, taken_over };
@@ -173,7 +174,8 @@ impl Gc {
         );
         if self.extents_shared {
             text.push_str(
-                "roots share extents with the cache: shared extents count with the objects\n",
+                "roots share extents with the cache: the bytes of shared extents count as bytes of \
+                 the objects\n",
             );
         }
         text

@@ -60,7 +60,8 @@ impl Retention {
         let cache = Some(before(now, CACHE_AGE));
         let quarantine = Some(before(now, QUARANTINE_AGE));
         let ages = Ages { cache, downloads: cache, quarantine, leftovers: false };
-        // Sweeps of roots, and sweeps that make room, remove roots.
+        // These sweeps keep all roots. Only sweeps of roots, and sweeps that make room, remove
+        // roots.
         Keep { roots: None, replaced: false, cache: Some(ages), ..self.roots_only(published) }
     }
 
@@ -187,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn pending_root_is_kept_in_addition_and_without_a_state_all_are_kept() {
+    fn pending_root_is_kept_in_addition_and_all_roots_are_kept_without_a_current_root() {
         let [a, b, c] = ["a", "b", "c"].map(configuration);
         let needs = Retention {
             current: Some(a.clone()),
@@ -202,7 +203,7 @@ mod tests {
         assert_eq!(
             kept,
             [a.id(), c.id()],
-            "with one root the previous configuration does not keep its layers"
+            "if one root is kept, the layers of the previous configuration are not kept"
         );
         let needs = Retention { keep_roots: 2, ..needs };
         assert_eq!(needs.roots_only(&[a.id()]).configurations.len(), 3);

@@ -1,4 +1,4 @@
-//! Makes backups while the registry works, and restores them.
+//! Makes backups of a running registry, and restores the backups.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -46,7 +46,7 @@ fn backup_of_a_running_registry_is_complete_and_usable() {
                     break;
                 }
                 add(site, &format!("v{n}"));
-                // Deletes old versions while a backup runs.
+                // Deletes old versions, possibly while a backup runs.
                 if n > 3 {
                     site.try_operator(&[
                         "delver",

@@ -107,8 +107,8 @@ fn unpack_merges_archives_into_a_new_directory() {
     assert_eq!(fs::read_to_string(dir.join("two/etc/conf")).unwrap(), "old");
 }
 
-/// Tests `unpack` as an ordinary user who may write only to this directory. GNU tar and bsdtar can
-/// also unpack in this case.
+/// Tests `unpack` as an ordinary user who may write only to the target directory. GNU tar and
+/// bsdtar can also unpack in this case.
 #[test]
 fn ordinary_user_can_unpack_into_an_owned_directory() {
     use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
@@ -157,7 +157,7 @@ fn ordinary_user_can_unpack_into_an_owned_directory() {
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{name}: {stderr}");
         let of = |name: &str| fs::metadata(into.join(name)).unwrap();
-        assert_eq!(fs::read_dir(&into).unwrap().count(), 3, "{name}: something is left");
+        assert_eq!(fs::read_dir(&into).unwrap().count(), 3, "{name}: unexpected entries are left");
         assert_eq!(of("shut").mode() & 0o7777, 0);
         assert_eq!(fs::read_to_string(into.join("shut/file")).unwrap(), "file");
         // The user cannot set the owner of the file, so the file gets no setuid bit.

@@ -1,5 +1,5 @@
-//! Tests which threads and processes the agent confines. The tests read the restrictions that each
-//! of them reports.
+//! Tests which threads and processes the agent confines. The tests read the restrictions from the
+//! agent's status and from a copy of the script's `/proc/self/status`.
 
 use std::fs;
 

@@ -19,7 +19,7 @@ use deploy_agent::flags::health_flags::{Check, OnFailure};
 use deploy_agent::fleet::offers::Offers;
 use deploy_agent::fleet::reporter::{About, Reports};
 use deploy_agent::health::gate::Gate;
-use deploy_agent::health::tally::Goal;
+use deploy_agent::health::verdict::Goal;
 use deploy_agent::records::agent_report::{Report, Reporter};
 use deploy_agent::records::report_file::ReportFile;
 use deploy_agent::records::unproven::Unproven;
@@ -190,7 +190,11 @@ async fn bump_opens_only_the_new_archive() {
     let opens = Opens::of(&dirs);
     let third = bench.source.configure(&[("code", "v1", code), ("config", "v3", v1)]);
     bench.switches(&third).await;
-    assert_eq!(opens.count(&v1.to_string()), 0, "the rollback uses the existing root");
+    assert_eq!(
+        opens.count(&v1.to_string()),
+        0,
+        "the deploy of an earlier tree uses the existing root"
+    );
 }
 
 #[tokio::test]

@@ -245,8 +245,8 @@ fn rollback_on_the_host_is_reported_and_a_retry_ends_its_hold() {
     bench.deployed("v02");
     reports_done(&bench);
     agent.stop();
-    // When an agent starts, it reads from its directory how many retries it has already made. So
-    // after the last restart below, the agent does not make the old retry again, and keeps the hold.
+    // When an agent starts, it reads from its directory how many retries it has already made.
+    // Therefore the last agent below does not make the retry a second time, and keeps the hold.
     let agent = Agent::watching(&bench, &[]);
     bench.operator("ssh", &["changeconf -name project1 -component config -version v01"], "");
     bench.deployed("v01");
@@ -275,7 +275,7 @@ fn single_cycle_delivers_its_report() {
 }
 
 #[test]
-fn registry_without_watches_is_polled_as_before() {
+fn registry_without_watches_is_polled() {
     let Some(old) = OldRegistry::start() else { return };
     let bench = Bench::new();
     let one = old.configure("one\n");

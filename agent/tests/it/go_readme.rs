@@ -1,6 +1,7 @@
 //! Follows the README of the Go tool word for word. The test runs the README's commands with stock
-//! `ssh`, `sftp` and this project's programs. The test compares the answers, the JSON and the
-//! environment of the script. Only the port differs, because the README's port may be in use.
+//! `ssh`, `sftp` and this project's programs. The test checks the answers, the JSON and the
+//! environment of the script. The test uses another port than the README, because the README's port
+//! may be in use.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -77,7 +78,7 @@ impl Reader {
         command
     }
 
-    /// The output of `line`, which must succeed.
+    /// Runs `line`, which must succeed, and returns its output.
     fn run(&self, line: &str) -> String {
         let output = self.shell(line).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
@@ -107,8 +108,8 @@ impl Reader {
         rest.lines().next().unwrap().clone_into(&mut self.fingerprint);
     }
 
-    /// Runs `ssh -p 2022 localhost` on a terminal, and returns the answers to `lines` at its
-    /// prompt.
+    /// Runs `ssh -p 2022 localhost` on a terminal, types `lines` at the prompt, and returns the
+    /// answers.
     fn prompt(&self, lines: &[&str]) -> Vec<String> {
         let mut terminal = self.shell("script -qec 'ssh -p 2022 localhost' /dev/null");
         let mut child = terminal.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -121,8 +122,8 @@ impl Reader {
         drop(stdin);
         let seen = String::from_utf8(output.stdout).unwrap();
         assert!(output.status.success(), "{seen}");
-        // After each prompt comes the terminal's echo of the line. The echo has line breaks where
-        // the terminal's lines are full.
+        // After each prompt, the terminal echoes the typed line. The echo contains ` \r` wherever a
+        // line of the terminal is full.
         let turns = seen.split("\x1b[31m> \x1b[0m").skip(1);
         let answer = |(turn, line): (&str, &&str)| {
             let mut rest = turn;
@@ -144,7 +145,7 @@ fn environment(env: &str) -> Vec<&str> {
     names.filter(|name| !usual.contains(name) && !shells_own.contains(name)).collect()
 }
 
-/// The JSON of the first configuration, with each time as `T`.
+/// The JSON of the first configuration, with `T` in place of each time.
 fn first_json(id: &Digest, code: &str, config: &str) -> String {
     let layer = |name: &str, hash: &str, last: &str| {
         format!(
@@ -267,8 +268,8 @@ fn go_readme_works_word_for_word() {
     {
         assert!(env.lines().any(|has| has == line), "{line}: {env}");
     }
-    // The Go tool's paths are relative if -dir is relative. This agent's paths are absolute, so
-    // they have the same meaning in every working directory.
+    // If `-dir` is relative, the Go tool gives the script relative paths. This agent gives absolute
+    // paths, which have the same meaning in every working directory.
     let value =
         |name: &str| env.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
     let home = reader.home.path().canonicalize().unwrap();

@@ -20,8 +20,8 @@ use crate::health::gated::{
 };
 use crate::source::write_executable;
 
-/// Checks that the second configuration was not healthy for the reason `want`, and that the first
-/// configuration is deployed again.
+/// Checks that the gate rejected the second configuration for a reason that starts with `want`, and
+/// that the first configuration is deployed again.
 #[track_caller]
 fn is_back(bench: &Bench, (code, events): &(Option<i32>, Vec<Value>), want: &str) {
     assert_eq!(*code, Some(1), "{events:#?}");
@@ -42,7 +42,7 @@ fn is_back(bench: &Bench, (code, events): &(Option<i32>, Vec<Value>), want: &str
     assert!(!bench.path("a1/checking.json").exists());
 }
 
-/// Checks that the first configuration is healthy.
+/// Checks that the gate found the first configuration healthy.
 #[track_caller]
 fn is_healthy(bench: &Bench, (code, events): &(Option<i32>, Vec<Value>)) {
     assert_eq!(*code, Some(0), "{events:#?}");
@@ -84,7 +84,7 @@ fn http_check_accepts_only_success() {
         assert_eq!((deployed(&bench).as_str(), active(&bench).as_str()), ("v01", "one"));
         release();
     }
-    // An endless body does not make the check fail.
+    // A very long body does not make the check fail.
     let endless =
         format!("HTTP/1.1 200 OK\r\nContent-Length: 9999999\r\n\r\n{}", "x".repeat(1 << 20));
     web.answers(&endless);
@@ -93,7 +93,7 @@ fn http_check_accepts_only_success() {
 }
 
 #[test]
-fn tcp_check_needs_a_port_that_listens() {
+fn tcp_check_fails_if_nothing_listens_on_the_port() {
     let bench = bench();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let check = format!("tcp://{}", listener.local_addr().unwrap());
@@ -135,7 +135,7 @@ fn unit_check_needs_an_active_unit() {
 }
 
 #[test]
-fn command_check_gets_the_scripts_environment_and_its_last_line_is_shown() {
+fn command_check_gets_the_variables_of_the_new_root_and_its_last_line_is_reported() {
     let bench = bench();
     fs::write(bench.path("variables"), "ROLE=web 1\n").unwrap();
     let more = [&QUICK[..], &["-script-env-file", "variables"]].concat();
@@ -162,8 +162,8 @@ fn command_check_gets_the_scripts_environment_and_its_last_line_is_shown() {
     is_back(&bench, &ended, "cmd ./check: no such file or directory, ");
 }
 
-/// The script of the second configuration kills the registry. Therefore the test also shows that
-/// the rollback needs no registry.
+/// The script kills the registry when the script runs for the second configuration. The rollback
+/// still succeeds, so it needs no registry.
 #[test]
 fn registry_check_needs_the_registry_but_the_rollback_does_not() {
     let mut bench = bench();
@@ -201,7 +201,7 @@ fn agent_rolls_back_right_after_the_deadline() {
         }
         late.push((ms, of_script));
     }
-    panic!("each time too late: {late:?}");
+    panic!("the rollback was too late each time (ms in total, ms of the script): {late:?}");
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn check_that_hangs_is_ended_with_its_processes() {
     let ended = once(&bench, "cmd:./check", &QUICK);
     is_back_without_answer(&bench, &ended);
     assert!(began.elapsed().as_secs() < 30, "{:?}", began.elapsed());
-    eventually("the sleep is gone", || is_gone(&bench.path("pid")));
+    eventually("the process `sleep` has ended", || is_gone(&bench.path("pid")));
 }
 
 #[track_caller]
@@ -271,5 +271,5 @@ fn impossible_flags_are_refused_at_the_start() {
         assert_eq!(code, Some(2), "{log}");
         assert!(log.contains(want), "{flags:?}: {log}");
     }
-    assert!(!bench.path("a1").exists(), "the agent made its directory");
+    assert!(!bench.path("a1").exists(), "the agent created its directory");
 }

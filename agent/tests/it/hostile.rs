@@ -1,8 +1,9 @@
-//! Unpacks every archive of `tests/hostile` with `deploy-agent unpack`. Nothing outside the root
-//! changes, nothing crashes or hangs, and memory stays small. The result matches
-//! `tests/hostile/EXPECT`. The tests unpack each archive whole, as root and as an ordinary user. As
-//! root, the tests also unpack the archive split over two layers. In addition, the tests build two
-//! roots from a cache, and write to the first root before they build the second root.
+//! Unpacks every archive of `tests/hostile` with `deploy-agent unpack`. The tests check that
+//! nothing outside the root changes, that nothing crashes or hangs, that memory stays small, and
+//! that the result matches `tests/hostile/EXPECT`. The tests unpack each archive whole, as root and
+//! as an ordinary user. As root, the tests also unpack the archive split over two layers. In
+//! addition, the tests build two roots from a cache, and write to the first root before they build
+//! the second root. These writes must not reach the second root.
 
 #![allow(clippy::print_stderr, reason = "the tests print skipped parts")]
 
@@ -42,7 +43,7 @@ fn check_all(uid: Option<u32>) {
             _ => {}
         }
         if !ok && ended.stderr.lines().count() != 1 {
-            wrong.push(format!("no error of one line: {:?}", ended.stderr));
+            wrong.push(format!("the error does not have exactly one line: {:?}", ended.stderr));
         }
         bad.extend(wrong.into_iter().map(|wrong| format!("{}: {wrong}", case.name)));
         arena.clear();
@@ -52,7 +53,7 @@ fn check_all(uid: Option<u32>) {
 }
 
 #[test]
-fn every_hostile_archive_gets_its_verdict() {
+fn every_hostile_archive_gets_the_expected_verdict() {
     check_all(None);
 }
 
@@ -61,12 +62,12 @@ fn is_root() -> bool {
         return true;
     }
     assert!(std::env::var_os("CI").is_none(), "CI must run as root");
-    eprintln!("NOT TESTED: hostile archives as another user; it needs root");
+    eprintln!("NOT TESTED: hostile archives as another user; this test needs root");
     false
 }
 
 #[test]
-fn every_hostile_archive_gets_its_verdict_as_ordinary_user() {
+fn every_hostile_archive_gets_the_expected_verdict_as_ordinary_user() {
     if is_root() {
         check_all(Some(NOBODY));
     }
@@ -127,7 +128,7 @@ fn hostile_archives_split_into_layers_get_the_same_verdict() {
         }
     }
     assert!(bad.is_empty(), "{}", bad.join("\n"));
-    assert!(split > 80 && same > 50, "{split} halves, {same} trees");
+    assert!(split > 80 && same > 50, "only {split} splits, of which {same} gave the same tree");
 }
 
 fn configuration(layers: &[Digest]) -> Configuration {
@@ -148,8 +149,8 @@ fn write_through(root: &Path) {
         if words[0] != "f" {
             continue;
         }
-        // In the result of `tree`, special characters in names are escaped. The function does not
-        // find files with such names, because it does not undo the escapes.
+        // In the result of `tree`, special characters in names are escaped. The function skips
+        // files with such names, because it does not undo the escapes.
         let path = root.join(name);
         if let Ok(mut file) = fs::File::options().append(true).open(&path) {
             std::io::Write::write_all(&mut file, b"written through").unwrap();
@@ -209,7 +210,8 @@ fn writes_to_a_root_do_not_reach_the_next_root() {
         let next = store.root(&configuration(&[layer, extra])).unwrap();
         let mut after = tree(&next.path);
         assert!(after.remove("extra-of-the-next").is_some());
-        // A file with only one name in the root may be a hardlink of a cached file, or a copy.
+        // A file with only one name in the root may be a hardlink of a cached file, or a copy. The
+        // test ignores this difference.
         let names = |tree: &BTreeMap<String, Vec<String>>| names_of_their_own_left_out(tree);
         assert_eq!(names(&after), names(&before), "{}", case.name);
         clear(&home);
@@ -227,7 +229,7 @@ fn bomb(bytes: &[u8], times: usize) -> Vec<u8> {
 }
 
 #[test]
-fn every_archive_limit_is_named_and_has_a_flag() {
+fn every_archive_limit_has_a_flag_and_is_named_in_the_error() {
     let work = tempfile::tempdir().unwrap();
     let at = |name: &str| work.path().join(name);
     let tar = |entries: &[(&str, u64)]| {
@@ -262,7 +264,7 @@ fn every_archive_limit_is_named_and_has_a_flag() {
     fs::write(at("packed"), packed).unwrap();
     for (archive, within, beyond, told) in [
         ("many", "-max-entries=3", "-max-entries=2", "number of archive entries"),
-        ("large", "-max-unpacked=3000", "-max-unpacked=2999", "unpacked size"),
+        ("large", "-max-unpacked=3000", "-max-unpacked=2999", "size of the unpacked archive"),
         ("packed", "-max-ratio=1100", "-max-ratio=2", "more than 2 times"),
         ("long", "-max-path=241", "-max-path=240", "longer than 240 bytes"),
         ("deep", "-max-depth=4", "-max-depth=3", "deeper than 3 directories"),

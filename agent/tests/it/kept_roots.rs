@@ -1,5 +1,5 @@
-//! Tests the use of existing roots. A rollback needs no registry, and the agent never removes a
-//! root while the root's service runs.
+//! Tests the use of existing roots. A rollback to a kept root needs no registry, and the agent
+//! never removes a root that a service may still use.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -34,7 +34,7 @@ fn replaced(bench: &Bench) -> Vec<PathBuf> {
     paths.filter(|path| path.to_string_lossy().contains("/.replaced-")).collect()
 }
 
-/// Gives the configuration another version with the same tree.
+/// Changes the configuration to another version of the component, which has the same tree.
 fn relabel(bench: &Bench) {
     let digest = Digest::of(&fs::read(bench.path("blob.tar.gz")).unwrap());
     bench.operator("ssh", &[&format!("addver -name config -version again -hash {digest}")], "");
@@ -90,7 +90,11 @@ fn rollback_to_a_kept_root_needs_no_registry() {
                     "{log}"
                 );
             }
-            assert_eq!(replaced(&bench), [""; 0].map(PathBuf::from), "{what}: after the script");
+            assert_eq!(
+                replaced(&bench),
+                [""; 0].map(PathBuf::from),
+                "{what}: a replaced root remains"
+            );
             if let Some(agent) = agent {
                 agent.stop();
             }
@@ -99,7 +103,7 @@ fn rollback_to_a_kept_root_needs_no_registry() {
 }
 
 #[test]
-fn rollback_uses_a_kept_root_without_record_and_layers() {
+fn rollback_uses_a_kept_root_that_has_no_record_and_no_layers() {
     for dir in directories() {
         let bench = Bench::within(&dir);
         bench.first_configuration();
@@ -141,7 +145,7 @@ fn modified_kept_root_is_rebuilt_if_possible() {
 }
 
 #[test]
-fn root_in_use_without_a_record_is_not_replaced() {
+fn root_in_use_without_a_record_is_adopted_unless_a_file_is_missing() {
     for (written, missing) in [(false, false), (true, false), (false, true)] {
         for dir in directories() {
             let bench = Bench::within(&dir);
@@ -152,8 +156,8 @@ fn root_in_use_without_a_record_is_not_replaced() {
             let live = root(&bench);
             let found = inode(&live);
             if written {
-                // The test must not change the file in the cache, so it replaces the file in the
-                // root.
+                // The file in the root may be a hardlink of a cached file, so the test replaces the
+                // file and does not write to it.
                 fs::write(live.join("copy"), "one\nmore\n").unwrap();
                 fs::rename(live.join("copy"), live.join("conf")).unwrap();
             }
@@ -185,7 +189,7 @@ fn root_in_use_without_a_record_is_not_replaced() {
 }
 
 #[test]
-fn lost_state_file_does_not_replace_a_root_in_use() {
+fn root_in_use_survives_the_loss_of_the_state_file() {
     for dir in directories() {
         let bench = Bench::within(&dir);
         bench.first_configuration();
@@ -198,7 +202,7 @@ fn lost_state_file_does_not_replace_a_root_in_use() {
         fs::remove_file(bench.path("state.json")).unwrap();
         let agent = Agent::start(&bench, &[]);
         says(&bench, &["sync"], 0, "");
-        assert_eq!(inode(&live), found, "a sound root stays");
+        assert_eq!(inode(&live), found, "an unmodified root was replaced");
         agent.stop();
 
         fs::remove_file(live.join("conf")).unwrap();
@@ -207,8 +211,7 @@ fn lost_state_file_does_not_replace_a_root_in_use() {
         says(&bench, &["sync"], 0, "");
         assert_ne!(inode(&live), found);
         assert_eq!(fs::read_to_string(live.join("conf")).unwrap(), "one\n");
-        // The script did not get this root as its old root, so a service may still run in this
-        // root.
+        // The script did not get this root as its old root, so a service may still use this root.
         assert_eq!(replaced(&bench).iter().map(|path| inode(path)).collect::<Vec<_>>(), [found]);
         says(&bench, &["gc", "-n"], 0, ".replaced-");
         bench.bump("v02", "two\n");

@@ -1,5 +1,5 @@
 //! Kills the registry or the agent (`kill -9`) at any point between an upload and a deployed root.
-//! After the restart, no acknowledged change is missing, and no visible name has wrong bytes. All
+//! After the restart, no acknowledged change is missing, and no visible file has wrong bytes. All
 //! uploads and deploys complete. `DEPLOY_TEST_KILLS` sets the number of kills (default 200). A
 //! failure prints its seed. `DEPLOY_TEST_SEED` sets the seed.
 
@@ -19,7 +19,7 @@ use flate2::write::GzEncoder;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A child process that ends with the test.
+/// A child process that is killed when this value is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -100,7 +100,8 @@ impl World {
         }
     }
 
-    /// Checks that every visible name has the right bytes.
+    /// Checks that every visible blob matches its digest, and that every published root has the
+    /// right contents.
     fn check_names(&self) {
         for blobs in ["registry/files", "registry/uploads", "agent/cache"] {
             for entry in fs::read_dir(self.dir.join(blobs)).into_iter().flatten() {
@@ -152,8 +153,8 @@ fn archive(component: &str, version: &str) -> Vec<u8> {
     builder.into_inner().unwrap().finish().unwrap()
 }
 
-/// Uploads and binds one version, unless the version exists. An error means that the connection
-/// failed.
+/// Uploads an archive and adds it as a version, unless the version exists. Returns an error if the
+/// connection or the command fails.
 async fn add(connect: &Connect, component: &str, version: &str) -> Result<(), String> {
     let bytes = archive(component, version);
     let digest = Digest::of(&bytes);
@@ -188,7 +189,7 @@ async fn insist<F: Future<Output = Result<(), String>>>(mut step: impl FnMut() -
 }
 
 #[test]
-fn killing_registry_or_agent_loses_nothing_acknowledged() {
+fn kill_of_registry_or_agent_loses_no_acknowledged_change() {
     let kills = number("DEPLOY_TEST_KILLS", 200);
     let mut random = Random::start();
     let temp = tempfile::tempdir().unwrap();

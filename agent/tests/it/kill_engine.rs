@@ -1,5 +1,5 @@
 //! Kills the agent (`kill -9`) while it deploys, sweeps or makes a spare, in each link mode. After
-//! each kill every visible name is complete, and the next start reaches the right root.
+//! each kill, every visible name is complete, and the next agent deploys the right root.
 //! `DEPLOY_TEST_KILLS` sets the number of kills (default 90). A failure prints its seed.
 //! `DEPLOY_TEST_SEED` sets the seed.
 
@@ -74,8 +74,8 @@ impl World {
             let config = bench.path("config");
             fs::create_dir_all(config.join("etc")).unwrap();
             fs::write(config.join("etc/version"), format!("v{version}\n")).unwrap();
-            // Some files are only in this layer. Other files replace files of the layer below, and
-            // other files exist only in some versions.
+            // Some files are only in this layer. Other files replace files of the layer below. The
+            // remaining files exist only in some versions.
             for n in 0..12 {
                 let name = match n % 3 {
                     0 => format!("etc/conf{n}"),
@@ -180,8 +180,8 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
     let mut fell: BTreeMap<&str, u64> = BTreeMap::new();
     let mut target = 0;
     for _ in 0..kills {
-        // The next target is another version, and sometimes the previous version. The root of the
-        // target may have been removed, but the target's layer is still in the cache.
+        // The next target is a random other version. The root of the target may have been removed,
+        // but the target's layer is still in the cache.
         target = (target + 1 + random.below(VERSIONS - 1)) % VERSIONS;
         let version = format!("v{target}");
         let command = format!("changeconf -name project1 -component config -version {version}");
@@ -203,7 +203,7 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
         std::thread::sleep(Duration::from_micros(wait));
         world.kill();
         if let Some(mut gc) = gc {
-            // The agent has ended, so the exit code does not matter.
+            // The test ignores the exit code, because the agent may have ended before it answered.
             gc.wait().unwrap();
         }
         *fell.entry(within).or_default() += 1;
@@ -212,13 +212,13 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
         world.agent = start(&world.bench, &world.flags);
         // From this event on, the agent handles signals.
         world.await_event("started");
-        eventually("the next start deploys the version", || {
+        eventually("the next agent deploys the version", || {
             world.bench.state().is_some_and(|it| it.layers()[1].version.as_str() == version)
         });
         let id = world.bench.state().unwrap().id().to_string();
         let root = world.bench.path("a1/unpacked").join(id);
         assert!(contents(&root) == world.roots[&version], "{version}: {}", root.display());
-        // In most rounds, the next change finds a spare.
+        // In most rounds, the test waits for a spare, so the next deploy can use the spare.
         if random.below(3) > 0 {
             world.await_event("spare_ready");
         }
@@ -234,14 +234,14 @@ fn kills_on(dir: &Path, link: &str, kills: u64, random: &mut Random) {
 }
 
 #[test]
-fn killed_agent_reaches_the_right_root_at_its_next_start() {
+fn agent_deploys_the_right_root_after_a_kill() {
     let mut random = Random::start();
     let kills = number("DEPLOY_TEST_KILLS", 90);
     let dirs = std::env::var_os("DEPLOY_TEST_DIRS").unwrap_or_default();
     let mut places: Vec<(PathBuf, &str)> =
         std::env::split_paths(&dirs).filter(|dir| dir.is_dir()).map(|dir| (dir, "auto")).collect();
     if places.is_empty() {
-        println!("DEPLOY_TEST_DIRS is not set: only the filesystem of temporary files is tried");
+        println!("DEPLOY_TEST_DIRS is not set: only the filesystem of temporary files is tested");
         places = ["hardlink", "copy"].map(|link| (std::env::temp_dir(), link)).into();
     }
     let each = kills.div_ceil(places.len() as u64);

@@ -18,7 +18,7 @@ fn failed_script_message_warns_of_possible_changes() {
     let kept = bench.path("a1/script.log");
     for part in [
         "script \"./deploy.sh\" call failure: exit status 3; ",
-        " is not deployed; the old state is unchanged, but the script may have made changes; ",
+        " is not deployed; the state file is unchanged, but the script may have made changes; ",
         &format!("its output is in {} and in the agent's log", kept.display()),
     ] {
         assert!(told.contains(part), "no {part:?} in {told}");
@@ -33,7 +33,7 @@ fn failed_script_message_warns_of_possible_changes() {
     bench.script("#!/no/such/interpreter\n");
     let (_, log) = bench.once(&[]);
     let told = log.lines().last().unwrap();
-    assert!(told.ends_with("is not deployed; the old state is unchanged"), "{told}");
+    assert!(told.ends_with("is not deployed; the state file is unchanged"), "{told}");
 }
 
 #[test]

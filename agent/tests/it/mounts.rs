@@ -1,5 +1,5 @@
 //! Tests mounts that a script or an operator makes below a root. The agent never changes or removes
-//! a mount. The mount does not prevent the agent from starting, deploying and making spares.
+//! a mount. Such a mount does not prevent the agent from starting, deploying and making spares.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,9 @@ fn mount_below_a_root_stays_untouched_while_the_agent_deploys() {
         fs::create_dir(first.join("data")).unwrap();
         mount(&["--bind", precious.to_str().unwrap()], &first.join("data"));
         for (n, version) in ["v02", "v03", "v04"].into_iter().enumerate() {
-            eventually("a new spare", || bench.agent_log().matches("spare root made").count() > n);
+            eventually("a new spare is ready", || {
+                bench.agent_log().matches("spare root made").count() > n
+            });
             bench.bump(version, version);
             says(&bench, &["sync"], 0, "switched");
         }
@@ -79,8 +81,8 @@ fn mount_below_a_root_stays_untouched_while_the_agent_deploys() {
     }
 }
 
-/// Makes a mount of every kind in directories of `root`. Returns the mount points, and a process
-/// that uses one mount.
+/// Makes mounts of many kinds below `root`. Returns the mount points, and a process whose working
+/// directory is in one of the mounts.
 fn mount_every_kind(bench: &Bench, root: &Path, precious: &Path) -> (Vec<PathBuf>, Child) {
     let text = |path: &Path| path.to_str().unwrap().to_owned();
     let at = |name: &str| {
@@ -147,7 +149,7 @@ fn mounts_of_every_kind_are_untouched() {
             umount(at);
         }
         says(&bench, &["gc"], 0, "");
-        assert!(!first.exists(), "the root remains, although nothing is mounted in it");
+        assert!(!first.exists(), "the root remains, although nothing is mounted below it");
         is_whole(&precious);
         agent.stop();
     }
@@ -175,7 +177,7 @@ fn root_with_a_mount_below_is_redeployed_in_place() {
         says(&bench, &["sync"], 0, "switched");
         is_whole(&precious);
         assert_eq!(fs::read_to_string(root(&bench).join("conf")).unwrap(), "filled\n");
-        assert!(root(&bench).join("data/deep/b").exists(), "the mount is where it was");
+        assert!(root(&bench).join("data/deep/b").exists(), "the mount is still in place");
         let log = bench.agent_log();
         assert!(
             log.contains("uses the changed root") && log.contains("something is mounted"),
@@ -207,7 +209,7 @@ fn immutable_root_is_redeployed_in_place() {
         chattr("+i");
         bench.operator("ssh", &["rollback -name project1"], "");
         let said = says(&bench, &["sync"], 1, "");
-        // The script fails because a file is missing. The agent has used the changed root.
+        // The script fails because a file is missing in the changed root, which the agent has used.
         assert!(said.err.contains("exit status 1") || said.out.contains("exit status 1"));
         let log = bench.agent_log();
         assert!(log.contains("uses the changed root") && log.contains("it is immutable"), "{log}");

@@ -1,4 +1,4 @@
-//! Tests the subcommands of operators, with and without a running agent.
+//! Tests the subcommands that operators use, with and without a running agent.
 
 mod rollbacks;
 
@@ -38,7 +38,7 @@ fn sync_polls_immediately_and_reports_the_result() {
     assert_eq!(failed["outcome"], "failed");
     assert!(failed["reason"].as_str().unwrap().contains("exit status 3"), "{failed}");
     assert_eq!(deployed(&bench), "v01");
-    // The user who runs `sync` may have repaired the script, so the agent does not wait.
+    // The user who runs `sync` may have repaired the script, so the agent runs the script at once.
     bench.script("#!/bin/sh\nexit 4\n");
     let again = says(&bench, &["sync", "--json"], 1, "").json();
     assert!(again["reason"].as_str().unwrap().contains("exit status 4"), "{again}");
@@ -83,7 +83,8 @@ fn control_socket_is_private_and_survives_junk() {
     }
     let endless = vec![b'x'; 3 << 20];
     assert!(!answer(&endless).contains("\"code\":0"));
-    // Three clients disconnect early. They have sent nothing, a part of a request, and a request.
+    // Three clients disconnect before they read an answer. The first client has sent nothing, the
+    // second a part of a request, and the third a whole request.
     drop(UnixStream::connect(&socket).unwrap());
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"").unwrap();
     UnixStream::connect(&socket).unwrap().write_all(b"{\"request\":\"sync\"}\n").unwrap();
@@ -126,8 +127,7 @@ fn gc_dry_run_matches_gc_with_and_without_an_agent() {
     assert_eq!((why(" current"), why(" previous"), why(" one of the newest")), (1, 1, 1), "{text}");
     agent.stop();
 
-    // If no agent runs, `gc` uses the settings of the last agent. The working directory does not
-    // matter.
+    // If no agent runs, `gc` uses the settings of the last agent.
     let before = names(&bench);
     let quiet = says(&bench, &["gc", "-n", "--json"], 0, "").json();
     assert_eq!(quiet["files"], 0, "{quiet:#}");
@@ -225,7 +225,7 @@ fn status_shows_spare_hold_quarantine_and_disk_space() {
 }
 
 #[test]
-fn deploy_without_room_reports_the_bytes_it_needs() {
+fn deploy_without_enough_free_space_reports_the_bytes_that_it_needs() {
     let bench = Bench::new();
     bench.first_configuration();
     let (code, log) = bench.once(&["-min-free", "much"]);
@@ -242,7 +242,7 @@ fn deploy_without_room_reports_the_bytes_it_needs() {
 }
 
 #[test]
-fn killed_gc_leaves_garbage_but_no_missing_files() {
+fn killed_gc_may_leave_garbage_but_removes_no_needed_file() {
     let bench = Bench::new();
     bench.first_configuration();
     assert_eq!(bench.once(&["-no-spare"]).0, Some(0));

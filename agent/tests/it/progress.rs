@@ -14,7 +14,7 @@ fn on_terminal(dir: &Path, words: &str) -> (String, i32) {
     let line = format!("stty cols 70; {} {words}", env!("CARGO_BIN_EXE_deploy-agent"));
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).current_dir(dir).stdin(Stdio::null());
-    let output = script.output().expect("the program script of the package bsdutils");
+    let output = script.output().expect("the program `script` of the package bsdutils starts");
     (String::from_utf8(output.stdout).unwrap(), output.status.code().unwrap())
 }
 
@@ -27,7 +27,7 @@ fn parts(shown: &str) -> (Vec<&str>, &str) {
     (bars, end)
 }
 
-/// Makes a tar with one file. The contents of the file are a hole.
+/// Makes a tar with one file that contains only zeros. In the tar, the zeros are a hole.
 fn hole(path: &Path, bytes: u64) {
     let mut header = tar::Header::new_gnu();
     header.set_path("hole").unwrap();
@@ -40,7 +40,7 @@ fn hole(path: &Path, bytes: u64) {
 }
 
 #[test]
-fn unpack_shows_a_bar_then_its_result() {
+fn unpack_shows_a_bar_and_then_its_result() {
     let temp = tempfile::tempdir().unwrap();
     hole(&temp.path().join("big.tar"), 3 << 30);
     let (shown, code) = on_terminal(temp.path(), "unpack big.tar -into one");

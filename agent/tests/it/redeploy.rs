@@ -25,7 +25,8 @@ fn missing_root_is_rebuilt() {
     assert_eq!(bench.runs(), 2, "the script runs again");
     says(&bench, &["sync"], 0, "up to date");
 
-    // The deployed configuration now differs from the registry's configuration.
+    // After a rollback, the deployed configuration differs from the registry's configuration. The
+    // agent still rebuilds the missing root.
     bench.bump("v02", "two\n");
     says(&bench, &["sync"], 0, "switched to");
     says(&bench, &["rollback"], 0, "");
@@ -113,15 +114,15 @@ fn script_with_unknown_result_runs_again() {
     script("touch begun; for n in $(seq 3000); do [ -e go ] && break; sleep 0.02; done");
     bench.bump("v02", "two\n");
     let mut asking = ask_beside(&bench);
-    // The test waits until the script is recorded and executed, because before its exec, the child
-    // still holds the agent's socket.
+    // The test waits until the start of the script is recorded and the script runs. Before its
+    // exec, the child process still holds the agent's socket.
     eventually("the second script runs", || {
         bench.path("a1/script.json").exists() && bench.path("begun").exists()
     });
     drop(agent);
     asking.wait().unwrap();
     assert_eq!(deployed(&bench), "v01");
-    // Without an agent, `gc` removes nothing that the script may use.
+    // Without an agent, `gc` refuses to run while the script runs.
     says(&bench, &["gc"], 1, "a script whose agent was killed runs for");
     bench.operator("ssh", &["rollback", "-name", "project1"], "");
     let agent = Agent::start(&bench, &[]);

@@ -105,7 +105,7 @@ fn modified_root_is_reported_and_not_changed() {
 }
 
 #[test]
-fn repair_without_an_agent_uses_kept_blobs_or_names_the_registry() {
+fn repair_without_an_agent_uses_kept_blobs_or_a_named_registry() {
     let bench = Bench::new();
     bench.first_configuration();
     assert_eq!(bench.once(&["-keep-blobs", "-link", "copy"]).0, Some(0));
@@ -136,7 +136,7 @@ fn repair_without_an_agent_uses_kept_blobs_or_names_the_registry() {
     let registry = ["verify", "--repair", "-addr", &addr, "-fp", &fp, "-key", "srv"];
     says(&bench, &registry, 0, "fetched and extracted again");
     says(&bench, &["verify"], 0, "all sound");
-    assert!(blob.exists(), "the blob is kept as well");
+    assert!(blob.exists(), "the blob was not restored");
 }
 
 #[test]
@@ -175,7 +175,7 @@ fn damaged_object_linked_into_a_root_is_reported_for_both() {
                 and stays damaged";
     assert!(text.contains(want), "{text}");
     assert_eq!(fs::read_to_string(&file).unwrap(), "nne\n", "a root was changed");
-    // The next root is right, and the agent removes the old root as usual.
+    // The next root has the right contents.
     bench.add_version("code", "v02", "bin", "run again");
     bench.operator("ssh", &["bumpconf -name project1 -component code"], "");
     says(&bench, &["sync"], 0, "switched");

@@ -122,7 +122,7 @@ fn script_environment_is_exactly_as_documented() {
     ran.ended.unwrap();
     let mut found = variables(&ran.output);
     let state_file = found.remove("STATEFILE").unwrap();
-    assert!(!Path::new(state_file).exists(), "{state_file} is still there");
+    assert!(!Path::new(state_file).exists(), "{state_file} still exists");
     let mut want: BTreeMap<String, String> = script::PASSED
         .iter()
         .filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)))
@@ -169,8 +169,8 @@ fn script_arguments_and_variables_are_read_at_each_run() {
 
 #[test]
 fn background_processes_can_print_after_the_agent_ends() {
-    // The background process prints more than the capacity of a pipe (64 KiB). The test ends the
-    // runtime, and so all readers of the pipe in this process, when the script ends.
+    // The background process prints more than the capacity of a pipe (64 KiB). When the script
+    // ends, the test ends the runtime and, with it, all readers of the pipe in this process.
     let bench = Bench::new(
         "#!/bin/sh\n{ sleep 0.2; seq 1000000 && echo said >$0.done; } &\necho $! >$0.pid\necho ok\n",
     );
@@ -233,11 +233,13 @@ fn background_processes_survive_the_script() {
     assert_eq!(ran.output, "ok\n");
     fs::write(bench.path("deploy.sh.go"), "alive\n").unwrap();
     let done = bench.path("deploy.sh.done");
-    eventually("the answer came", || fs::read_to_string(&done).is_ok_and(|text| text == "alive\n"));
+    eventually("the background process has answered", || {
+        fs::read_to_string(&done).is_ok_and(|text| text == "alive\n")
+    });
 }
 
 #[test]
-fn timeout_ends_the_whole_process_group() {
+fn end_of_the_grace_period_ends_the_whole_process_group() {
     // The child ignores TERM and does not have the pipe open. The script ends on TERM.
     let mut bench = Bench::new(
         "#!/bin/sh\n(trap '' TERM; exec >/dev/null 2>&1; echo x >$0.ready; exec sleep 600) &\n\
@@ -258,7 +260,7 @@ fn timeout_ends_the_whole_process_group() {
     let err = ran.ended.unwrap_err();
     assert!(matches!(err, Error::Ended { .. }), "{err}");
     let child = fs::read_to_string(bench.path("deploy.sh.pid")).unwrap();
-    eventually("the child is gone", || is_gone(child.trim()));
+    eventually("the child has ended", || is_gone(child.trim()));
 }
 
 #[test]
@@ -297,7 +299,7 @@ fn fifo_is(path: &Path) -> bool {
 }
 
 #[test]
-fn agent_waits_for_the_script_only_until_its_timeout() {
+fn stopping_agent_waits_for_the_script_only_for_the_grace_period() {
     let mut bench = Bench::new("#!/bin/sh\nexec sleep 600\n");
     bench.sender.send_replace(Some(Signal::Terminated));
     bench.script.grace = Duration::from_millis(10);

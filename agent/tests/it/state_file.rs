@@ -1,4 +1,5 @@
-//! Tests the place and the owner of the state file, and roots that are older than this agent.
+//! Tests where the state file is, which agent may use it, and how the agent treats roots that an
+//! earlier agent made.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -8,7 +9,7 @@ use std::process::{Command, Output};
 use crate::bench::{Agent, Bench, says};
 use deploy_store::{Configuration, Digest};
 
-/// Runs an agent of `dir` once, without `-state`.
+/// Runs an agent once, with the directory `dir` and the flags `more`.
 fn once(bench: &Bench, dir: &str, more: &[&str]) -> (Option<i32>, String) {
     let crate::bench::Registry { addr, fingerprint, .. } = &bench.registry;
     let output = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
@@ -34,7 +35,7 @@ fn version(path: &Path) -> String {
 }
 
 #[test]
-fn two_agents_of_one_working_directory_are_independent() {
+fn two_agents_in_one_working_directory_are_independent() {
     let bench = Bench::new();
     bench.first_configuration();
     for dir in ["one", "two", "one", "two"] {
@@ -105,12 +106,12 @@ fn state_file_of_another_agent_is_refused() {
             assert!(log.contains(want), "{want}: {log}");
         }
         assert_eq!((log.lines().count(), bench.runs()), (1, before), "{log}");
-        assert!(!bench.path(dir).join("objects").exists(), "the agent made files");
+        assert!(!bench.path(dir).join("objects").exists(), "the agent created files");
     };
     refused("two", &state, bench.path("one").to_str().unwrap());
     deploys(&bench, "three");
     refused("two", &["-state", "three/state.json"], "three");
-    // Subcommands that change something are also refused.
+    // Subcommands that change something may not use this state file, either.
     deploys(&bench, "four");
     for verb in ["gc", "rollback"] {
         let output = Command::new(env!("CARGO_BIN_EXE_deploy-agent"))
@@ -157,7 +158,7 @@ fn unusable_state_file_is_reported_before_any_work() {
     says(&bench, &["sync"], 0, "switched to");
     agent.stop();
     if rustix::process::geteuid().is_root() {
-        // Runs a program as another user, who has no permissions.
+        // The test runs the agent as a user who may not read the state file.
         let run = |program: &str, words: &[&str]| {
             let done = Command::new(program).args(words).current_dir(bench.temp.path()).output();
             let done = done.unwrap();
@@ -183,7 +184,8 @@ fn unusable_state_file_is_reported_before_any_work() {
     }
 }
 
-/// Three roots that another program made, each with a file `mine`.
+/// Makes three roots as an earlier agent would, each with a file `etc/mine`. Returns the ids of the
+/// roots.
 fn taken_over(bench: &Bench) -> Vec<String> {
     let ids = ["1", "2", "3"].map(|text| Digest::of(text.as_bytes()).to_string());
     for (n, id) in ids.iter().enumerate() {
@@ -207,7 +209,7 @@ fn roots_of_an_earlier_agent_are_kept_by_default() {
     bench.first_configuration();
     let ids = taken_over(&bench);
     // `verify` runs before any agent.
-    let told = says(&bench, &["verify"], 0, "3 roots from before this agent").out;
+    let told = says(&bench, &["verify"], 0, "3 roots were here before this agent").out;
     assert!(told.contains("their correct contents are unknown"), "{told}");
     let agent = Agent::start(&bench, &["-no-spare"]);
     says(&bench, &["sync"], 0, "");
@@ -261,7 +263,11 @@ fn explicit_keep_count_includes_roots_of_an_earlier_agent() {
     assert_eq!(bench.once(&[]).0, Some(0));
     bench.bump("v02", "two\n");
     assert_eq!(bench.once(&["-keep-roots", "3"]).0, Some(0));
-    assert_eq!(there(&bench, &ids), [false, false, true], "only the newest earlier root is kept");
+    assert_eq!(
+        there(&bench, &ids),
+        [false, false, true],
+        "only the newest root of the earlier agent is kept"
+    );
     bench.bump("v03", "three\n");
     assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
     assert_eq!(there(&bench, &ids), [false; 3]);

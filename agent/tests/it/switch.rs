@@ -1,6 +1,7 @@
-//! Tests the switch from the Go tool to this agent, and back. This agent takes over the directories
-//! of a Go registry and of a Go agent, and then the Go agent takes over the agent's directory
-//! again. The Go tool made these directories; see `registry/tests/go/README.md`.
+//! Tests the switch from the Go tool to this agent, and back. The registry and the agent take over
+//! the directories of a Go registry and of a Go agent. The tests also check the facts that a Go
+//! agent relies on when it takes over the agent's directory again. The Go tool made these
+//! directories; see `registry/tests/go/README.md`.
 
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,7 +17,8 @@ use deploy_store::{Configuration, Digest};
 const BEFORE: &str = "6c5bf8707287cb3f6d59b0e771721499fd3ce8fd34fa9aec8f0b1449d1af52fc";
 const OFFERED: &str = "97cc2a60857ac851d1523bfdb5caf3e10bee323f2f4bec6895e11805ef2772c6";
 
-/// Copies of the two directories, with the Go tool's modes, and a running registry.
+/// Copies of the two directories, with the file modes that the Go tool uses, and a running
+/// registry.
 fn site() -> Site {
     let mut site = Site::new();
     let go = top().join("registry/tests/go");
@@ -47,14 +49,15 @@ fn read_all(dir: &Path) -> Vec<(String, Vec<u8>)> {
     files
 }
 
-/// The files without the symlinks, which were stored as files.
+/// The files of a directory, without `link-*`. The copied directories have regular files in the
+/// place of these symlinks.
 fn files_of(dir: &Path) -> Vec<(String, Vec<u8>)> {
     let mut files = read_all(dir);
     files.retain(|(name, _)| !name.starts_with("link-"));
     files
 }
 
-/// Checks the facts that the Go agent relies on. The state file has the registry's JSON format, a
+/// Checks the facts that the Go agent relies on: the state file has the registry's JSON format, a
 /// mark is beside the root, and all cached blobs are complete.
 fn check_for_go(site: &Site) {
     let json = fs::read(site.path("agent/state.json")).unwrap();
@@ -69,7 +72,7 @@ fn check_for_go(site: &Site) {
 }
 
 #[test]
-fn go_agent_directory_works_in_both_directions() {
+fn directory_of_a_go_agent_is_taken_over_and_stays_usable_by_the_go_agent() {
     let site = site();
     let unpacked = site.path("agent/unpacked");
     let by_go = files_of(&unpacked.join(OFFERED).join("etc"));
@@ -91,8 +94,7 @@ fn go_agent_directory_works_in_both_directions() {
     check_for_go(&site);
     let status = site.agent("project1").arg("status").output().unwrap();
     assert!(both(&status).contains(OFFERED), "{}", both(&status));
-    // If the Go agent takes over the directory again, the Go agent finds its earlier root and the
-    // mark beside it.
+    // A Go agent that takes over the directory again finds its earlier root and the mark beside it.
     assert!(unpacked.join(format!("{BEFORE}.ok")).exists());
     fs::copy(top().join("registry/tests/go/agent/state.json"), site.path("agent/state.json"))
         .unwrap();
@@ -107,7 +109,8 @@ fn go_agent_directory_works_in_both_directions() {
 #[test]
 fn unfinished_work_of_a_go_agent_is_completed() {
     let site = site();
-    // An unfinished root has no mark. A root with a mark may have been changed.
+    // Damages the root, but keeps its mark, as if something had changed the root after the Go agent
+    // had completed it.
     let etc = site.path(&format!("agent/unpacked/{OFFERED}/etc"));
     let want = files_of(&etc);
     fs::write(etc.join("code.txt"), "changed").unwrap();
@@ -138,7 +141,7 @@ fn running_go_agent_is_reported_and_left_alone() {
     assert!(text.contains("in use by another process") && text.contains(&pid), "{text}");
     assert!(text.contains("stop that process first"), "{text}");
     assert_eq!(fs::read(site.path("agent/state.json")).unwrap(), before);
-    assert!(!site.path("agent/objects").exists(), "the agent made files");
+    assert!(!site.path("agent/objects").exists(), "the agent created files");
     drop(lock);
     // A running agent holds the same lock, so the Go agent cannot start.
     let mut site = site;
@@ -165,7 +168,7 @@ fn agent_deploys_every_configuration_of_a_go_registry() {
 }
 
 #[test]
-fn symlinked_script_log_cannot_leave_the_directory() {
+fn script_log_is_not_written_through_a_symlink() {
     let site = site();
     fs::write(site.path("victim"), "mine").unwrap();
     std::os::unix::fs::symlink(site.path("victim"), site.path("agent/script.log")).unwrap();

@@ -1,6 +1,6 @@
 //! Tests changes that a service makes to files of its root, if the files are hardlinks of cached
-//! objects. The next root is right, regardless of the way in which the agent makes it. The agent
-//! reports each damaged file once, by name.
+//! objects. The next root has the right contents, regardless of the way in which the agent makes
+//! that root. The agent reports each damaged file once, by name.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -77,8 +77,7 @@ fn files_changed_by_a_service_never_reach_the_next_root() {
             let told = |words: &str| {
                 log.lines().filter(|line| line.contains(words) && line.ends_with(": bin")).count()
             };
-            // A removed name does not affect other roots, and a changed mode does not affect the
-            // contents.
+            // A removed name or a changed mode does not damage the contents of the cached object.
             let kept = matches!(name, "deleted" | "closed");
             let in_cache = usize::from(!kept);
             let in_root = usize::from(way == Way::Rollback);
@@ -97,7 +96,7 @@ fn files_changed_by_a_service_never_reach_the_next_root() {
 }
 
 #[test]
-fn writable_files_are_private_and_not_damage() {
+fn writable_files_are_private_copies_and_changes_to_them_are_not_damage() {
     let bench = Bench::new();
     bench.first_configuration();
     File::create(bench.path("agent.log")).unwrap();

@@ -1,6 +1,6 @@
-//! Tests that after a failed script, the server does not count as up to date until a script
-//! succeeds. If the registry or an operator rolls back, the agent runs the script again for the
-//! deployed configuration.
+//! Tests that a failed script leaves the server unsettled: the server does not count as up to date
+//! until a script succeeds. If the registry or an operator rolls back, the agent runs the script
+//! again for the deployed configuration.
 
 mod local_rollbacks;
 
@@ -14,8 +14,8 @@ use deploy_testing::eventually;
 use serde_json::Value;
 
 /// The script records its roots, stops the service, and starts the service with the new root. The
-/// script fails for a bad root, or if the file `fails` exists. It waits while the file `wait`
-/// exists.
+/// script fails if `conf` contains `bad`, or if the file `fails` exists. It waits while the file
+/// `wait` exists.
 const SCRIPT: &str = "#!/bin/sh\n\
     echo \"$(basename \"$OLDROOT\") $(basename \"$NEWROOT\")\" >>runs\n\
     test -d \"$NEWROOT\" || exit 9\n\
@@ -155,7 +155,8 @@ fn is_noted(bench: &Bench) -> bool {
     noted["pid"].as_u64().is_some_and(|pid| Path::new(&format!("/proc/{pid}")).exists())
 }
 
-/// Kills the agent while its script waits, starts another agent, and lets the script end.
+/// Calls `run`, kills the agent while its script waits, starts another agent, and lets the script
+/// end. Returns the new agent.
 fn killed_meanwhile<'a>(
     bench: &'a Bench,
     what: &str,
@@ -285,16 +286,16 @@ fn script_does_not_run_if_its_record_cannot_be_written() {
     );
 }
 
-/// The id of the first new root that the script got.
+/// The id of the configuration in the script's first run.
 fn first(bench: &Bench) -> Digest {
     runs(bench)[0].trim().parse().unwrap()
 }
 
 #[test]
-fn clock_jumps_cause_no_delays_and_remove_no_roots() {
+fn clock_jumps_cause_no_delays_and_remove_no_needed_root() {
     let bench = Bench::new();
     begun(&bench);
-    // The test imitates a clock that was set back, so all times so far are in the future.
+    // The test imitates a clock that was set back, so all recorded times are in the future.
     let far = || {
         for dir in ["a1/roots", "a1/unpacked", "a1/layers"] {
             let mut touch = Command::new("find");

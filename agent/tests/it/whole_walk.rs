@@ -1,6 +1,6 @@
 //! Tests the whole path of an archive, from its upload to its deploy, with the real programs. Stock
 //! `sftp` and `ssh` upload blobs and make a configuration, `deploy-registry` stores both, and
-//! `deploy-agent` deploys.
+//! `deploy-agent` deploys the configuration.
 
 use std::fs;
 use std::process::Command;
@@ -88,7 +88,7 @@ fn running_agent_survives_registry_restarts_and_ends_cleanly() {
     bench.bump("v04", "four\n");
     let mut agent = bench.start_agent();
     bench.deployed("v04");
-    eventually("the script's file is there", || bench.runs() == 4);
+    eventually("the script has run four times", || bench.runs() == 4);
     assert_eq!(terminate(&mut agent), Some(0));
     assert!(bench.agent_log().ends_with(" terminated\n"), "{}", bench.agent_log());
 }

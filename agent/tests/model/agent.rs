@@ -13,7 +13,7 @@ use crate::world::World;
 
 /// Maximum time that the test waits for the agent in any step.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Pause between two checks whether the agent has reached a state.
+/// Pause between two checks of the agent's state.
 const PAUSE: Duration = Duration::from_millis(2);
 
 impl World {
@@ -33,7 +33,7 @@ impl World {
                 return fault("the agent does not start", format!("{status}: {last}"));
             }
             if Instant::now() > deadline {
-                return fault("the agent does not start", "no socket in a minute");
+                return fault("the agent does not start", "no socket within a minute");
             }
             if let Some(Event::Script(asking)) = self.events.next(PAUSE) {
                 self.script(&asking)?;
@@ -52,7 +52,8 @@ impl World {
         }
     }
 
-    /// Runs a subcommand, with or without a running agent, and records its output.
+    /// Runs a subcommand, whether or not an agent runs. Records its exit code and its last line on
+    /// stderr.
     pub fn subcommand(&mut self, arguments: &[&str]) {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-agent"));
         let output = command.args(arguments).arg("-dir").arg(self.agent_dir()).output().unwrap();
@@ -76,7 +77,8 @@ impl World {
         fault("the agent ended", format!("{status:?}: {last}"))
     }
 
-    /// Sends a request and serves scripts meanwhile. Returns `None` if the agent ended.
+    /// Sends a request, and serves scripts until the answer arrives. Returns `None` if the agent
+    /// has ended.
     pub fn ask(&mut self, request: &str) -> Outcome<Option<Value>> {
         let dir = self.agent_dir();
         let mut number = self.events.request(&dir, request);
@@ -93,14 +95,14 @@ impl World {
                 Some(Event::Answer(answered, None))
                     if answered == number && self.runs() && Instant::now() < deadline =>
                 {
-                    // A child of a killed agent still had the socket open, because the child had
-                    // not yet executed its program.
+                    // The request reached the socket of a killed agent, because a child of that
+                    // agent held the socket open until its exec. The test repeats the request.
                     std::thread::sleep(PAUSE);
                     number = self.events.request(&dir, request);
                 }
                 Some(Event::Answer(answered, answer)) if answered == number => return Ok(answer),
                 Some(Event::Answer(..)) => {}
-                None => return fault("no answer", format!("to {request} in a minute")),
+                None => return fault("no answer", format!("to {request} within a minute")),
             }
         }
     }
@@ -116,7 +118,7 @@ impl World {
         self.is_certain = false;
     }
 
-    /// Recovers from a kill: ends a running script, and starts the agent again.
+    /// Recovers from a kill: lets a running script end, and starts the agent again.
     pub fn recover(&mut self) -> Outcome {
         let deadline = Instant::now() + PATIENCE;
         while self.script_runs() {
@@ -178,7 +180,7 @@ impl World {
         fault("sync fails", text)
     }
 
-    /// Checks the agent's answer that the registry's configuration is deployed.
+    /// Checks the agent's claim that the registry's configuration is deployed.
     fn is_synced(&mut self, failed: bool, text: &str) -> Outcome {
         if !self.registry_is_up {
             return fault("sync", format!("answered without the registry: {text}"));

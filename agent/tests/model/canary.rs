@@ -1,5 +1,5 @@
-//! Makes data outside of all roots, to which mounts and symlinks lead, and checks that the agent
-//! does not change this data.
+//! Makes data outside of all roots, and checks that the agent does not change this data. Mounts and
+//! symlinks in the roots lead to this data.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -13,7 +13,7 @@ use rustix::fs::{Mode, OFlags};
 use crate::fault::{Fault, Outcome, fault};
 use crate::tree::{Tree, look};
 
-/// The ctime and the number of names of each inode, by path.
+/// The ctime (seconds and nanoseconds) and the link count of each file and directory, by path.
 type Touched = BTreeMap<PathBuf, (i64, i64, u64)>;
 
 /// The directories and files outside of all roots, and their initial state.
@@ -65,7 +65,7 @@ impl Canaries {
         Ok(())
     }
 
-    /// Forgets the filesystem at `top`, because the caller unmounts it.
+    /// Stops holding the filesystem at `top` open. The caller unmounts this filesystem.
     pub fn let_go(&mut self, top: &Path) {
         let Ok(stat) = fs::symlink_metadata(top) else { return };
         let is_it = |fd: &OwnedFd| rustix::fs::fstat(fd).is_ok_and(|it| it.st_dev == stat.dev());
@@ -77,7 +77,7 @@ impl Canaries {
         let tree = looked.map_err(|err| Fault::of("canary", format!("outside: {err}")))?;
         if tree != self.tree {
             let (now, before) = (tree.keys(), self.tree.keys());
-            let text = format!("data outside was changed: {now:?}, was {before:?}");
+            let text = format!("data outside the roots was changed: {now:?}, was {before:?}");
             return fault("canary", text);
         }
         let touched = touched(&self.top).unwrap();
@@ -96,7 +96,7 @@ impl Canaries {
             if read.is_err() || text != PRECIOUS {
                 return fault(
                     "canary",
-                    format!("a file in memory that was mounted in a root: {read:?}"),
+                    format!("a file on a memory filesystem in a root was changed: {read:?}"),
                 );
             }
         }

@@ -7,7 +7,7 @@
 pub struct Dice(u64);
 
 impl Dice {
-    /// The dice of step `n` of the run with `seed`.
+    /// The dice for step `n` of a run with this seed.
     pub fn of(seed: u64, n: u64) -> Self {
         // The seed passes through splitmix64, so that neighbouring seeds give different numbers.
         let mut z = seed
@@ -40,7 +40,7 @@ impl Dice {
         if all.is_empty() { None } else { all.get(self.below(all.len())) }
     }
 
-    /// Random bytes. Two calls almost never return the same bytes.
+    /// Random lowercase letters.
     pub fn bytes(&mut self, count: usize) -> Vec<u8> {
         (0..count).map(|_| b'a' + u8::try_from(self.below(26)).unwrap()).collect()
     }

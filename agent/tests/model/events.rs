@@ -18,7 +18,7 @@ use serde_json::Value;
 pub enum Event {
     /// The deploy script has started, and waits for the test.
     Script(Asking),
-    /// The request with this number was answered, or the agent ended.
+    /// The answer to the request with this number. The answer is `None` if the agent has ended.
     Answer(usize, Option<Value>),
 }
 

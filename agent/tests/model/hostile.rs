@@ -17,8 +17,8 @@ use crate::{open, outside};
 /// Changes a root, and describes the change.
 type Act = fn(&mut World, &mut Dice, &Path) -> io::Result<String>;
 
-/// A kind of change: its name for `DEPLOY_TEST_WITHOUT`, its weight, whether it needs the rights of
-/// root, and the function.
+/// A kind of change: its name for `DEPLOY_TEST_WITHOUT`, its weight, whether it needs the user
+/// `root`, and the function that makes the change.
 struct Acting(&'static str, usize, bool, Act);
 
 /// All kinds of changes. Several kinds may have the same name.
@@ -62,7 +62,8 @@ const HOT: [&str; 6] =
     ["bin/server", "etc/app.conf", "shared/s0", "var/db", "lib/a/f0", "lib/a/f1"];
 
 impl World {
-    /// Changes `root`. Without `root`, changes any existing root.
+    /// Makes one random change in `root`. If `root` is `None`, changes the deployed root or another
+    /// existing root.
     pub fn hostile(&mut self, dice: &mut Dice, root: Option<&Path>) {
         let is_root = self.who == Who::Root;
         let may = |act: &&Acting| !crate::is_without(act.0) && (is_root || !act.2);
@@ -194,7 +195,7 @@ fn replace(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String
 }
 
 /// Renames a file as log rotation does. In some cases, also writes to the renamed file, as a
-/// process does that has the file open.
+/// process that has the file open does.
 fn rename(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.file(dice, root)?;
     let other = path.with_extension("1");

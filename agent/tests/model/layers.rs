@@ -41,7 +41,7 @@ pub struct Layer {
     pub inodes: BTreeMap<usize, File>,
 }
 
-/// The components, lowest first.
+/// The components, in the order of their layers. The lowest layer is first.
 pub const COMPONENTS: [&str; 3] = ["code", "conf", "data"];
 
 /// File capabilities in the kernel's form: version 2, effective, `cap_net_bind_service`.
@@ -99,7 +99,7 @@ impl Layer {
         }
         self.file("etc/app.conf", 80, dice);
         self.file("etc/env", 20, dice);
-        // A service writes to the file through the second name.
+        // Changes often write to the file through the second name.
         let db = self.file("etc/db", 120, dice);
         self.names.insert("var/db".to_owned(), Node::File(db));
         self.file("var/log", 30, dice);

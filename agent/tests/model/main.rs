@@ -4,15 +4,15 @@
 //! The real registry and agent deploy one version after another: newer versions, older versions,
 //! and the same tree under another name. The test kills and restarts both programs, while a service
 //! and a deploy script change roots at random. Whenever the script begins, the test compares the
-//! script's whole new root with a model of its layers. After every step, the test also compares all
-//! data outside of the roots.
+//! script's whole new root with a model of its layers. After every step, the test also checks that
+//! all data outside of the roots is unchanged.
 //!
 //! The test cannot cover one case: a service writes in place to a file that another published root
-//! shares. Therefore the script begins with the comparison, and no service writes during the
-//! comparison.
+//! shares. To exclude this case, the test compares a root as soon as its script begins, and no
+//! service writes during the comparison.
 //!
 //! The test runs on every filesystem of `DEPLOY_TEST_DIRS`, in every link mode, as root and as an
-//! ordinary user. Environment variables choose parts of the test:
+//! ordinary user. Environment variables configure the test:
 //!
 //! | variable | meaning |
 //! |---|---|
@@ -55,7 +55,8 @@ use world::Place;
 const INSIDE: &str = "DEPLOY_TEST_MODEL_INSIDE";
 /// The factor by which `DEPLOY_TEST_MORE` increases the number of steps.
 const MORE: usize = 10;
-/// The command that runs a program in a mount namespace, so that its mounts end with the program.
+/// The command that runs a program in its own mount namespace, so that the mounts end with the
+/// program.
 const ROOT: [&str; 4] = ["unshare", "-m", "--propagation", "private"];
 /// The command that runs a program as an ordinary user.
 const USER: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
@@ -84,7 +85,7 @@ fn places() -> Vec<Place> {
     let mut dirs: Vec<PathBuf> =
         dirs.map(|dirs| std::env::split_paths(&dirs).collect()).unwrap_or_default();
     if dirs.is_empty() {
-        println!("DEPLOY_TEST_DIRS is not set: only the filesystem of temporary files is tried");
+        println!("DEPLOY_TEST_DIRS is not set: only the filesystem of temporary files is tested");
         dirs.push(std::env::temp_dir());
     }
     let links = std::env::var("DEPLOY_TEST_LINKS");
@@ -134,7 +135,7 @@ fn again(before: &[&str], inside: &str) -> bool {
     let test = std::env::current_exe().unwrap();
     let listed = tried.args(&before[1..]).arg(&test).arg("--list").output();
     if !listed.is_ok_and(|output| output.status.success()) {
-        assert!(std::env::var_os("CI").is_none(), "{before:?} does not work, and this is CI");
+        assert!(std::env::var_os("CI").is_none(), "{before:?} does not work");
         eprintln!("NOT TESTED: {inside}, because {before:?} does not work here");
         return true;
     }

@@ -52,7 +52,7 @@ pub fn write_to_open(world: &mut World, dice: &mut Dice, _: &Path) -> io::Result
                 let time = Timespec { tv_sec: before.mtime(), tv_nsec: before.mtime_nsec() };
                 let times = Timestamps { last_access: time, last_modification: time };
                 rustix::fs::futimens(file, &times)?;
-                text += ", its time put back";
+                text += ", its time restored";
             }
         }
         Open::Mapping(number) => world.mapper.as_mut().unwrap().write(*number)?,

@@ -25,7 +25,6 @@ fn mount(arguments: &[&str], from: &Path, to: &Path) -> io::Result<()> {
 pub fn bind(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
     let path = world.directory(dice, root)?;
     if dice.percent(25) {
-        // Mounts a directory on itself.
         mount(&["--bind"], &path, &path)?;
         return Ok(format!("{} at itself", told(&path)));
     }
@@ -51,7 +50,7 @@ pub fn unmount_one(world: &mut World, dice: &mut Dice, _: &Path) -> io::Result<S
     let path = dice.pick(&mounts).cloned().ok_or_else(nothing)?;
     world.canaries.let_go(&path);
     unmount(&path);
-    Ok(format!("no more at {}", told(&path)))
+    Ok(format!("unmounted {}", told(&path)))
 }
 
 pub fn flag(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {
@@ -74,7 +73,7 @@ pub fn unflag_one(world: &mut World, dice: &mut Dice, _: &Path) -> io::Result<St
     let at = dice.below(world.flagged.len());
     let (file, path) = world.flagged.remove(at);
     unflag(&file);
-    Ok(format!("{} no more", told(&path)))
+    Ok(format!("{} has no flag any more", told(&path)))
 }
 
 pub fn directory_to_symlink(world: &mut World, dice: &mut Dice, root: &Path) -> io::Result<String> {

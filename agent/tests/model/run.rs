@@ -18,15 +18,16 @@ use crate::world::{Place, World};
 
 /// Default number of steps in each place.
 const STEPS: u64 = 300;
-/// Maximum number of steps that the test prints before a fault.
+/// Maximum number of lines about steps that the test prints for a fault.
 const SHOWN: usize = 60;
 
 /// The result of a run.
 pub struct Ended {
     pub fault: Option<Fault>,
-    /// The step that ended the run.
+    /// The number of the last step.
     pub step: usize,
-    /// The steps, and the last output of the agent.
+    /// The last steps, the end of the agent's log, and the agent's flags. Empty if the run found no
+    /// fault.
     pub said: String,
     pub scripts: usize,
 }
@@ -40,7 +41,7 @@ pub fn has_reflinks(dir: &Path) -> bool {
     rustix::fs::ioctl_ficlone(to, File::open(from).unwrap()).is_ok()
 }
 
-/// Runs the test in all places, several places at a time. Returns the findings.
+/// Runs the test in all places, several places at a time. Returns a text for each run with a fault.
 pub fn everywhere(places: &[Place], who: &str) -> Vec<String> {
     let seed = number("DEPLOY_TEST_SEED");
     let steps = usize::try_from(number("DEPLOY_TEST_STEPS").unwrap_or(STEPS)).unwrap();
@@ -88,7 +89,7 @@ fn one(place: &Place, seed: u64, steps: usize, who: &str) -> Option<String> {
     );
     let _ = writeln!(
         text,
-        "again: DEPLOY_TEST_DIRS={dir} DEPLOY_TEST_LINKS={link} DEPLOY_TEST_SEED={seed} DEPLOY_TEST_STEPS={}; \
+        "to repeat: DEPLOY_TEST_DIRS={dir} DEPLOY_TEST_LINKS={link} DEPLOY_TEST_SEED={seed} DEPLOY_TEST_STEPS={}; \
          with DEPLOY_TEST_SHRINK=1 the test looks for the fewest steps that fail",
         ended.step
     );
@@ -160,7 +161,7 @@ fn at_last(world: &mut World) -> Outcome {
     crate::bench::terminate(&mut world.agent.take().unwrap());
     world.recover()?;
     if world.ask(r#"{"request":"release"}"#)?.is_none() {
-        return fault("the agent ended", "at a release");
+        return fault("the agent ended", "during a release");
     }
     world.may_be_held = false;
     world.sync(Plan::default())?;

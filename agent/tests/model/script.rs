@@ -103,7 +103,7 @@ impl World {
         if is_live {
             // A service uses this root, so the root may differ from its layers, but must stay. If
             // the state file is lost and the root lacks entries, the agent rebuilds the root. In
-            // this case, the replaced root stays.
+            // this case, the old root stays as `.replaced-ID`.
             let aside = self.agent_dir().join(format!("unpacked/.replaced-{id}"));
             if self.roots.contains_key(id) && !self.is_known(id) && !aside.is_dir() {
                 return fault("live root replaced", root.display().to_string());
@@ -117,9 +117,10 @@ impl World {
             .map_err(|err| Fault::of("wrong root: unreadable", format!("{err}")))?;
         let top = std::fs::symlink_metadata(&root).unwrap().permissions().mode() & 0o7777;
         if top != 0o755 {
-            return fault("wrong root: mode", format!("the top has {top:o}"));
+            return fault("wrong root: mode", format!("the mode of the top directory is {top:o}"));
         }
-        // A service may write to the files in `var`. Other names of these files also count.
+        // With `-writable`, services may write to the files in `var`. The comparison spares these
+        // files under all their names.
         let is_writable = self.flags.iter().any(|flag| flag == "-writable");
         let writable: BTreeSet<&str> = wanted
             .iter()
@@ -132,8 +133,8 @@ impl World {
         let found = differences(&wanted, &seen, made, spared);
         let Some((first, _)) = found.first() else { return Ok(()) };
         if made == Made::Reused && !self.registry_is_up {
-            // Entries that the cache cannot repair stay, because a changed root is better than no
-            // root.
+            // Without the registry, entries that the cache cannot repair stay changed, because a
+            // changed root is better than no root.
             self.say(format!("  {} faults, and no registry: {:?}", found.len(), found.first()));
             return Ok(());
         }
@@ -147,7 +148,8 @@ impl World {
         let log = self.agent_log();
         let mut lines = log.lines().rev().take(LAST_LINES);
         if made == Made::Reused && lines.any(|line| told.iter().any(|told| line.contains(told))) {
-            // A root with a mount, or a root that cannot be moved, stays in its place.
+            // The agent reports a root that has a mount or cannot be moved, but does not replace
+            // it.
             self.say(format!("  {} faults, and reported: {:?}", found.len(), found.first()));
             return Ok(());
         }

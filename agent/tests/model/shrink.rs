@@ -1,7 +1,7 @@
 //! Searches for the fewest steps that still fail.
 
-/// Removes steps from `steps` while `fails` stays true. Tries to remove halves, then quarters and
-/// so on, and finally single steps.
+/// Removes steps from `steps` as long as the remaining steps still fail. Tries to remove halves,
+/// then quarters and so on, and finally single steps.
 pub fn fewest(steps: &[usize], mut fails: impl FnMut(&[usize]) -> bool) -> Vec<usize> {
     let mut left = steps.to_vec();
     let mut size = left.len().div_ceil(2).max(1);

@@ -10,7 +10,7 @@ use crate::world::World;
 
 type Step = fn(&mut World, &mut Dice) -> Outcome;
 
-/// A kind of step: its name for `DEPLOY_TEST_WITHOUT`, its weight, and the function.
+/// A kind of step: its name for `DEPLOY_TEST_WITHOUT`, its weight, and its function.
 struct Stepping(&'static str, usize, Step);
 
 const STEPS: [Stepping; 17] = [
@@ -33,7 +33,7 @@ const STEPS: [Stepping; 17] = [
     Stepping("lost-state", 1, lose_state),
 ];
 
-/// Maximum number of versions.
+/// Maximum number of versions of all components together.
 const MOST_VERSIONS: usize = 30;
 
 impl World {
@@ -168,7 +168,7 @@ fn rollback(world: &mut World, dice: &mut Dice) -> Outcome {
 
 fn release(world: &mut World, dice: &mut Dice) -> Outcome {
     if world.ask(r#"{"request":"release"}"#)?.is_none() {
-        return fault("the agent ended", "at a release");
+        return fault("the agent ended", "during a release");
     }
     world.may_be_held = false;
     sync(world, dice)
@@ -192,7 +192,7 @@ fn gc(world: &mut World, _: &mut Dice) -> Outcome {
             world.say(format!("  gc: {code:?} {error}"));
             Ok(())
         }
-        None => fault("the agent ended", "at a gc"),
+        None => fault("the agent ended", "during a gc"),
     }
 }
 
@@ -224,14 +224,14 @@ fn kill(world: &mut World, dice: &mut Dice) -> Outcome {
     if dice.percent(70) { sync(world, dice) } else { Ok(()) }
 }
 
-/// Runs `verify -repair`, which never changes a root. The agent's next poll then runs a failed
-/// script again.
+/// Runs `verify -repair`, which never changes a root. If a script has failed, the agent's next poll
+/// runs the script again.
 fn repair(world: &mut World, dice: &mut Dice) -> Outcome {
     world.subcommand(&["verify", "-repair"]);
     sync(world, dice)
 }
 
-/// Stops the agent, does `meanwhile`, and starts the agent again.
+/// Stops the agent, calls `meanwhile`, and starts the agent again.
 fn stopped(world: &mut World, meanwhile: impl FnOnce(&mut World)) -> Outcome {
     if let Some(mut agent) = world.agent.take() {
         let code = crate::bench::terminate(&mut agent);
@@ -307,6 +307,7 @@ fn away(world: &mut World, dice: &mut Dice) -> Outcome {
         world.check()?;
     }
     world.start_registry();
-    // From now on, the agent may poll on its own at any time.
+    // From now on, the agent may poll on its own at any time, so the test makes the agent poll at
+    // once.
     sync(world, dice)
 }

@@ -36,8 +36,8 @@ pub struct Entry {
 /// Entries by their path below the root.
 pub type Tree = BTreeMap<String, Entry>;
 
-/// The kind of user who unpacks. With an ordinary user, that user owns all files, and no file has
-/// capabilities.
+/// The kind of user who unpacks. If an ordinary user unpacks, this user owns all files, and no file
+/// has capabilities.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
     Root,
@@ -63,7 +63,8 @@ impl Who {
     }
 }
 
-/// The root that these layers make, lowest layer first (docs/FORMAT.md, "How layers merge").
+/// The tree that results from these layers (docs/FORMAT.md, "How layers merge"). The lowest layer
+/// is first.
 pub fn merge(layers: &[&Layer], who: Who) -> Tree {
     let mut names: BTreeMap<String, (usize, Node)> = BTreeMap::new();
     for (n, layer) in layers.iter().enumerate() {
@@ -170,14 +171,15 @@ fn attributes(path: &Path) -> BTreeMap<String, Vec<u8>> {
 /// Whether the root is new.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Made {
-    /// The root is new, so only the agent has changed the root.
+    /// The root is new, so only the agent has written to the root.
     New,
     /// The root was deployed before, so files that a service added may still be in the root.
     Reused,
 }
 
 /// The differences between `seen` and `wanted`. Each difference consists of its kind and a text
-/// with the path and details.
+/// with the path and details. In a reused root, the paths for which `spared` returns true do not
+/// count.
 pub fn differences(
     wanted: &Tree,
     seen: &Tree,
@@ -228,7 +230,7 @@ fn parents(path: &str) -> impl Iterator<Item = &str> {
     ends.chain([path.len()]).map(|end| &path[..end])
 }
 
-/// The first of the wanted names that have the inode of `entry`.
+/// The first wanted name that has the same inode as `entry`.
 fn group_in(wanted: &Tree, seen: &Tree, entry: &Entry) -> String {
     let same = |path: &&String| {
         seen.get(*path).is_some_and(|it| it.group == entry.group && it.kind == Kind::File)

@@ -69,12 +69,12 @@ pub struct World {
     pub events: Events,
     pub canaries: Canaries,
     pub mapper: Option<Mapper>,
-    /// Immutable or append-only files.
+    /// The files and directories that are immutable or append-only, each open.
     pub flagged: Vec<(File, PathBuf)>,
     pub open: Vec<(Open, PathBuf)>,
     /// The roots that scripts have seen, by id.
     pub roots: BTreeMap<String, Known>,
-    /// Id of the deployed configuration.
+    /// Id of the deployed configuration; `None` before the first deploy.
     pub deployed: Option<String>,
     /// Whether the agent's state is certain, because the test has not killed the agent since its
     /// last successful `sync`.
@@ -227,7 +227,8 @@ impl World {
         self.roots.insert(id.to_owned(), Known { versions, dir });
     }
 
-    /// Runs a command of the registry. `Err` is the registry's error.
+    /// Runs a command of the registry. Returns the command's output, or the error message of the
+    /// registry.
     pub fn operator(&mut self, line: &str, input: &[u8]) -> Result<String, String> {
         let registry = &self.bench.registry;
         if self.client.as_ref().is_none_or(|client| !client.is_alive()) {
@@ -281,7 +282,7 @@ impl World {
             && let Some(status) = agent.try_wait().unwrap()
         {
             self.agent = None;
-            return fault("the agent ended", format!("by itself, with {status}"));
+            return fault("the agent ended", format!("on its own, with {status}"));
         }
         let Some(id) = self.deployed.clone() else { return Ok(()) };
         let root = self.root(&id);
@@ -304,7 +305,8 @@ impl World {
         self.bench.agent_log()
     }
 
-    /// Removes everything that prevents the removal of files and directories.
+    /// Ends everything that prevents the removal of files and directories: open files, flags and
+    /// mounts.
     pub fn release(&mut self) {
         for (open, _) in self.open.drain(..) {
             if let (Open::Mapping(number), Some(mapper)) = (open, &mut self.mapper) {
@@ -337,8 +339,8 @@ impl Drop for World {
 fn mapper() -> Option<Mapper> {
     let mapper = Mapper::start();
     if mapper.is_none() {
-        assert!(std::env::var_os("CI").is_none(), "no python3, and this is CI");
-        eprintln!("NOT TESTED: files that are mapped; there is no python3");
+        assert!(std::env::var_os("CI").is_none(), "python3 is missing");
+        eprintln!("NOT TESTED: mapped files; python3 is missing");
     }
     mapper
 }

@@ -26,9 +26,10 @@ pub fn show(told: Told) {
     };
 }
 
-/// The text that replaces a bar of `drawn` columns with the bar `text`. The text leaves the cursor
-/// at the start of the line. It erases the rest of the old bar with blanks, because blanks, unlike
-/// escape sequences, work on every terminal.
+/// Returns the characters that replace a bar of `drawn` columns with the bar `text`, and sets
+/// `drawn` to the width of the new bar. The characters leave the cursor at the start of the line.
+/// Blanks erase the rest of the old bar, because blanks, unlike escape sequences, work on every
+/// terminal.
 pub fn over(text: &str, drawn: &mut usize) -> String {
     let columns = text.chars().count();
     let blanks = drawn.saturating_sub(columns);

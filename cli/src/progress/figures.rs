@@ -124,7 +124,7 @@ mod tests {
         assert_eq!(line(&items(12, Some(10)), Some(3)), more, "there were more than expected");
         let long = "removed 0 of 36000 files (0%), 1 files/s, 10h0m left";
         assert_eq!(line(&items(0, Some(36_000)), Some(1)), long);
-        assert!(!line(&items(0, Some(10)), Some(0)).contains("left"), "nothing moves");
+        assert!(!line(&items(0, Some(10)), Some(0)).contains("left"), "the rate is 0");
     }
 
     #[test]

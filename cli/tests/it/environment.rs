@@ -1,6 +1,7 @@
-//! Tests that every flag has an environment variable, and that `-h` shows the variable. Exceptions
-//! are the flags of deployctl's subcommands, and flags that only print help or the version. Because
-//! the test reads the programs' output, it also finds a new flag without a variable.
+//! Tests that every flag has an environment variable, and that `-h` shows the variable. The
+//! exceptions are the flags of deployctl's subcommands, and flags that only print help or the
+//! version. Because the test reads the programs' output, it also finds a new flag without a
+//! variable.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -24,7 +25,7 @@ fn is_operators(name: &str) -> bool {
     matches!(name, "deployctl" | "deploy-from-docker")
 }
 
-/// The help of the program.
+/// The output of the program for `words` and `-h`.
 fn help(name: &str, words: &[&str]) -> String {
     let mut command = Command::new(program(name));
     let output = command.args(words).arg("-h").env("COLUMNS", "200").output().unwrap();
@@ -32,7 +33,7 @@ fn help(name: &str, words: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The first words of the lines below the heading `Commands:`.
+/// The subcommands below the heading `Commands:`, except for those in [`ABOUT`].
 fn subcommands(help: &str) -> Vec<&str> {
     let section = help.split("\nCommands:\n").nth(1).unwrap_or_default();
     let lines = section.split("\n\n").next().unwrap_or_default().lines();

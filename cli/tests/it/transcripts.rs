@@ -75,7 +75,7 @@ fn check(name: &str, flags: &[&str]) {
 
 fn play(stage: &Stage, masks: &[(Regex, String)], command: &str) -> String {
     // The command may contain names that the transcript has given to output. The function replaces
-    // these names by the real texts.
+    // these names with the real texts.
     let named = |text: &str, (value, name): &(String, String)| text.replace(name, value);
     let line = stage.known.iter().fold(command.to_owned(), |text, known| named(&text, known));
     let output = stage.play(&line);

@@ -1,4 +1,4 @@
-//! Tests logins with a certificate beside a key file, for every kind of key.
+//! Tests logins with a certificate that lies beside the key file, for every kind of key.
 
 use std::fs;
 use std::process::Command;
@@ -29,7 +29,7 @@ fn certificates_of_every_key_type_log_in() {
         let refused = Answer::from(rig.bare(&["-key", kind, "components"]).output().unwrap());
         assert_eq!(refused.code, 4, "{kind}: {refused:?}");
     }
-    // A public key instead of a certificate.
+    // The certificate's file contains a public key instead of a certificate.
     fs::copy(rig.path("ca.pub"), rig.path("rsa-cert.pub")).unwrap();
     let refused = Answer::from(rig.bare(&["-key", "rsa", "components"]).output().unwrap());
     assert!(refused.err.contains("rsa-cert.pub is not a readable certificate"), "{refused:?}");

@@ -78,8 +78,8 @@ fn known_blob_is_not_sent_again() {
 #[test]
 fn standard_input_and_pipes_are_read_only_once() {
     let rig = Rig::start();
-    // The data is larger than all queues between the program and the registry together, and it
-    // cannot be compressed.
+    // The data is incompressible, and larger than all queues between the program and the registry
+    // together.
     let mut state = 1_u64;
     let noise: Vec<u8> = std::iter::repeat_with(|| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
@@ -102,7 +102,7 @@ fn trailing_bytes_do_not_stop_an_upload() {
     let rig = Rig::start();
     rig.archive("a.tar.gz", b"a");
     for padding in [1, 8, 5000] {
-        // Zeros after the tar's end, in the same gzip stream, like those that tar -b writes.
+        // Zeros follow the tar's end in the same gzip stream, as `tar -b` writes them.
         let script =
             format!("(gzip -dc a.tar.gz; head -c {padding} /dev/zero) | gzip > padded.tar.gz");
         let shell = Command::new("sh").args(["-c", &script]).current_dir(rig.path("")).status();
@@ -163,7 +163,11 @@ fn download_obeys_the_umask_and_replaces_files_atomically() {
     let before = fs::read_dir(rig.path("")).unwrap().count();
     assert_eq!(get("022", "none", "got").code, 5);
     assert_eq!(fs::read(rig.path("got")).unwrap(), bytes);
-    assert_eq!(fs::read_dir(rig.path("")).unwrap().count(), before, "something was left");
+    assert_eq!(
+        fs::read_dir(rig.path("")).unwrap().count(),
+        before,
+        "a failed download left a file"
+    );
 }
 
 #[test]
@@ -214,7 +218,7 @@ fn unusable_download_target_is_reported() {
     rig.archive("x.tgz", b"x");
     assert_eq!(rig.run(&["addver", "-name", "a", "-version", "1", "-file", "x.tgz"]).code, 0);
     let get = |to: &str| rig.run(&["get", "-name", "a", "-version", "1", "-o", to]).err;
-    assert_eq!(get("no/x"), "there is no directory no: make it, or name another with -o\n");
+    assert_eq!(get("no/x"), "there is no directory no: create it, or give another path with -o\n");
     assert_eq!(get("."), ". is a directory: name a file in it with -o\n");
     let key = rig.bare(&["-key", "no/key", "components"]).output().unwrap();
     let key = Answer::from(key).err;
@@ -245,7 +249,10 @@ fn login_needs_an_authorized_key() {
     assert!(none.err.contains("cannot connect to ssh-agent, check if SSH_AUTH_SOCK is set: "));
     assert_eq!(none.code, 1);
     let agent = with(&["-key", "op", "-user", "deploy-agent", "components"]);
-    assert!(agent.err.contains("is not an operator's: give another name with -user"), "{agent:?}");
+    assert!(
+        agent.err.contains("cannot be used by operators: give another name with -user"),
+        "{agent:?}"
+    );
     assert_eq!(agent.code, 2);
     let wrong = with(&["-fp", "sha256:AAAA", "-key", "op", "components"]);
     assert!(wrong.err.starts_with("ssh: handshake failed: host key fingerprint mismatch: SHA256:"));
@@ -278,7 +285,8 @@ fn ssh_agent_keys_and_default_key_files_are_used() {
     assert_eq!(wrong.code, 4, "{wrong:?}");
     assert_eq!(right, ok(""));
 
-    // A socket without a listener is skipped.
+    // Without an ssh-agent, the program tries the default key files, and skips a key with a
+    // passphrase.
     fs::create_dir(rig.path(".ssh")).unwrap();
     fs::copy(rig.path("locked"), rig.path(".ssh/id_ed25519")).unwrap();
     fs::copy(rig.path("op"), rig.path(".ssh/id_rsa")).unwrap();

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::rig::Rig;
 
-/// Maximum time to wait for a screen.
+/// Maximum time to wait until the screen shows a text.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A registry with two components and a configuration.
@@ -51,7 +51,7 @@ fn is_there(program: &str) -> bool {
     is_there
 }
 
-/// The completions of bash for the last of `words`, with bash's word splitting.
+/// The completions that bash offers for the last word of `words`.
 fn bash(rig: &Rig, words: &str) -> String {
     let count = words.split(' ').count();
     let words = words.replace("''", "\"\"");
@@ -81,7 +81,7 @@ fn bash_completes_names() {
         ("addconf -name new -layer code : v", "v1 v2"),
         ("addconf -layer config : 2", "2026-01"),
         ("-q bumpconf -name web -component config -component cod", "code"),
-        // Words that are not names are completed as usual.
+        // Verbs and flags are completed, too. The last case has no match.
         ("show", "showconf showcomp showlayers"),
         ("showconf -na", "-name"),
         ("showconf -name nothing-like-it", ""),
@@ -120,7 +120,7 @@ fn completion_is_silent_and_quick_without_a_registry() {
         assert!(output.stderr.is_empty(), "{addr}: {output:?}");
         assert!(began.elapsed() < Duration::from_secs(10), "{addr}: {:?}", began.elapsed());
     }
-    // A key is given, and the cache cannot be written.
+    // The key has a passphrase, and the cache cannot be written.
     let mut asked = shell(&rig, env!("CARGO_BIN_EXE_deployctl"), &["complete-names"]);
     let asked = asked.args(["showconf", "-name", ""]).env("DEPLOYCTL_KEY", "locked");
     let output = asked.env("XDG_CACHE_HOME", "/dev/null").output().unwrap();

@@ -14,7 +14,7 @@ fn writes_to(pid: u32, dir: &str) -> bool {
         .any(|file| file.to_string_lossy().starts_with(dir))
 }
 
-/// Forwards connections to `addr`, and cuts a connection after `bytes` bytes from the server.
+/// Forwards one connection to `addr`, and cuts the connection after `bytes` bytes from the server.
 /// Returns the address to connect to.
 fn cut_after(addr: String, bytes: u64) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -54,8 +54,7 @@ fn killed_download_leaves_no_file() {
     let to = rig.path("to");
     fs::create_dir(&to).unwrap();
     let get = ["-key", "op", "-q", "get", "-name", "a", "-version", "1", "-o", "to/x"];
-    // In some of the runs, the signal arrives while the program writes, unless the program is
-    // faster than the test.
+    // The program may end before the signal arrives, so the test repeats the download 20 times.
     let mut cut = 0;
     for signal in ["-KILL", "-INT", "-TERM", "-HUP"].iter().cycle().take(20) {
         let mut child = rig.bare(&get).stderr(Stdio::null()).spawn().unwrap();
@@ -75,7 +74,7 @@ fn killed_download_leaves_no_file() {
         assert_eq!(fs::read_dir(&to).unwrap().count(), 0);
     }
     assert!(cut > 0, "no download was interrupted");
-    // The complete download replaces the earlier file.
+    // A complete download replaces the file of an earlier download.
     for _ in 0..2 {
         assert_eq!(rig.run(&get[2..]).code, 0);
         assert!(fs::read(to.join("x")).unwrap() == fs::read(rig.path("x.tgz")).unwrap());

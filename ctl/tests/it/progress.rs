@@ -17,7 +17,7 @@ fn on_terminal(rig: &Rig, words: &[&str]) -> (String, i32) {
     let quoted = [&["-key", "op"], words].concat().join(" ");
     let plain = rig.bare(&[]);
     let line = format!("{} {quoted}", plain.get_program().display());
-    // `script` makes a terminal, runs the command there, and exits with its code.
+    // `script` runs the command on a new terminal, and exits with the command's exit code.
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).stdin(Stdio::null());
     script.current_dir(rig.path("")).env_clear().env("TERM", "xterm");
@@ -26,8 +26,8 @@ fn on_terminal(rig: &Rig, words: &[&str]) -> (String, i32) {
     (String::from_utf8_lossy(&output.stdout).into_owned(), output.status.code().unwrap())
 }
 
-/// A tar of one file that consists of a hole: the upload takes a while, and the file takes no disk
-/// space.
+/// Makes a tar of one sparse file. The upload of the tar takes a while, although the tar takes
+/// almost no disk space.
 fn hole(rig: &Rig, name: &str, bytes: u64) {
     let mut header = tar::Header::new_gnu();
     header.set_path("hole").unwrap();
@@ -79,7 +79,7 @@ fn terminal_shows_progress_of_the_registry() {
     hole();
     let (shown, code) = on_terminal(&rig, &["-q", "verify", ">found"]);
     assert_eq!((&*shown, code), ("", 8));
-    // There is no terminal, and the work ends before the first line is due.
+    // Here standard error is not a terminal, and the work ends before the first line is due.
     let answer = rig.run(&["verify"]);
     assert_eq!(answer.err, "");
 }

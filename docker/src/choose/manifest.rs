@@ -1,7 +1,7 @@
 //! Parses the documents of an image. These are the OCI image index, manifest and configuration (OCI
 //! Image Format Specification 1.1), their Docker forms (Image Manifest Version 2, Schema 2), and
-//! the `manifest.json` of `docker save`. This module uses neither the disk nor the network. It
-//! limits the number of items in each list of descriptors, images, layers, names or URLs.
+//! the `manifest.json` of `docker save`. This module uses neither the disk nor the network. Each
+//! list of descriptors, images, layers, names or URLs may have at most [`MAX_LAYERS`] items.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,23 +12,23 @@ use deploy_store::{Digest, MAX_LAYERS};
 use serde::de::{Error as _, IgnoredAny, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// A reference in an index or a manifest.
+/// A reference from an index or a manifest to a blob.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Descriptor {
-    /// The media type.
+    /// The media type of the blob; empty if the document does not state it.
     #[serde(default)]
     pub media_type: String,
     /// `sha256:` and 64 hex digits.
     pub digest: String,
-    /// The length in bytes.
+    /// The length of the blob in bytes.
     pub size: u64,
     /// Other places from which the blob can be downloaded.
     #[serde(default, deserialize_with = "few")]
     pub urls: Vec<String>,
-    /// The platform.
+    /// The platform of the image, if the document states it.
     pub platform: Option<Platform>,
-    /// Annotations.
+    /// The annotations, by their keys.
     #[serde(default)]
     pub annotations: BTreeMap<String, String>,
 }
@@ -36,13 +36,13 @@ pub struct Descriptor {
 /// An operating system and a processor.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 pub struct Platform {
-    /// The operating system, as Go names it.
+    /// The operating system, by its name in Go.
     #[serde(default)]
     pub os: String,
-    /// The processor, as Go names it.
+    /// The processor, by its name in Go.
     #[serde(default)]
     pub architecture: String,
-    /// The variant of the processor.
+    /// The variant of the processor, for example `v8`.
     #[serde(default)]
     pub variant: Option<String>,
 }
@@ -59,21 +59,21 @@ pub enum Described {
 /// An image's configuration and layers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Manifest {
-    /// The configuration.
+    /// The descriptor of the image's configuration.
     pub config: Descriptor,
-    /// The layers, lowest first.
+    /// The descriptors of the layers, lowest layer first.
     pub layers: Vec<Descriptor>,
-    /// Whether the manifest has a `subject`, which is another manifest. For example, the manifest
-    /// of a signature has the signed manifest as its subject.
+    /// Whether the manifest has a `subject`, which refers to another manifest. For example, the
+    /// subject of a signature is the signed manifest.
     pub subject: bool,
     /// The type of the content, if the content is not an image.
     pub artifact_type: Option<String>,
 }
 
 impl Manifest {
-    /// Returns `None` if the manifest describes an image. Otherwise returns the descriptor that
-    /// belongs to no image, and the reason. Such manifests exist, because registries also store
-    /// signatures, attestations, lists of components, charts and other content.
+    /// Returns `None` if the manifest describes an image. Otherwise returns a descriptor of the
+    /// manifest, and the reason why this descriptor does not belong to an image. Registries also
+    /// store signatures, attestations, lists of components, charts and other content.
     pub fn why_no_image(&self) -> Option<(&Descriptor, String)> {
         let of_config = |reason: String| Some((&self.config, reason));
         if self.subject {
@@ -103,9 +103,9 @@ impl Manifest {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Saved {
-    /// The name of the configuration's file.
+    /// The name of the file with the image's configuration.
     pub config: String,
-    /// The tags of the image.
+    /// The names of the image, with their tags.
     #[serde(default, deserialize_with = "few")]
     pub repo_tags: Vec<String>,
     /// The names of the layers' files, lowest layer first.
@@ -116,16 +116,16 @@ pub struct Saved {
 /// The configuration of an image. The parser ignores all other fields of the document.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Config {
-    /// The platform.
+    /// The platform of the image.
     #[serde(flatten)]
     pub platform: Platform,
-    /// The layers.
+    /// The digests of the layers.
     pub rootfs: RootFs,
     /// The settings for running the image.
     pub config: Option<Run>,
 }
 
-/// The layers as the configuration lists them.
+/// The part of an image's configuration that lists the layers.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct RootFs {
     /// The digests of the uncompressed tars, lowest layer first.
@@ -146,13 +146,13 @@ pub struct Run {
     /// The environment variables, as `NAME=value`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub env: Option<Vec<String>>,
-    /// The command.
+    /// The program, and the arguments that always come first.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
-    /// The arguments.
+    /// The default arguments; without `entrypoint`, the program and its arguments.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cmd: Option<Vec<String>>,
-    /// The directories with the image's data.
+    /// The directories for the data of the image's process.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volumes: Option<BTreeMap<String, serde_json::Value>>,
     /// The working directory.
@@ -243,8 +243,12 @@ pub fn config(bytes: &[u8]) -> Result<Config, String> {
 /// Reads the sha256 digest of a descriptor.
 pub fn digest_of(text: &str) -> Result<Digest, String> {
     match text.strip_prefix("sha256:") {
-        Some(hex) => hex.parse().map_err(|err: deploy_store::Error| err.to_string()),
-        None => Err(format!("{text:?} is not a sha256 digest, and no other is supported")),
+        Some(hex) => {
+            hex.parse().map_err(|err: deploy_store::Error| format!("has a malformed {err}"))
+        }
+        None => Err(format!(
+            "has the digest {text:?}, which is not a sha256 digest: use sha256 digests"
+        )),
     }
 }
 
@@ -300,7 +304,7 @@ pub fn is_manifest(media_type: &str) -> bool {
 impl Platform {
     /// Whether this platform matches the requested platform.
     pub fn fits(&self, asked: &Self) -> bool {
-        // Every arm64 processor has the variant v8, but most documents omit this variant.
+        // For arm64, v8 is the default variant, and most documents omit it.
         let variant = |platform: &Self| match &platform.variant {
             Some(variant) if platform.architecture == "arm64" && variant == "v8" => None,
             Some(variant) if variant.is_empty() => None,
@@ -323,7 +327,7 @@ impl FromStr for Platform {
             _ => ("", "", None),
         };
         if os.is_empty() || architecture.is_empty() {
-            return Err(format!("platform {text:?} is not os/arch or os/arch/variant"));
+            return Err(format!("platform {text:?} is neither os/arch nor os/arch/variant"));
         }
         Ok(Self { os: os.to_owned(), architecture: architecture.to_owned(), variant })
     }
@@ -432,7 +436,7 @@ mod tests {
             let json = format!(r#"{{"config":{config},"layers":[{layer}]{more}}}"#);
             match described(json.as_bytes(), "").unwrap() {
                 Described::Manifest(manifest) => manifest.why_no_image().map(|(_, why)| why),
-                Described::Index(_) => panic!("{json} is no index"),
+                Described::Index(_) => panic!("{json} was read as an index"),
             }
         };
         let tar = "application/vnd.oci.image.layer.v1.tar";

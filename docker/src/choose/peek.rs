@@ -1,7 +1,7 @@
-//! Finds the layers that an image lists, before the importer reads the layers. The importer need
-//! not write layers to the temporary files if the registry already has them. The result is only a
-//! guess, because the importer chooses and checks the image later, after it has read the whole
-//! input.
+//! Finds the layers that the images of an archive list, before the importer reads the layers. The
+//! importer need not write layers to the temporary files if the registry already has them. The
+//! result is only a guess, because the importer chooses and checks the image later, after it has
+//! read the whole input.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -14,8 +14,8 @@ use super::manifest::{config, digest_of};
 use crate::read::image_archive::{MAX_DOCUMENT, MAX_DOCUMENTS, is_document};
 use crate::read::input::{Found, MAX_ITEMS, read_directory};
 
-/// Collects the digests of uncompressed layers from all configurations in a file or directory. The
-/// set is empty if the input is compressed or cannot be read twice.
+/// Collects the digests of uncompressed layers from all image configurations in a file or
+/// directory. The set is empty if the input is compressed or cannot be read twice.
 pub fn peek_diff_ids(path: &Path) -> BTreeSet<Digest> {
     let mut peeked = Peeked::default();
     // Errors are ignored here, because the full read reports them.
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn archive_and_directory_peek_the_same_digests() {
+    fn archive_and_directory_give_the_same_digests() {
         let digest = Digest::of(b"layer");
         let other = Digest::of(b"another");
         let config = |digest| format!(r#"{{"rootfs":{{"diff_ids":["sha256:{digest}","md5:0"]}}}}"#);
@@ -109,8 +109,8 @@ mod tests {
         assert_eq!(peek_diff_ids(&archive), want);
         assert_eq!(peek_diff_ids(&top), want);
         let bytes = fs::read(&archive).unwrap();
-        // Layers are found even if the last file is truncated. In a compressed archive, no layers
-        // are found.
+        // If the last file is truncated, the digests in the earlier files are still found. In a
+        // compressed archive, no digests are found.
         fs::write(&archive, &bytes[..bytes.len() - 2048]).unwrap();
         assert_eq!(peek_diff_ids(&archive), BTreeSet::from([digest]));
         fs::write(&archive, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();

@@ -91,7 +91,8 @@ fn same_image_is_found_in_every_layout() {
     assert_eq!((&found.names[..], &found.layers[..]), (&["app:1".to_owned()][..], &[0, 1, 0][..]));
     assert_eq!(found.run.user.as_deref(), Some("linux/amd64"));
 
-    // This is docker's form since version 25. The name in manifest.json is not in index.json.
+    // docker has written this form since version 25. The name in manifest.json is not in
+    // index.json.
     let blob = |bytes: &[u8]| format!("blobs/sha256/{}", Digest::of(bytes));
     let paths: Vec<String> = layers.iter().map(|layer| format!("\"{}\"", blob(layer))).collect();
     let saved = |config: &str, layers: &str| {
@@ -102,8 +103,8 @@ fn same_image_is_found_in_every_layout() {
     let found = chosen(&archive(&files, &[&one, &two, &config, &manifest]), None, None).unwrap();
     assert_eq!(found.names, ["app:1.4", "app:1"]);
 
-    // This archive is made by hand and lacks the configuration. But a configuration that is named
-    // by its digest must exist.
+    // An archive that is made by hand may lack the image's configuration. But if the name of the
+    // configuration's file is a digest, the file must exist.
     let hand = |config: &str| {
         let files =
             [("x.tar", layer("a")), ("manifest.json", saved(config, "\"x.tar\"").into_bytes())];
@@ -113,7 +114,7 @@ fn same_image_is_found_in_every_layout() {
     let digest = Digest::of(b"c");
     assert!(hand(&format!("{digest}.json")).unwrap_err().contains("is missing"));
 
-    // This is docker's form before version 25.
+    // docker wrote this form before version 25.
     let old = saved("c.json", r#""1/layer.tar","2/layer.tar","1/layer.tar""#).into_bytes();
     let files =
         [("1/layer.tar", one), ("2/layer.tar", two), ("c.json", config), ("manifest.json", old)];
@@ -232,7 +233,7 @@ fn inconsistent_archives_are_refused_with_the_reason() {
     let index = index_of(&[descriptor(MANIFEST, &two, "")]);
     check(refused(&at(&index), &[&one, &config, &two]), "1 layer, but the manifest lists 2");
     let zoo = index_of(&[descriptor("application/vnd.zoo", &one, "")]);
-    check(refused(&at(&zoo), &[&one]), "not an image's");
+    check(refused(&at(&zoo), &[&one]), "not the type of an image");
     // A correct index cannot lead to itself, but a damaged file can.
     let own = format!(r#"{{"manifests":[{}]}}"#, descriptor(INDEX, b"x", ""));
     let name = format!("blobs/sha256/{}", Digest::of(b"x"));

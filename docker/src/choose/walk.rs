@@ -28,7 +28,7 @@ pub(super) struct Walk<'a> {
     /// The error for the first skipped descriptor. A descriptor is skipped if its document is
     /// missing or describes no image.
     skipped: &'a mut Option<Error>,
-    /// The indexes that lead to the current index.
+    /// The digests of the current index and of the indexes that lead to it.
     above: BTreeSet<String>,
     /// The number of descriptors that were examined so far.
     steps: usize,
@@ -89,7 +89,8 @@ impl<'a> Walk<'a> {
                 self.manifest(descriptor, names)?;
             } else {
                 let media_type = &descriptor.media_type;
-                let reason = format!("has the media type {media_type:?}, which is not an image's");
+                let reason =
+                    format!("has the media type {media_type:?}, which is not the type of an image");
                 self.skipped.get_or_insert(Error::item(&descriptor.digest, reason));
             }
         }
@@ -136,7 +137,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Finds the document that a descriptor leads to. Returns `None` if the archive lacks the
-    /// document. An archive may lack the images of other platforms.
+    /// document, because an archive may lack the images of some platforms.
     fn document(&mut self, descriptor: &Descriptor) -> Result<Option<Document>> {
         let fail = |reason| Error::item(&descriptor.digest, reason);
         let digest = digest_of(&descriptor.digest).map_err(fail)?;

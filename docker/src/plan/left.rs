@@ -1,4 +1,4 @@
-//! Decides which members each layer leaves out or changes, after all layers are in the tree.
+//! Decides which members of each layer are left out or changed, after all layers are in the tree.
 
 use std::collections::HashMap;
 
@@ -69,7 +69,8 @@ impl Tree<'_> {
         links: &[&Link],
         is_dropped: &impl Fn(At) -> bool,
     ) -> Result<Vec<(u32, Relink)>> {
-        // For each file with hardlinks, the first name of the file that stays in this layer.
+        // For each file with hardlinks, the first member of this layer that stays and is a name of
+        // the file.
         let mut names: HashMap<At, u32> = HashMap::new();
         let mut relinked = Vec::new();
         for Link { at, name, inode, through } in links.iter().filter(|link| !is_dropped(link.at)) {

@@ -20,7 +20,7 @@ const MEMORY: usize = 256 << 20;
 /// The maximum number of path parts that the planner resolves for all members of all layers
 /// together.
 const STEPS: u64 = 1 << 29;
-/// The assumed size of a further entry of a map, or of an allocation, in bytes.
+/// The assumed memory, in bytes, of one more map entry or allocation.
 pub(super) const ENTRY: usize = 64;
 
 /// A layer's number and a member's number, both counted from 0.
@@ -28,7 +28,7 @@ pub(super) type At = (u16, u32);
 
 /// The inode of an implied directory, for which no layer has an entry.
 pub(super) const IMPLIED: At = (u16::MAX, u32::MAX);
-/// The node of a whiteout, which is not in the tree.
+/// The value for a member that has no node in the tree, such as a whiteout.
 pub(super) const MARK: u32 = u32::MAX;
 
 pub(super) struct Tree<'a> {
@@ -58,8 +58,8 @@ pub(super) struct Node {
     /// `layer` is the last layer that has the path. `sort` is the kind of the path in that layer.
     pub layer: u16,
     pub sort: Sort,
-    /// `inode` is the member that has the inode at the path. `name` is the member that has the path
-    /// as its name.
+    /// `inode` is the member with the contents of the entry at the path. `name` is the last member
+    /// with this path.
     pub inode: At,
     pub name: At,
 }
@@ -93,7 +93,7 @@ impl Node {
 impl<'a> Tree<'a> {
     pub(super) fn new(layers: &'a [Layer<'a>]) -> Self {
         let mut root = Node::new(ROOT, Rc::default());
-        // The root always exists.
+        // Every layer has the root.
         root.layer = u16::MAX;
         Self {
             layers,

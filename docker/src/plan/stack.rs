@@ -25,14 +25,14 @@ impl Tree<'_> {
         self.charge(listing.len() * size_of::<u32>())?;
         self.places.push(vec![MARK; listing.len()]);
         let marks = || listing.members().filter(|member| is_mark(last(member.path)));
-        // If the directory of a whiteout is new in this layer, it may replace a symlink. The
-        // whiteout then does not apply to the former target of the symlink.
+        // If the directory of a whiteout is new in this layer, this directory may replace a
+        // symlink. In that case, the whiteout does not apply to the former target of the symlink.
         let mut own = HashSet::new();
         if marks().next().is_some() {
             let directories = listing.members().filter(|member| member.sort == Sort::Directory);
             own.extend(directories.map(|member| member.path.to_vec()));
         }
-        // Whiteouts apply to the lower layers, regardless of their position in the tar.
+        // A whiteout applies to the lower layers, wherever it is in the tar.
         for (number, member) in (0_u32..).zip(listing.members()) {
             if is_mark(last(member.path)) {
                 self.mark(layer, number, &member, &own)?;
@@ -87,8 +87,8 @@ impl Tree<'_> {
         Ok(())
     }
 
-    /// Puts a member into the tree and returns its node. `plinks` are the files in the private
-    /// directory of aufs in this layer, which hardlinks of the layer lead to.
+    /// Puts a member into the tree and returns its node. `plinks` has this layer's files in the
+    /// private directory of aufs. Hardlinks of the layer lead to these files.
     fn put(&mut self, at: At, member: &Member<'_>, plinks: &HashMap<&[u8], u32>) -> Result<u32> {
         if member.path.is_empty() {
             return Ok(ROOT);
@@ -130,8 +130,8 @@ impl Tree<'_> {
         Ok(here)
     }
 
-    /// The file that lower layers have at a path, even if this layer removes the path. The layer
-    /// may have a hardlink to the file, although it also removes the file's first name.
+    /// The file that lower layers have at a path, even if this layer removes the path. A layer may
+    /// remove a name of a file and also have a hardlink to this name.
     fn before(&self, layer: u16, path: &[u8]) -> Option<u32> {
         let earlier = |number: u16| if number == layer + 1 { 0 } else { number };
         let (mut here, mut emptied) = (ROOT, 0);
@@ -147,8 +147,7 @@ impl Tree<'_> {
         (below && is_there && is_file).then_some(here)
     }
 
-    /// The node that a hardlink leads to, and whether the path of its target leads through
-    /// symlinks.
+    /// The node that a hardlink leads to, and whether the path to this node leads through symlinks.
     fn target(&mut self, at: At, member: &Member<'_>) -> Result<(u32, bool)> {
         let (dir, name) = split(member.link);
         let resolved = self.resolve_links(at, member.path, dir, Missing::Ends(&HashSet::new()))?;

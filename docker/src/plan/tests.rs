@@ -52,7 +52,7 @@ fn kept(layers: &[&[(&str, Sort, &str)]]) -> Vec<Vec<String>> {
 use Sort::{Directory as D, File as F, Hardlink as H, Symlink as S};
 
 #[test]
-fn whiteouts_remove_from_the_layers_below_only() {
+fn whiteouts_remove_only_from_lower_layers() {
     let base: &[(&str, Sort, &str)] =
         &[("d", D, ""), ("d/a", F, ""), ("d/b", F, ""), ("e", D, ""), ("e/x", F, "")];
     let top: &[(&str, Sort, &str)] =
@@ -64,7 +64,7 @@ fn whiteouts_remove_from_the_layers_below_only() {
 }
 
 #[test]
-fn opaque_marker_hides_lower_contents_in_any_position() {
+fn opaque_marker_works_at_any_position_in_the_tar() {
     let base: &[(&str, Sort, &str)] =
         &[("d", D, ""), ("d/a", F, ""), ("d/s", D, ""), ("d/s/x", F, "")];
     for top in [
@@ -89,7 +89,7 @@ fn whiteout_below_a_replaced_symlink_spares_the_target() {
         ("var/run", S, "/run"),
         ("other", S, "var/run"),
     ];
-    // docker and podman write this layer for `rm /var/run && mkdir /var/run`.
+    // docker and podman write such layers for `rm /var/run && mkdir /var/run`.
     for top in [
         &[("var/run", D, ""), ("var/run/.wh..wh..opq", F, ""), ("var/run/new", F, "")],
         &[("var/run/.wh..wh..opq", F, ""), ("var/run", D, ""), ("var/run/new", F, "")],
@@ -130,7 +130,7 @@ fn memory_for_paths_is_limited() {
 }
 
 #[test]
-fn replacing_an_entry_by_another_kind_removes_it() {
+fn entry_of_another_kind_removes_the_earlier_entry() {
     let base: &[(&str, Sort, &str)] =
         &[("d", D, ""), ("d/a", F, ""), ("l", S, "d"), ("f", F, ""), ("g", F, "")];
     let top: &[(&str, Sort, &str)] = &[("d", F, ""), ("l", D, ""), ("f", F, ""), ("g", S, "f")];
@@ -175,7 +175,7 @@ fn hardlinks_survive_their_targets() {
 }
 
 #[test]
-fn origin_depends_only_on_removals() {
+fn removals_digest_depends_only_on_removals() {
     let base: &[(&str, Sort, &str)] = &[("a", F, ""), ("b", F, ""), ("k", H, "a")];
     let removals = |top: &[(&str, Sort, &str)]| planned(&[base, top]).unwrap()[0].removals;
     let nothing = Digest::of(b"");

@@ -36,14 +36,14 @@ pub struct Flags {
     /// User name (default: the name you are logged in with)
     #[arg(long, env = "DEPLOYCTL_USER", default_value = "")]
     user: String,
-    /// Name of the configuration, and start of the components' names (default: the image's)
+    /// Name of the configuration, and start of the components' names (default: the image's name)
     #[arg(long, env = "DEPLOY_FROM_DOCKER_NAME")]
     name: Option<String>,
     /// Layer to put on top, as component:version; can be set multiple times
     #[arg(long, env = "DEPLOY_FROM_DOCKER_LAYER", value_parser = layer, action = ArgAction::Append)]
     #[arg(value_delimiter = ',')]
     layer: Vec<(ComponentName, VersionName)>,
-    /// Which image of the archive, by its name or the start of its id
+    /// Image to import, by its name or the start of its id
     #[arg(long, env = "DEPLOY_FROM_DOCKER_IMAGE")]
     image: Option<String>,
     /// Platform of the image, as os/arch or os/arch/variant
@@ -65,7 +65,7 @@ pub struct Flags {
     /// Write the layers to this directory instead of a registry
     #[arg(long, env = "DEPLOY_FROM_DOCKER_INTO")]
     pub into: Option<PathBuf>,
-    /// Directory for the temporary file, which is as large as the unpacked image
+    /// Directory for the temporary files, which together are as large as the unpacked image
     #[arg(long, env = "DEPLOY_FROM_DOCKER_TMPDIR")]
     tmpdir: Option<PathBuf>,
     /// Directory for the cached listings of layers (default: ~/.cache/deploy-from-docker)
@@ -98,7 +98,7 @@ impl Flags {
         deploy_cli::full(command.mut_args(|arg| arg.hide_env_values(true)))
     }
 
-    /// Reads the command line. Its first argument is the program's name.
+    /// Reads the command line. The first of `arguments` is the program's name.
     pub fn read(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
         let command = Self::described();
         let known: Vec<String> = command
@@ -120,8 +120,8 @@ impl Flags {
         operator(&self.addr, &self.fp, &self.key, &self.user, OPERATOR_TIMEOUT)
     }
 
-    /// The cache of earlier layers. An unusable cache is an error only if the user named the cache
-    /// with a flag or variable.
+    /// The cache with the listings of layers from earlier imports. An unusable cache is an error only if the user chose its
+    /// directory with a flag or variable.
     pub fn cache(&self) -> ImportResult<Option<Cache>> {
         let asked = self.cache_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
         match asked {
@@ -179,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn missing_registry_is_refused() {
+    fn missing_address_is_refused() {
         let refused = read("x").unwrap().connect().unwrap_err();
         assert!(refused.text.starts_with("addr should be set"), "{refused}");
     }

@@ -1,10 +1,10 @@
-//! Defines a limit on memory that several threads share.
+//! Defines a memory limit that several threads share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// The number of bytes that a thread takes from the budget at a time. Steps of this size are so
-/// large that threads seldom contend for the budget.
+/// The minimum number of bytes that a thread takes from the budget at a time, unless fewer bytes
+/// are left. Because of this minimum, threads seldom contend for the budget.
 const STEP: usize = 64 << 10;
 
 /// A number of bytes of memory that all threads together may use.
@@ -50,7 +50,7 @@ impl Share {
         true
     }
 
-    /// Shrinks the share to `bytes` bytes, and returns the others to the budget.
+    /// Shrinks the share to `bytes` bytes, and returns the rest to the budget.
     pub fn shrink(&mut self, bytes: usize) {
         let more = self.taken.saturating_sub(bytes);
         self.taken -= more;

@@ -1,6 +1,6 @@
 //! Caches the listings of layers from earlier imports. If a layer is imported again, the importer
 //! only hashes it, and need not decompress and list it. The cache is optional, because the importer
-//! makes missing or damaged entries again.
+//! recreates missing and damaged entries.
 
 use std::ffi::{CStr, CString};
 use std::fs::{self, DirBuilder};
@@ -26,10 +26,10 @@ const NAME: &CStr = c"image-layers";
 /// The maximum total size of all files after an import. Above this size, the least recently used
 /// files are removed.
 const MOST: u64 = 256 << 20;
-/// The maximum size of one file, enough for about 300,000 members. Memory is the reason for this
-/// limit, because a listing is in memory twice for a short time.
+/// The maximum size of one file, enough for about 300,000 members. The limit saves memory, because
+/// a listing is in memory twice for a short time.
 const MOST_OF_ONE: usize = 32 << 20;
-/// An unfinished file of at least this age is treated as abandoned by its writer.
+/// An unfinished file that is older than this counts as abandoned by its writer.
 const ABANDONED: Duration = Duration::from_secs(86_400);
 /// The prefix of the names of unfinished files.
 const UNFINISHED: &str = "new";
@@ -60,10 +60,10 @@ impl Cache {
         Ok(Self { place, version, dir: Some(Arc::new(dir)) })
     }
 
-    /// Opens the default cache (XDG Base Directory Specification 0.8), if the user owns its
-    /// directory or, if that is missing, the nearest existing parent. This condition keeps root
-    /// from using the home directory of another user. If the directory is missing, the cache
-    /// creates it later, when there is a listing to keep.
+    /// Opens the default cache (XDG Base Directory Specification 0.8). Returns `None` unless the
+    /// user owns the cache's directory or, if this directory is missing, its nearest existing
+    /// parent. This condition keeps root from using the home directory of another user. A missing
+    /// directory is created when the first listing is kept.
     pub fn usual(version: &str) -> Option<Self> {
         let absolute = |name| {
             let path = std::env::var_os(name).map(PathBuf::from);
@@ -102,7 +102,7 @@ impl Cache {
             return None;
         };
         let found = decode(body, digest, size, budget)?;
-        // An error is ignored: if the time is not set, the entry is only removed earlier.
+        // An error is ignored, because its only effect is that the entry is removed earlier.
         let _ = file.set_modified(SystemTime::now());
         Some(found)
     }
@@ -170,8 +170,7 @@ fn why_not(uid: u32, mode: u32) -> Option<String> {
     others.then(|| format!("it can be written by others: its mode is {:04o}", mode & 0o7777))
 }
 
-/// Opens the cache's own directory in `place`. If one of the two directories is missing, the
-/// function creates it.
+/// Opens the cache's own directory in `place`. Missing directories are created.
 fn make(place: &Path) -> StoreResult<Dir> {
     // The XDG specification requires this mode.
     let made = DirBuilder::new().recursive(true).mode(0o700).create(place);

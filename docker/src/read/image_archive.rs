@@ -39,7 +39,7 @@ pub enum Item {
     Document(Document),
     /// A layer, by its number in [`Archive::layers`].
     Layer(usize),
-    /// A link to another file.
+    /// A link. The value is the unchanged target of the link.
     Link(String),
     /// A file that is neither a document nor a layer. The values are the file's digest, and the
     /// reason why the file is not a layer.
@@ -158,8 +158,8 @@ impl Archive {
                 && numbers.contains(number)
                 && self.layers[*number].region.is_none()
             {
-                // The layer will be listed again. So the first listing is dropped, and only one
-                // listing of the layer is in memory at a time.
+                // The layer will be listed again. So the first listing is dropped now, to save
+                // memory.
                 let listing = std::mem::take(&mut self.layers[*number].listing);
                 wanted.insert(name.clone(), (*number, listing.digest()));
             }
@@ -351,7 +351,7 @@ impl Archive {
         if self.documents + bytes.len() > MAX_DOCUMENTS {
             // The image probably does not need all these documents. For example, some may describe
             // how images were made.
-            let reason = format!("is beyond the {MAX_DOCUMENTS} bytes of documents that are kept");
+            let reason = format!("exceeds the limit of {MAX_DOCUMENTS} bytes for all documents");
             return Item::Other(digest, reason);
         }
         self.documents += bytes.len();

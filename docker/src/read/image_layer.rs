@@ -13,8 +13,8 @@ use super::listing::Listing;
 use super::spool::{Appender, Region, Tee};
 use crate::error::{Error, Result};
 
-/// The maximum number of bytes of a compressed layer that wait in memory for decompression.
-/// Meanwhile, the importer reads the next layers.
+/// The maximum number of bytes of a compressed layer that wait in memory for decompression. While
+/// these bytes wait, the importer reads the next layers.
 const AHEAD: usize = 8 << 20;
 
 /// The result of listing a tar.
@@ -31,7 +31,7 @@ pub struct Listed {
     pub listing: Listing,
 }
 
-/// A tar that was read.
+/// A layer that was read.
 #[derive(Debug)]
 pub struct Tar {
     /// The sha256 of the file as received.
@@ -53,9 +53,9 @@ pub struct Tar {
 pub struct Room {
     /// The writer that gets the bytes of the layer.
     pub appender: Appender,
-    /// The limits.
+    /// The limits for reading the layer.
     pub limits: Limits,
-    /// The memory for the names in the layer.
+    /// The memory budget for the names in all layers.
     pub budget: Budget,
 }
 

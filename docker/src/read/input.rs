@@ -22,7 +22,7 @@ const MAX_DEPTH: usize = 8;
 pub enum Found<'a> {
     /// A file: its length in bytes, and a reader of its contents.
     File(u64, &'a mut dyn Read),
-    /// A link, with the name that it leads to.
+    /// A link. The value is its target.
     Link(String),
 }
 
@@ -173,7 +173,8 @@ impl<R: Read> Read for Body<'_, R> {
     }
 }
 
-/// Converts a name in a manifest to the form of the input's names.
+/// Converts a name in a manifest to the form of the input's names. Returns `None` if the name is
+/// invalid.
 pub fn name_of(text: &str) -> Option<String> {
     let path = EntryPath::from_archive(text.as_bytes(), Limits::STANDARD).ok()?;
     Some(String::from_utf8_lossy(path.as_bytes()).into_owned())

@@ -269,8 +269,8 @@ mod tests {
         let bytes = tar(&[("a", "12345"), (&long, ""), ("b", &"z".repeat(513))]);
         let listing = Listing::read(&bytes[..], Limits::STANDARD, &Budget::new(1 << 20)).unwrap();
         let spans: Vec<_> = listing.members().map(|member| member.span).collect();
-        // A file with a long name has a header for the name, the name as its body, and then its own
-        // header.
+        // Before the header of a file with a long name, the tar has an extra header with the name
+        // as its body.
         assert_eq!(spans, [0..1024, 1024..2560, 2560..4096]);
         assert_eq!(listing.member(1).path, long.as_bytes());
     }

@@ -27,7 +27,8 @@ pub struct Spool {
     ends: [u64; LANES],
     dir: Arc<PathBuf>,
     taken: Arc<AtomicU64>,
-    /// The number of bytes in the last region of each temporary file.
+    /// The number of bytes that were written to the last region of each temporary file. Skipped
+    /// zeros do not count.
     last: [Arc<AtomicU64>; LANES],
     most: u64,
     min_free: u64,
@@ -36,7 +37,7 @@ pub struct Spool {
 /// The place of a layer in the temporary files.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Region {
-    /// The number of the file.
+    /// The number of the temporary file.
     pub lane: usize,
     /// The offset at which the region starts in the file, in bytes.
     pub start: u64,

@@ -69,8 +69,7 @@ pub fn compress(
                 Ok(Err(cause)) => {
                     Err(crate::Error::Input { what: "the data to compress".to_owned(), cause })
                 }
-                // The producer failed between two chunks. The function returns the producer's error
-                // below.
+                // The thread that compressed this chunk panicked. The scope passes the panic on.
                 Err(_) => Ok(()),
             };
             if consumed.is_err() {

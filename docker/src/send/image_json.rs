@@ -42,7 +42,7 @@ mod tests {
     use crate::read::listing::Listing;
 
     #[test]
-    fn layer_is_a_tar_of_the_set_fields() {
+    fn image_json_has_only_the_set_fields() {
         let run = Run { user: Some("app".to_owned()), ..Run::default() };
         let tar = image_json_layer(&run);
         let listing =

@@ -67,9 +67,7 @@ impl Destination for Into {
         if layers.is_empty() {
             return Ok(());
         }
-        Err(Error::Choice(
-            "a layer of a registry cannot be put on top of files: leave -layer out".into(),
-        ))
+        Err(Error::Choice("-into cannot add layers of a registry: leave out -layer".into()))
     }
 
     fn known(&mut self, _: &[Origin]) -> Result<Vec<KnownLayer>> {
@@ -77,8 +75,8 @@ impl Destination for Into {
     }
 
     fn begin(&mut self, component: &ComponentName) -> Result<()> {
-        // The import overwrites layers of an earlier image in the directory, so the list of this
-        // image is removed first.
+        // The import overwrites layers of an earlier image in the directory, so the earlier image's
+        // list is removed first.
         let order = self.dir.join(ORDER);
         match fs::remove_file(&order) {
             Err(cause) if cause.kind() != io::ErrorKind::NotFound => {

@@ -1,6 +1,6 @@
 //! Implements a registry over ssh as the destination of an import. A Go registry does not support
-//! images. So the importer sends uploads, versions and a configuration to it one after another, as
-//! the Go importer does.
+//! images. So the importer sends uploads, versions and a configuration to a Go registry one after
+//! another, as the Go importer does.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

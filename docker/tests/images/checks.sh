@@ -35,8 +35,8 @@ deploy() {
     [ -d "$root" ] || fail "$1: the agent made no root"
 }
 
-# The times of two directories are not compared with umoci's. umoci does not restore the time of the root
-# after the last change. For late/opaque/deep, umoci first sets the time, and then removes the entries that an
+# The times of two directories are not compared with umoci's. umoci does not restore the time of the root after the
+# last change. For late/opaque/deep, umoci first sets the time, and then changes it by removing the entries that an
 # opaque directory hides.
 umoci_loses=(-t "" -t late/opaque/deep)
 # Two kinds of metadata are not compared with GNU tar's: the times of directories in which later archives have
@@ -67,7 +67,7 @@ every_format() {
         [ ! -f "$file" ] || {
             cat "$file" | import -name piped >import.log 2>&1 || { cat import.log >&2; fail "$file: refused through a pipe"; }
             [ "$(ctl showconf -name piped -json | grep '"Hash"' | head -1)" = "$(grep '"Hash"' "$image.shown" | head -1)" ] ||
-                fail "$file: another configuration through a pipe"
+                fail "$file: the import through a pipe gave another configuration"
         }
     done
     part "$image: $(grep -c '"Version"' "$image.shown") layers, the same in $(ls -d "$image".* | grep -cv 'bundle\|shown') formats"
@@ -143,7 +143,7 @@ more_layers() {
     import -name app -layer settings:v1 -image-config hard.gzip.tar >import.log 2>&1 ||
         { cat import.log >&2; fail "-layer: not imported"; }
     [ "$(ctl showconf -name app -json | grep '"Name"\|"Version"' | tail -2 | tr -d ' \t\n",')" = \
-        "$(printf 'Name:settingsVersion:v1')" ] || { ctl showconf -name app; fail "-layer is not the last"; }
+        "$(printf 'Name:settingsVersion:v1')" ] || { ctl showconf -name app; fail "-layer: the layer is not last"; }
     deploy "-layer"
     [ "$(cat "$root/etc/settings")" = "of this fleet" ] || fail "-layer: the file of the layer is missing"
     python3 - "$root/.deploy/image.json" <<'PY'
@@ -173,7 +173,7 @@ over_ssh() {
     local by=(ssh -F /dev/null -i operator -o IdentitiesOnly=yes -o StrictHostKeyChecking=no
         -o "UserKnownHostsFile=$work/known_hosts" -o LogLevel=ERROR -p "$port" 127.0.0.1)
     "${by[@]}" import -name app <hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "over ssh: not imported"; }
-    shown | diff hard.shown - >&2 || fail "over ssh: another configuration"
+    shown | diff hard.shown - >&2 || fail "over ssh: the import gave another configuration"
     # If the connection ends in the middle of an import, nothing of the image is imported.
     local before
     before=$(everything)
@@ -187,7 +187,7 @@ killed() {
     import -name app built.legacy.tar >import.log 2>&1
     local before now pid
     before=$(everything)
-    # The first import is killed while it waits for the rest of the image in the pipe.
+    # An import is killed while it waits for the rest of the image in the pipe.
     mkfifo pipe
     import -name app <pipe >import.log 2>&1 &
     pid=$!
@@ -197,8 +197,8 @@ killed() {
     wait "$pid" 2>/dev/null || true
     exec 9>&-
     now=$(everything)
-    [ "$now" = "$before" ] || fail "killed: the first import changed the registry"
-    # The second import is killed while it sends.
+    [ "$now" = "$before" ] || fail "killed: the import of half an image changed the registry"
+    # Another import is killed while it sends.
     import -name app hard.legacy.tar >import.log 2>&1 &
     pid=$!
     until [ -n "$(ls registry/uploads)" ] || ! kill -0 "$pid" 2>/dev/null; do :; done

@@ -185,7 +185,7 @@ fn layers_can_be_added_on_top() {
 }
 
 #[test]
-fn image_command_is_kept_on_request() {
+fn image_settings_are_kept_on_request() {
     let rig = Rig::start();
     let image = docker(&[("app:1.4", &layers())]);
     rig.alone(&["-into", "with", "-name", "app", "-image-config"], &image).good();

@@ -1,5 +1,5 @@
 //! Tests bad images, and files that are not images. In each case, the program must print one clear
-//! line, return an exit code, and change nothing.
+//! line, fail with an exit code other than 101 (a panic), and change nothing.
 
 mod documents;
 mod layers;
@@ -263,7 +263,8 @@ fn invalid_names_from_images_are_refused() {
         ["x\" -layer=\"evil:1\n$(touch pwn)`id`", "-name=other", "../../up", "a\u{1b}[31mb:1"]
     {
         let answer = before.rig.import(&[], &docker(&[(tag, &one)]));
-        // If the program accepts the name, it must have converted it to an allowed name.
+        // If the program accepts the image, the configuration's name must consist of allowed
+        // characters.
         if answer.code == 0 {
             let names = before.rig.operator(&["configurations"]);
             for name in names.lines().filter(|name| *name != "app") {

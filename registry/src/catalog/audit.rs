@@ -41,7 +41,8 @@ pub struct Audited {
     pub why: String,
 }
 
-/// Conditions for the entries of one page of the audit trail. An empty text is no condition.
+/// Conditions for the entries of one page of the audit trail. `None` and an empty text set no
+/// condition.
 #[derive(Debug, Clone, Default)]
 pub struct AuditQuery {
     /// Only entries that were made at this time or later.
@@ -63,8 +64,8 @@ pub struct AuditQuery {
 pub struct AuditPage {
     /// The entries, newest first.
     pub entries: Vec<Audited>,
-    /// The number below which the search for the next page begins; `None` if no older entry can
-    /// fulfil the conditions.
+    /// The value of [`AuditQuery::before`] for the next page; `None` if no older entry can fulfil
+    /// the conditions.
     pub older: Option<u64>,
 }
 
@@ -83,22 +84,23 @@ fn entry((number, time, user, key, address, command, code, why): Row) -> Audited
 }
 
 impl Catalog {
-    /// Begins the transaction of a change, and adds the change's entry to the transaction.
+    /// Begins a transaction, and writes the audit entry of `change` in this transaction.
     pub(super) async fn change_tx(&self, change: &Change) -> Result<WriteTx> {
         let mut transaction = self.write_tx().await?;
         record(&mut transaction, change, 0, "").await?;
         Ok(transaction)
     }
 
-    /// Adds the entry of a change that has no transaction of its own, or of a change that was
-    /// refused. `code` is the exit code of the command; it is 0 if the change was made.
+    /// Writes the audit entry of a change that was refused, or that is not a single transaction of
+    /// the catalogue, such as a gc. `code` is the command's exit code, which is 0 if the change was
+    /// made.
     pub async fn audit_change(&self, change: &Change, code: u8, why: &str) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         record(&mut transaction, change, code, why).await?;
         transaction.commit().await
     }
 
-    /// The number of the newest entry of the trail.
+    /// The number of the newest entry of the trail; 0 if no entry was ever written.
     pub async fn last_change(&self) -> Result<u64> {
         let number: i64 = query_scalar("SELECT value FROM counters WHERE name = 'audit'")
             .fetch_one(&mut self.read_tx().await?)
@@ -126,7 +128,7 @@ impl Catalog {
         Ok(rows.into_iter().map(entry).collect())
     }
 
-    /// The newest `limit` entries that fulfil the conditions of `query`. The search ends after
+    /// The newest `limit` entries that fulfil the conditions of `query`. The search reads at most
     /// [`SEARCHED`] entries. If older entries may fulfil the conditions, [`AuditPage::older`] says
     /// where the next page begins.
     pub async fn audit_page(&self, query: &AuditQuery, limit: usize) -> Result<AuditPage> {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::tx::{Tx, query, query_as, query_scalar};
 use super::{Catalog, Result, column, nanoseconds};
 
-/// The row of a blob.
+/// The row of a blob that is not condemned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BlobRow {
     /// The digest of the blob.
@@ -42,7 +42,7 @@ impl BlobState {
 }
 
 impl Catalog {
-    /// The components and names of at most `limit` versions whose blobs are damaged.
+    /// The component and the name of each version whose blob is damaged; at most `limit` versions.
     pub async fn damaged_versions(&self, limit: u64) -> Result<Vec<(String, String)>> {
         Ok(query_as(
             "SELECT v.component, v.name FROM blobs b JOIN versions v ON v.digest = b.digest \
@@ -92,10 +92,10 @@ impl Catalog {
         rows.iter().map(|digest| column(digest)).collect()
     }
 
-    /// Adds a row for each blob in `blobs` that has no row. All rows are missing in a catalogue of
-    /// an older format. A single row may be missing after a crash. If a row says that the blob is
-    /// damaged, the row is corrected: an upload has replaced the damaged file, and a crash
-    /// prevented the change of the row.
+    /// Adds a row for each blob in `blobs` that has no row. A catalogue of an older format has no
+    /// rows of blobs. After a crash, a single row may be missing. If the row of a blob in `blobs`
+    /// says that the blob is damaged, the function makes the blob live: an upload has replaced the
+    /// damaged file, but a crash prevented the update of the row.
     pub async fn register_existing(&self, blobs: &[BlobInfo], now: Timestamp) -> Result<()> {
         let known: Vec<String> = query_scalar("SELECT digest FROM blobs WHERE state != 'damaged'")
             .fetch_all(&mut self.scan_tx().await?)
@@ -158,7 +158,7 @@ pub(super) async fn is_live(transaction: &mut Tx, digest: Digest) -> Result<bool
     Ok(state.is_some_and(|state| state == BlobState::Live.as_str()))
 }
 
-/// Writes the row of a blob.
+/// Adds the row of a blob, or replaces the existing row.
 pub(super) async fn put(
     transaction: &mut Tx,
     digest: Digest,

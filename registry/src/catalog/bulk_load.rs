@@ -29,14 +29,14 @@ pub struct Contents<'a> {
 /// A state of a configuration.
 #[derive(Debug)]
 pub struct StateToLoad<'a> {
-    /// The state's layers.
+    /// The state's layers and time.
     pub state: &'a Configuration,
     /// Whether a file of the state's layers is missing. No rollback can restore such a state.
     pub lost: bool,
 }
 
 impl Catalog {
-    /// Loads `contents` into a new catalogue, and writes `note` under the name `name`.
+    /// Loads `contents` into a new catalogue, and saves `note` as the note with the name `name`.
     pub async fn load(
         &self,
         contents: &Contents<'_>,
@@ -44,8 +44,9 @@ impl Catalog {
         change: &Change,
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
-        // The existing rows of blobs were made from the names of the files alone. Since then, an
-        // interrupted import may have moved some of these files to quarantine.
+        // The registry made the existing rows of blobs from the names of the files alone. Since
+        // then, an interrupted import may have moved some of these files to quarantine. So the rows
+        // of `contents` replace the existing rows.
         query("DELETE FROM blobs").execute(&mut transaction).await?;
         for component in contents.components {
             query("INSERT INTO components (name) VALUES ($1)")

@@ -29,7 +29,8 @@ pub struct ComponentSummary {
     /// The newest version, and when this version was added; `None` if the component has no
     /// versions.
     pub newest: Option<(VersionName, Timestamp)>,
-    /// The first configuration, in byte order, whose current state has a version of the component.
+    /// The first configuration, in byte order, whose current state has a version of the component;
+    /// `None` if there is no such configuration.
     pub user: Option<ConfigurationName>,
     /// The number of configurations whose current state has a version of the component.
     pub users: u64,

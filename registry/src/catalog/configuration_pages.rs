@@ -1,5 +1,5 @@
-//! Reads pages of the list of configurations. Also reads the layers of a configuration's current
-//! state, with the data of their files.
+//! Reads pages of the list of configurations. The module also reads the layers of a configuration's
+//! current state, with the length of each layer's file.
 
 use deploy_store::{ComponentName, Configuration, ConfigurationName, Layer, VersionName};
 use jiff::Timestamp;
@@ -44,8 +44,8 @@ pub struct CurrentLayer {
 type SummaryRow = (String, i64, String, String, i64, String, String);
 
 impl Catalog {
-    /// The first `limit` configurations with names after `after`, in byte order. A summary has at
-    /// most the `layers` lowest layers of its configuration.
+    /// The first `limit` configurations with names after `after`, in byte order. Each summary has
+    /// only the lowest layers of the current state, at most `layers` layers.
     pub async fn configuration_page(
         &self,
         after: Option<&ConfigurationName>,

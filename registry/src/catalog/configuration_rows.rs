@@ -22,7 +22,7 @@ use super::{Error, Result, bad_row, column, nanoseconds, timestamp};
 pub struct State {
     /// The state's number.
     pub number: u64,
-    /// The digest of the state's layers.
+    /// The id of the state: the digest of its layers' digests.
     pub hash: Digest,
     /// The time at which the state was made.
     pub modified: Timestamp,
@@ -40,8 +40,7 @@ pub struct State {
     pub proposed: bool,
 }
 
-/// The columns of a state: its number, hash, time, who, command, whether it is lost, the number of
-/// the restored state, and whether it is proposed.
+/// The columns of a state, in the order of the query in [`states`].
 type StateRow = (i64, String, i64, String, String, bool, Option<i64>, bool);
 
 /// The number of the configuration's current state, if the configuration exists.
@@ -73,7 +72,7 @@ pub(super) async fn require_current(transaction: &mut Tx, name: &ConfigurationNa
     number.ok_or_else(|| Error::NotFound(format!("configuration \"{name}\" not found")))
 }
 
-/// The state `number` with its layers.
+/// The state `number` of the configuration, with its layers.
 pub(super) async fn load(
     transaction: &mut Tx,
     name: &ConfigurationName,
@@ -132,7 +131,7 @@ pub(super) async fn load_after(
     Ok(states)
 }
 
-/// Fails if there is no state `number`.
+/// Fails with [`Error::NotFound`] if the configuration has no state `number`.
 pub(super) async fn require_state(
     transaction: &mut Tx,
     name: &ConfigurationName,

@@ -14,7 +14,7 @@ use super::tx::query_scalar;
 use super::versions::latest_version;
 use super::{Catalog, Error, Result, column};
 
-/// Maximum number of states of a short listing. Longer listings use the connections for long reads.
+/// Maximum number of states in a short listing, and in each page of [`Catalog::states`].
 const LONG: u64 = 200;
 
 impl Catalog {
@@ -42,8 +42,8 @@ impl Catalog {
 
     /// The JSON form of the current state of a configuration, if there is such a configuration.
     pub async fn configuration_json(&self, name: &ConfigurationName) -> Result<Option<Bytes>> {
-        // If the catalogue is on a server, another registry may have taken over the catalogue. A
-        // document in memory may then be outdated.
+        // If the catalogue is on a server, another registry may take over the catalogue and change
+        // it. So a document in memory may be outdated.
         let is_kept = !self.database.is_on_server();
         if let Some(json) = self.documents.get(name).filter(|_| is_kept) {
             return Ok(Some(json));
@@ -77,9 +77,9 @@ impl Catalog {
         Ok(items)
     }
 
-    /// Creates a configuration. With `replace`, the configuration may already exist, and the call
-    /// replaces its layers. Returns the number of the state that was current before, if there was
-    /// one.
+    /// Creates a configuration. With `replace`, the configuration may already exist, and the
+    /// function replaces its layers. Returns the number of the state that was current before this
+    /// change; `None` if the configuration is new.
     pub async fn add_configuration(
         &self,
         name: &ConfigurationName,
@@ -108,7 +108,7 @@ impl Catalog {
 
     /// Copies the layers of `from` to `to`, and creates `to` if it does not exist. With `if_hash`,
     /// the function fails unless the current state of `from` has this hash. Returns the number of
-    /// the state of `to` that was current before, if there was one.
+    /// the state of `to` that was current before this change; `None` if `to` is new.
     pub async fn promote(
         &self,
         from: &ConfigurationName,
@@ -238,8 +238,8 @@ impl Catalog {
     }
 
     /// The states `from` and `to` with their numbers. `to` defaults to the current state. `from`
-    /// defaults to the newest state before `to` that was ever current. The search for this state
-    /// covers the 200 states before `to`.
+    /// defaults to the newest state before `to` that was ever current. The function searches only
+    /// the 200 newest states before `to` for this state.
     pub async fn two_states(
         &self,
         name: &ConfigurationName,

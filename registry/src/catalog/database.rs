@@ -22,10 +22,10 @@ use super::{Result, integrity, migrations};
 pub(super) const READERS: u32 = 4;
 pub(super) const SCANNERS: u32 = 2;
 /// Maximum number of connections to a server for transactions that change something. One of these
-/// connections holds the lock of [`WRITE_LOCK`], and the others wait for this lock.
+/// connections holds the lock that [`WRITE_LOCK`] takes, and the others wait for this lock.
 const WRITERS: u32 = 4;
-/// How long a verb waits for a free connection to a file. Other verbs usually hold a connection
-/// only for milliseconds. On a full or slow disk, they hold the connection longer.
+/// How long a verb waits for a free connection to a file. Another verb usually holds a connection
+/// for milliseconds, but much longer on a full or slow disk.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// How long a verb waits for a free connection to a server.
 const SERVER_WAIT: Duration = Duration::from_secs(10);
@@ -38,7 +38,7 @@ const ROWS_AHEAD: usize = 1000;
 const LARGEST_JOURNAL: &str = "67108864";
 /// The size of the page cache of a connection for long reads, in the form that `SQLite` expects: in
 /// KiB, and negative. With the default of 2 MiB, a join of 100,000 versions with their blobs read
-/// most pages ten times.
+/// most pages of the file ten times.
 const SCANNER_CACHE: &str = "-16384";
 /// The query for the lock that each transaction takes before it changes something. Each schema of a
 /// database may have a catalogue of its own, and each catalogue has its own lock.
@@ -48,13 +48,13 @@ const WRITE_LOCK: &str =
 /// one registry, so a second registry would not find the blobs.
 const OWN_LOCK: &str =
     "SELECT pg_try_advisory_lock(hashtext('deploy-registry owner ' || current_schema()))";
-/// How many times a registry tries to take the lock of [`OWN_LOCK`], and the pause between two
-/// tries. After a registry is killed, the server may release the lock only after some time.
+/// How many times a registry runs [`OWN_LOCK`] to take the lock, and the pause between two tries.
+/// After a registry is killed, the server may release the lock only after some time.
 const OWN_TRIES: u32 = 50;
 const OWN_PAUSE: Duration = Duration::from_millis(200);
-/// Begins a transaction that changes something. With READ COMMITTED, the transaction sees all
-/// changes that were committed before it got the lock. With REPEATABLE READ, it would see the rows
-/// as they were before it waited for the lock.
+/// The statement that begins a transaction that changes something. With READ COMMITTED, the
+/// transaction sees all changes that were committed before it got the lock. With REPEATABLE READ,
+/// the transaction would see the rows as they were before it waited for the lock.
 const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The settings of a connection to a server. With these settings, the server ends an idle
@@ -74,8 +74,8 @@ pub(super) enum Database {
     /// A file. One connection writes. The other connections only read, and they never wait for the
     /// writer. Long reads use separate connections, so that short reads never wait for long reads.
     Sqlite { writer: SqlitePool, readers: SqlitePool, scanners: SqlitePool },
-    /// A server. The advisory lock of [`WRITE_LOCK`] ensures that only one transaction writes at a
-    /// time. The connection `owner` holds the lock of [`OWN_LOCK`].
+    /// A server. The advisory lock that [`WRITE_LOCK`] takes ensures that only one transaction
+    /// writes at a time. The connection `owner` holds the lock that [`OWN_LOCK`] takes.
     Postgres {
         writers: PgPool,
         readers: PgPool,
@@ -115,7 +115,7 @@ impl Database {
         Ok(Self::Sqlite { writer, readers, scanners })
     }
 
-    /// Opens the database at `url`, and creates its tables if it has none. `url` has the form
+    /// Opens the database at `url`, and creates missing tables. `url` has the form
     /// `postgres://USER@HOST/DATABASE`.
     pub(super) async fn open_server(url: &str) -> Result<Self> {
         let options = PgConnectOptions::from_str(url).map_err(|err| no_server(&err))?;
@@ -131,7 +131,8 @@ impl Database {
         Ok(Self::Postgres { writers, readers, scanners, owner })
     }
 
-    /// Whether the database is on a server. Another registry may then take over the catalogue.
+    /// Whether the database is on a server. Only in this case, another registry may take over the
+    /// catalogue.
     pub(super) fn is_on_server(&self) -> bool {
         matches!(self, Self::Postgres { .. })
     }
@@ -161,7 +162,7 @@ impl Database {
 
     /// Begins a transaction that may change something. No other transaction changes anything before
     /// this transaction ends. The futures of the library sqlx are large, so this function and the
-    /// next functions box them.
+    /// functions below box them.
     pub(super) async fn begin_write(&self) -> Result<Tx> {
         Ok(match self {
             Self::Sqlite { writer, .. } => {
@@ -200,8 +201,8 @@ async fn begin_on_server(readers: &PgPool) -> Result<Tx> {
     Ok(Tx::Postgres(Box::pin(readers.begin_with(BEGIN_READ)).await?))
 }
 
-/// Takes the lock of [`OWN_LOCK`] on a separate connection. The server releases the lock when the
-/// connection ends.
+/// Runs [`OWN_LOCK`] on a separate connection to take the lock. The server releases the lock when
+/// the connection ends.
 async fn own(options: &PgConnectOptions) -> Result<PgConnection> {
     let mut owner = PgConnection::connect_with(options).await.map_err(|err| no_server(&err))?;
     for _ in 0..OWN_TRIES {

@@ -12,8 +12,8 @@ impl From<sqlx::Error> for Error {
     }
 }
 
-/// The error of a failed commit. If the connection breaks, the server may still have committed the
-/// transaction.
+/// The error for a failed commit. If the connection broke during the commit, the server may have
+/// committed the transaction.
 pub(super) fn not_committed(err: sqlx::Error) -> Error {
     if !is_lost(&err) {
         return err.into();
@@ -24,7 +24,7 @@ pub(super) fn not_committed(err: sqlx::Error) -> Error {
     ))
 }
 
-/// The error for a catalogue on a server that the registry cannot open.
+/// The error if the registry cannot open the catalogue on the database server.
 pub(super) fn no_server(err: &impl std::fmt::Display) -> Error {
     Error::Database(format!("open catalogue on the database server: {err}; nothing was changed"))
 }
@@ -34,7 +34,7 @@ pub(super) fn bad_row(err: &impl std::fmt::Display) -> Error {
     Error::Damaged(format!("catalogue: {err}"))
 }
 
-/// The error for a database file at `path` that cannot be opened.
+/// The error if the database file at `path` cannot be opened.
 pub(super) fn not_opened(path: &Path, err: &sqlx::Error) -> Error {
     if is_damage(err) { damaged(path, &plain(err)) } else { unusable(path, &err.to_string()) }
 }
@@ -52,7 +52,7 @@ pub(super) fn unusable(path: &Path, why: &str) -> Error {
     Error::Database(format!("open catalogue {}: {why}; nothing was changed", path.display()))
 }
 
-/// The error message of the database, without the error code.
+/// The text of `err`. For an error of the database, this is the message without the error code.
 fn plain(err: &sqlx::Error) -> String {
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }
@@ -62,17 +62,18 @@ fn is_full(err: &sqlx::Error) -> bool {
     primary_code(err) == Some(13) || state(err) == "53100"
 }
 
-/// Whether the database did not answer in time, or the connection to it is lost. See
-/// <https://www.postgresql.org/docs/15/errcodes-appendix.html>. In this list of codes, class 08
-/// means a lost connection. Class 57 means that the server stops, or cancels the statement. The
-/// codes 55P03 and 25P03 mean that one of the timeouts that the catalogue sets has passed.
+/// Whether the result of the statement is unknown: a timeout passed, the connection was lost, or
+/// the server stopped or cancelled the statement. The codes are from
+/// <https://www.postgresql.org/docs/15/errcodes-appendix.html>. Class 08 means a lost connection.
+/// Class 57 means that the server is stopping, or has cancelled the statement. The codes 55P03 and
+/// 25P03 mean that a timeout that the catalogue sets has passed.
 fn is_lost(err: &sqlx::Error) -> bool {
     let state = state(err);
     matches!(err, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
         || ["08", "57", "55P03", "25P03"].iter().any(|class| state.starts_with(class))
 }
 
-/// The five characters of the error code of `PostgreSQL`; empty for an error of `SQLite`.
+/// The error code of `PostgreSQL`, which has five characters; empty for other errors.
 fn state(err: &sqlx::Error) -> String {
     let code = err.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.filter(|code| code.len() == 5).unwrap_or_default().into_owned()

@@ -2,11 +2,12 @@
 //! seconds and nearly always ask for an unchanged configuration. An answer from memory needs no
 //! transaction.
 //!
-//! A transaction announces the change of a configuration before the change begins, and reports when
-//! the transaction has ended. In between, the cache keeps no document of this configuration. A
-//! reader calls [`DocumentCache::age`] before its own transaction begins. The cache keeps the
-//! reader's document only if no change has begun or ended since this call. So a document from
-//! memory is never older than the document that a reader of the database would see.
+//! A transaction calls [`DocumentCache::begin_change`] before it changes a configuration, and
+//! [`DocumentCache::end_change`] when it has ended. Between these calls, the cache keeps no
+//! document of the configuration. A reader calls [`DocumentCache::age`] before its own transaction
+//! begins. The cache keeps the reader's document only if no change has begun or ended since this
+//! call. So a document from memory is never older than the document that a reader of the database
+//! would see.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -14,8 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use bytes::Bytes;
 use deploy_store::ConfigurationName;
 
-/// Maximum number of bytes that the cache keeps. Thousands of configurations of usual size fit into
-/// the cache.
+/// Maximum total size of the kept documents, in bytes. Thousands of documents of the usual size fit
+/// into the cache.
 const MAX_BYTES: usize = 32 << 20;
 
 /// The documents of one catalogue.
@@ -31,7 +32,7 @@ struct Kept {
     changing: HashMap<ConfigurationName, usize>,
 }
 
-/// A counter of the changes that have begun or ended.
+/// A counter that grows when a change begins, and when a change ends.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Age(u64);
 
@@ -41,14 +42,15 @@ impl DocumentCache {
         self.kept().by_name.get(name).cloned()
     }
 
-    /// The number of changes that have begun or ended so far. A reader calls this function before
-    /// its transaction begins.
+    /// The counter of the changes that have begun or ended. A reader calls this function before its
+    /// transaction begins.
     pub(super) fn age(&self) -> Age {
         self.kept().age
     }
 
-    /// Keeps a reader's document, unless a change has begun or ended since `age`. The reader got
-    /// `age` before its transaction began.
+    /// Keeps the document `json` that a reader has read. The reader got `age` before its
+    /// transaction began. If a change has begun or ended since `age`, or is in progress for this
+    /// configuration, the function does nothing.
     pub(super) fn keep(&self, age: Age, name: &ConfigurationName, json: &Bytes) {
         let mut kept = self.kept();
         let is_known = kept.by_name.contains_key(name);

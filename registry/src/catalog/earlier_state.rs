@@ -1,6 +1,6 @@
-//! Makes rollbacks. A rollback saves the layers of an earlier state of a configuration as a new
-//! state. If several rollbacks without a number follow each other, each rollback goes further back
-//! than the rollback before it.
+//! Rolls configurations back. A rollback saves the layers of an earlier state of a configuration as
+//! a new state. If several rollbacks without a number follow each other, each rollback restores an
+//! older state than the rollback before it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,7 +21,7 @@ const PAGE: u64 = 64;
 enum Before {
     /// The rollback restores the state with this number.
     State(u64),
-    /// The decision needs older states.
+    /// The answer depends on states that are older than the given states.
     Older,
     /// There is no state to restore.
     None,
@@ -74,8 +74,8 @@ pub struct RolledBack {
 }
 
 impl Catalog {
-    /// Restores the state `to`: saves the layers of `to` as a new state. Without `to`, the function
-    /// chooses an earlier state.
+    /// Saves the layers of the state number `to` as a new state. Without `to`, restores the state
+    /// that [`Catalog::rollback_target`] returns.
     pub async fn roll_back(
         &self,
         name: &ConfigurationName,
@@ -112,7 +112,7 @@ impl Catalog {
         Ok(RolledBack { number: target, from, to })
     }
 
-    /// The number of the state that a rollback without a number would restore.
+    /// The number of the state that a rollback without `to` would restore.
     pub async fn rollback_target(&self, name: &ConfigurationName) -> Result<u64> {
         let mut transaction = self.read_tx().await?;
         require_current(&mut transaction, name).await?;
@@ -140,10 +140,10 @@ pub(super) async fn find_before(transaction: &mut Tx, name: &ConfigurationName) 
 
 /// Chooses the state that a rollback restores. `states` has the newest states, newest first.
 /// `is_whole` says whether these states are the whole history. The search begins at the current
-/// state and moves to older states. From a rollback, the search continues at the state that the
-/// rollback restored. The search skips states that have the tree of the current state, and states
-/// that were imported without their files. The search also skips each tree that was replaced by a
-/// rollback that the search passes, because an operator rejected this tree.
+/// state and moves to older states. At a state that a rollback made, the search jumps to the state
+/// that this rollback restored. The search skips states that have the tree of the current state,
+/// and states that were imported without their files. It also skips the trees that these rollbacks
+/// replaced (see [`left_by`]), because operators rejected these trees.
 fn before(states: &[State], is_whole: bool) -> Before {
     let Some(now) = states.iter().find(|state| state.current) else { return Before::None };
     // A proposed state was never current, so a rollback does not restore it.
@@ -179,8 +179,9 @@ fn before(states: &[State], is_whole: bool) -> Before {
     }
 }
 
-/// The trees that were replaced by the rollback `at`, and by the rollbacks directly before `at`.
-/// `None` if the answer depends on states older than `numbered`.
+/// The trees that the rollback `at`, and the rollbacks directly before `at`, replaced. The function
+/// stops at a rollback whose restored state is not older than the replaced state. `None` if the
+/// answer depends on states older than `numbered`.
 fn left_by(
     at: &State,
     numbered: &BTreeMap<u64, &State>,
@@ -209,13 +210,13 @@ fn left_by(
     Some(left)
 }
 
-/// Maps the number of each state to the number of its origin. The origin of a rollback is the
-/// origin of the restored state. Any other state is its own origin.
+/// Maps the number of each state to the number of its origin. If a rollback made the state, its
+/// origin is the origin of the restored state. Any other state is its own origin.
 fn origins(numbered: &BTreeMap<u64, &State>) -> BTreeMap<u64, u64> {
     let mut origins = BTreeMap::new();
     for (&number, state) in numbered {
-        // A restored state that is not in `numbered` counts as its own origin. The number of such a
-        // state at least shows that the state is older than all states in `numbered`.
+        // A restored state that is not in `numbered` counts as its own origin. Its number still
+        // shows that it is older than all states in `numbered`.
         let origin = state.back_to.map_or(number, |to| origins.get(&to).copied().unwrap_or(to));
         origins.insert(number, origin);
     }
@@ -228,9 +229,9 @@ mod tests {
 
     use super::*;
 
-    /// Makes states from the words of `history`. A word stands for a state with the tree of this
-    /// name, and a number stands for a rollback to the state with this number. `lost` stands for a
-    /// state without its files. The last state is current.
+    /// Makes one state from each word of `history`. A number stands for a rollback to the state
+    /// with this number, and `lost` stands for a state without its files. Any other word is the
+    /// name of the state's tree. The last state is current.
     fn states(history: &str) -> Vec<State> {
         let mut states: Vec<State> = Vec::new();
         for (number, word) in (1_u64..).zip(history.split(' ')) {
@@ -271,8 +272,8 @@ mod tests {
             ("a b 1 c 3", None),
             ("a b 1 c d 4", Some(3)),
             ("a b 1 c d 4 3", None),
-            // A new state may have the tree of an earlier state without being a rollback. Such a
-            // state hides no other state.
+            // Here, the last state has the tree of an earlier state, but no rollback made it. The
+            // rollback restores the same state as without the last state.
             ("a b 1 a", None),
             ("a b c 2 b", Some(1)),
             // A replaced tree is also skipped if an older state has this tree.

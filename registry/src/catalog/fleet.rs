@@ -1,7 +1,7 @@
 //! Stores the data of the fleet: the hosts, the reports of their agents, and the events.
 //!
 //! ```text
-//! hosts     names, keys, labels, holds      reports   one batch of reports, one transaction
+//! hosts     names, keys, labels, holds      reports   batches of agents' reports
 //! agents    the last report of each agent   attempts  the last deploys of each agent
 //! outputs   ends of scripts' outputs        events    the events, in order
 //! running   states that hosts run           freezes   configurations that may not change

@@ -15,31 +15,31 @@ use super::versions::{find_version, insert_version, no_version};
 use super::write_tx::WriteTx;
 use super::{Catalog, Error, Result, bad_row, column, nanoseconds};
 
-/// A layer of an image, with its blob's length.
+/// A layer of an image to add, and its blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLayer {
     /// The layer's component. The import creates the component if it does not exist.
     pub component: ComponentName,
     /// The layer's blob.
     pub digest: Digest,
-    /// The blob's length.
+    /// The blob's length, in bytes.
     pub bytes: u64,
-    /// The origin of the blob, if the importer gives the origin.
+    /// The blob's origin; `None` if the importer did not give it.
     pub origin: Option<Origin>,
 }
 
-/// A configuration that is made from an image.
+/// A configuration to make from an image.
 #[derive(Debug, Clone)]
 pub struct NewImage<'a> {
     /// The configuration.
     pub name: &'a ConfigurationName,
     /// The image's layers, lowest first.
     pub layers: Vec<NewLayer>,
-    /// Layers on top of the image's layers.
+    /// The versions of the layers on top of the image's layers, lowest first.
     pub upper: &'a [(ComponentName, VersionName)],
 }
 
-/// The configuration that was made from an image.
+/// The result of [`Catalog::add_image`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Imaged {
     /// The configuration's id after the import.
@@ -51,7 +51,7 @@ pub struct Imaged {
 }
 
 impl Imaged {
-    /// Whether the configuration had these layers before.
+    /// Whether the configuration had the same layers before the import.
     pub fn is_as_it_was(&self) -> bool {
         self.before == Some(self.number)
     }
@@ -71,15 +71,16 @@ macro_rules! known_layers {
 }
 
 impl Catalog {
-    /// All layers whose blobs are live, by their origins.
+    /// All layers whose blobs are live, sorted by their origins.
     pub async fn layers(&self) -> Result<Vec<KnownLayer>> {
         let select = known_layers!("ORDER BY l.diff_id, l.removals, l.compression");
         let rows: Vec<Row> = query_as(select).fetch_all(&mut self.scan_tx().await?).await?;
         rows.into_iter().map(known).collect()
     }
 
-    /// The layers of `asked` whose blobs are live, in the order of `asked`, each once. The call
-    /// gives the caller a lease on these blobs, see [`Catalog::leased_since`].
+    /// The layers whose origins are in `asked` and whose blobs are live. They are in the order of
+    /// `asked`, and each layer occurs once. The call leases these blobs, see
+    /// [`Catalog::leased_since`].
     pub async fn known_layers(&self, asked: &[Origin], now: Timestamp) -> Result<Vec<KnownLayer>> {
         let mut transaction = self.write_tx().await?;
         let select = known_layers!("AND l.diff_id = $1 AND l.removals = $2 AND l.compression = $3");
@@ -108,7 +109,7 @@ impl Catalog {
         Ok(found)
     }
 
-    /// Blobs that were leased at `time` or later. A blob is leased when the registry answers an
+    /// The blobs that were leased at `time` or later. The registry leases a blob when it tells an
     /// importer that the blob exists.
     pub async fn leased_since(&self, time: Timestamp) -> Result<BTreeSet<Digest>> {
         let rows: Vec<String> = query_scalar("SELECT digest FROM layers WHERE asked >= $1")
@@ -127,8 +128,8 @@ impl Catalog {
     }
 
     /// Creates a configuration from an image, or replaces the layers of an existing configuration.
-    /// Adds all versions that the configuration needs. A configuration that has these layers
-    /// already gets no new state.
+    /// Adds all versions that the configuration needs. If the configuration already has these
+    /// layers, it gets no new state.
     pub async fn add_image(&self, image: &NewImage<'_>, change: &Change) -> Result<Imaged> {
         let mut transaction = self.change_tx(change).await?;
         let imaged = add_image(&mut transaction, image, change).await?;

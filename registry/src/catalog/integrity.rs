@@ -5,12 +5,12 @@ use sqlx::sqlite::SqlitePool;
 use super::tx::{query_as, query_scalar};
 use super::{Catalog, Result};
 
-/// The tables that two checks read: the check at the start of the registry, and the check by gc.
-/// Unlike the tables of states, these tables do not grow with every change of a configuration.
+/// The tables that two checks read: [`at_start`] and [`Catalog::check_kept`]. Unlike the tables of
+/// states, these tables do not grow with every change of a configuration.
 const TABLES: [&str; 6] = ["components", "versions", "pins", "configurations", "blobs", "uses"];
 
-/// Contradictions between rows. Each item has a text for the problem, and a query for the names of
-/// the affected configurations.
+/// Contradictions between rows. Each item has the text for a problem, and the query for the names
+/// of the affected configurations.
 const CONTRADICTIONS: [(&str, &str); 2] = [
     (
         "its current state is missing",
@@ -133,8 +133,7 @@ impl Catalog {
             found.extend(names.into_iter().map(|name| format!("configuration {name:?}: {what}")));
         }
         for name in self.wrong_uses().await? {
-            let what =
-                "the table of needed layers does not match its current state and rollback targets";
+            let what = "the table of needed layers does not match the configuration's kept states";
             found.push(format!("configuration {name:?}: {what}"));
         }
         Ok(found)

@@ -3,7 +3,7 @@
 use super::tx::{Tx, query_as};
 use super::{BlobCount, Catalog, Result};
 
-/// The space that the blobs take.
+/// The space that the stored blobs take.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Space {
     /// The number and the bytes of all stored blobs.
@@ -14,7 +14,7 @@ pub struct Space {
     pub versions: Vec<VersionSpace>,
 }
 
-/// The space of one component.
+/// The space that the blobs of one component take.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ComponentSpace {
     /// The component.
@@ -24,7 +24,7 @@ pub struct ComponentSpace {
     pub blobs: BlobCount,
 }
 
-/// The space of one version.
+/// A version and the space that its blob takes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VersionSpace {
     /// The component.
@@ -43,8 +43,8 @@ const OWNERS: &str = "FROM versions v JOIN blobs b ON b.digest = v.digest AND b.
      WHERE NOT EXISTS (SELECT 1 FROM versions n WHERE n.digest = v.digest AND n.number > v.number)";
 
 impl Catalog {
-    /// The space that the blobs take. At most `components` components and `versions` versions are
-    /// in the result. The function reads a row for each version.
+    /// The space that the stored blobs take. The result has at most `components` components and
+    /// `versions` versions. The function reads the rows of all versions.
     pub async fn space(&self, components: u32, versions: u32) -> Result<Space> {
         let mut transaction = self.scan_tx().await?;
         let (blobs, bytes): (i64, i64) = query_as(

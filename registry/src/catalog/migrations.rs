@@ -1,13 +1,13 @@
-//! The migration steps. They bring the tables of a database to the form that this version expects.
+//! The migration steps, which bring the tables of a database to the form that this version expects.
 //!
-//! `sqlx::migrate!` could list the steps. But for this macro, cargo would build sqlx and `SQLite` a
-//! second time. This second build took a tenth of the time of a first build.
+//! The macro `sqlx::migrate!` could list the steps. But with this macro, cargo builds sqlx and
+//! `SQLite` a second time, which takes a tenth of the time of a first build.
 
 use sqlx::migrate::{Migration, MigrationType, Migrator};
 use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 /// Number, name and statements of each step. A database records the number, name and checksum of
-/// every step that was applied to it. So a published step never changes.
+/// every step that was applied to the database. So a published step never changes.
 const STEPS: [(i64, &str, &str); 8] = [
     (1, "catalogue", include_str!("../../migrations/0001_catalogue.sql")),
     (2, "keeping", include_str!("../../migrations/0002_keeping.sql")),
@@ -19,16 +19,17 @@ const STEPS: [(i64, &str, &str); 8] = [
     (9, "rollouts", include_str!("../../migrations/0009_rollouts.sql")),
 ];
 
-/// The step that renames the tables of an earlier version. Afterwards, the registry moves the rows
-/// to the new tables.
+/// The number of the step that renames the tables of an earlier version. After this step, the
+/// registry moves the rows to the new tables.
 const HISTORIES: i64 = 7;
 
-/// Defines the function `instr` of `SQLite` on a server. The function finds a text in another text.
+/// Defines the function `instr` of `SQLite` on a server. The function returns the place of a text
+/// in another text.
 const INSTR: &str = "\nCREATE FUNCTION instr(text, text) RETURNS BIGINT LANGUAGE SQL IMMUTABLE \
      AS 'SELECT CAST(strpos($1, $2) AS BIGINT)';\n";
 
-/// The steps for a file. They bring a database of any earlier version to this version. The migrator
-/// refuses a database of a later version.
+/// The migrator for a database file. It brings a database of any earlier version to this version,
+/// and refuses a database of a later version.
 pub fn migrator() -> Migrator {
     let steps = STEPS.map(|(number, name, statements)| {
         let statements = statements.into_sql_str();
@@ -37,7 +38,8 @@ pub fn migrator() -> Migrator {
     Migrator::with_migrations(steps.into())
 }
 
-/// The same steps for a server. There, texts are sorted by their bytes, as in `SQLite`.
+/// The migrator for a database server. The steps are the same, in the SQL of the server. Texts are
+/// sorted by their bytes, as in `SQLite`.
 pub fn server_migrator() -> Migrator {
     let steps = STEPS.map(|(number, name, statements)| {
         let mut statements = statements
@@ -119,7 +121,7 @@ mod tests {
 
     /// A step that is missing from the list would never run.
     #[test]
-    fn every_file_is_listed() {
+    fn every_migration_file_is_listed() {
         let dir = std::path::Path::new("migrations");
         let mut files: Vec<_> = std::fs::read_dir(dir)
             .unwrap()

@@ -49,7 +49,7 @@ impl Catalog {
         Ok(old > 0)
     }
 
-    /// Moves one history, and returns the number of its states.
+    /// Moves one history. Returns the number of its states, even if the history was moved before.
     async fn move_history(&self, name: &str, history: i64) -> Result<u64> {
         let mut transaction = self.write_tx().await?;
         let moved: i64 = query_scalar("SELECT COUNT(*) FROM states WHERE history = $1")

@@ -1,6 +1,6 @@
 //! Runs queries whose rows the database packs into one JSON text. For many rows, this is several
-//! times faster than reading one row at a time. Each row that the library sqlx reads on its own
-//! costs allocations and a message between threads.
+//! times faster than reading one row at a time, because each row that the library sqlx reads costs
+//! allocations and a message between threads.
 
 use std::marker::PhantomData;
 
@@ -54,7 +54,7 @@ mod tests {
     type Row = (i64, i64, String, Option<String>, Option<String>);
 
     #[tokio::test]
-    async fn values_are_exact_and_no_row_gives_an_empty_list() {
+    async fn values_are_exact_and_a_result_without_rows_is_an_empty_list() {
         let dir = tempfile::tempdir().unwrap();
         let catalog = open(dir.path()).await;
         let mut tx = catalog.read_tx().await.unwrap();

@@ -11,15 +11,15 @@ use super::{Catalog, Result, column};
 /// A reason to keep a blob.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reference {
-    /// A layer of the current state of a configuration.
+    /// The blob is a layer of the current state of a configuration.
     Current {
         /// The configuration.
         configuration: ConfigurationName,
         /// The state's number.
         number: u64,
     },
-    /// A layer of another kept state: a rollback target, the target of an active rollout, a state
-    /// that a host runs, or a state that the registry offers to a held host.
+    /// The blob is a layer of another kept state: a rollback target, the target of an active
+    /// rollout, a state that a host runs, or a state that the registry offers to a held host.
     RollbackTarget {
         /// The configuration.
         configuration: ConfigurationName,
@@ -56,13 +56,12 @@ impl Reference {
     }
 }
 
-/// The strongest reason to keep a blob. The order of the variants is the order of [`Reference`],
-/// strongest first.
+/// A kind of reason to keep a blob. The variants have the order of [`Reference`], strongest first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Need {
-    /// A layer of the current state of a configuration.
+    /// The blob is a layer of the current state of a configuration.
     Current,
-    /// A layer of another kept state, see [`Reference::RollbackTarget`].
+    /// The blob is a layer of another kept state, see [`Reference::RollbackTarget`].
     RollbackTarget,
     /// A pinned version is bound to the blob.
     Pin,
@@ -76,8 +75,8 @@ pub type Needs = BTreeMap<Digest, Need>;
 /// Versions of components.
 pub type Versions = Vec<(ComponentName, VersionName)>;
 
-/// A use of a version by a kept state. `current` is true for the current state, and for the target
-/// of an active rollout.
+/// A kept state that uses a version. `current` is true for the current state, and for the target of
+/// an active rollout.
 #[derive(Debug)]
 pub(super) struct VersionUse {
     pub configuration: ConfigurationName,
@@ -91,8 +90,8 @@ impl VersionUse {
     pub fn needed(&self) -> String {
         let (number, name) = (self.number, &self.configuration);
         format!(
-            "used by state {number} of configuration \"{name}\", which a rollback would need; \
-             use -force to delete it anyway"
+            "used by state {number} of configuration \"{name}\", which a rollback or a host may \
+             need; use -force to delete it anyway"
         )
     }
 }

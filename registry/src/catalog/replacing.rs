@@ -41,8 +41,9 @@ pub(super) fn is_there(name: &ConfigurationName, layers: &[Layer], wanted: &[Lay
     )
 }
 
-/// The layer of a version whose blob is complete. If there is no such version, the function fails
-/// with [`Error::NotFound`]. If the blob is damaged or missing, it fails with [`Error::Damaged`].
+/// The layer of a version. If the version does not exist, the function fails with
+/// [`Error::NotFound`]. If the version's blob is damaged or missing, it fails with
+/// [`Error::Damaged`].
 pub(super) async fn find_whole(
     transaction: &mut Tx,
     component: &ComponentName,
@@ -72,6 +73,7 @@ pub fn not_whole(layer: &Layer) -> String {
 }
 
 /// Replaces layers of a configuration with layers of the same components, and saves the new state.
+/// With `if_hash`, the function fails if the configuration has another id.
 pub(super) async fn replace(
     transaction: &mut WriteTx,
     name: &ConfigurationName,

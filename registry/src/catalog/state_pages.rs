@@ -11,8 +11,9 @@ use super::earlier_state::lack_of;
 use super::tx::query_as;
 use super::{Catalog, Result};
 
-/// Number of states below the page that the query also reads. Among them, the function looks for
-/// the state that was current before the oldest state of the page.
+/// Number of states that the query reads in addition to the page. These states are older than the
+/// page. The function searches them for the state that was current before the oldest state of the
+/// page.
 const BELOW: u64 = 10;
 
 /// A state on a page of the history.
@@ -25,7 +26,7 @@ pub struct ListedState {
     pub before: Option<u64>,
     /// Whether a rollback can restore the state: all its versions and their files exist.
     pub is_restorable: bool,
-    /// The last rollout that has this state as its target.
+    /// The last rollout whose target is this state; `None` if there is no such rollout.
     pub rollout: Option<StateRollout>,
 }
 
@@ -52,7 +53,8 @@ pub struct StatePage {
 }
 
 impl Catalog {
-    /// The newest `limit` states of a configuration with numbers below `before`.
+    /// The newest `limit` states of a configuration. With `before`, the newest states with numbers
+    /// below `before`.
     pub async fn state_page(
         &self,
         name: &ConfigurationName,

@@ -1,6 +1,6 @@
-//! Removes old rows, a few at a time, from tables that would otherwise only grow. Such rows belong
-//! to the histories of deleted configurations. With `-keep-history`, the functions also remove old
-//! states and old entries of the audit trail.
+//! Removes rows, a few at a time, from tables that would otherwise only grow: the rows of the
+//! histories of deleted configurations and, with `-keep-history`, old states and old entries of the
+//! audit trail.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -157,14 +157,15 @@ impl Catalog {
     }
 }
 
-/// Pauses for the duration of the transaction that began at `began`, [`LONGEST_PAUSE`] at most.
-/// Without the pause, other writers would wait for a transaction of this module almost every time.
+/// Pauses after a transaction that began at `began`. The pause is as long as the transaction,
+/// [`LONGEST_PAUSE`] at most. Without the pause, other writers would wait for a transaction of this
+/// module almost every time.
 async fn pause(began: Instant) {
     tokio::time::sleep(began.elapsed().min(LONGEST_PAUSE)).await;
 }
 
-/// The number of the oldest state that stays. All later states stay, too, and none of them restored
-/// a removed state. So a rollback to a kept state works as before.
+/// The number of the oldest state that stays. All later states stay, too, and none of them is a
+/// rollback to a removed state. So a rollback to a kept state works as before.
 async fn floor(transaction: &mut Tx, history: i64, before: Timestamp) -> Result<i64> {
     let newer: Option<i64> =
         query_scalar("SELECT MIN(number) FROM states WHERE history = $1 AND modified >= $2")

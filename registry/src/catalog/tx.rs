@@ -204,7 +204,7 @@ impl<R: Typed> Query<R> {
         run!(self, tx, fetch_all)
     }
 
-    /// The only row.
+    /// The first row. Fails if there is no row.
     pub(in crate::catalog) async fn fetch_one(self, tx: &mut Tx) -> sqlx::Result<R> {
         run!(self, tx, fetch_one)
     }
@@ -246,7 +246,7 @@ impl<T: Column> Scalar<T> {
         Ok(self.0.fetch_all(tx).await?.into_iter().map(|(value,)| value).collect())
     }
 
-    /// The value of the only row.
+    /// The value of the first row. Fails if there is no row.
     pub(in crate::catalog) async fn fetch_one(self, tx: &mut Tx) -> sqlx::Result<T> {
         Ok(self.0.fetch_one(tx).await?.0)
     }

@@ -17,8 +17,8 @@ use super::{Catalog, Result};
 
 /// How many states each query reads during the search for the states to keep.
 const PAGE: u32 = 64;
-/// The name of the counter that records a value of `-keep-states`: the value for which the table
-/// was made.
+/// The name of the counter with the value of `-keep-states` for which the table was made. While the
+/// table is being rebuilt, the counter is -1.
 const COUNTER: &str = "keep_states";
 
 /// The part of a state that the choice of kept states needs.
@@ -56,15 +56,15 @@ impl Choice {
         is_new || is_current
     }
 
-    /// Whether the choice keeps no older state, except the current state.
+    /// Whether the choice is complete: of the older states, it keeps only the current state.
     pub(super) fn is_complete(&self) -> bool {
         self.hashes.len() >= self.keep
     }
 }
 
-/// The numbers of the kept states to drop once `added` is current; `kept` has the newest state
-/// first. `None` if a state in `kept` is lost. A lost state is kept only while it is current or in
-/// the table `running`, so the new choice may need older states.
+/// The numbers of the states in `kept` to drop when `added` becomes current. `kept` has the newest
+/// state first. `None` if a state in `kept` is lost. A lost state is kept only while it is current
+/// or in the table `running`, so the new choice may need older states.
 fn dropped(kept: &[Candidate], added: &Candidate, keep: usize) -> Option<Vec<i64>> {
     if kept.iter().any(|state| state.lost) {
         return None;
@@ -301,7 +301,6 @@ mod tests {
         }
     }
 
-    /// Dropping states one by one keeps the same states as a choice from the whole history.
     #[test]
     fn dropping_one_by_one_keeps_the_same_states_as_a_full_choice() {
         let hashes = ["a", "b", "a", "c", "c", "d", "b", "a", "e", "a", "b"];

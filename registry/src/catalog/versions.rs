@@ -1,4 +1,4 @@
-//! Components and their versions.
+//! Reads and writes components and their versions.
 
 use deploy_store::{ComponentName, Digest, Layer, VersionName};
 
@@ -7,7 +7,7 @@ use super::blob_rows::{self, BlobState};
 use super::tx::{Tx, query, query_as, query_scalar};
 use super::{Catalog, Error, Result, column, nanoseconds, timestamp};
 
-/// The columns of a version: component, name, digest, time.
+/// The columns of a version: component, name, digest, time of creation.
 pub(super) type Row = (String, String, String, i64);
 
 impl Catalog {
@@ -240,7 +240,7 @@ fn no_component(component: &ComponentName) -> Error {
     Error::NotFound(format!("no component \"{component}\" found"))
 }
 
-/// The version of a component that was added last.
+/// The newest version of a component; [`Error::NotFound`] if there is no version.
 pub(super) async fn latest_version(
     transaction: &mut Tx,
     component: &ComponentName,

@@ -1,30 +1,30 @@
-//! A transaction that may change something.
+//! Transactions that change the catalogue, and announce their changes to waiting tasks.
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use deploy_store::ConfigurationName;
 
-use super::changes::Changes;
+use super::change_signals::Changes;
 use super::database_error::not_committed;
 use super::document_cache::DocumentCache;
 use super::tx::Tx;
 use super::{Catalog, Result};
 use crate::error::Error;
 
-/// A transaction that may change something. Without a commit, it is undone.
+/// A transaction that may change the catalogue. Without a commit, it is undone.
 #[derive(Debug)]
 pub(super) struct WriteTx {
-    // This field stands before `changing`, so that Rust drops it first.
+    // Rust drops fields in this order: first `transaction` is undone, then `changing` reports the
+    // end.
     transaction: Tx,
     changing: Changing,
-    /// Number of states of a configuration that stay rollback targets. These states all have
-    /// different trees.
+    /// How many states with different trees stay rollback targets, for each configuration.
     pub(super) keep_states: usize,
 }
 
 /// The configurations that a transaction changes. During the transaction, the cache keeps none of
-/// their documents.
+/// the documents of these configurations.
 #[derive(Debug)]
 struct Changing {
     documents: Arc<DocumentCache>,

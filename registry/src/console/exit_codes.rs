@@ -7,7 +7,7 @@ use deploy_wire::exit;
 use crate::caller::Client;
 use crate::error::Error;
 
-/// The part of a refusal that says how to delete a version that a rollback would need.
+/// The part of a refusal that says how to delete the version or the component anyway.
 const USE_FORCE: &str = "use -force to delete it anyway";
 
 /// The exit code of a command that fails with `err`.

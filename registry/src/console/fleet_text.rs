@@ -136,7 +136,7 @@ fn age(time: Timestamp) -> String {
     }
 }
 
-/// The explanation of a host's phase, for the last column of the table.
+/// The explanation of a host's phase.
 fn reason(host: &HostStatus) -> String {
     let mut parts = Vec::new();
     if host.duplicate {
@@ -162,7 +162,7 @@ fn short(text: &str) -> String {
     line.chars().take(SHORT_MESSAGE).chain(['…']).collect()
 }
 
-/// The first part of a message. The verb `why` shows the whole message.
+/// The first part of a message, up to `; `. The verb `why` shows the whole message.
 fn first_of(message: &str) -> String {
     message.split("; ").next().unwrap_or_default().to_owned()
 }

@@ -84,7 +84,7 @@ pub async fn run(
 }
 
 /// The input of an import. While the client sends nothing, the import may lose its slot to another
-/// import. When the client continues, the import waits for a new slot.
+/// import. If this happens, the import waits for a new slot when the client continues.
 struct Paced {
     input: Input,
     slot: Slot,

@@ -83,7 +83,7 @@ pub fn status(status: &RolloutStatus) -> String {
     text
 }
 
-/// A duration in its two largest units, such as `1h5m`.
+/// A duration in at most two units, such as `1h5m`.
 fn rounded(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
@@ -96,7 +96,7 @@ fn rounded(time: Duration) -> String {
 /// The plan of a rollout as text.
 pub fn plan(plan: &PlanDocument) -> String {
     let mut text = format!(
-        "at most {} bytes for each host; at most {} may fail\n",
+        "each host downloads at most {} bytes; at most {} may fail\n",
         plan.bytes,
         hosts_in_words(plan.budget)
     );

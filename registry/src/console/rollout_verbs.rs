@@ -37,8 +37,8 @@ pub async fn execute(
                 return Ok(Done::from(if *json { document(&plan)? } else { text::plan(&plan) }));
             }
             let mut change = change.clone();
-            // Without rules and without a policy, the command starts a rollout with the default
-            // policy.
+            // If the command has no rules and the configuration has no policy, the command sets the
+            // default rule for the waves, because a change without rules starts no rollout.
             if change.rolling.rules.is_empty() && !catalog.has_policy(name).await? {
                 change.rolling.rules.waves = Some("100%".to_owned());
             }

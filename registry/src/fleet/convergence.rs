@@ -33,7 +33,7 @@ pub struct Goal {
     pub min: Share,
 }
 
-/// How many hosts have confirmed the goal, failed, or are still missing.
+/// The numbers of hosts, by their progress towards the goal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Tally {
     /// The number of hosts that count: all hosts that no operator holds.
@@ -79,7 +79,7 @@ impl Part {
         }
     }
 
-    /// The part with this word.
+    /// The part with this word, if there is one.
     pub fn of(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|part| part.word() == word)
     }

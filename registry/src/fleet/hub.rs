@@ -93,8 +93,8 @@ impl Fleet {
         self.reports.waiting()
     }
 
-    /// A receiver whose value changes whenever a batch of reports is on the disk, and whenever an
-    /// operator changes a host.
+    /// A receiver whose value changes whenever a batch of reports was written to the disk, and
+    /// whenever an operator changes a host.
     pub fn written(&self) -> watch::Receiver<u64> {
         self.written.subscribe()
     }

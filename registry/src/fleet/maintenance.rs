@@ -28,14 +28,14 @@ impl Maintenance {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(group).cloned()
     }
 
-    /// Whether the group has windows, and all of them are closed at `now`. The hosts of the group
-    /// must then not switch to a new configuration.
+    /// Whether the group has windows, and all of them are closed at `now`. While this is true, the
+    /// hosts of the group must not switch to a new configuration.
     pub fn is_closed(&self, group: &str, now: Timestamp) -> bool {
         self.of(group).is_some_and(|windows| !is_open(&windows, now))
     }
 
-    /// The time after which the windows of a group may have opened or closed; `None` if the group
-    /// has no windows.
+    /// The time to wait until the windows of a group may have opened or closed, at most
+    /// [`LOOK_AT_CLOCK`]; `None` if the group has no windows.
     pub fn until_change(&self, group: &str, now: Timestamp) -> Option<Duration> {
         let windows = self.of(group)?;
         let next = if is_open(&windows, now) {

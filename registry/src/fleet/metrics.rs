@@ -21,8 +21,8 @@ const DEPLOY: &[f64] = &[0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Seconds from the commit of a change until the registry has written the line with the change
-    /// to an agent.
+    /// The time in seconds from the commit of a change until the registry has written the line with
+    /// the change to an agent.
     pub push_latency: Histogram,
     /// The number of polls of configurations over sftp.
     pub polls: IntCounter,

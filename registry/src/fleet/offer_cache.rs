@@ -1,5 +1,5 @@
 //! Caches the lines that offer configurations to agents. The registry sends a change to thousands
-//! of agents at the same time, so it makes the line of the change only once.
+//! of agents at the same time, and makes the line with this change only once.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};

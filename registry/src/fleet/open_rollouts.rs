@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn only_hosts_that_see_a_change_are_returned() {
+    fn set_returns_only_the_hosts_that_joined_or_left() {
         let (rollouts, name) = (OpenRollouts::default(), "web".parse().unwrap());
         let changes = Changes::default();
         assert_eq!(rollouts.set(&name, Some(rollout(&changes, 1, &["a"]))), ["a"]);
@@ -113,7 +113,7 @@ mod tests {
         assert!(rollouts.shown_to(&name, "a", "other").is_none());
         assert!(rollouts.shown_to(&name, "c", "k").is_none());
         changes.announce(&name);
-        assert!(rollouts.shown_to(&name, "a", "k").is_none(), "the change ends the rollout");
+        assert!(rollouts.shown_to(&name, "a", "k").is_none(), "offered after another change");
         assert_eq!(rollouts.set(&name, Some(rollout(&changes, 2, &["a"]))).len(), 3);
         assert_eq!(rollouts.set(&name, None), ["a"]);
         assert!(rollouts.get(&name).is_none());

@@ -1,6 +1,6 @@
 //! Remembers the last polls of agents. The registry needs them for agents that only poll, such as
-//! the Go tool's agents of 2017, which neither watch nor report. It also remembers the states that
-//! it offers to these agents while their hosts are held.
+//! the Go tool's agents of 2017, which neither watch nor report. This module also remembers the
+//! states that the registry offers to these agents while their hosts are held.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -48,7 +48,7 @@ pub struct Polls(Mutex<Known>);
 #[derive(Debug, Default)]
 struct Known {
     last: HashMap<Poller, Timestamp>,
-    /// The number of the state to offer to held agents, by key and configuration.
+    /// The number of the state to offer to agents of held hosts, by key and configuration.
     held: HashMap<(String, ConfigurationName), u64>,
     /// For each agent, the number of the last rollout whose target the agent has read.
     fetched: HashMap<Poller, u64>,

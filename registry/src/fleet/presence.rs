@@ -22,7 +22,7 @@ const MOST_SEEN: usize = 200_000;
 /// connected again from a new address.
 pub const DOUBT: Duration = SILENCE.saturating_add(Duration::from_secs(10));
 
-/// An agent: one configuration on one host.
+/// An agent, which deploys one configuration on one host.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct AgentId {
     /// The host.
@@ -71,7 +71,7 @@ pub struct Present {
     /// Whether another agent is connected under the same name.
     pub is_duplicate: bool,
     /// Whether all agents under this name have the same directory id. If so, they may be one agent
-    /// that has connected again from a new address, and its old connection is dead.
+    /// that has connected again from a new address, and whose old connection is dead.
     pub is_same_instance: bool,
 }
 

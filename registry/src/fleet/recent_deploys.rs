@@ -13,7 +13,7 @@ use crate::catalog::fleet::{Applied, Sent};
 /// Maximum number of deploys that the registry keeps.
 pub const MOST: usize = 2000;
 
-/// One deploy that ended.
+/// A deploy that has ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Deployed {
     /// When the registry wrote the report that ended the deploy.

@@ -1,4 +1,4 @@
-//! Makes the hosts of a rollout from the rows of the catalogue and the state of the connections.
+//! Computes the hosts of a rollout from the rows of the catalogue and from the connections.
 //! The code is pure: it uses no disk, network or clock.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use crate::catalog::rollouts::NewUnit;
 /// counts as absent.
 pub const POLL_DUE: Duration = Duration::from_secs(120);
 
-/// The state of the connections to a host.
+/// What the registry knows about the connections of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Contact {
     /// When the host became absent; `None` while the host is connected, or polls in time.
@@ -31,15 +31,15 @@ pub struct Contact {
 pub struct Target {
     /// The id of the target.
     pub id: Digest,
-    /// The number of the change that members repeat in their reports. A report with a lower number
-    /// is about an earlier change.
+    /// The number of the change that started the rollout. Members repeat this number in their
+    /// reports. A report with a lower number is about an earlier change.
     pub revision: u64,
-    /// The id of the current state.
+    /// The id of the base, which is current while the rollout is active.
     pub base: Option<Digest>,
 }
 
 /// A host in the form that the rollout needs. `has_fetched` says whether a host that only polls has
-/// read the target.
+/// read the target. `None` if the name in `row` is not a valid host name.
 pub fn host(
     row: &HostRow,
     agent: &AgentRow,

@@ -75,7 +75,7 @@ struct Host {
 enum Signal {
     /// The watch should end.
     Ended,
-    /// The configuration has changed. The value is the time at which the change was on the disk.
+    /// The configuration has changed. The value says when the change was written to the disk.
     Changed(Option<Instant>),
     /// An operator changed the host or the agent.
     HostChanged,
@@ -105,7 +105,7 @@ pub struct WatchSession {
     is_host_due: bool,
     /// Whether an offer has to be sent.
     is_offer_due: bool,
-    /// If the next offer announces a change: when the change was on the disk.
+    /// If the next offer announces a change: when the change was written to the disk.
     changed: Option<Instant>,
     /// Whether the windows of the host's group were closed at the last offer.
     was_closed: bool,
@@ -118,7 +118,7 @@ impl std::fmt::Debug for WatchSession {
 }
 
 impl WatchSession {
-    /// Begins a watch.
+    /// Begins the watch of an agent that has connected from `address`.
     pub async fn begin(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr) -> Result<Self> {
         let changes = fleet.catalog.changes.subscribe(&watcher.name);
         let commits = fleet.catalog.changes.commits();
@@ -127,7 +127,8 @@ impl WatchSession {
         let is_own = host.refused.is_none();
         let present =
             is_own.then(|| fleet.presence.enter(agent, &watcher.instance, address.to_canonical()));
-        // A change between the first look-up and the entry did not wake this watch.
+        // A change between the look-up and the entry does not wake this watch. So after such a
+        // change, the function looks the host up again.
         if fleet.catalog.changes.commits() != commits {
             host = look_up(&fleet, &watcher).await?;
         }
@@ -321,8 +322,8 @@ fn answer(seq: u64, applied: Option<Applied>) -> Option<Bytes> {
     Some(to_line(&ToAgent { ack: Some(seq), refused, ..ToAgent::default() }).into())
 }
 
-/// Waits for the time `wait`. If several agents are then still connected under one name, logs and
-/// records the duplicate.
+/// Waits for the time `wait`. If several agents are still connected under one name after this time,
+/// logs and records the duplicate.
 async fn report_duplicate(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr, wait: Duration) {
     tokio::time::sleep(wait).await;
     let agent = AgentId { host: watcher.host.clone(), name: watcher.name.clone() };
@@ -361,8 +362,7 @@ fn start_after(agents: u64, fraction: f64) -> u64 {
 }
 
 /// The period, in milliseconds, in which a fleet of `agents` agents connects again after the
-/// connections are lost. A registry that has restarted cannot log in a whole fleet at the same
-/// time.
+/// connections are lost. The period gives a restarted registry the time to authenticate all agents.
 fn reconnect_within(agents: usize) -> u64 {
     let spread = SPREAD.saturating_mul(u32::try_from(agents).unwrap_or(u32::MAX));
     let within = spread.clamp(SHORTEST_RECONNECT, LONGEST_SPREAD);

@@ -1,6 +1,6 @@
-//! Passes signals from the registry to one watch. All signals of a watch share one waiter. A
-//! registry has thousands of watches, and each waiter costs processor time whenever its watch sends
-//! a line.
+//! Passes signals from the registry to one watch. All signals of a watch share one waiter, because
+//! a registry has thousands of watches, and each waiter costs processor time whenever its watch
+//! sends a line.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

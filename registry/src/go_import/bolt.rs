@@ -1,8 +1,8 @@
 //! Reads a bolt file (boltdb, bbolt). The Go tool keeps its catalogue in such a file.
 //! docs/FORMAT.md describes the format. The code is pure: it turns bytes into keys and values.
 //!
-//! Even in a hostile file, the reader reads no page twice, and no byte of a page belongs to two
-//! elements. So the length of the file limits the work.
+//! The reader refuses a file that uses a page twice, or in which elements of a page share bytes. So
+//! even for a hostile file, the length of the file limits the work.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

@@ -67,8 +67,8 @@ impl Files {
                             Ok(Found::Damaged(bytes, why)) => {
                                 drop(found.damaged.insert(*digest, (bytes, why)));
                             }
-                            // Another user may own the file, for example. Such an error does not
-                            // mean that the bytes of the file are damaged.
+                            // Such an error does not show that the bytes of the file are damaged.
+                            // For example, another user may own the file. So the whole check fails.
                             Err(err) => {
                                 next.store(digests.len(), Ordering::Relaxed);
                                 *failed

@@ -1,4 +1,5 @@
-//! Reads the catalogue of the Go tool from its bolt file. The code is pure.
+//! Reads the catalogue of the Go tool from its bolt file. The code is pure: it uses no disk,
+//! network or clock.
 //!
 //! ```text
 //! components/NAME/byVersion/VERSION         JSON of the version

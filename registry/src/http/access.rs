@@ -42,7 +42,8 @@ pub struct PortAccess {
 }
 
 impl PortAccess {
-    /// The settings of a port.
+    /// Makes the settings of a port, with a new random secret. Fails if the system gives no random
+    /// bytes.
     pub fn new(
         user_header: Option<HeaderName>,
         proxies: Vec<IpAddr>,

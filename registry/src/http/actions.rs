@@ -58,9 +58,10 @@ fn is_offered(command: &Command) -> bool {
     }
 }
 
-/// Makes the command line and the command from these fields. The field `verb` has the verb and its
-/// action, and every other field has the value of a flag. Fields without a value add no flag. If
-/// the command needs a message, the confirmation asks for the message.
+/// Turns the fields of an address into a command line and its command. The field `verb` holds the
+/// verb and its action, such as `host hold`. Each other field holds the value of the flag with the
+/// field's name. An empty field adds no flag. If the fields lack a message that the command needs,
+/// the confirmation asks for the message.
 pub fn from_fields(fields: &[(String, String)]) -> Result<(String, Command), Problem> {
     let bad = || Problem::new(StatusCode::BAD_REQUEST, "the address does not name a command");
     let verb = fields.iter().find(|(name, _)| name == "verb").map(|(_, verb)| verb.as_str());
@@ -97,7 +98,11 @@ pub(super) async fn run(
     Form(Confirmed { csrf, line, m }): Form<Confirmed>,
 ) -> Result<Response, Problem> {
     let shared = handle.shared()?;
-    let read_only = || Problem::new(StatusCode::FORBIDDEN, "the page is read-only here");
+    let read_only = || {
+        let text =
+            "the page is read-only here; use deployctl web, or a proxy with -http-user-header";
+        Problem::new(StatusCode::FORBIDDEN, text)
+    };
     let actor = viewer.actor.clone().ok_or_else(read_only)?;
     if csrf != actor.form_token {
         let text = "the form is from an earlier login; open the page again";
@@ -112,7 +117,7 @@ pub(super) async fn run(
     let running = tokio::spawn(async move { console::perform(&registry, &caller, &command).await });
     let text = running.await.map_err(|err| {
         tracing::error!("internal error while running a command: {err}");
-        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error, see the registry's log")
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "internal error; see the registry's log")
     })??;
     let body = html! {
         div class="narrow stack" {

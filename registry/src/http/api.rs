@@ -1,8 +1,8 @@
 //! Serves `/api/v1`, the API for programs.
 //!
-//! The answer to a `GET` is the document that a verb of the console prints with `-json`. Only
-//! `openapi.json` has no verb, and `events` answers with one list instead of lines. Each change is
-//! a command of the console. [`openapi`] describes all addresses.
+//! The answer to a `GET` is the document that a verb of the console prints with `-json`. There are
+//! two exceptions: no verb prints `openapi.json`, and the answer to `events` is one list instead of
+//! lines. Each change is a command of the console. [`openapi`] describes all addresses.
 //!
 //! ```text
 //! parameters           reads paths and queries
@@ -36,7 +36,7 @@ use super::shared_state::Handle;
 /// The path of each address begins with this text.
 const TOP: &str = "/api/v1";
 
-/// Each address in the form of the description, with the functions that answer its methods.
+/// Each address, written as in `openapi.json`, with the functions that answer its methods.
 fn table() -> Vec<(&'static str, MethodRouter<Handle>)> {
     vec![
         ("/openapi.json", get(openapi::get)),
@@ -70,7 +70,6 @@ fn table() -> Vec<(&'static str, MethodRouter<Handle>)> {
     ]
 }
 
-/// The routes of the API.
 pub(super) fn routes() -> Router<Handle> {
     let router = Router::new().route("/api/{*rest}", any(nothing));
     table()
@@ -78,8 +77,8 @@ pub(super) fn routes() -> Router<Handle> {
         .fold(router, |router, (path, methods)| router.route(&format!("{TOP}{path}"), methods))
 }
 
-/// Turns each error into a problem for programs, for example if a request was too large or took too
-/// long. The answer keeps headers such as `Allow`.
+/// Turns each answer with an error status into a problem for programs, for example if a request was
+/// too large or took too long. The answer keeps headers such as `Allow`.
 pub(super) fn with_problems(router: Router<Handle>) -> Router<Handle> {
     router.layer(map_response(as_problem))
 }

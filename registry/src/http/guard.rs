@@ -1,8 +1,8 @@
 //! Checks the host, the origin and the login of each request before anything else happens.
 //!
-//! A page of another origin in the same browser can send requests to the forwarded port. If the
-//! page is from another site, its requests have no cookie (`SameSite=Strict`). Each change that a
-//! page of another origin sends has a foreign `Origin`. After DNS rebinding, all requests have a
+//! A page of another origin in the same browser can send requests to the forwarded port. The guard
+//! recognises such requests. A page of another site sends no cookie (`SameSite=Strict`). A change
+//! from a page of another origin has a foreign `Origin`. After DNS rebinding, each request has a
 //! foreign `Host`.
 
 use std::net::IpAddr;
@@ -22,19 +22,19 @@ use crate::caller::Caller;
 
 /// The header in which browsers say whether a request comes from a page of the same origin.
 const FETCH_SITE: &str = "sec-fetch-site";
-/// The cookie of a browser behind a proxy.
+/// The name of the cookie that the port of `-http` sets. The form token depends on this cookie.
 const PROXY_COOKIE: &str = "deploy_page";
 
 /// Why the guard refuses a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Denied {
-    /// The request names another host.
+    /// The request is for an unknown host name.
     Host,
     /// The request does not come from a page of this host.
     Origin,
-    /// Nobody is logged in.
+    /// The sender is not logged in.
     LoggedOut,
-    /// The sender may only read.
+    /// The sender may read, but may not change things.
     ReadOnly,
 }
 
@@ -175,7 +175,8 @@ fn through_ssh(
     sessions.has_cookie(cookie).then_some(actor)
 }
 
-/// The viewer behind the port, and a new cookie for a browser that has none.
+/// The viewer who sends a request to the port. If a proxy names the user and the browser has no
+/// cookie, also returns a new cookie.
 fn through_port(port: &PortAccess, peer: IpAddr, headers: &HeaderMap) -> (Viewer, Option<String>) {
     let user = port.user_header.as_ref().and_then(|name| header(headers, name.as_str()));
     let user = user.filter(|user| is_user(user) && port.proxies.contains(&peer.to_canonical()));
@@ -193,13 +194,13 @@ fn through_port(port: &PortAccess, peer: IpAddr, headers: &HeaderMap) -> (Viewer
     (Viewer { actor: Some(Arc::new(actor)) }, new)
 }
 
-/// Whether a proxy may name this user.
+/// Whether the text that a proxy sends can be the name of a user.
 fn is_user(user: &str) -> bool {
     (1..=256).contains(&user.len()) && !user.contains(char::is_control)
 }
 
-/// The value of `Set-Cookie`. Browsers send the cookie only with requests of this site, and
-/// scripts cannot read the cookie.
+/// The value of `Set-Cookie`. Browsers send the cookie only with requests that pages of this site
+/// make, and scripts cannot read the cookie.
 pub fn set_cookie(name: &str, value: &str) -> String {
     format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict")
 }

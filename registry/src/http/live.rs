@@ -70,7 +70,7 @@ pub struct PageKey {
 pub struct LivePage {
     /// The sections as of the last rendering.
     latest: Mutex<Arc<Rendered>>,
-    /// The channel of the changes.
+    /// Sends the updates of the page to its streams.
     pub updates: broadcast::Sender<Update>,
 }
 
@@ -90,10 +90,10 @@ struct RenderedSection {
     data: Arc<str>,
 }
 
-/// What a stream sends.
+/// The update of a page that a stream sends to its browser.
 #[derive(Debug, Clone)]
 pub enum Update {
-    /// These sections have changed, and the page has this digest now.
+    /// The new digest of the page, and the data of each changed section.
     Changed(Arc<str>, Vec<Arc<str>>),
     /// The page has other sections now, so browsers must load the page again.
     Reload,
@@ -187,7 +187,7 @@ impl Live {
     }
 }
 
-/// The counters of changes in the registry.
+/// Counters that grow when the registry changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Generation {
     commits: u64,
@@ -232,7 +232,7 @@ async fn render(
                 let _ = page.updates.send(Update::Gone);
                 return;
             }
-            // The next attempt may succeed.
+            // Browsers keep the current sections. The next rendering may succeed.
             Err(_) => {}
         }
         let pause = last.elapsed() * PAUSE;
@@ -247,7 +247,7 @@ fn publish(page: &LivePage, new: Rendered) {
     let mut latest = page.latest();
     let Some(update) = new.since(&latest) else { return };
     *latest = new;
-    // The task holds the lock of `latest` while it sends the update. So each browser gets the page
-    // first, and then the updates of this page. Sending fails only if no browser shows the page.
+    // The task holds the lock of `latest` while it sends the update. So a browser that subscribes
+    // and then reads `latest` misses no update. Sending fails only if no browser shows the page.
     let _ = page.updates.send(update);
 }

@@ -32,7 +32,8 @@ pub struct Wanted {
     seen: String,
 }
 
-/// `/live`: the changed sections of a page, until the browser disconnects or the registry stops.
+/// `GET /live`: sends the changed sections of a page, until the browser disconnects or the registry
+/// stops.
 pub(super) async fn stream(
     State(handle): State<Handle>,
     Extension(viewer): Extension<Viewer>,

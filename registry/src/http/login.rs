@@ -18,8 +18,8 @@ pub struct Token {
     token: String,
 }
 
-/// Logs in the browser, and redirects it to the first screen. So no later address contains the
-/// token.
+/// Logs in the browser, and redirects it to the first screen, so that the browser's address no
+/// longer contains the token.
 pub async fn log_in(
     Extension(access): Extension<Access>,
     Query(Token { token }): Query<Token>,

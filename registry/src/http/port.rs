@@ -16,7 +16,7 @@ const MAX_CONNECTIONS: usize = 512;
 /// The pause after `accept` has failed, for example because of too many open files.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Accepts connections until the registry stops. While there are too many connections, new
+/// Accepts connections until the registry stops. While `MAX_CONNECTIONS` connections are open, new
 /// connections wait.
 pub async fn serve(web: Arc<Web>, listener: TcpListener, port: Arc<PortAccess>) {
     let room = Arc::new(Semaphore::new(MAX_CONNECTIONS));

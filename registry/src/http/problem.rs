@@ -44,14 +44,14 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "there is no such page")
     }
 
-    /// The same problem as the answer to a request for `uri`. Under `/api/`, the answer is for a
+    /// Returns the problem as the answer to a request for `uri`. Under `/api/`, the answer is for a
     /// program.
     #[must_use]
     pub fn of(self, uri: &Uri) -> Self {
         Self { is_api: uri.path().starts_with("/api/"), ..self }
     }
 
-    /// The same problem as the answer to a program.
+    /// Returns the problem as the answer to a program.
     #[must_use]
     pub fn for_program(self) -> Self {
         Self { is_api: true, ..self }
@@ -62,7 +62,7 @@ impl Problem {
         self.status
     }
 
-    /// Whether the page or its object does not exist.
+    /// Whether the page, or the object that the page shows, does not exist.
     pub fn is_not_found(&self) -> bool {
         self.status == StatusCode::NOT_FOUND
     }

@@ -19,7 +19,8 @@ pub async fn replay(web: &Arc<Web>, access: &Access, bytes: &[u8]) -> Vec<u8> {
     let serving = tokio::spawn(async move { serve::serve(web, server, &access).await });
     let (mut reader, mut writer) = tokio::io::split(client);
     let send = async {
-        // The server may end the connection before the server has read everything.
+        // The server may close the connection before it has read all bytes. So an error of this
+        // write is expected.
         let _ = writer.write_all(bytes).await;
         let _ = writer.shutdown().await;
     };

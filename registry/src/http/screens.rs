@@ -1,5 +1,5 @@
-//! Finds and renders the screens of the page. Each screen has an address, and is made of parts. A
-//! browser can replace the sections among the parts one by one.
+//! Finds and renders the screens of the page. Each screen has an address, and is made of parts.
+//! Some parts are sections, which a browser can replace one by one.
 
 mod audit_screen;
 mod change_screen;

@@ -19,7 +19,7 @@ const MAX_TOKENS: usize = 16;
 /// Maximum number of browsers logged in over a connection. A newer login replaces the oldest.
 const MAX_BROWSERS: usize = 16;
 
-/// How to open the page, in the form of the JSON document of the verb `web`.
+/// How to open the page. The verb `web` prints this value as a JSON document.
 #[derive(Debug, Clone, Serialize)]
 pub struct Login {
     /// The address to open in a browser.
@@ -31,8 +31,8 @@ pub struct Login {
 /// The logins of one ssh connection.
 #[derive(Debug)]
 pub struct Sessions {
-    /// The name of the cookie. A browser sends the same cookies to all ports of a host, so each
-    /// connection has its own name.
+    /// The name of the cookie. A browser sends the same cookies to all ports of a host, so the
+    /// cookies of two connections have different names.
     cookie: String,
     secret: Secret,
     inner: Mutex<Inner>,
@@ -59,7 +59,7 @@ impl Sessions {
         &self.cookie
     }
 
-    /// A new login for the browser on the user's host, which reaches the page through `port`.
+    /// Makes a login for a browser on the user's host. The browser reaches the page through `port`.
     pub fn issue(&self, port: u16) -> std::io::Result<Login> {
         let token = Secret::new()?;
         let mut inner = self.inner();

@@ -24,12 +24,12 @@ pub struct Shared {
 /// many browsers from using all memory.
 pub const SCREENS: usize = 2;
 
-/// The shared state, for the functions that answer requests.
+/// A weak reference to the shared state, for the functions that answer requests.
 #[derive(Debug, Clone, Default)]
 pub struct Handle(Weak<Shared>);
 
 impl Handle {
-    /// The handle of a shared state.
+    /// A weak reference to `shared`.
     pub fn of(shared: &Arc<Shared>) -> Self {
         Self(Arc::downgrade(shared))
     }

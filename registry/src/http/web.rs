@@ -42,7 +42,7 @@ impl Web {
         Arc::new(Self { shared, router })
     }
 
-    /// The service that answers requests which come through `access`.
+    /// The service that answers the requests that come through `access`.
     pub(super) fn service(&self, access: &Access) -> Router {
         self.router
             .clone()

@@ -84,7 +84,7 @@ async fn report(context: &Context, command: ServiceCommand) -> Result<(), Error>
     context.registry.fleet.report(Sent { key, host, name, instance, report }).await
 }
 
-/// The name of a host for which the command gives no name.
+/// The name of a host whose command gives no name, made from the host's address.
 fn named_by_address(address: IpAddr) -> Result<HostName, Error> {
     let name = host_name(address);
     name.map_err(|err| Error::Invalid(format!("{err}; give a name with -host")))
@@ -110,8 +110,8 @@ async fn watch(client: &mut Incoming, context: &Context, watcher: Watcher) -> Re
 
 /// Passes lines between the agent and the session in both directions. Returns why the watch ends.
 async fn serve(client: &mut Incoming, session: &mut WatchSession) -> Result<String, Gone> {
-    // Other lines do not delay the next heartbeat. If they did, an offer to all agents would make
-    // all later heartbeats due at the same time.
+    // Other lines do not delay the next heartbeat. If they did, a line sent to all agents would
+    // make all later heartbeats due at the same time.
     let mut heartbeat = interval_at(Instant::now() + HEARTBEAT, HEARTBEAT);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let silence = sleep(SILENCE);

@@ -33,8 +33,8 @@ pub enum ChannelRequest {
 
 /// Waits until `started` receives a granted request for `channel`, and serves this request.
 ///
-/// A registry has a channel for each of thousands of watches. So this function boxes the futures of
-/// all other requests, which keeps the future of this function small.
+/// A registry may serve thousands of watches, each with a channel. So this function boxes the
+/// futures of all other requests, which keeps the future of this function small.
 pub async fn run(
     channel: Channel<Msg>,
     started: oneshot::Receiver<ChannelRequest>,
@@ -91,8 +91,8 @@ async fn wait(
             message = reader.wait() => match message {
                 None | Some(ChannelMsg::Close) => return None,
                 Some(message) => {
-                    // The request may have been granted just before. In that case, this message is
-                    // the request's input.
+                    // The request may have been granted just before this message arrived. In that
+                    // case, this message is the request's input.
                     if let Ok(request) = started.try_recv() {
                         return Some((request, Some(message)));
                     }

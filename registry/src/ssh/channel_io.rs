@@ -234,17 +234,17 @@ impl Incoming {
         }
     }
 
-    /// Like [`Incoming::finish`], after an answer of `length` bytes. The client may not have read
-    /// the end of a long answer yet. So after a long answer, the connection counts as busy until
-    /// the client has disconnected, or has had time to read the answer.
+    /// Ends the channel with an exit code, after an answer of `length` bytes. The client may not
+    /// have read the end of a long answer yet. So after a long answer, the connection counts as
+    /// busy until the client has disconnected, or has had time to read the answer.
     pub async fn finish_answer(self, code: u8, length: usize, busy: Busy) {
         let Self { mut reader, writer, .. } = self;
         end(&writer, code).await;
         if length > SHORT {
             tokio::spawn(async move {
                 let left = async { while reader.wait().await.is_some() {} };
-                // After this time, the server no longer waits for the client, even if the client
-                // has not read the answer.
+                // After `LINGER`, the server no longer waits for the client, even if the client has
+                // not read the answer.
                 let _ = timeout(LINGER, left).await;
                 drop(busy);
             });

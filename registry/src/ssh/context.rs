@@ -24,7 +24,7 @@ pub struct Context {
     pub activity: Arc<Activity>,
     /// The client's rights.
     pub role: Role,
-    /// The client.
+    /// The user who sends the commands, and the client program.
     pub caller: Caller,
     /// The client's address.
     pub address: IpAddr,
@@ -71,7 +71,7 @@ impl Context {
             });
             running.await.unwrap_or_else(|err| {
                 tracing::error!("internal error while running a command: {err}");
-                Answer::failed("internal error, see the registry's log\n")
+                Answer::failed("internal error; see the registry's log\n")
             })
         }
     }

@@ -29,7 +29,7 @@ pub struct Server {
 
 impl Server {
     /// A server for `registry`. If a connection is older than `deadline`, the server closes the
-    /// connection as soon as no data moves.
+    /// connection as soon as no data has moved for a while.
     pub fn new(
         registry: Arc<Registry>,
         keyring: Arc<Keyring>,
@@ -46,7 +46,7 @@ impl Server {
         Arc::clone(&self.web)
     }
 
-    /// The same server with another limit for clients that accept no data, see `STALL`.
+    /// The same server, but with the limit `stall` instead of `STALL`.
     #[must_use]
     pub fn stalling(self, stall: Duration) -> Self {
         Self { stall, ..self }

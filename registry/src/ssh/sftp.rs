@@ -78,7 +78,8 @@ impl Files {
         }
     }
 
-    /// A notice to the operator at the end of the session.
+    /// A notice for the operator at the end of the session, about uploads that did not become
+    /// versions.
     fn left_over(&self) -> Option<String> {
         self.uploads.as_ref().and_then(Uploads::left_over)
     }
@@ -123,8 +124,8 @@ pub async fn run(
         let working = activity.working();
         let (reply, why) = answer(request, &mut files).await;
         drop(working);
-        // Stock clients show the status code, which says little, and standard error, but no other
-        // text.
+        // Stock clients show the status code, which says little, and the text on standard error.
+        // They show no other text.
         if let Some(why) = why.filter(|why| *why != told) {
             client.send_error(format!("{why}\n")).await?;
             told = why;

@@ -170,8 +170,8 @@ async fn line_by_line(client: &mut Incoming, context: &Context, form: Form) -> R
                         Line::Done => {}
                     }
                 }
-                // Of a line that is too long, the code keeps one byte more than the limit. This
-                // byte marks the line as cut.
+                // The code keeps at most one byte more than the limit. If the line has this extra
+                // byte, it is too long.
                 byte if line.len() <= MAX_LINE => line.push(byte),
                 _ => {}
             }

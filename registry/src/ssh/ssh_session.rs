@@ -1,5 +1,5 @@
-//! Serves the ssh session of one client: logs in the client, and grants or refuses the client's
-//! requests. A granted request runs in a separate task (`channel.rs`).
+//! Serves the ssh session of one client: logs the client in, and grants or refuses its requests. A
+//! granted request runs in a separate task (`channel.rs`).
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -34,7 +34,7 @@ use crate::ssh::web_stream::WebStream;
 pub const MAX_CHANNELS: usize = 10;
 /// Maximum number of connections to the page that one ssh connection may have open at a time.
 pub const MAX_WEB_CHANNELS: usize = 24;
-/// The name to which clients forward connections to the page: `ssh -L 8080:web:80`.
+/// The host name of the page for clients that forward a port: `ssh -L 8080:web:80`.
 const WEB: &str = "web";
 /// Maximum length of the command line of an exec request, in bytes.
 pub const MAX_COMMAND: usize = 64 << 10;
@@ -67,15 +67,15 @@ pub struct Session {
 struct Opened {
     start: oneshot::Sender<ChannelRequest>,
     terminal: Option<Terminal>,
-    /// Whether the client set `NO_COLOR`.
+    /// Whether the client set `NO_COLOR` to a value that is not empty.
     no_colour: bool,
-    /// The value of the client's variable `DEPLOY_PROGRESS`.
+    /// The client's `DEPLOY_PROGRESS`: the width of progress in columns; 0 means no progress.
     progress: Option<usize>,
 }
 
 impl Session {
-    /// A session of a client at `address`. After a login, the session sends the login to `login`.
-    /// After a refused login, the session sets `refused`.
+    /// A session of a client at `address`. The session sends a successful login to `login`, and
+    /// sets `refused` if it refuses a login.
     pub fn new(
         server: Arc<Server>,
         address: SocketAddr,
@@ -188,8 +188,8 @@ impl Handler for Session {
         user: &str,
         offer: PublicKeyOffer<'_>,
     ) -> Result<Auth, Self::Error> {
-        // If the client offers a certificate, only the certificate's key arrives here.
-        // The certificate itself arrives with the signature.
+        // The offer has only the key of a certificate. If the user may have a certificate, the
+        // decision waits for the certificate, which arrives with the signature.
         let may_be_certified = *offer.algorithm != (Algorithm::Rsa { hash: None })
             && self.server.keyring.has_authorities(user);
         if may_be_certified {
@@ -217,7 +217,8 @@ impl Handler for Session {
         user: &str,
         certificate: &Certificate,
     ) -> Result<Auth, Self::Error> {
-        // If the signature used SHA-1, the session has already refused the offered key.
+        // A client that signs with SHA-1 has already been refused at its offer. Here, the algorithm
+        // is that of the authority's signature.
         let proof = Proof::Certificate(Box::new(certificate.clone()));
         Ok(self.log_in(user, proof, &certificate.signature().algorithm()))
     }
@@ -251,8 +252,7 @@ impl Handler for Session {
             let served = tokio::spawn(channel::run(channel, started, context)).await;
             if let Err(err) = served {
                 tracing::error!("internal error in a channel: {err}");
-                // The client waits until the channel is closed, and no other code closes the
-                // channel.
+                // Without this call, the client would wait for the end of the channel forever.
                 let _ = handle.close(id).await;
             }
             drop(permit);
@@ -260,8 +260,8 @@ impl Handler for Session {
         Ok(())
     }
 
-    /// Serves the page to operators who forward a local port to the name `web`. No other name is
-    /// forwarded.
+    /// Serves the page to operators who forward a local port to the name `web`. Connections to any
+    /// other name are refused.
     async fn channel_open_direct_tcpip(
         &mut self,
         channel: Channel<Msg>,
@@ -337,7 +337,7 @@ impl Handler for Session {
             }
             Some(_) if name == HOST => match value.parse() {
                 Ok(host) => {
-                    // The first declaration counts.
+                    // Only the first declared name counts.
                     let _ = self.declared.set(host);
                     ssh.channel_success(id)
                 }
@@ -382,7 +382,7 @@ impl Handler for Session {
             if is_operator {
                 return Some(ChannelRequest::Exec(line, terminal, form));
             }
-            // An agent may run only the commands of agents. All its other commands are refused.
+            // An agent may run only the commands of agents.
             ServiceCommand::is_one(&line).then_some(ChannelRequest::Service(line))
         };
         self.grant(id, request, ssh)

@@ -31,9 +31,9 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// A key file is a private key.
+    /// A key file holds a private key.
     #[error(
-        "file {path:?} should have at least one key; it is a private key: give the public one, which ends in .pub"
+        "file {path:?} should have at least one key; it is a private key: give the file of the public key, which ends in .pub"
     )]
     Private {
         /// The file.
@@ -81,7 +81,7 @@ pub(crate) fn plain(err: &io::Error) -> String {
 fn advice(err: &io::Error) -> &'static str {
     match err.kind() {
         io::ErrorKind::AddrInUse => "; stop the program that listens there or give another -addr",
-        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges, give another -addr",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need privileges: give another -addr",
         io::ErrorKind::InvalidInput => "; give -addr as host:port",
         io::ErrorKind::AddrNotAvailable => "; give the -addr of an interface of this machine",
         _ => "",

@@ -1,5 +1,5 @@
-//! Runs the verb `web`, which makes an address that logs a browser in to the page over this ssh
-//! connection.
+//! Runs the verb `web`, which prints an address. A browser that opens the address is logged in to
+//! the page over this ssh connection.
 
 use std::io;
 use std::sync::{Arc, OnceLock};
@@ -20,11 +20,12 @@ const PORT: u16 = 8080;
 #[derive(Debug)]
 pub struct Wanted {
     port: u16,
-    /// Whether to print one JSON document. Such a command ends immediately.
+    /// Whether to print one JSON document and end. Without JSON, the command keeps its channel open
+    /// until the client leaves.
     pub json: bool,
 }
 
-/// The flags of the verb in `line`; `None` for any other command.
+/// The flags of the verb `web` in `line`; `None` if `line` is another command.
 pub fn wanted(line: &str) -> Option<Wanted> {
     match command::parse(&command::split(line).ok()?).ok()? {
         Command::Web { port, json } => Some(Wanted { port: port.unwrap_or(PORT), json }),
@@ -32,7 +33,7 @@ pub fn wanted(line: &str) -> Option<Wanted> {
     }
 }
 
-/// The logins of the connection. The first call makes the logins.
+/// The browser logins of the ssh connection. The first call creates this value.
 pub fn sessions(of: &OnceLock<Arc<Sessions>>) -> io::Result<Arc<Sessions>> {
     if let Some(sessions) = of.get() {
         return Ok(Arc::clone(sessions));
@@ -41,8 +42,8 @@ pub fn sessions(of: &OnceLock<Arc<Sessions>>) -> io::Result<Arc<Sessions>> {
     Ok(Arc::clone(of.get_or_init(|| new)))
 }
 
-/// Checks whether the client may open a forwarded connection. Returns the access of its operator
-/// and a permit of `channels`, or why the registry refuses the channel.
+/// Checks whether the client may open a forwarded connection. Returns the operator's access to the
+/// page and a permit of `channels`, or the reason for a refusal.
 pub fn open(
     who: Option<&(Identity, Caller)>,
     channels: &Arc<Semaphore>,
@@ -59,7 +60,7 @@ pub fn open(
     Ok((Access::Ssh { caller: caller.clone(), sessions }, permit))
 }
 
-/// The answer with the address.
+/// The answer of the verb `web`, as text or JSON: the address for the browser.
 pub fn answer(of: &OnceLock<Arc<Sessions>>, wanted: &Wanted) -> Answer {
     let login = match sessions(of).and_then(|sessions| sessions.issue(wanted.port)) {
         Ok(login) => login,

@@ -1,8 +1,8 @@
-//! Moves the bytes of a connection to the page, and counts them as activity of the ssh connection.
+//! Wraps a forwarded connection to the page. Its traffic counts as activity of the ssh connection.
 //!
 //! If nobody reads a channel's messages, the ssh library stops reading the whole connection. The
-//! library then never learns that the client has room for more data. So a write that waits for room
-//! reads ahead.
+//! library then never learns that the client has room for more data. So while a write waits for
+//! room, the stream reads ahead.
 
 use std::io;
 use std::pin::Pin;
@@ -34,7 +34,7 @@ impl<S: AsyncRead + Unpin> WebStream<S> {
         Self { stream, activity, ahead: BytesMut::new(), ended: false }
     }
 
-    /// Reads the bytes that have arrived. Fails if the client sends too much and reads nothing.
+    /// Reads the bytes that have arrived. Fails if more than [`MAX_AHEAD`] bytes wait to be read.
     fn read_ahead(&mut self, context: &mut Context<'_>) -> io::Result<()> {
         while !self.ended {
             let mut piece = [0; PIECE];
@@ -46,7 +46,9 @@ impl<S: AsyncRead + Unpin> WebStream<S> {
             self.ended = buffer.filled().is_empty();
             self.ahead.extend_from_slice(buffer.filled());
             if self.ahead.len() > MAX_AHEAD {
-                return Err(io::Error::other("the client sends more than it reads"));
+                return Err(io::Error::other(
+                    "the client sends requests but does not read the answers",
+                ));
             }
         }
         Ok(())

@@ -13,7 +13,7 @@ pub struct Announced {
 #[derive(Debug)]
 pub struct AnnouncedShare {
     all: Arc<Announced>,
-    /// The size of the whole upload, in bytes.
+    /// The size of the whole upload, in bytes; 0 if unknown.
     size: u64,
     left: u64,
 }
@@ -48,7 +48,7 @@ impl AnnouncedShare {
         self.size > 0
     }
 
-    /// Records the present length of the upload.
+    /// Records that `bytes` bytes of the upload have arrived in total.
     pub fn came(&mut self, bytes: u64) {
         let left = self.size.saturating_sub(bytes).min(self.left);
         let mut all = self.all.lock();

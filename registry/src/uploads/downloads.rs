@@ -29,12 +29,12 @@ impl ActiveDownloads {
         self.counts().keys().copied().collect()
     }
 
-    /// The number of downloads of `digest`.
+    /// The number of active downloads of `digest`.
     pub fn count(&self, digest: Digest) -> usize {
         self.counts().get(&digest).copied().unwrap_or(0)
     }
 
-    /// The number of all downloads.
+    /// The number of active downloads of all blobs.
     pub fn all(&self) -> u64 {
         self.counts().values().map(|count| *count as u64).sum()
     }

@@ -1,6 +1,6 @@
 //! Limits how many files clients may have open for reading. There is a limit for all clients
-//! together, and one key may use a quarter of this limit. So no key can take the files or the
-//! memory that other keys need.
+//! together, and one key may use at most a quarter of this limit. So no key can take the files or
+//! the memory that other keys need.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn key_gets_its_share_and_closing_returns_it() {
+    fn key_may_open_its_share_and_closed_files_free_the_quota() {
         let quota = OpenFileQuota::new(8);
         let mut one: Vec<_> = (0..2).map(|_| quota.open("one").unwrap()).collect();
         assert!(quota.open("one").is_none());

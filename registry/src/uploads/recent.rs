@@ -57,9 +57,10 @@ impl RecentUploads {
         entries.push_back(Entry { key, connection, path: path.to_owned(), uploaded });
     }
 
-    /// The upload of `caller` with the path `path`. The upload may come from this connection or
-    /// from another connection of the same key, because some programs use several connections.
-    /// `None` if several other connections uploaded different bytes to `path`.
+    /// Finds the upload with the path `path`. The function first searches the uploads of this
+    /// connection of `caller`, and then those of the key's other connections, because some programs
+    /// use several connections. Returns `None` if other connections uploaded different bytes to
+    /// `path`.
     pub fn find(&self, caller: &Caller, path: &str) -> Option<Uploaded> {
         let entries = self.entries();
         if let Some(entry) = entries.iter().find(|entry| entry.is_of(caller, path)) {
@@ -83,7 +84,8 @@ impl RecentUploads {
         mine.map(|entry| (entry.path.clone(), entry.uploaded)).collect()
     }
 
-    /// Forgets the upload that [`RecentUploads::find`] returns.
+    /// Forgets the upload with the path `path` from this connection of `caller`. If there is none,
+    /// forgets the uploads with this path from all connections of the key.
     pub fn forget(&self, caller: &Caller, path: &str) {
         let mut entries = self.entries();
         let own = entries.iter().any(|entry| entry.is_of(caller, path));

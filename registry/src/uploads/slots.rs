@@ -1,5 +1,6 @@
-//! Limits work that waits for its client, such as uploads and imports. All keys share the slots. If
-//! a client sends nothing for a while, another client may take the silent client's slot.
+//! Limits how many tasks that depend on data from a client, such as uploads and imports, run at a
+//! time. All keys share the slots. If a client sends nothing for a while, another client may take
+//! the silent client's slot.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -72,8 +73,8 @@ impl SlotPool {
         let Sharing { silence, .. } = self.sharing;
         let mut taken = self.taken();
         while !taken.has_room(key, self.sharing) {
-            // A key that already has its full share can take a slot only from another client of
-            // the same key.
+            // A key that already has its full share can take a slot from a silent client only if
+            // that client has the same key.
             let own = taken.of_key(key) >= self.sharing.share;
             let slots = taken.slots.iter().filter(|(_, slot)| !own || slot.key == key);
             let silent = slots.filter_map(|(number, slot)| Some((slot.silent?, *number)));
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn key_leaves_slots_to_others() {
+    fn key_beyond_its_share_leaves_slots_to_other_keys() {
         let pool = pool(8, 2, 2);
         let mut of_one: Vec<_> = (0..6).map(|_| pool.try_take("one").unwrap()).collect();
         assert!(pool.try_take("one").is_none());
@@ -198,10 +199,10 @@ mod tests {
         let pool = pool(2, 1, 0);
         let (one, two) = (pool.try_take("one").unwrap(), pool.try_take("one").unwrap());
         let later = Instant::now() + SILENCE;
-        assert!(pool.try_take_at("two", later).is_none(), "both clients send");
+        assert!(pool.try_take_at("two", later).is_none(), "both clients are sending");
         one.waits_for_client();
         two.waits_for_client();
-        assert!(pool.try_take("two").is_none(), "they are silent only for a moment");
+        assert!(pool.try_take("two").is_none(), "both clients have been silent only for a moment");
         let later = Instant::now() + SILENCE;
         let new = pool.try_take_at("two", later).unwrap();
         assert!(one.is_lost() && !one.client_sent() && two.client_sent() && !new.is_lost());

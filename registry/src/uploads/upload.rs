@@ -1,5 +1,5 @@
-//! An upload. The bytes arrive in any order, and a finished upload becomes a staged blob. Threads
-//! write, hash and sync while more bytes arrive.
+//! Implements one upload. The bytes may arrive in any order, and a finished upload becomes a staged
+//! blob. Threads write, hash and sync while more bytes arrive.
 
 use std::fs::File;
 use std::io;
@@ -16,14 +16,15 @@ use super::upload_room::UploadRoom;
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 
-/// Maximum number of bytes of one upload that may wait for the disk. If more bytes wait, the client
-/// must wait, too.
+/// Maximum number of bytes of one upload that may wait for the disk. When this limit is reached,
+/// the client has to wait.
 const MAX_QUEUED: usize = 4 << 20;
-/// Minimum number of bytes that a thread writes at a time.
+/// A thread starts to write when at least this many bytes are queued, and at the end of the upload.
 const BATCH: usize = 1 << 20;
-/// The written part of an upload is synced each time this many bytes were written.
+/// The upload is synced each time this many more bytes have been written.
 const SYNC_EVERY: usize = 32 << 20;
-/// Bytes of memory that a write takes in addition to its data, so that tiny writes count, too.
+/// The memory that one queued write takes in addition to its data, in bytes. The limit includes
+/// this memory, so that many tiny writes reach the limit, too.
 const WRITE_OVERHEAD: usize = 100;
 
 /// A blob that is being uploaded. Dropping the value before [`Upload::finish`] removes the upload.
@@ -44,7 +45,7 @@ pub struct Upload {
     slot: Slot,
 }
 
-/// Shows where the open file is: in this value, or in the thread that writes to the file.
+/// The open file, or the thread that is writing to the file, or the text of a failure.
 #[derive(Debug)]
 enum Disk {
     Idle(Box<BlobWriter>),
@@ -55,7 +56,7 @@ enum Disk {
 impl Upload {
     /// Begins an upload with `key`. `size` is the number of bytes, if the client announced it. The
     /// call fails with [`Error::Busy`] if too many uploads are open, and with [`Error::OverLimit`]
-    /// if `size` is too large.
+    /// if `size` is over the limit or does not fit on the disk.
     pub async fn begin(room: &Arc<UploadRoom>, key: &str, size: Option<u64>) -> Result<Self> {
         let slot = room.slots.try_take(key).ok_or_else(too_many)?;
         let size = size.unwrap_or(0);
@@ -92,8 +93,8 @@ impl Upload {
         self.end == 0
     }
 
-    /// Takes bytes that the client has sent. If the disk cannot take the bytes, a later write or
-    /// [`Upload::finish`] may report the failure instead.
+    /// Takes bytes that the client has sent. If a write to the disk fails, this call, a later call
+    /// or [`Upload::finish`] reports the failure.
     pub async fn write(&mut self, offset: u64, data: Bytes) -> Result<()> {
         if !self.slot.client_sent() {
             self.slot = self.room.slots.try_take(self.share.key()).ok_or_else(too_many)?;
@@ -139,7 +140,7 @@ impl Upload {
         matches!(&self.disk, Disk::Writing(task) if task.is_finished())
     }
 
-    /// Waits for the thread that writes.
+    /// Waits until no thread is writing.
     async fn wait_for_write(&mut self) {
         if let Disk::Writing(task) = &mut self.disk {
             self.disk = match task.await {
@@ -172,7 +173,7 @@ impl Upload {
     }
 
     /// Syncs the written part while more bytes arrive, so that little remains to be synced at the
-    /// end. Returns whether it was time for the next sync.
+    /// end. Returns whether the next sync was due.
     async fn sync_behind(&mut self) -> bool {
         self.unsynced += BATCH;
         if self.unsynced < SYNC_EVERY

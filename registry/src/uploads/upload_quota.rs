@@ -1,5 +1,5 @@
 //! Counts how many bytes each key has staged. These are the bytes of open uploads, and of complete
-//! uploads to which no version is bound yet.
+//! uploads that are not bound to a version yet.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,7 +39,7 @@ struct Share {
 }
 
 impl UploadQuota {
-    /// A quota with a limit: no key may stage more than `limit` bytes.
+    /// A quota that allows each key at most `limit` staged bytes.
     pub fn new(limit: u64) -> Arc<Self> {
         Arc::new(Self { limit, counts: Mutex::default() })
     }
@@ -63,13 +63,13 @@ impl UploadQuota {
         }
     }
 
-    /// The complete uploads to which no version is bound yet.
+    /// The complete uploads that are not bound to a version yet.
     pub fn waiting(&self) -> Vec<Digest> {
         self.counts().waiting.keys().copied().collect()
     }
 
-    /// The waiting uploads of `key`. The list is empty if this function has listed them within the
-    /// last `pause`. The caller renews these uploads, because they may belong to an import that is
+    /// The waiting uploads of `key`. The list is empty if the last list for this key is younger
+    /// than `pause`. The caller renews these uploads, because they may belong to an import that is
     /// still running.
     pub fn to_renew(&self, key: &str, pause: Duration) -> Vec<Digest> {
         let (mut counts, now) = (self.counts(), Instant::now());
@@ -107,8 +107,8 @@ impl QuotaShare {
         &self.share.key
     }
 
-    /// Records the present length of the upload. Fails with [`Error::OverLimit`] if the key has too
-    /// many bytes.
+    /// Records that the upload now has `bytes` bytes. Fails with [`Error::OverLimit`] if the key's
+    /// staged bytes would exceed the limit.
     pub fn grow(&mut self, bytes: u64) -> Result<()> {
         let more = bytes.saturating_sub(self.share.bytes);
         let mut counts = self.quota.counts();
@@ -161,7 +161,7 @@ mod tests {
         quota.begin("b").grow(100).unwrap();
         one.wait(digest);
         assert!(two.grow(41).is_err());
-        // Two uploads of the same bytes are one file.
+        // Two complete uploads of the same bytes are one staged file, which counts once.
         two.grow(40).unwrap();
         two.wait(digest);
         let mut three = quota.begin("a");
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn waiting_uploads_are_renewed_with_their_key_at_intervals() {
+    fn waiting_uploads_of_a_key_are_renewed_together_at_intervals() {
         let quota = UploadQuota::new(100);
         let put = |key: &str, text: &[u8]| {
             let mut upload = quota.begin(key);

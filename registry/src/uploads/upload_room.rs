@@ -32,9 +32,9 @@ pub struct UploadLimits {
     pub max_upload: u64,
     /// Maximum number of bytes that one key may have staged.
     pub max_staged: u64,
-    /// Bytes of the filesystem that uploads leave free.
+    /// Number of bytes that uploads leave free on the filesystem.
     pub min_free: u64,
-    /// How long a complete upload waits to be bound.
+    /// How long a complete upload may wait to be bound before it expires.
     pub grace: Duration,
 }
 
@@ -49,7 +49,7 @@ pub struct UploadRoom {
 }
 
 impl UploadRoom {
-    /// An empty room, without uploads.
+    /// A room without uploads.
     pub fn new(blobs: Arc<Blobs>, limits: UploadLimits) -> Arc<Self> {
         Arc::new(Self {
             blobs,
@@ -60,7 +60,7 @@ impl UploadRoom {
         })
     }
 
-    /// The complete uploads to which no version is bound yet.
+    /// The complete uploads that are not bound to a version yet.
     pub fn waiting(&self) -> Vec<Digest> {
         self.quota.waiting()
     }
@@ -91,8 +91,8 @@ impl UploadRoom {
         self.check_space(0, self.announced.bytes())
     }
 
-    /// Fails with [`Error::OverLimit`] if `bytes` more bytes would leave too little free space.
-    /// Other clients have yet to send `announced` bytes.
+    /// Fails with [`Error::OverLimit`] if `bytes` more bytes would leave too little free space. The
+    /// check also reserves the `announced` bytes that other clients have yet to send.
     pub(super) fn check_space(&self, bytes: u64, announced: u64) -> Result<()> {
         let floor = self.limits.min_free;
         let free = self.blobs.free_bytes()?;

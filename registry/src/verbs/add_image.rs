@@ -19,9 +19,9 @@ use crate::registry::Registry;
 const NAMED: usize = 5;
 
 impl Registry {
-    /// The layers of images whose blobs the registry has. With `asked`, the function returns only
-    /// layers of `asked`, and the caller gets a lease on their blobs. The registry keeps a leased
-    /// blob for the same time as an upload.
+    /// The layers of images, without the layers whose blobs are missing. With `asked`, the function
+    /// returns only layers with these origins, and gives the caller a lease on their blobs. The
+    /// registry keeps a leased blob as long as an unbound upload.
     pub async fn known_layers(&self, asked: Option<&[Origin]>) -> Result<Vec<KnownLayer>> {
         let mut known = match asked {
             None => self.catalog.layers().await?,
@@ -31,7 +31,8 @@ impl Registry {
         let here = blocking(move || {
             let mut here = Vec::with_capacity(known.len());
             for layer in known.drain(..) {
-                // A layer without its file does not count as known, whatever the catalogue says.
+                // A layer without its file does not count as known, even if the catalogue lists the
+                // layer.
                 if blobs.contains(layer.hash)? {
                     here.push(layer);
                 }
@@ -44,7 +45,7 @@ impl Registry {
     /// Makes a configuration from `image` with the layers `upper` on top, or replaces the layers of
     /// an existing configuration. `addimage` checks the names and the archives first, then
     /// publishes the blobs, and adds all rows last, in one transaction. If blobs are missing, the
-    /// call fails with [`Error::MissingLayers`], which lists these blobs.
+    /// call fails with [`Error::MissingLayers`], which lists the first of these blobs.
     pub async fn add_image(
         &self,
         name: &ConfigurationName,
@@ -64,7 +65,7 @@ impl Registry {
         self.bind_image(wanted, change).await
     }
 
-    /// Makes a configuration from an image whose archives were checked.
+    /// Like [`Registry::add_image`], but does not check the archives of the image.
     async fn bind_image(&self, mut wanted: NewImage<'_>, change: &Change) -> Result<Imaged> {
         let layers = wanted.layers.clone();
         let digests: BTreeSet<Digest> = layers.iter().map(|layer| layer.digest).collect();
@@ -90,7 +91,7 @@ impl Registry {
         if !missing.is_empty() {
             return Err(missing_layers(layers, &missing));
         }
-        // Two checks run at the same time, which is the limit on checks.
+        // Two checks run at the same time, because the registry allows no more.
         let rest = Mutex::new(staged);
         let next = || rest.lock().unwrap_or_else(PoisonError::into_inner).pop_first();
         let some = async || {
@@ -117,7 +118,8 @@ impl Registry {
             if self.blobs().is_staged(*digest)? {
                 staged.insert(*digest);
             } else if !self.blobs().contains(*digest)? {
-                // Between the first two lookups, another command may have published the blob.
+                // The third lookup is needed because another command may have published the blob
+                // between the first two lookups.
                 missing.insert(*digest);
             }
         }
@@ -172,7 +174,8 @@ mod tests {
         let (other, v1) = ("other".parse().unwrap(), "v1".parse().unwrap());
         registry.bind_version(&other, &v1, bound, &change).await.unwrap();
         let name = "image".parse().unwrap();
-        // The version `v1` does not exist. Somebody may have deleted it after the check.
+        // The component `gone` has no version `v1`, as if another client had deleted the version
+        // after the check.
         let upper = [("gone".parse().unwrap(), Clone::clone(&v1))];
         let layers = vec![layer("a", one), layer("b", two), layer("c", bound)];
         let wanted = NewImage { name: &name, layers: layers.clone(), upper: &upper };

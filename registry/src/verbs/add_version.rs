@@ -19,7 +19,7 @@ impl Registry {
         change: &Change,
     ) -> Result<()> {
         if let Err(err) = self.catalog.check_new_version(component, version).await {
-            // If the blob is lost, the error must show the client that it has to send the bytes
+            // If the file of a bound blob is lost, the error must tell the client to send the bytes
             // again.
             if !self.blobs().contains(digest)? && self.catalog.is_bound(digest).await? {
                 self.require_staged(digest)?;
@@ -32,7 +32,7 @@ impl Registry {
         self.bind_version(component, version, digest, change).await
     }
 
-    /// Binds a blob whose archive was checked.
+    /// Binds a blob whose archive has already been checked.
     pub(super) async fn bind_version(
         &self,
         component: &ComponentName,
@@ -49,7 +49,7 @@ impl Registry {
     }
 
     /// Fails if the archive is neither staged nor stored, or if agents cannot unpack it. A stored
-    /// archive was checked before.
+    /// archive needs no second check.
     pub(super) async fn check_staged(&self, digest: Digest) -> Result<()> {
         let staged = match self.require_staged(digest) {
             // Another command has published the blob since the caller looked for it.

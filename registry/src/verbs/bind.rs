@@ -1,5 +1,5 @@
-//! Binds blobs to the catalogue. Each verb that makes a version from a blob binds the blob here.
-//! The import of a Go registry does not.
+//! Publishes blobs and records them in the catalogue. Each verb that makes a version from a blob
+//! uses this module. The import of a Go registry binds blobs without this module.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

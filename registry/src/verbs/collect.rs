@@ -24,7 +24,7 @@ const FIRST_BATCH: usize = 16;
 const LARGEST_BATCH: usize = 256;
 /// How long a batch should take. During a batch, no client can bind a version.
 const BATCH_TIME: Duration = Duration::from_millis(40);
-/// The name of the note about the last collection.
+/// The name of the catalogue's note about the last collection.
 pub const NOTE: &str = "gc";
 
 /// Why a blob is kept. If there are several reasons, the first reason in this order counts.
@@ -37,7 +37,7 @@ pub enum KeepReason {
     Rollback,
     /// The blob of a pinned version.
     Pinned,
-    /// The blob of another version.
+    /// The blob of any other version.
     Version,
     /// A client is downloading the blob.
     Transfer,
@@ -48,7 +48,7 @@ pub enum KeepReason {
 /// What a collection removes and keeps.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Collection {
-    /// Versions that are neither in use nor among the newest versions.
+    /// Versions that are neither in use nor among the newest versions of their components.
     pub versions: Versions,
     /// Blobs that nothing needs.
     pub blobs: Vec<BlobInfo>,
@@ -56,7 +56,7 @@ pub struct Collection {
     pub uploads: Swept,
     /// States and entries of the audit trail that are too old.
     pub thinned: Thinned,
-    /// The blobs that are kept, by reason.
+    /// For each reason, the number and the bytes of the blobs that are kept.
     pub kept: BTreeMap<KeepReason, BlobCount>,
 }
 
@@ -67,7 +67,7 @@ pub struct Noted {
     pub time: Timestamp,
     /// The number of deleted versions.
     pub versions: u64,
-    /// The number of removed blobs, and the number of all removed bytes.
+    /// The number of removed blobs, and the number of removed bytes, which includes uploads.
     #[serde(flatten)]
     pub blobs: BlobCount,
 }
@@ -79,9 +79,9 @@ impl Collection {
     }
 }
 
-/// Plans which of `blobs` to remove, and finds the reason why each other blob is kept. An unneeded
-/// blob is removed if it was last written before `cutoff`, and if no importer has a lease on it
-/// (`leased`).
+/// Plans which of `blobs` to remove, and finds the reason why each other blob is kept. A blob is
+/// removed if nothing needs it, no client is downloading it, no importer has a lease on it, and it
+/// was last written before `cutoff`.
 pub fn plan(
     blobs: Vec<BlobInfo>,
     needs: &Needs,
@@ -109,8 +109,8 @@ pub fn plan(
     (unneeded, kept)
 }
 
-/// The size of the next batch, if a batch of `size` blobs took the time `took`. Sizes vary because
-/// the removal of one large file takes longer than the removal of many small files.
+/// The size of the next batch, if a batch of `size` blobs took the time `took`. The size adapts,
+/// because the removal of one large file may take longer than the removal of many small files.
 fn next_batch(size: usize, took: Duration) -> usize {
     if took > BATCH_TIME {
         (size / 2).max(1)
@@ -184,7 +184,7 @@ impl Registry {
     /// Like [`Registry::collect`]; `meter` counts the removed files.
     pub async fn collect_counted(&self, force: bool, meter: &Meter) -> Result<Collection> {
         let _one_at_a_time = self.collecting.lock().await;
-        // On a full disk, the catalogue needs room to record the removals.
+        // On a full disk, the catalogue needs the reserved space to record the removals.
         reserve::release(&self.top, self.blobs())?;
         let cutoff = self.settings.grace_cutoff();
         let all = self.check_catalogue(force).await?;
@@ -202,8 +202,8 @@ impl Registry {
             let began = Instant::now();
             let removed = self.remove_unneeded(batch, timestamp(cutoff)).await?;
             for blob in batch.iter().filter(|blob| !removed.contains(blob)) {
-                // Since the plan was made, somebody has bound the blob, or an importer has asked
-                // for the blob.
+                // Since the plan was made, a client has bound the blob or begun to download it, or
+                // an importer has asked for it.
                 let count = kept.entry(KeepReason::Version).or_default();
                 count.blobs += 1;
                 count.bytes += blob.bytes;
@@ -255,7 +255,8 @@ impl Registry {
         Ok(thinned)
     }
 
-    /// States and entries of the audit trail from before this time are too old.
+    /// The time before which states and entries of the audit trail are too old; `None` without
+    /// `-keep-history`.
     fn oldest_kept(&self) -> Option<Timestamp> {
         let age = self.settings.keep_history?;
         Some(Timestamp::now().checked_sub(age).unwrap_or(Timestamp::MIN))
@@ -269,7 +270,7 @@ impl Registry {
                 "the catalogue is damaged, so nothing is removed: {why}; see verify"
             )));
         }
-        // gc reads the whole catalogue before it removes anything.
+        // This call reads the whole catalogue, so a read error stops gc before it removes anything.
         let needs = self.catalog.needs().await?;
         let all = self.list_blobs().await?;
         if !force && !all.is_empty() && needs.is_empty() {
@@ -282,9 +283,9 @@ impl Registry {
         Ok(all)
     }
 
-    /// Removes each blob of `blobs` that nothing needs and that has had no lease since `leased`.
-    /// Files are removed first, and rows last. During this call, no version can be bound. Returns
-    /// the removed blobs.
+    /// Removes each blob of `blobs` that nothing needs, that no client is downloading, and that has
+    /// had no lease since `leased`. Files are removed first, and rows last. During this call, no
+    /// version can be bound. Returns the removed blobs.
     async fn remove_unneeded(
         &self,
         blobs: &[BlobInfo],

@@ -10,7 +10,7 @@ use crate::catalog::rollouts::RolloutRow;
 use crate::fleet::convergence::{self, Goal, Part, Standing, Tally};
 use crate::verbs::fleet_document::{ConfigurationStatus, GroupStatus, HostStatus, RolloutBrief};
 
-/// An agent of the fleet, with the data that all counts of hosts use.
+/// A host of the fleet, with the data for all counts of hosts.
 #[derive(Debug, Clone)]
 pub struct Seen {
     /// The host and its configuration.
@@ -26,21 +26,22 @@ pub struct Seen {
 }
 
 impl Seen {
-    /// How the host counts; `None` if the host only polls, because such a host counts as unknown.
+    /// How the host counts. `None` if the host only polls and has never reported; such a host
+    /// counts as unknown.
     pub fn part(&self) -> Option<Part> {
         let has_reported = !has_never_reported(&self.standing);
         has_reported.then(|| convergence::part(&self.standing, &self.goal))
     }
 }
 
-/// Whether the host only polls and has never reported. The catalogue has a row for such a host,
+/// Whether the host only polls and has never reported. The catalogue has a row for such a host only
 /// because a wave of a rollout has taken the host.
 pub fn has_never_reported(standing: &Standing) -> bool {
     let Standing { phase, runs, wants, revision, .. } = *standing;
     phase == Phase::Unknown && runs.is_none() && wants.is_none() && revision == 0
 }
 
-/// The counts of all configurations.
+/// The counts of hosts, by configuration.
 #[derive(Debug, Default)]
 pub struct Counts<'a>(HashMap<&'a str, Count<'a>>);
 
@@ -52,7 +53,7 @@ struct Count<'a> {
 }
 
 impl<'a> Counts<'a> {
-    /// Counts an agent.
+    /// Counts a host.
     pub fn add(&mut self, seen: &'a Seen) {
         let count = self.0.entry(&seen.host.configuration).or_default();
         let Some(part) = seen.part() else {
@@ -63,7 +64,7 @@ impl<'a> Counts<'a> {
         count.groups.entry(&seen.host.group).or_default().add(part);
     }
 
-    /// Counts an agent of the configuration `name` that only polls.
+    /// Counts a host of the configuration `name` that only polls.
     pub fn add_unknown(&mut self, name: &'a str) {
         self.0.entry(name).or_default().unknown += 1;
     }

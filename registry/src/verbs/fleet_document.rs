@@ -16,7 +16,7 @@ pub struct FleetStatus {
     pub configurations: Vec<ConfigurationStatus>,
     /// The hosts that the query selects, sorted by name.
     pub hosts: Vec<HostStatus>,
-    /// Whether the query selects further hosts, which its limit cut off.
+    /// Whether the query selects more hosts than its limit allows in one answer.
     pub more: bool,
 }
 
@@ -29,7 +29,7 @@ pub struct RolloutBrief {
     pub status: &'static str,
     /// The number of the state that the rollout brings to the hosts.
     pub target: u64,
-    /// The number of the open wave.
+    /// The number of the open wave; 0 before the first wave.
     pub wave: u32,
     /// The number of all waves of the rollout.
     pub waves: u64,
@@ -136,11 +136,12 @@ pub struct HostStatus {
     pub duplicate: bool,
     /// Why an operator holds the host; `None` if no operator holds the host.
     pub held: Option<String>,
-    /// The number of the wave of the active rollout that has taken the host.
+    /// The number of the wave that has taken the host; `None` if no wave of an active rollout has
+    /// taken the host.
     pub wave: Option<u32>,
-    /// The reason for the failure of the deploy, as one word.
+    /// The reason why the deploy failed, as one word.
     pub reason: Option<&'static str>,
-    /// A description of the result of the last deploy, for people.
+    /// A readable description of the last deploy's result.
     pub message: String,
     /// The version of the host's agent.
     pub version: String,

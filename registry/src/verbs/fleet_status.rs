@@ -1,5 +1,5 @@
-//! Finds out which configurations the hosts run. The verb `fleet`, the directory `/fleet` over
-//! sftp, the page and the metrics show the result.
+//! Finds out which state each host runs. The verb `fleet`, the directory `/fleet` over sftp, the
+//! page and the metrics show the result.
 
 use std::collections::{HashMap, HashSet};
 
@@ -21,7 +21,7 @@ use crate::verbs::fleet_document::{ConfigurationStatus, FleetStatus, HostStatus}
 /// Agents that only poll are shown if their last poll is at most this many seconds ago.
 const RECENT: i64 = 24 * 60 * 60;
 
-/// Conditions for the hosts to show.
+/// Conditions that select hosts.
 #[derive(Debug, Clone, Default)]
 pub struct FleetQuery {
     /// Only hosts of this configuration.
@@ -34,7 +34,7 @@ pub struct FleetQuery {
     pub phase: Option<Phase>,
     /// Only hosts that have not confirmed the current state and are not held by an operator.
     pub behind: bool,
-    /// Only hosts that count as this part, such as the failed hosts.
+    /// Only hosts that count as this [`Part`], such as the failed hosts.
     pub only: Option<Part>,
     /// Only hosts that this wave of the active rollout has taken.
     pub wave: Option<u32>,
@@ -44,7 +44,7 @@ pub struct FleetQuery {
     pub limit: Option<u64>,
 }
 
-/// A part of the fleet, with the counts of its configurations.
+/// Hosts of the fleet, with the counts of their configurations.
 #[derive(Debug, Clone)]
 pub(super) struct CountedFleet {
     /// Each configuration and its counts, sorted by name.
@@ -56,7 +56,7 @@ pub(super) struct CountedFleet {
 }
 
 impl Registry {
-    /// The part of the fleet that `query` selects.
+    /// The hosts that `query` selects, and the counts of the configurations.
     pub async fn fleet_status(&self, query: &FleetQuery) -> Result<FleetStatus> {
         let scope = Scope { name: query.name.as_ref(), host: query.host.as_ref() };
         let fleet = self.catalog.fleet_snapshot(scope).await?;
@@ -104,8 +104,8 @@ impl Registry {
         CountedFleet { configurations, agents: all, polling }
     }
 
-    /// Counts the hosts of one configuration that have confirmed `goal`, have failed, are absent or
-    /// are held. Also returns the names of the hosts that have failed.
+    /// Counts how many hosts have confirmed `goal`, have failed, are absent or are held. `fleet`
+    /// has the hosts of one configuration. Also returns the names of the hosts that have failed.
     pub fn tally(
         &self,
         fleet: &FleetSnapshot,
@@ -269,9 +269,9 @@ fn target_of(row: &RolloutRow) -> Goal {
     Goal { revision: row.revision, id: row.target_id, min }
 }
 
-/// The hosts that `query` selects, in order, and whether the query's limit cut off further hosts.
-/// The next page begins after the last name on this page. So this page has all configurations of
-/// its last host, even beyond the limit.
+/// The hosts that `query` selects, sorted by host and configuration, and whether the query's limit
+/// cut off further hosts. The next query begins after the last host name of this answer. So this
+/// answer has all configurations of its last host, even beyond the limit.
 fn selected(mut hosts: Vec<HostStatus>, query: &FleetQuery) -> (Vec<HostStatus>, bool) {
     let is_wanted = |host: &HostStatus| {
         query.phase.is_none_or(|phase| phase.word() == host.phase)

@@ -1,4 +1,5 @@
-//! Looks up files: whether files exist, and which file a hash or its first digits stand for.
+//! Checks that the files of versions exist, and finds the file for a hash or for the first digits
+//! of a hash.
 
 use deploy_store::{ComponentName, Digest, VersionName};
 use deploy_wire::command::Hash;
@@ -8,8 +9,8 @@ use crate::error::{Error, Result};
 use crate::registry::Registry;
 
 impl Registry {
-    /// Fails if the file of a version is missing, whatever the catalogue says. The lookup ignores
-    /// versions that do not exist, because the catalogue reports these versions.
+    /// Fails if the file of a version is missing, even if the catalogue lists the version. The
+    /// check ignores versions that do not exist, because the catalogue reports such versions.
     pub async fn check_here(&self, layers: &[(ComponentName, VersionName)]) -> Result<()> {
         for (component, version) in layers {
             if let Some(layer) = self.catalog.find_version(component, version).await?
@@ -21,8 +22,10 @@ impl Registry {
         Ok(())
     }
 
-    /// The stored or staged file for a hash or for its first digits, if there is such a file. Fails
-    /// with [`Error::Conflict`] if there are several such files.
+    /// The digest that `hash` stands for. A whole hash is returned without a lookup. For the first
+    /// digits of a hash, the function looks for the stored or staged file whose hash begins with
+    /// these digits. Returns `None` if there is no such file, and fails with [`Error::Conflict`] if
+    /// there are several.
     pub async fn find_hash(&self, hash: &Hash) -> Result<Option<Digest>> {
         if let Some(digest) = hash.whole() {
             return Ok(Some(digest));

@@ -1,5 +1,5 @@
-//! The verb `put`, which uploads and binds in one step. Uploads to `/put` over sftp use this code,
-//! too.
+//! The verb `put`, which uploads an archive and binds it to a new version in one step. Uploads to
+//! `/put` over sftp use this code, too.
 
 use deploy_store::{ComponentName, Digest, VersionName};
 use deploy_wire::command::Command;
@@ -29,7 +29,8 @@ pub struct PutTarget {
 }
 
 impl Registry {
-    /// Uploads the bytes of `input` and binds them. `put` checks the names before it reads a byte.
+    /// Uploads the bytes of `input` and binds the blob to a new version. `put` checks the names
+    /// before it reads a byte.
     pub async fn put(&self, target: &PutTarget, mut input: Input, change: &Change) -> Result<Put> {
         self.catalog.check_new_version(&target.component, &target.version).await?;
         let mut upload = Upload::begin(&self.uploads, &change.key, None).await?;
@@ -39,9 +40,9 @@ impl Registry {
         self.put_upload(target, upload, change).await
     }
 
-    /// Binds a complete upload. If no agent could unpack the archive, the function removes the
-    /// archive. If the version cannot be made, the upload stays staged. For example, another client
-    /// may have made this version in the meantime.
+    /// Binds a complete upload to the version `target`. If no agent could unpack the archive, the
+    /// function removes the archive. If the version cannot be made, the upload stays staged. For
+    /// example, another client may have made this version in the meantime.
     pub async fn put_upload(
         &self,
         target: &PutTarget,
@@ -76,8 +77,7 @@ impl Registry {
             return Err(err);
         }
         let bound = self.bind_version(component, version, digest, &change).await;
-        // The cause of the failure may disappear. In that case, the client need not send the bytes
-        // again.
+        // The error names the staged blob, so a later attempt needs no new upload.
         bound.map_err(|err| Error::NotBound { digest, cause: Box::new(err) })
     }
 

@@ -1,5 +1,5 @@
-//! Collects the metrics of a registry: its counters and histograms, and its gauges, whose values it
-//! reads for each request.
+//! Collects the metrics of a registry: its counters, its histograms and its gauges. The values of
+//! the gauges are read for each request.
 
 mod contact_gauges;
 mod rollout_gauges;
@@ -16,14 +16,18 @@ use crate::registry::Registry;
 use crate::verbs::fleet_document::ConfigurationStatus;
 use crate::verbs::{collect, verify_blobs};
 
-/// Reads one of the counts of a configuration's hosts.
+/// Selects one of the counts of a configuration's hosts.
 type Count = fn(&ConfigurationStatus) -> u64;
 
 /// The metrics for the counts of a configuration's hosts: the name, the help text, and the count.
 const COUNTS: [(&str, &str, Count); 5] = [
     ("hosts_behind", "Hosts that have not confirmed the current state.", |of| of.behind),
     ("hosts_failed", "Hosts on which the current state failed.", |of| of.failed),
-    ("hosts_absent", "Hosts that are behind and not connected.", |of| of.absent),
+    (
+        "hosts_absent",
+        "Hosts that are not connected, and have neither confirmed the current state nor failed.",
+        |of| of.absent,
+    ),
     ("hosts_held", "Hosts that an operator holds.", |of| of.held),
     ("hosts_unknown", "Agents that only poll and have never reported.", |of| of.unknown),
 ];
@@ -87,7 +91,7 @@ impl Registry {
         Ok(all.into_iter().map(|(name, help, value)| gauge(name, help, float(value))).collect())
     }
 
-    /// The gauges of gc and of verify. If gc or verify has never run, the gauges of its last run
+    /// The gauges of gc and of verify. If one of the two has never run, the gauges of its last run
     /// are missing.
     async fn upkeep_samples(&self) -> Result<Vec<Sample>> {
         let due = self.is_collection_due().await?;
@@ -99,9 +103,9 @@ impl Registry {
         }
         let last: Option<verify_blobs::Noted> = self.catalog.note(verify_blobs::NOTE).await?;
         let complete = self.catalog.note(verify_blobs::COMPLETE_NOTE).await?;
-        // An earlier version of the registry wrote only the first note.
+        // Earlier versions of the registry did not write the note about the last complete run.
         if let Some(verify) = complete.or_else(|| last.clone().filter(|last| last.complete)) {
-            let help = "When verify last ended after it had read all stored files.";
+            let help = "When the last verify that read all stored files ended.";
             let name = "verify_last_success_timestamp_seconds";
             samples.push(gauge(name, help, seconds(verify.time)));
         }

@@ -1,4 +1,4 @@
-//! Finds the hosts of a rollout in the catalogue, among the connections and among the polls.
+//! Finds the hosts of a rollout from the catalogue, the connections and the polls.
 
 use std::collections::HashMap;
 
@@ -14,7 +14,8 @@ use crate::fleet::presence::AgentId;
 use crate::fleet::rollout_hosts::{self, Contact, Target};
 use crate::registry::Registry;
 
-/// Agents that only poll take part if their last poll is at most this many seconds ago.
+/// Agents that only poll take part in a rollout if their last poll is at most this many seconds
+/// ago.
 const RECENT: i64 = 24 * 60 * 60;
 
 /// The hosts of a rollout.
@@ -40,7 +41,8 @@ impl Registry {
         let scope = Scope { name: Some(name), host: None };
         let fleet = self.catalog.fleet_snapshot(scope).await?;
         let now = Timestamp::now();
-        // The registry has not offered this target to any host, so no report is about this target.
+        // The plan uses a target that does not exist. No host has got an offer of this target, so
+        // no report is about it.
         let current = fleet.currents.get(name.as_str()).map(|current| current.id);
         let (id, revision) = (Digest::of(b""), u64::MAX);
         let target = Target { id, revision, base: current };
@@ -121,7 +123,7 @@ impl Registry {
         self.fleet.polls.of(name, since).into_iter().filter_map(named).collect()
     }
 
-    /// The state of the connections to a host.
+    /// Since when a host has been away, and whether several agents use its name.
     fn contact(
         &self,
         row: &HostRow,

@@ -26,27 +26,27 @@ pub struct RolloutStatus {
     pub why: String,
     /// Since when the rollout has this status.
     pub since: Timestamp,
-    /// The state that was current when the rollout started.
+    /// The number of the state that was current when the rollout started.
     pub base: u64,
-    /// The state that the rollout brings to the hosts.
+    /// The number of the state that the rollout brings to the hosts.
     pub target: u64,
-    /// Id of the target.
+    /// The id of the target.
     pub target_hash: Digest,
     /// The number of the open wave, from 1; 0 before the first wave.
     pub wave: u32,
     /// The waves. A wave that has not opened yet has no number of hosts.
     pub waves: Vec<WaveStatus>,
-    /// When the soak of the open wave ends, if all its hosts have a result.
+    /// When the soak of the open wave ends; `None` if no soak is in progress.
     pub soak_ends: Option<Timestamp>,
-    /// Failed hosts that spend the budget.
+    /// The number of failed hosts that count against the budget.
     pub failed: u64,
-    /// How many hosts may fail.
+    /// How many hosts may fail before the rollout halts.
     pub budget: u64,
-    /// Hosts that run the target and are healthy.
+    /// The number of hosts that run the target and are healthy.
     pub good: u64,
-    /// Hosts that waves have taken so far.
+    /// The number of hosts that waves have taken so far.
     pub taken: u64,
-    /// The hosts that no wave has taken.
+    /// The number of hosts that no wave has taken.
     pub waiting: u64,
     /// The hosts that waves have taken, sorted by wave and name.
     pub hosts: Vec<RolloutHost>,
@@ -78,7 +78,8 @@ pub struct RolloutHost {
     pub group: String,
     /// The number of the wave that took the host.
     pub wave: u32,
-    /// The result as one word: `offered`, `working`, `good`, `failed`, or `held` by an operator.
+    /// The result as one word: `offered`, `working`, `good`, `failed`, or `held` if an operator
+    /// holds the host.
     pub result: &'static str,
     /// Why the host failed; empty otherwise.
     pub why: String,
@@ -93,7 +94,7 @@ pub struct PlanDocument {
     pub bytes: u64,
     /// The waves with the names of their hosts.
     pub waves: Vec<PlanWave>,
-    /// How many hosts may fail.
+    /// How many hosts may fail before the rollout halts.
     pub budget: u64,
     /// Why the rollout would halt immediately; empty otherwise.
     pub halt: String,

@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::fleet::rollout_hosts::POLL_DUE;
 use crate::registry::Registry;
 
-/// Maximum number of times that the registry decides on a step and tries to write the step. The
-/// registry tries again if the rollout has changed in the meantime.
+/// Maximum number of attempts to decide on a step and to write the step. An attempt fails if the
+/// rollout changes before the step is written.
 const TRIES: usize = 20;
 /// Maximum number of changes that an entry of the audit trail lists.
 const SOME: usize = 10;
@@ -84,8 +84,8 @@ impl Registry {
         if now >= known_at || view.row.rollout.wave > 0 || !may_have_units {
             return Ok(None);
         }
-        // If the base was made after the registry's start, there is no wait: a new configuration
-        // had no agents before the start.
+        // There is no wait if the base was made after the registry's start, as in a new
+        // configuration, which had no agents before the start.
         let base = self.catalog.state(&view.row.configuration, view.row.base).await?;
         Ok((base.modified() < self.fleet.started).then_some(known_at))
     }

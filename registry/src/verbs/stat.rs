@@ -1,4 +1,4 @@
-//! The verb `stat`, which shows counts and bytes of a registry.
+//! The verb `stat`, which counts the rows, the blobs and the bytes of a registry.
 
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ pub struct Stat {
 
 impl Stat {
     /// The total size of all versions, divided by the size of the stored blobs. The ratio is above
-    /// 1 if versions share blobs.
-    #[expect(clippy::cast_precision_loss, reason = "it is shown with two digits")]
+    /// 1 if versions share blobs, and 1 if there are no blobs.
+    #[expect(clippy::cast_precision_loss, reason = "the ratio is shown with two digits")]
     pub fn dedupe_ratio(&self) -> f64 {
         if self.blobs.bytes == 0 { 1.0 } else { self.bound.bytes as f64 / self.blobs.bytes as f64 }
     }

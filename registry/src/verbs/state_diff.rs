@@ -1,5 +1,5 @@
 //! The verb `diff`, which compares two states of a configuration. It compares the layers of both
-//! states, or the files that agents would have in their roots.
+//! states and, on request, the files that agents would have in their roots.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use crate::registry::Registry;
 pub struct LayerChange {
     /// The component.
     pub component: ComponentName,
-    /// The version in the earlier state, and its blob.
+    /// The version in the earlier state, and its blob; `None` if the layer is new.
     pub from: Option<(VersionName, Digest)>,
-    /// The version in the later state, and its blob.
+    /// The version in the later state, and its blob; `None` if the layer was removed.
     pub to: Option<(VersionName, Digest)>,
 }
 

@@ -12,15 +12,16 @@ use crate::verbs::stat::Stat;
 /// Maximum number of blobs for which the page plans a collection. If there are more blobs,
 /// operators can run `gc -n`.
 const MOST_BLOBS: u64 = 20_000;
-/// Maximum number of components, and of versions, that the survey lists.
+/// Maximum number of components that the survey lists.
 const COMPONENTS: u32 = 12;
+/// Maximum number of versions that the survey lists.
 const VERSIONS: u32 = 40;
 /// Maximum number of versions that a plan names.
 const NAMED: usize = 3;
 
 impl Registry {
-    /// The survey of the store, which may be up to a minute old. `stat` is the present answer of
-    /// the verb `stat`.
+    /// The survey of the store, which may be up to a minute old. `stat` is the current result of
+    /// [`Registry::stat`].
     pub async fn survey(&self, stat: &Stat) -> Result<Arc<Survey>> {
         let last_gc = stat.gc.as_ref().map(|gc| gc.time.to_string()).unwrap_or_default();
         let make = async {

@@ -21,8 +21,8 @@ impl Registry {
         Ok(digest)
     }
 
-    /// Publishes a staged blob if that blob is lost or in quarantine, and something needs it.
-    /// Returns whether the blob was published.
+    /// Publishes the staged copy of a blob if the catalogue needs the blob, and the blob is lost or
+    /// in quarantine. Returns whether the blob was published.
     pub async fn take_back(&self, digest: Digest) -> Result<bool> {
         if self.blobs().contains(digest)? || !self.catalog.is_needed(digest).await? {
             return Ok(false);

@@ -23,8 +23,8 @@ use crate::registry::Registry;
 pub const NOTE: &str = "verify";
 /// The name of the note about the last verification that read all blobs.
 pub const COMPLETE_NOTE: &str = "verify_complete";
-/// The names of the notes that record where an interrupted run stopped. One note is for runs of
-/// operators, and the other is for runs in the background.
+/// The names of the notes that record where an interrupted run stopped. The first note is for runs
+/// of operators, and the second note is for runs in the background.
 const CURSORS: [&str; 2] = ["verify_cursor", "background_verify_cursor"];
 /// How many bytes are read and hashed before another task gets a turn.
 const PIECE: usize = 8 << 20;
@@ -36,7 +36,7 @@ const BUFFER: usize = 256 << 10;
 pub struct Scope {
     /// The share of blobs to read, picked at random.
     pub sample: Option<Share>,
-    /// After this time, the run does not begin another blob.
+    /// The time after which the run begins no further blob; `None` means no limit.
     pub budget: Option<Duration>,
     /// Whether to continue where the last run stopped.
     pub resume: bool,
@@ -57,7 +57,7 @@ pub struct Verified {
     pub of: u64,
     /// Whether the run reached the last blob.
     pub complete: bool,
-    /// What is wrong.
+    /// The problems that the run found.
     pub findings: Vec<Finding>,
 }
 
@@ -67,9 +67,9 @@ pub struct Verified {
 pub enum Kind {
     /// The catalogue contradicts itself.
     Catalogue,
-    /// A blob does not have the digest of its name, and is in quarantine.
+    /// The contents of a blob do not match the digest in its name. The blob is in quarantine.
     Damaged,
-    /// A blob that something needs does not exist.
+    /// A blob that the catalogue needs does not exist.
     Missing,
     /// A blob could not be read.
     Unreadable,
@@ -82,11 +82,11 @@ pub enum Kind {
 pub struct Finding {
     /// The kind of the problem.
     pub kind: Kind,
-    /// A path in the registry's directory.
+    /// The path of the file, relative to the registry's directory.
     pub path: String,
     /// What is wrong.
     pub why: String,
-    /// The references to the file.
+    /// The catalogue's references to the file.
     pub hits: Vec<Reference>,
 }
 
@@ -129,8 +129,8 @@ impl Registry {
         let noted: Option<String> =
             if scope.resume { self.catalog.note(cursor_note).await? } else { None };
         let from: Option<Digest> = noted.and_then(|digest| digest.parse().ok());
-        // Only the run that begins a reading of all blobs checks all histories. Runs that continue
-        // the reading do not.
+        // Only a run that starts at the first blob checks all histories. A run that continues an
+        // earlier run does not.
         let problems = match from {
             None => self.catalog.check().await?,
             Some(_) => self.catalog.check_kept().await?,
@@ -167,7 +167,8 @@ impl Registry {
         Ok(verified)
     }
 
-    /// Writes the note about a verification.
+    /// Writes the note about the last verification. If `complete`, also writes the note about the
+    /// last verification that read all blobs.
     pub async fn note_verified(&self, verified: &Verified, complete: bool) -> Result<()> {
         let (blobs, bytes, damaged) = (verified.blobs, verified.bytes, verified.damaged() as u64);
         let noted = Noted { time: Timestamp::now(), blobs, bytes, complete, damaged };
@@ -256,7 +257,7 @@ impl Registry {
         let store = Arc::clone(self.blobs());
         match blocking(move || store.reader(digest)).await {
             Ok(now) if is_same(&file, &now) => {}
-            // Another run has already found the damage. Since then, somebody may have uploaded the
+            // Another run has already found the damage. Since then, a client may have uploaded the
             // blob again.
             Ok(_) | Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
             Err(err) => return Err(err.into()),
@@ -274,7 +275,7 @@ impl Registry {
         self.finding_in(digest, Kind::Damaged, why).await.map(Some)
     }
 
-    /// A finding in a blob, with the references to the blob.
+    /// A finding about a blob, with the references to the blob.
     async fn finding_in(&self, digest: Digest, kind: Kind, why: String) -> Result<Finding> {
         let hits = self.catalog.references_of(digest).await?;
         Ok(Finding { kind, path: format!("files/{digest}"), why, hits })

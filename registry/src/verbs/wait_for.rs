@@ -21,7 +21,8 @@ const PAUSE_FACTOR: u32 = 4;
 /// The longest time between two checks of the fleet.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// The goal of a wait, as far as the wait has determined the goal.
+/// The goal of a wait, and the rollout that the wait follows. Each value is `None` until the wait
+/// has determined the value.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pinned {
     goal: Option<Goal>,
@@ -109,7 +110,7 @@ impl Registry {
                 // After the time limit, the loop checks the fleet one last time.
                 _ = timeout_at(end, next) => {}
                 _ = stopped.wait_for(|stopped| *stopped) => {
-                    return Err(Error::Failed("the registry stops; run wait again".to_owned()));
+                    return Err(Error::Failed("the registry is stopping; run wait again".to_owned()));
                 }
             }
         };
@@ -186,7 +187,7 @@ impl Registry {
         }
     }
 
-    /// The present result of a wait that follows a rollout, if the rollout has not succeeded.
+    /// The present result of a wait for a rollout that has not succeeded.
     fn look_at_rollout(&self, wait: &Wait, view: &RolloutView, pinned: &mut Pinned) -> Waited {
         let ending = match view.row.rollout.status {
             Status::Halted { .. } | Status::Aborted => Ending::Halted,
@@ -203,7 +204,8 @@ impl Registry {
     }
 }
 
-/// Shows how many hosts have confirmed the goal. This number may also fall.
+/// Shows how many hosts have confirmed the goal. If this number falls, or the number of needed
+/// hosts changes, the meter starts again.
 fn show(meter: &Meter, tally: &Tally, shown: &mut (u64, u64)) {
     let (done, needed) = *shown;
     if tally.needed != needed || tally.done < done {

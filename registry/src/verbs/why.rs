@@ -43,7 +43,7 @@ pub struct Tried {
     pub phase: &'static str,
     /// The reason for the failure, as one word.
     pub reason: Option<&'static str>,
-    /// A description of the deploy's result, for people.
+    /// A readable description of the deploy's result.
     pub message: String,
     /// The exit code of the script or of the health check.
     pub exit_code: Option<i32>,

@@ -9,13 +9,13 @@ use jiff::Timestamp;
 pub enum Item {
     /// A directory.
     Directory(String),
-    /// The document of a configuration.
+    /// A JSON document: a configuration, a state from a history, or the fleet of a configuration.
     Document {
         /// The file name.
         name: String,
-        /// The size in bytes.
+        /// The size in bytes; 0 for a document of the fleet.
         size: u64,
-        /// The time at which the configuration was changed.
+        /// The time at which the state was made; the present for a document of the fleet.
         modified: Timestamp,
     },
     /// A blob.

@@ -20,14 +20,16 @@ use crate::verbs::fleet_status::FleetQuery;
 /// An open file.
 #[derive(Debug)]
 pub enum OpenFile {
-    /// A blob. If the client opened it as a version, the time of the version is included.
+    /// A blob. If the client opened the path of a version, the value includes the time of the
+    /// version.
     Blob(File, Download, Option<Timestamp>),
-    /// A document and its time. For the current state of a configuration, the time is the present.
+    /// A document and its time. For a configuration, and for a document of the fleet, the time is
+    /// the present.
     Document(Bytes, Timestamp),
 }
 
-/// Whether `place` is a directory. Fails with [`Error::NotFound`] if `place` is in a directory of a
-/// component or configuration that does not exist.
+/// Whether `place` is a directory. Fails with [`Error::NotFound`] if `place` is the directory of a
+/// component or of a history that does not exist.
 pub async fn is_directory(registry: &Registry, place: &Place) -> Result<bool> {
     match place {
         Place::Component(_) | Place::History(_) => list(registry, place, true).await.map(|_| true),
@@ -40,7 +42,7 @@ pub async fn is_directory(registry: &Registry, place: &Place) -> Result<bool> {
     }
 }
 
-/// Lists a directory.
+/// Lists a directory. In the root directory, an operator sees more than an agent.
 pub async fn list(registry: &Registry, place: &Place, operator: bool) -> Result<Vec<Item>> {
     let catalog = &registry.catalog;
     Ok(match place {
@@ -122,7 +124,8 @@ pub async fn open(registry: &Registry, place: Place) -> Result<OpenFile> {
 }
 
 /// The items of `/fleet`: one document for each configuration. The registry makes a document only
-/// when a client opens it, so the list does not know the size. Clients read to the end anyway.
+/// when a client opens it, so the list shows the size 0. Clients read to the end in spite of this
+/// size.
 async fn fleet_items(registry: &Registry) -> Result<Vec<Item>> {
     let names = registry.catalog.configuration_names(None, u64::MAX).await?;
     let item = |name: &ConfigurationName| Item::Document {

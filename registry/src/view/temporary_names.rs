@@ -25,7 +25,7 @@ pub fn is_temporary(name: &str) -> bool {
     name.starts_with('.') || without_ending(name).is_some()
 }
 
-/// The name without its temporary ending, if it has one.
+/// The name without its temporary ending; `None` if the name has no such ending.
 pub fn without_ending(name: &str) -> Option<&str> {
     let (name, ending) = name.rsplit_once('.')?;
     let is_one = ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known));

@@ -64,7 +64,7 @@ pub fn clean(path: &str) -> String {
     format!("/{}", parts.join("/"))
 }
 
-/// The meaning of `path` for an agent. `None` if no such file can exist.
+/// The meaning of `path` for an agent. `None` if agents see nothing at this path.
 pub fn parse(path: &str) -> Option<Place> {
     if path.len() > MAX_PATH || path.contains('\0') {
         return None;
@@ -135,9 +135,9 @@ pub enum Goal {
     Version(PutTarget),
 }
 
-/// The result of an upload to `path`. Only an upload to `/put` becomes a version. In `/put`, and in
-/// directories that only show versions and configurations, a path that is not a valid target is an
-/// error.
+/// The result of an upload to `path`. An upload to `/put` becomes a version; a path in `/put` that
+/// is not a valid target is an error. Uploads to `/components`, `/configs` and `/history` are
+/// errors, too. Any other upload is staged.
 pub fn goal(path: &str) -> Result<Goal, String> {
     let cleaned = clean(path);
     let (top, rest) = cleaned[1..].split_once('/').unwrap_or((&cleaned[1..], ""));

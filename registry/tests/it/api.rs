@@ -9,7 +9,7 @@ use crate::fleet::{agent, document, start};
 use crate::rig::Rig;
 use forward::{Answer, Forward, exchange, send};
 
-/// The port of `-http`.
+/// The port on which the registry serves `-http`.
 fn http_port(rig: &Rig) -> u16 {
     rig.wait_for_log("http: listening on ").rsplit(':').next().unwrap().trim().parse().unwrap()
 }
@@ -130,7 +130,7 @@ fn documents_match_the_console_and_the_openapi_description() {
 }
 
 #[test]
-fn following_the_pages_of_a_list_gives_each_entry_once() {
+fn pages_of_a_list_have_each_entry_once() {
     let rig = filled();
     for version in ["v2", "v3", "v1"] {
         rig.ok(&format!("changeconf -name db -component code -version {version}"));
@@ -155,7 +155,7 @@ fn following_the_pages_of_a_list_gives_each_entry_once() {
         let mut texts: Vec<String> = entries.iter().map(Value::to_string).collect();
         texts.sort();
         texts.dedup();
-        assert_eq!(texts.len(), count, "{path}: an entry is in two pages");
+        assert_eq!(texts.len(), count, "{path}: an entry is on two pages");
     }
 }
 
@@ -230,7 +230,7 @@ fn rollouts_and_hosts_can_be_steered() {
         ("skip-soak", "{}", "running"),
         ("abort", "", "aborted"),
     ] {
-        // The registry refuses the skip if the wave does not soak yet.
+        // The registry refuses the skip if the soak has not begun yet.
         let answer = post(&format!("/rollouts/web/{action}"), body);
         if action == "skip-soak" && answer.status == 409 {
             continue;
@@ -315,7 +315,7 @@ fn requests_have_limits() {
     for port in [forward.port, http_port(&rig)] {
         assert_eq!(send(port, "GET", "/api/v1/fleet", &[&long], "").status, 431);
     }
-    // The registry does not wait forever for the end of the head.
+    // The registry waits at least 20 s for the end of the head, but not forever.
     let begun = std::time::Instant::now();
     exchange(http_port(&rig), b"GET /api/v1/fleet HTTP/1.1\r\nHost: localhost\r\n");
     assert!(begun.elapsed().as_secs() >= 20, "{:?}", begun.elapsed());

@@ -13,7 +13,7 @@ use crate::rig::Rig;
 
 /// Maximum growth of the registry's memory while one hostile client is connected, in KiB.
 const MUCH_KIB: u64 = 48 << 10;
-/// A test's write stops after this time if the server has no room for the data.
+/// Time limit of a test's write. The write fails if the server takes no data for this long.
 const FULL: Duration = Duration::from_secs(2);
 
 /// The required result of a breach of the protocol.
@@ -23,7 +23,7 @@ enum Then {
     Lives,
     /// The server ends the connection.
     Ends,
-    /// Both results are right, because a client that reads nothing may have to stop in the middle
+    /// Both results are allowed, because a client that reads nothing may have to stop in the middle
     /// of a packet.
     Any,
 }
@@ -52,7 +52,7 @@ impl Bystander {
         self.stdin.write_all(b"components -json\n").unwrap();
         let mut line = String::new();
         self.stdout.read_line(&mut line).unwrap();
-        assert_eq!(line, "[]\n", "after {} answers", self.said);
+        assert_eq!(line, "[]\n", "wrong answer after {} correct answers", self.said);
         self.said += 1;
     }
 }
@@ -80,7 +80,7 @@ fn each(cases: &[Case<'_>]) {
         calm.goes_on();
         let lives = raw.answers();
         let as_due = *then == Then::Any || lives == (*then == Then::Lives);
-        assert!(as_due, "{what}: lives: {lives}, {:#?}", rig.log());
+        assert!(as_due, "{what}: the connection lives: {lives}, {:#?}", rig.log());
         drop(raw);
         calm.goes_on();
         let peak = rig.memory("VmHWM:");
@@ -186,7 +186,7 @@ fn broken_requests_end_only_their_connection() {
             let channel = raw.open(1 << 20).unwrap();
             let line = string(&vec![b'x'; 200_000]);
             raw.send(&request(channel, "exec", true, &line)).unwrap();
-            raw.wait_for(100).expect("a refusal");
+            raw.wait_for(100).expect("no refusal arrived");
         }),
         ("10,000 variables", Then::Lives, &|raw| {
             let channel = raw.open(1 << 20).unwrap();
@@ -282,12 +282,12 @@ fn broken_packets_end_only_their_connection() {
 }
 
 #[test]
-fn missing_key_exchange_ends_only_its_connection() {
+fn incomplete_key_exchange_ends_only_its_connection() {
     each(&[
         ("a key exchange that never ends, with data", Then::Ends, &|raw| {
             let channel = reading(raw);
             raw.send(&kexinit()).unwrap();
-            raw.wait_for(KEXINIT).expect("the server's part");
+            raw.wait_for(KEXINIT).expect("the server did not begin its part of the key exchange");
             for _ in 0..1_000 {
                 if raw.send(&data(channel, &vec![b'x'; 30_000])).is_err() {
                     break;
@@ -312,7 +312,7 @@ fn missing_key_exchange_ends_only_its_connection() {
     ]);
 }
 
-/// Sends a message of each kind, cut off at each byte, on an existing channel.
+/// Sends a message of each kind, cut off after each of its bytes, on an existing channel.
 #[test]
 fn truncated_messages_end_only_their_connection() {
     let mut rig = Rig::start();
@@ -343,7 +343,8 @@ fn truncated_messages_end_only_their_connection() {
                 raw = Raw::log_in(&rig, "op", "me");
             }
         }
-        // A new connection makes room for the next channels.
+        // A connection may have only a few channels open, so each kind of message gets a new
+        // connection.
         raw = Raw::log_in(&rig, "op", "me");
         calm.goes_on();
     }

@@ -1,4 +1,4 @@
-//! Tests users' certificates, which an authority has signed, and the certificate of a host.
+//! Tests certificates of users and of a host, which an authority has signed.
 
 use std::fs;
 use std::process::Command;
@@ -12,14 +12,14 @@ fn keygen(rig: &Rig, arguments: &[&str]) {
 }
 
 /// Makes a key `name` with a certificate. The authority `ca` signs the certificate, and `flags` are
-/// the flags of `ssh-keygen`.
+/// further flags of `ssh-keygen`.
 fn certified(rig: &Rig, name: &str, ca: &str, flags: &[&str]) {
     rig.make_key(name, "ed25519");
     keygen(rig, &[&["-s", ca, "-I", name], flags, &[&format!("{name}.pub")]].concat());
 }
 
 #[test]
-fn user_certificates_log_in() {
+fn only_valid_user_certificates_log_in() {
     let mut rig = Rig::idle();
     for ca in ["ca", "ops_ca", "agent_ca", "foreign"] {
         rig.make_key(ca, "ed25519");
@@ -109,7 +109,7 @@ fn host_certificate_is_presented() {
         let output = ssh.args(["me@127.0.0.1", "components"]).output().unwrap();
         assert_eq!(output.status.success(), known, "{ca}: {}", both(&output));
     }
-    // A certificate of another key is not a certificate of this host.
+    // The registry does not start if the certificate belongs to another key.
     rig.stop("-TERM");
     keygen(&rig, &["-s", "host_ca", "-I", "reg", "-h", "-n", "127.0.0.1", "other.pub"]);
     fs::rename(rig.path("other-cert.pub"), rig.path("reg/host_key-cert.pub")).unwrap();

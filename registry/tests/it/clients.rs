@@ -1,6 +1,6 @@
-//! Tests clients of other projects with the real registry. The clients upload, bind, list and
-//! download, and do everything else that each client usually does. The tests run programs and
-//! libraries, and replay the packets of some clients that cannot be installed.
+//! Tests clients of other projects with the real registry. Each client uploads, lists and
+//! downloads, and also sends the other requests that are usual for this client. The tests run
+//! programs and libraries, and replay the packets of some clients that cannot be installed.
 
 mod replayed;
 
@@ -20,7 +20,10 @@ const FAILURE: Answer = Answer::Status(4);
 /// Whether a client is installed. If the client is missing, the function prints a notice. In CI, a
 /// missing client is a failure.
 fn is_here(client: &str, found: bool) -> bool {
-    assert!(found || std::env::var_os("CI").is_none(), "{client} is missing: scripts/needs test");
+    assert!(
+        found || std::env::var_os("CI").is_none(),
+        "{client} is missing: run scripts/needs test"
+    );
     if !found {
         // A direct write bypasses the test harness, which hides the output of passing tests.
         let text = format!("NOT TESTED: {client} is missing; run scripts/needs test\n");
@@ -34,7 +37,7 @@ fn has_program(name: &str) -> bool {
     is_here(name, std::env::split_paths(&path).any(|dir| dir.join(name).is_file()))
 }
 
-/// A Python program that can load `module`.
+/// A Python interpreter that can load `module`.
 fn python_with(module: &str) -> Option<String> {
     let given = std::env::var("PY").ok();
     let pythons = given.into_iter().chain(["python3", "/usr/bin/python3"].map(str::to_owned));
@@ -50,7 +53,8 @@ fn python_with(module: &str) -> Option<String> {
 fn site() -> Rig {
     let rig = Rig::start();
     for name in ["x.tgz", "one", "two", "three"] {
-        // These are more bytes than any client sends without waiting for an answer.
+        // The contents are larger than the largest piece that a client sends without waiting for an
+        // answer.
         let scrambled = |n: u32| n.wrapping_mul(2_654_435_761).to_be_bytes()[0];
         let contents: Vec<u8> = (0..300_000).map(|n| scrambled(n) ^ name.as_bytes()[0]).collect();
         rig.archive(name, &contents);
@@ -99,7 +103,7 @@ fn same(rig: &Rig, one: impl AsRef<Path>) {
 }
 
 #[test]
-fn paramiko() {
+fn paramiko_uploads_lists_and_downloads() {
     let Some(python) = python_with("paramiko") else { return };
     let rig = site();
     let script = "
@@ -126,7 +130,7 @@ c.close()
 }
 
 #[test]
-fn asyncssh() {
+fn asyncssh_uploads_lists_and_downloads() {
     let Some(python) = python_with("asyncssh") else { return };
     let rig = site();
     let script = "
@@ -155,7 +159,7 @@ asyncio.run(main())
 }
 
 #[test]
-fn lftp() {
+fn lftp_uploads_lists_and_downloads() {
     if !has_program("lftp") {
         return;
     }
@@ -183,7 +187,7 @@ fn lftp() {
 }
 
 #[test]
-fn rclone() {
+fn rclone_uploads_lists_and_downloads() {
     if !has_program("rclone") {
         return;
     }
@@ -206,14 +210,14 @@ fn rclone() {
     assert!(run(&["lsl", "reg:put/code"]).trim_end().ends_with(" v1"));
     run(&["copyto", "reg:components/code/v1", "got"]);
     same(&rig, "got");
-    // Newer versions of rclone use a temporary name for each upload without any setting.
+    // Newer versions of rclone upload under temporary names by default.
     run(&["copyto", "x.tgz", "reg:put/code/v2.5f3a9c1b.partial"]);
     run(&["moveto", "reg:put/code/v2.5f3a9c1b.partial", "reg:put/code/v3"]);
     assert_eq!(versions(&rig, "code"), ["v1", "v3"]);
 }
 
 #[test]
-fn curl() {
+fn curl_uploads_lists_and_downloads() {
     if !has_program("curl") {
         return;
     }
@@ -235,7 +239,7 @@ fn curl() {
 }
 
 #[test]
-fn sshfs() {
+fn sshfs_uploads_lists_and_reads() {
     let found = has_program("sshfs") && is_here("/dev/fuse", Path::new("/dev/fuse").exists());
     if !found {
         return;
@@ -256,7 +260,7 @@ fn sshfs() {
 }
 
 #[test]
-fn putty() {
+fn putty_uploads_lists_and_downloads() {
     if !has_program("psftp") {
         return;
     }
@@ -281,15 +285,15 @@ fn putty() {
     same(&rig, "got");
 }
 
-/// The directory for packages that Debian lacks. `scripts/needs test` puts these packages next to
-/// the programs.
+/// The directory of the npm packages that Debian lacks. `scripts/needs test` installs these
+/// packages near the built programs.
 fn npm_modules() -> PathBuf {
     let programs = Path::new(env!("CARGO_BIN_EXE_deploy-registry")).parent().unwrap();
     programs.parent().unwrap().join("clients/node_modules")
 }
 
 #[test]
-fn ssh2_sftp_client() {
+fn ssh2_sftp_client_uploads_lists_and_downloads() {
     let module = npm_modules().join("ssh2-sftp-client");
     if !is_here("ssh2-sftp-client", module.is_dir()) {
         return;
@@ -317,7 +321,7 @@ const Client = require(process.argv[1]); const fs = require('fs'); const assert 
 
 /// Ansible and many scripts use these programs.
 #[test]
-fn openssh_sftp_and_scp() {
+fn openssh_sftp_and_scp_upload_and_get_clear_refusals() {
     let rig = site();
     let batch = "put x.tgz /put/code/v1\ncd /put/code\nput -p x.tgz v2\nchmod 644 v2\nput x.tgz v3.part\n\
                  rename v3.part v3\nls -l\nmkdir /put/new\nput -R dir /put/all\nput x.tgz left.tmp\n\
@@ -349,7 +353,8 @@ fn openssh_sftp_and_scp() {
         assert!(output.status.success(), "{to}: {}", both(&output));
         assert_eq!(versions(&rig, component), ["one", "three", "two"]);
     }
-    // The path of a component is a directory, so scp keeps the name of the file in this directory.
+    // The path of a component is a directory, so scp uploads into this directory and keeps the name
+    // of the file.
     let mut scp = rig.client("scp", "op");
     assert!(scp.args(["x.tgz", "op@127.0.0.1:/put/named"]).status().unwrap().success());
     assert_eq!(versions(&rig, "named"), ["x.tgz"]);

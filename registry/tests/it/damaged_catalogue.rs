@@ -58,7 +58,7 @@ async fn inconsistent_catalogue_is_reported_and_nothing_is_removed() {
 }
 
 #[test]
-fn damaged_catalogue_is_left_alone() {
+fn damaged_catalogue_is_refused_and_not_changed() {
     let mut rig = Rig::start();
     let digest = rig.archive("v1", b"v1");
     rig.put("v1");
@@ -164,7 +164,7 @@ async fn clock_set_back_loses_nothing_and_keeps_order() {
 }
 
 #[test]
-fn full_disk_can_be_freed() {
+fn gc_frees_space_on_a_full_disk() {
     let mut rig = Rig::idle();
     let Some(dir) = rig.on_small_disk() else { return };
     rig.flags = ["-min-free", "0", "-grace", "0s", "-maxver", "1"].map(str::to_owned).to_vec();
@@ -180,7 +180,7 @@ fn full_disk_can_be_freed() {
     while ballast.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
     let refused = rig.ssh("op", "me", &["addconf -name p -layer code:v2"]);
     assert!(both(&refused).contains("disk is full"), "{}", both(&refused));
-    // A start makes files. But the registry must also start if the disk is full.
+    // The registry must also start with a full disk, although a start writes files.
     assert!(rig.stop("-TERM").success());
     while ballast.write(&[0; 4096]).is_ok_and(|written| written > 0) {}
     rig.run();

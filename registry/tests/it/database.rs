@@ -1,4 +1,4 @@
-//! Makes the database's own writes and syncs fail, or kills the registry at one of them.
+//! Makes the database's own writes and syncs fail, or kills the registry at a write or a sync.
 
 #![allow(clippy::print_stdout, reason = "the test prints skipped parts")]
 
@@ -23,10 +23,11 @@ fn change(rig: &Rig, digests: &[String]) -> Vec<String> {
     done
 }
 
-/// For every n, makes the n-th system call `call` fail with `fault`.
+/// For every n, runs a registry whose n-th system call `call` gets `fault`, and checks that no
+/// acknowledged change is lost.
 fn check(call: &str, fault: &str) {
     if Command::new("strace").arg("-V").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "there is no strace");
+        assert!(std::env::var_os("CI").is_none(), "strace is missing");
         println!("NOT TESTED: faults of the database; strace is missing");
         return;
     }
@@ -67,7 +68,7 @@ fn check(call: &str, fault: &str) {
             } else {
                 rig.ok("configurations").contains(&word(2))
             };
-            assert!(shown, "{call} {fault} at {n}: {line} is gone");
+            assert!(shown, "{call} {fault} at {n}: {line} is missing");
         }
         let verified = rig.ssh("op", "me", &["verify"]);
         assert!(verified.status.success(), "{call} {fault} at {n}: {}", both(&verified));

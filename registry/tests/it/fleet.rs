@@ -25,8 +25,8 @@ use watcher::Watch;
 /// Time limit for an answer of the registry on a busy machine.
 const SOON: Duration = Duration::from_secs(20);
 
-/// Starts a registry with three versions of a component, and with the configuration `web` of one
-/// layer.
+/// Starts a registry with three versions of a component, and with the configuration `web`, which
+/// has one layer.
 pub fn start(flags: &[&str]) -> Rig {
     let rig = Rig::start_with(flags);
     for version in ["v1", "v2", "v3"] {
@@ -52,7 +52,7 @@ pub fn document(rig: &Rig, line: &str) -> Value {
     serde_json::from_str(&rig.ok(line)).unwrap()
 }
 
-/// Runs a command with the agent's key over stock ssh, as a script of an agent does.
+/// Runs a command with the agent's key over stock ssh, as a script on a host does.
 pub fn agent(rig: &Rig, line: &str) -> Output {
     rig.ssh("srv", "deploy-agent", &[line])
 }
@@ -75,7 +75,7 @@ fn change_is_pushed_and_its_confirmation_ends_a_wait() {
     assert!(next["revision"].as_u64() > offer["revision"].as_u64());
     assert_ne!(next["id"], offer["id"]);
     assert!(fails(&rig, "wait -name web -timeout 1s", 7).contains("missing hosts: 1;"));
-    // A report with the revision before the change confirms nothing.
+    // A report with the revision from before the change confirms nothing.
     let mut stale = next.clone();
     stale["revision"] = offer["revision"].clone();
     web.healthy(2, &stale);
@@ -112,7 +112,7 @@ fn failure_is_shown_with_reason_exit_code_and_output() {
     for part in ["exit code", "exit status 3", "no such table", "fetched 12 ms, staged 3 ms"] {
         assert!(why.contains(part), "{part}: {why}");
     }
-    assert!(!why.contains('\u{1b}'), "the output cannot control the terminal: {why}");
+    assert!(!why.contains('\u{1b}'), "the output can control the terminal: {why}");
     let why = document(&rig, "why -host web-01 -name web -json");
     assert_eq!(why["configurations"][0]["attempts"][0]["exit_code"], 3);
     let fleet = document(&rig, "fleet -name web -json");
@@ -120,7 +120,7 @@ fn failure_is_shown_with_reason_exit_code_and_output() {
     assert_eq!((&counts["hosts"], &counts["failed"]), (&json!(3), &json!(1)), "{fleet}");
     let failed = document(&rig, "fleet -name web -phase failed -json");
     assert_eq!(failed["hosts"][0]["host"], "web-01");
-    // The wait succeeds, because enough of the other hosts confirm.
+    // The next wait succeeds, because both other hosts confirm the state.
     for (n, watch) in watches.iter_mut().enumerate().filter(|(n, _)| *n != 1) {
         let offer = watch.offer();
         watch.healthy(2 + n as u64, &offer);
@@ -151,7 +151,7 @@ fn repeated_and_old_reports_count_once() {
     rig.stop("-KILL");
     rig.run();
     let again = Watch::begin(&rig, "srv", "web", "web-01", "a1");
-    assert_eq!(again.next()["last_seq"], 5, "the last report survives kill -9");
+    assert_eq!(again.next()["last_seq"], 5, "the last report was lost at kill -9");
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "healthy");
 }
 
@@ -172,7 +172,7 @@ fn deploy_is_counted_once_if_its_agent_has_lost_the_number() {
         }));
     };
     report(1, 7, "checking");
-    // The agent was killed before the agent had recorded that this is deploy number 7.
+    // The agent was killed before it had recorded that this deploy has the number 7.
     report(2, 6, "checking");
     report(3, 6, "healthy");
     assert_eq!(count_attempts(&rig), 1);
@@ -205,7 +205,7 @@ fn script_reports_its_result_with_stock_ssh() {
         assert_eq!(output.status.code(), Some(code), "{line}: {}", both(&output));
         assert!(both(&output).contains(want), "{line}: {}", both(&output));
     }
-    // An agent's key may run no other commands.
+    // A client with an agent's key may run no other commands.
     for line in ["gc", "fleet", "showconf -name web", "reports"] {
         assert!(!agent(&rig, line).status.success(), "{line}");
     }
@@ -245,7 +245,7 @@ fn host_of_another_key_and_junk_change_nothing() {
     let mut thief = Watch::begin(&rig, "other", "web", "web-01", "b1");
     let first = thief.next();
     assert!(first["refused"].as_str().unwrap().contains("another key"), "{first}");
-    assert!(first["offer"]["id"].is_string(), "deploys continue");
+    assert!(first["offer"]["id"].is_string(), "the refused watch gets no offer");
     let report = json!({ "seq": 9, "phase": "failed", "wants": offer["id"] });
     assert!(thief.report(&report)["refused"].is_string());
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "healthy");
@@ -256,14 +256,14 @@ fn host_of_another_key_and_junk_change_nothing() {
     for junk in [&b"{"[..], b"[]", b"{\"report\": 1}", &vec![b'x'; 600 << 10]] {
         let mut broken = Watch::begin(&rig, "srv", "web", "web-02", "c1");
         broken.next();
-        // The registry may close the watch before the registry has read everything.
+        // The registry may close the watch before it has read everything.
         let _ = broken.input.write_all(junk);
         let _ = broken.input.write_all(b"\n");
         let ended = wait_for_end(&mut broken.child);
         assert_ne!(ended, Some(0), "{junk:.20?}");
     }
-    // The registry accepts fields and phases of a later protocol. The registry ignores an unknown
-    // field, and an unknown phase counts as the phase `unknown`.
+    // The registry accepts reports of a later protocol. It ignores an unknown field, and an unknown
+    // phase counts as the phase `unknown`.
     let later = json!({ "seq": 2, "phase": "levitating", "revision": 1, "new": { "a": 1 } });
     web.report(&later);
     assert_eq!(document(&rig, "fleet -name web -json")["hosts"][0]["phase"], "unknown");
@@ -292,15 +292,16 @@ fn two_agents_under_one_name_are_told_apart() {
     assert!(rig.ok("fleet -name web").contains("two agents report under this name"));
     drop(second);
     wait_until("one agent is left", || duplicate() == false);
-    // A second watch of the same directory shows that the earlier watch is dead, so the registry
-    // ends the earlier watch.
+    // An agent begins a second watch only if its earlier watch is dead. So the registry ends the
+    // earlier watch of the same agent.
     let again = Watch::begin(&rig, "srv", "web", "web-01", "a1");
     again.next();
     assert_ne!(wait_for_end(&mut first.child), Some(0));
     assert_eq!(duplicate(), false);
 }
 
-/// A line of the agent may arrive while the registry reads the new configuration.
+/// The wait is interrupted if a line of the agent arrives while the registry reads the new
+/// configuration.
 #[tokio::test]
 async fn change_is_not_lost_if_the_wait_for_it_is_interrupted() {
     let bench = Bench::new(Settings::default()).await;
@@ -321,7 +322,8 @@ async fn change_is_not_lost_if_the_wait_for_it_is_interrupted() {
     for n in 0..50 {
         let version = ["v2", "v1"][n % 2];
         bench.configure("web", &[("code", version)]).await.unwrap();
-        // The first check finds the change, and usually ends before the catalogue has answered.
+        // With this time limit, the call finds the change, but usually ends before the catalogue
+        // has answered.
         let line = match timeout(Duration::ZERO, session.next()).await {
             Ok(line) => line,
             Err(_) => {

@@ -109,7 +109,7 @@ impl Fleet {
             let reports = self.taken(number, &message, dice.throw(4) == 0);
             for report in reports {
                 channel.send(to_line(&ToRegistry { report: Some(report) })).await?;
-                // Sometimes the agent is killed before the agent has received an answer.
+                // Sometimes, the agent is killed before it has received an answer.
                 if dice.throw(15) == 0 {
                     return Ok(());
                 }
@@ -170,7 +170,7 @@ fn check_wait(rig: &Rig, fleet: &Fleet) {
     if waited["hosts"] == AGENTS as u64 {
         assert!(
             fleet.has_confirmed(revision, id),
-            "wait says {waited}, and a host has not confirmed"
+            "wait says {waited}, but a host has not confirmed this state"
         );
     }
 }
@@ -243,5 +243,9 @@ fn compare(rig: &Rig, fleet: &Fleet, number: usize) {
     let last = results.len().saturating_sub(KEPT);
     assert_eq!(kept, results[last..], "agent {number}");
     let highest = attempts.iter().filter_map(|one| one["number"].as_u64()).max().unwrap_or(0);
-    assert_eq!(highest, results.len() as u64, "agent {number}: a deploy counts twice");
+    assert_eq!(
+        highest,
+        results.len() as u64,
+        "agent {number}: the registry counts too few or too many deploys"
+    );
 }

@@ -1,5 +1,5 @@
 //! Tests a full disk. Every acknowledged change stays. The registry refuses an upload that does not
-//! fit, and keeps no file of that upload. Changes work again when there is room.
+//! fit, and keeps no file of that upload. Changes work again once there is free space.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -39,7 +39,7 @@ fn full_disk_loses_nothing_and_work_resumes() {
     );
     rig.stop("-KILL");
 
-    // Reads work while the disk is full, and changes work again afterwards.
+    // Reads work while the disk is full, and changes work again once there is free space.
     rig.run();
     assert_eq!(rig.ok("configurations"), "project1\n");
     assert_eq!(rig.ok("showcomp -name code").lines().count(), 1);

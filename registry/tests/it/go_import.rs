@@ -1,5 +1,5 @@
-//! Tests the import of a Go registry's directory. The registry gives the same answers as the Go
-//! registry.
+//! Tests the import of a Go registry's directory. After the import, the registry gives the same
+//! answers as the Go registry.
 
 use std::fs::{self, File, Permissions};
 use std::os::unix::fs::{PermissionsExt as _, chown};
@@ -73,7 +73,7 @@ fn every_answer_matches_the_go_tool() {
         assert_eq!(fs::read(rig.path("got")).unwrap(), want, "{name}");
     }
     assert_eq!(rig.sha256("reg/state.db"), before);
-    // The host key is still the key that clients know.
+    // The registry still has the host key that clients know.
     let known = rig.wait_for_log("host key fingerprint");
     let fingerprint = deploy_testing::fingerprint(&rig.path("reg/host_key"));
     assert!(known.contains(&fingerprint), "{known}: {fingerprint}");
@@ -95,7 +95,8 @@ fn rollback_to_the_hidden_history_of_the_go_tool_works() {
     assert!(hashes.iter().zip(starts).all(|(hash, start)| hash.starts_with(start)), "{hashes:?}");
     rig.ok("rollback -name project1 -to 2");
     assert!(rig.ok("showconf -v -name project1").contains("1e739ba1"));
-    // The most recent version is also the last version in the Go tool's order.
+    // `bumpconf` takes the most recent version, which is also the last version in the Go tool's
+    // order.
     rig.ok("bumpconf -name project1 -component config");
     assert!(rig.ok("showconf -name project1").contains("v03"));
     // After a restart, the answers are the same, and there was no second import.
@@ -177,13 +178,14 @@ fn running_go_registry_is_reported_and_later_locked_out() {
     assert!(!rig.path("reg/catalogue.db").exists(), "the refused import made a catalogue");
     flock(&file, FlockOperation::Unlock).unwrap();
     rig.run();
-    // While the registry runs, bolt cannot lock the file.
+    // While the registry runs, no Go registry can lock the file.
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap_err();
     assert!(rig.stop("-TERM").success());
     flock(&file, FlockOperation::NonBlockingLockExclusive).unwrap();
 }
 
-/// Tests an unreadable file. If another user owned the directory, all files would be unreadable.
+/// Only one file is unreadable. The user who runs the import owns the directory and the other
+/// files.
 #[test]
 fn unreadable_file_stops_the_import_and_is_not_moved() {
     const NOBODY: u32 = 65534;
@@ -253,7 +255,7 @@ fn damage_is_reported_with_the_affected_versions() {
     let of_old = found.split(&format!("files/{old}")).nth(1).unwrap();
     let hits = of_old.lines().skip(1).take_while(|line| line.starts_with('\t'));
     assert_eq!(hits.collect::<Vec<_>>(), ["\taffects version config v02"], "{found}");
-    // Uploading the same bytes again repairs the damage.
+    // An upload of the same bytes repairs the damage.
     fs::copy(go().join("registry/files").join(&damaged), rig.path("again")).unwrap();
     rig.put("again");
     assert_eq!(
@@ -263,7 +265,7 @@ fn damage_is_reported_with_the_affected_versions() {
 }
 
 #[test]
-fn damaged_state_db_is_refused_and_left_alone() {
+fn damaged_state_db_is_refused_and_not_changed() {
     let rig = rig();
     let path = rig.path("reg/state.db");
     let good = fs::read(&path).unwrap();
@@ -305,8 +307,8 @@ fn later_changes_of_a_go_registry_are_detected() {
     rig.run();
     assert!(rig.stop("-TERM").success());
     let path = rig.path("reg/state.db");
-    // A new transaction without changes does not count as a change. But if the file returns to the
-    // state of an earlier transaction, that counts as a change.
+    // The changed bit makes the newest meta page invalid. So the file has the state of the transaction
+    // before, which counts as a change.
     let mut bytes = fs::read(&path).unwrap();
     bytes[4096 + 16 + 20] ^= 1;
     fs::write(&path, bytes).unwrap();
@@ -333,7 +335,8 @@ fn later_changes_of_a_go_registry_are_detected() {
 
 #[test]
 fn killed_import_is_completed_at_the_next_start() {
-    // Whenever the import is killed, the registry has each item exactly once after the next start.
+    // At whatever moment the import is killed, the registry has each item exactly once after the
+    // next start.
     for moment in 0..12 {
         let mut rig = rig();
         let mut child = std::process::Command::new(env!("CARGO_BIN_EXE_deploy-registry"))

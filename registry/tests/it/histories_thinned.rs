@@ -43,7 +43,8 @@ async fn old_states_are_removed_and_rollback_targets_stay() {
     deploy(&bench, 8).await;
     let (_, name) = names();
     let registry = bench.registry();
-    // State 9 restored state 7. So both states and all states between them stay.
+    // State 9 restored state 7, so states 7 to 9 stay. State 6 stays, too, because the next
+    // rollback restores it.
     registry.catalog.roll_back(&name, None, &change()).await.unwrap();
     let planned = registry.would_collect().await.unwrap();
     assert_eq!(planned.thinned, Thinned { states: 5, audit: 17 });
@@ -64,7 +65,7 @@ async fn old_states_are_removed_and_rollback_targets_stay() {
 }
 
 #[tokio::test]
-async fn everything_is_kept_unless_the_operator_says_otherwise() {
+async fn all_history_is_kept_without_keep_history() {
     let bench = Bench::new(Settings { keep_states: 1, ..Settings::default() }).await;
     deploy(&bench, 4).await;
     let done = bench.registry().collect(false).await.unwrap();

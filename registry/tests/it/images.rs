@@ -1,5 +1,6 @@
 //! Tests configurations that are made from images, and the known layers of images. The registry
-//! makes a change completely or not at all. An answer to an importer stays true for a while.
+//! makes a change completely or not at all. If the registry tells an importer that it has a layer,
+//! gc keeps this layer for the grace period.
 
 use std::fs::{self, File};
 use std::path::Path;
@@ -22,7 +23,7 @@ fn origin(text: &str) -> Origin {
     Origin { diff_id, removals, compression: Compression::Gzip }
 }
 
-/// An image with layers `l1`, `l2`, … that have these texts as contents.
+/// An image with layers `l1`, `l2`, … that have `texts` as their contents.
 fn image(texts: &[&str]) -> Image {
     let layer = |(n, text): (usize, &&str)| ImageLayer {
         component: format!("l{}", n + 1).parse().unwrap(),
@@ -173,7 +174,7 @@ async fn only_present_and_sound_layers_are_known() {
     for text in ["a", "b", "c"] {
         bench.upload(text);
     }
-    assert!(known(&bench, &["a"]).await.is_empty(), "a layer that is only uploaded is not known");
+    assert!(known(&bench, &["a"]).await.is_empty(), "a layer that is only uploaded is known");
     add(&bench, &image(&["a", "b", "c"]), &[]).await.unwrap();
     let other = Origin { compression: Compression::Zstd, ..origin("a") };
     assert!(bench.registry().known_layers(Some(&[other])).await.unwrap().is_empty());
@@ -192,8 +193,8 @@ async fn only_present_and_sound_layers_are_known() {
     assert_eq!(known(&bench, &["a", "b", "c"]).await, digests(&["a"]));
     let refused = add(&bench, &image(&["a", "b", "c"]), &[]).await.unwrap_err();
     assert_eq!(refused.code, exit::NOT_FOUND, "{refused}");
-    // Both files are uploaded again. The end of an upload restores one file, and the import
-    // restores the other file.
+    // Both files are uploaded again. `take_back` restores one file, as at the end of an upload, and
+    // the import restores the other file.
     let c = bench.upload("c");
     bench.upload("b");
     assert!(bench.registry().take_back(c).await.unwrap());
@@ -204,7 +205,7 @@ async fn only_present_and_sound_layers_are_known() {
 }
 
 #[tokio::test]
-async fn newer_blob_of_an_origin_wins() {
+async fn origin_is_known_with_its_newest_blob() {
     let bench = Bench::new(Settings::default()).await;
     let [_, b] = ["a", "b"].map(|text| bench.upload(text));
     add(&bench, &image(&["a"]), &[]).await.unwrap();
@@ -243,7 +244,7 @@ async fn layers_reported_as_known_survive_the_next_gc() {
     assert_eq!(gone, digests(&["b"]));
     assert_eq!(known(&bench, &["a", "b"]).await, digests(&["a"]));
     let rows = bench.registry().catalog.layers().await.unwrap();
-    assert_eq!(rows.len(), 1, "the rows of a removed blob are deleted, too");
+    assert_eq!(rows.len(), 1, "the rows of the removed blob were not deleted");
     bench.reopen().await;
     bench.upload("b");
     add(&bench, &image, &[]).await.unwrap();

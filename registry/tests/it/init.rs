@@ -51,7 +51,11 @@ fn missing_files_at_start_are_reported_with_the_remedy() {
             "127.0.0.1:0",
             "open none: no such file or directory; deploy-registry init creates",
         ),
-        ("op", "127.0.0.1:0", "it is a private key: give the public one, which ends in .pub"),
+        (
+            "op",
+            "127.0.0.1:0",
+            "it is a private key: give the file of the public key, which ends in .pub",
+        ),
         ("op.pub", "127.0.0.1", "listen tcp 127.0.0.1: invalid socket address; give -addr as"),
     ] {
         let keys = ["-dir", "reg", "-opauth", operators, "-srvauth", "srv.pub", "-addr", addr];

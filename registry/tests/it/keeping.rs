@@ -83,7 +83,8 @@ fn each_further_rollback_restores_an_older_state() {
     assert_eq!(refused.status.code(), Some(5), "{}", both(&refused));
     assert!(both(&refused).contains("no earlier state to go back to"), "{}", both(&refused));
     assert!(rig.ok("showconf -name p").contains("code   v1 "));
-    // A change makes a new state. Later, the operator returns to state 4 explicitly.
+    // After a change, a rollback restores the state before the change. After an explicit return to
+    // state 4, a rollback restores a state that is older than state 4.
     rig.ok("changeconf -name p -component code -version v3");
     back("v1", 5, "v3");
     rig.ok("rollback -name p -to 4");
@@ -164,8 +165,7 @@ fn start_after_a_crash_knows_that_a_damaged_blob_was_replaced() {
     assert_eq!(json(&rig, "verify -json")["damaged"], 1);
     assert_eq!(json(&rig, "stat -json")["damaged"], 1);
     assert!(rig.stop("-KILL").code().is_none());
-    // A crash leaves this state if it comes after the upload's rename and before the change of
-    // the row.
+    // A crash between the rename of the upload and the change of the row leaves this state.
     fs::write(&path, sound).unwrap();
     rig.run();
     assert_eq!(json(&rig, "stat -json")["damaged"], 0);
@@ -299,7 +299,7 @@ fn upload_limits_are_reported() {
     }
     let digest = rig.archive("small", b"small");
     rig.put("one");
-    // Another upload of the same bytes would not count towards the limit, but other bytes count.
+    // Together with the first upload, this upload is over the limit.
     fs::write(rig.path("two"), [noise(2 << 20), vec![1]].concat()).unwrap();
     let refused = rig.sftp("op", "me", "put two");
     assert!(!refused.status.success(), "{}", both(&refused));

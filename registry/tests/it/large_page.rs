@@ -28,7 +28,8 @@ fn name_of(host: usize) -> String {
     format!("service-{:02}", if host < 4000 { 0 } else { host % CONFIGURATIONS })
 }
 
-/// Fills the registry with [`HOSTS`] hosts. Returns the presence of the connected hosts.
+/// Fills the registry with [`HOSTS`] hosts. Returns a value for each connected host. The host is
+/// connected until its value is dropped.
 async fn large_fleet(registry: &Registry) -> Vec<Present> {
     for version in ["v1", "v2"] {
         let digest = upload(registry.blobs(), &archive(version));

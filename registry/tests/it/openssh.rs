@@ -100,7 +100,7 @@ fn exec_separates_output_errors_and_exit_code() {
 }
 
 #[test]
-fn agents_run_no_commands_and_nobody_forwards_ports() {
+fn agents_run_no_operator_commands_and_ports_are_not_forwarded() {
     let rig = Rig::start();
     for (arguments, wanted) in [
         (&["help"][..], "exec request failed on channel 0"),
@@ -225,7 +225,7 @@ fn upload_aborted_by_the_client_leaves_no_file() {
     let mut client = slow_upload(&rig);
     client.kill().unwrap();
     client.wait().unwrap();
-    wait_until("the upload is gone", || rig.uploads().is_empty());
+    wait_until("the upload is removed", || rig.uploads().is_empty());
 }
 
 #[test]

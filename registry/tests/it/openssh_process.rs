@@ -1,5 +1,4 @@
-//! Tests the registry as a process. The registry starts, refuses to start, stops, and reads new
-//! keys.
+//! Tests the registry as a process: starts, refused starts, stops and new keys.
 
 use std::fs;
 use std::io::Read;
@@ -70,7 +69,7 @@ fn failed_start_prints_one_clear_line() {
     assert_eq!(output.status.code(), Some(1));
     let wanted = format!("listen tcp {busy}: address already in use; stop the program");
     assert!(both(&output).contains(&wanted), "{}", both(&output));
-    assert!(rig.ok("components").is_empty(), "the first registry continues");
+    assert!(rig.ok("components").is_empty(), "the first registry does not answer as before");
 }
 
 #[test]
@@ -146,7 +145,7 @@ fn key_options_are_enforced() {
 }
 
 #[test]
-fn many_unauthenticated_connections_end_no_session() {
+fn clients_can_log_in_again_after_too_many_open_files() {
     let mut rig = Rig::idle();
     rig.run_under(&["prlimit", "--nofile=64:64"]);
     let address = ("127.0.0.1", rig.port());

@@ -21,7 +21,8 @@ fn on_terminal(rig: &Rig, line: &str) -> String {
     let line = format!("stty cols 60; {} -tt me@127.0.0.1 {line}", words.join(" "));
     let mut script = Command::new("script");
     script.args(["-qec", &line, "/dev/null"]).current_dir(rig.dir.path()).stdin(Stdio::null());
-    let output = script.output().expect("the program script of the package bsdutils");
+    let output =
+        script.output().expect("cannot run the program script, which is in the package bsdutils");
     String::from_utf8(output.stdout).unwrap()
 }
 

@@ -17,7 +17,7 @@ impl<'a> Terminal<'a> {
     /// missing tmux is a failure.
     fn open(rig: &'a Rig) -> Option<Self> {
         if Command::new("tmux").arg("-V").output().is_err() {
-            assert!(std::env::var_os("CI").is_none(), "no tmux, and this is CI");
+            assert!(std::env::var_os("CI").is_none(), "tmux is missing");
             let text = b"NOT TESTED: the prompt in a terminal; install tmux\n";
             std::io::stderr().write_all(text).unwrap();
             return None;
@@ -177,8 +177,8 @@ fn completion_shown_in_the_documents_works() {
         assert_eq!(key, "<Tab>");
         terminal.press(&["Tab"]);
     }
-    // The screen has the line at the time of the completion, and then everything that the document
-    // shows.
+    // The screen shows the line as it was at the completion, and below this line everything that
+    // the document shows.
     terminal.ends_with(&format!("{}\n{}", listed.last().unwrap(), listed.join("\n")));
 }
 
@@ -286,7 +286,7 @@ fn line_is_redrawn_after_a_resize() {
         terminal.resize(u32::try_from(width).unwrap());
         terminal.ends_with(&rows(&line, width));
         // The terminal itself has already wrapped the text again. The registry gets the new width a
-        // moment later.
+        // moment later, so the test waits.
         std::thread::sleep(Duration::from_millis(500));
         terminal.press(&["Home"]);
         terminal.type_in("XX");

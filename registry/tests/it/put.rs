@@ -1,5 +1,5 @@
 //! Tests stock commands that upload and bind in one step: `tar | ssh registry put` and `scp x
-//! registry:/put/NAME/VERSION`. Also tests the directories in which clients see the registry.
+//! registry:/put/NAME/VERSION`. Also tests the directories that the registry shows to clients.
 
 use std::fs;
 use std::io::Write as _;
@@ -88,7 +88,7 @@ fn truncated_archive_is_never_bound() {
     child.kill().unwrap();
     child.wait().unwrap();
     rig.wait_for_log("standard input was cut off");
-    wait_until("the upload is gone", || rig.uploads().is_empty());
+    wait_until("the upload is removed", || rig.uploads().is_empty());
     assert_eq!(rig.ok("components"), "");
 }
 
@@ -116,7 +116,7 @@ fn interrupted_sftp_upload_binds_nothing() {
     rig.wait_for_log("upload fail: no agent could unpack");
     drop(child.stdin.take());
     child.wait().unwrap();
-    wait_until("the upload is gone", || rig.uploads().is_empty());
+    wait_until("the upload is removed", || rig.uploads().is_empty());
     assert_eq!(rig.ok("components"), "");
 }
 
@@ -148,7 +148,7 @@ fn scp_uploads_and_binds() {
         assert!(both(&output).contains(text), "{to}: {}", both(&output));
     }
     rig.wait_for_log("upload refused: version \"v3\" already exists");
-    // A second upload of the same bytes stays until the upload expires, because other clients may
+    // A second upload of the same bytes stays staged until it expires, because other clients may
     // need these bytes.
     assert_eq!(rig.uploads(), [digest.as_str()]);
     assert_eq!(rig.ok("showcomp -name config").lines().count(), 3);

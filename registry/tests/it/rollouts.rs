@@ -61,7 +61,7 @@ fn waves_open_one_after_another_and_success_makes_the_target_current() {
     for host in &hosts[..3] {
         is_offered_nothing(host);
     }
-    assert!(rig.ok("showconf -name web").contains("v1"), "the base is current");
+    assert!(rig.ok("showconf -name web").contains("v1"), "the base is not current");
     hosts[3].healthy(2, &offer);
     for host in &mut hosts[..2] {
         let offer = host.offer();
@@ -72,7 +72,7 @@ fn waves_open_one_after_another_and_success_makes_the_target_current() {
     hosts[2].healthy(2, &offer);
     has_status(&rig, "succeeded");
     assert!(rig.ok("showconf -name web").contains("v2"));
-    // The hosts have confirmed the state already.
+    // The hosts have already confirmed the state, so `wait` needs no new report.
     for host in &mut hosts {
         assert_eq!(version(&host.offer()), "v2");
     }
@@ -190,7 +190,7 @@ fn configuration_under_a_rollout_changes_only_with_supersede() {
     }
     rig.ok("changeconf -name web -component code -version v3 -supersede");
     for host in &mut hosts {
-        // The first host may be offered the base for a moment.
+        // The registry may offer the base to the first host for a moment.
         while version(&host.offer()) != "v3" {}
     }
     assert_eq!(status(&rig)["status"], "superseded");

@@ -1,5 +1,5 @@
-//! Tests commands that would discard something, and commands with names that do not exist. Also
-//! tests the advice that each client gets.
+//! Tests the protection against mistakes: a change that would discard layers, use a damaged blob or
+//! delete a version that may be needed. Also tests the advice in the refusals, and busy registries.
 
 use std::fs;
 use std::io::Write as _;
@@ -55,7 +55,7 @@ fn addconf_replaces_only_with_the_flag() {
     assert_eq!(said, "to roll back run:\n\tssh registry rollback -name=\"p\" -to=1\n");
     assert_eq!(layers(&rig), "code:v2");
 
-    // The Go tool's programs do not have the flag `-replace`.
+    // The Go tool's programs do not have the flag `-replace`, so their `addconf` always replaces.
     let mut go = Raw::log_in_as(&rig, "op", "me", GO);
     let done = go.run("addconf -name p -layer code:v1");
     assert_eq!(done, (0, "to roll back run:\n\trollback -name=\"p\" -to=2\n".to_owned()));
@@ -128,7 +128,7 @@ fn go_client_gets_a_hint_it_can_run() {
     rig.ok("addconf -name p -layer code:v1");
     rig.ok("bumpconf -name p -component code");
     let (code, said) = Raw::log_in_as(&rig, "op", "me", GO).run("delver -name code -version v1");
-    let how = "which a rollback would need; to delete it anyway run:\n\tssh registry delver -name=code -version=v1 -force\n";
+    let how = "which a rollback or a host may need; to delete it anyway run:\n\tssh registry delver -name=code -version=v1 -force\n";
     assert!(code == 6 && said.ends_with(how), "{said}");
     let (_, said) = run(&rig, "delver -name code -version v1");
     assert!(said.ends_with("use -force to delete it anyway\n"), "{said}");
@@ -157,8 +157,8 @@ fn unique_hash_prefix_is_accepted() {
     }
 }
 
-/// Before an upload, `deployctl` asks whether the registry has the blob. The answer "no" is not a
-/// refused change.
+/// Before an upload, `deployctl` asks with `addver` whether the registry has the blob. The answer
+/// "no" is not a refused change, so the audit trail does not list it.
 #[test]
 fn probe_for_a_blob_is_not_audited() {
     let rig = Rig::start();
@@ -201,7 +201,7 @@ fn idle_imports_do_not_block_other_imports() {
     }
 }
 
-/// A slow reader still gets the end of an answer when the registry stops.
+/// If the registry stops during an answer, a slow reader still gets the whole answer.
 #[test]
 fn stop_waits_for_a_running_answer() {
     let mut rig = Rig::start();

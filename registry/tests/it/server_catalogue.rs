@@ -1,5 +1,5 @@
-//! Tests that a directory accepts only its own catalogue. So gc never removes the blobs of another
-//! catalogue.
+//! Tests that a registry opens a directory only together with the directory's own catalogue. With
+//! another catalogue, gc would remove all blobs that this catalogue does not list.
 
 #![allow(clippy::print_stdout, reason = "a test prints what it skips")]
 
@@ -60,7 +60,7 @@ async fn second_registry_on_one_catalogue_is_refused() {
 }
 
 #[tokio::test]
-async fn blobs_get_no_new_catalogue_on_a_server() {
+async fn directory_with_blobs_gets_no_new_catalogue_on_a_server() {
     let mut bench = Bench::new(Settings::default()).await;
     bench.put("code", "v1", "one").await;
     let Some(own) = server(&bench.path("")) else { return };

@@ -1,5 +1,5 @@
-//! Tests the sftp protocol packet by packet, through `ssh -s`: the files that agents see, and the
-//! limits on every packet.
+//! Sends single sftp packets through `ssh -s`. Tests which files agents can read and which requests
+//! the registry refuses.
 
 use std::fs;
 use std::io::Write;
@@ -39,7 +39,7 @@ impl Client {
         opened.map(|handle| handle.handle).map_err(code)
     }
 
-    /// Opens a file, and announces its size. Returns the handle, or the server's error.
+    /// Begins an upload, and announces its size. Returns the handle, or the server's error.
     async fn announce(&self, path: &str, size: u64) -> Result<String, String> {
         let flags = OpenFlags::WRITE | OpenFlags::CREATE | OpenFlags::TRUNCATE;
         let attributes = FileAttributes { size: Some(size), ..FileAttributes::empty() };
@@ -109,7 +109,8 @@ async fn open_files_per_key_are_limited() {
             Err(code) => break code,
         }
     };
-    // Clients may use half of the process's open files, and one key may use a quarter of this half.
+    // For reading, all clients together may open half of the files that the process may open. One
+    // key may open a quarter of this half.
     assert_eq!((open.len(), refused), (32, StatusCode::Failure));
     // Several agents may share a key. An agent that reads many files must not block the other
     // agents.
@@ -257,7 +258,7 @@ async fn announced_upload_without_room_is_refused_at_once() {
     client.write(&one, 0, b"fine").await.unwrap();
     let refused = client.announce("two", most).await.unwrap_err();
     assert!(refused.contains(", and other uploads still need "), "{refused}");
-    // A small upload fits in addition to the large upload. An upload that has ended takes no room.
+    // A small upload fits beside the large upload. An upload that has ended reserves no room.
     let small = client.announce("small", 7).await.unwrap();
     client.write(&small, 0, b"more than that").await.unwrap();
     client.close(&small).await.unwrap();

@@ -1,5 +1,5 @@
-//! Tests clients that read slowly or not at all. A slow reader gets the whole answer, even if the
-//! reading takes long. If a client reads nothing, the server abandons the answer after a while.
+//! Tests clients that read slowly or not at all. A slow reader gets the whole answer, even if it
+//! reads for a long time. If a client reads nothing for some time, the server ends the answer.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 /// A client that reads nothing for this long counts as disconnected.
 const STALL: Duration = Duration::from_secs(2);
 
-/// Logs in at `port`, as a client that has room for only a few kilobytes.
+/// Logs in at `port`, as a client that accepts only 16 KiB before it reads them.
 async fn log_in(rig: &Rig, port: u16) -> Handle<Trusting> {
     let config = client::Config {
         window_size: 16 << 10,
@@ -63,7 +63,7 @@ async fn slow_reader_gets_all_and_silent_reader_is_disconnected() {
     let server = Server::new(Arc::new(registry), Arc::new(keyring), &host_key, day).stalling(STALL);
     let serving = tokio::spawn(server::serve(Arc::new(server), listener, std::future::pending()));
     let client = log_in(&rig, port).await;
-    // Refused commands are in the audit trail, too.
+    // These commands are refused. The audit trail lists refused commands, too.
     let name = "long".repeat(60);
     for n in 0..150 {
         let line = format!("delcomp -name {name}{n}");

@@ -1,13 +1,14 @@
 //! Plays the files in `transcripts/` with a real ssh client and a real registry. The files have the
 //! exact text that operators type and see. A line that begins with `#` is a comment.
 //!
-//! A line that begins with `$ ` is a command, and `<FILE` at its end names the file with the
-//! command's standard input. A line that begins with `! ` is a line of standard error. A line that
-//! begins with `= ` has the exit code, if this code is not 0. Every other line is standard output;
-//! a dot stands for a blank line. `{a1}` is the sha256 of an uploaded archive, and `{ID}` is any
-//! other sha256. `{TIME}` is any time, and `{KEY}` is the operator's key.
+//! A line that begins with `$ ` is a command. If it ends with `<FILE`, the command reads this file
+//! as its standard input. A line that begins with `! ` is a line of standard error. A line that
+//! begins with `= ` shows an exit code other than 0. Every other line is standard output; a dot
+//! stands for a blank line. `{a1}` is the sha256 of the uploaded archive `a1`. `{ID}` is any other
+//! sha256, or 12 digits of one. `{TIME}` is any time, and `{KEY}` is the fingerprint of the
+//! operator's key.
 //!
-//! If `UPDATE_TRANSCRIPTS` is set, the test rewrites the files. Then read the diff.
+//! If `UPDATE_TRANSCRIPTS` is set, the test rewrites the files. Check the diff before you commit.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;

@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-/// Copies the units to a directory. In the copies, an existing path replaces the path of the
-/// program.
+/// Copies the units to a directory. Systemd's checks need a program that exists, so the copies
+/// start the registry that was built for the tests.
 fn units() -> (TempDir, [String; 2]) {
     let temp = TempDir::new().unwrap();
     let from = deploy_testing::package().join("../packaging");
@@ -52,7 +52,7 @@ fn systemd_accepts_the_units() {
 #[test]
 fn registry_unit_is_sandboxed_as_documented() {
     let (_temp, [registry, agent]) = units();
-    // These are the ratings in docs/OPERATING.md, in tenths.
+    // docs/OPERATING.md gives the same ratings. Here they are in tenths.
     for (unit, most) in [(registry, "--threshold=14"), (agent, "--threshold=81")] {
         let words = ["security", "--no-pager", "--offline=yes", most, &unit];
         let Some(output) = analyze(&words) else { return };

@@ -83,7 +83,8 @@ async fn upload_during_gc_of_the_same_blob_is_kept() {
                     let digest = bench.upload(&text);
                     match bench.add(&component, "v1", digest).await {
                         Ok(()) => break digest,
-                        // Another task has bound this upload, and has made the blob look old.
+                        // Another task has bound this upload and made the blob look old, and gc has
+                        // removed the blob.
                         Err(err) => assert!(err.contains("no uploaded file"), "{err}"),
                     }
                 };
@@ -145,7 +146,7 @@ async fn layers_reported_to_an_importer_are_not_removed() {
                 catalog.delete_configuration(&configuration, &change()).await.unwrap();
                 let component = &image.layers[0].component;
                 catalog.delete_component(component, true, &change()).await.unwrap();
-                // If `n` is odd, gc may remove the blob of the image.
+                // If `n` is odd, nothing uses the image's blob from here on, so gc may remove it.
                 let origin = image.layers[0].origin.unwrap();
                 if n % 2 == 0 && !registry.known_layers(Some(&[origin])).await.unwrap().is_empty() {
                     // The registry knows the layer, so the client does not send the layer again.

@@ -1,5 +1,5 @@
-//! Runs verbs and collections at the same time. Each verb makes its whole change or none, and no
-//! version ever lacks its blob.
+//! Runs verbs and garbage collections at the same time. Each verb makes its whole change or no
+//! change, and no version ever lacks its blob.
 
 mod collections;
 mod verifications;
@@ -94,7 +94,7 @@ fn settings() -> Settings {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_of_many_binds_the_version_and_others_keep_their_uploads() {
+async fn one_addver_binds_the_version_and_the_others_keep_their_uploads() {
     let bench = Bench::new().await;
     let digests: Vec<Digest> = (0..AT_ONCE).map(|n| bench.upload(&n.to_string())).collect();
     let mut adding = JoinSet::new();
@@ -166,15 +166,15 @@ async fn reader_never_sees_an_older_state_again() {
         let catalog = &bench.registry.catalog;
         catalog.change_configuration(&name, &[layer(n)], None, &change()).await.unwrap();
         done.store(n, Ordering::SeqCst);
-        // The pause gives the readers time to read the present state.
+        // The pause gives the readers time to read the current state.
         tokio::time::sleep(Duration::from_micros(500)).await;
     }
     let reads: u64 = reading.join_all().await.iter().sum();
-    assert!(reads > CHANGES, "{reads} reads only");
+    assert!(reads > CHANGES, "only {reads} reads");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn concurrent_changes_of_a_state_have_one_winner() {
+async fn concurrent_changes_with_if_hash_have_one_winner() {
     let bench = Bench::new().await;
     let (code, project) = ("code".parse().unwrap(), "project1".parse().unwrap());
     for n in 0..=AT_ONCE {

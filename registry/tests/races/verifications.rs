@@ -27,13 +27,13 @@ async fn blob_repaired_during_verify_is_kept() {
     let registry = Arc::clone(&bench.registry);
     let slow = Scope { rate: Some(2 << 20), ..Scope::default() };
     let reading = tokio::spawn(async move { registry.verify(slow).await.unwrap() });
-    // The verification begins now. Its limited rate makes it read for at least ten seconds.
+    // The slow verification begins during this pause. It reads for about ten seconds.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let found = bench.registry.verify(Scope::default()).await.unwrap();
     assert_eq!(found.findings.len(), 1, "{found:?}");
     assert_eq!(bench.upload(&text), digest);
     assert!(bench.registry.take_back(digest).await.unwrap());
-    assert!(!reading.is_finished(), "the background run was too fast to overlap");
+    assert!(!reading.is_finished(), "the slow verification ended before the repair");
     let found = reading.await.unwrap();
     assert!(found.findings.is_empty(), "{found:?}");
     assert!(bench.blobs().contains(digest).unwrap());

@@ -64,7 +64,7 @@ fn resume_is_refused_if_the_rollout_would_stop_again() {
     it.after(0);
     it.fail(&[1]);
     assert!(it.refusal(&RESUME).contains("no host of wave 1 is healthy"));
-    // The only host of the wave is held and so does not count, so the wave is empty.
+    // The only host of the wave is held, so it does not count and the wave is empty.
     it.host(1).held = true;
     it.command(&RESUME).unwrap();
     assert_eq!(it.after(0), "1 leaves; wave 2: 2 3 (budget 1)");
@@ -106,8 +106,8 @@ fn mark_sets_the_result_whatever_the_host_reports() {
     it.command(&Command::Mark { host: 2, good: false }).unwrap();
     assert_eq!(failed(&it.hosts), 1);
     assert_eq!(it.healthy(&[2]), "soak");
-    let text = "cannot mark host h3: no wave has taken it; the waves of a rollout can name hosts, \
-                such as -waves @h3";
+    let text = "cannot mark host h3: no wave has taken it; a wave of a new rollout can name it: \
+                -waves @h3";
     assert_eq!(it.refusal(&Command::Mark { host: 3, good: true }), text);
     assert!(it.refusal(&Command::Mark { host: 99, good: true }).contains("host 99"));
 }

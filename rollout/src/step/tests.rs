@@ -91,7 +91,7 @@ fn opening_waits_for_hosts_that_have_just_disconnected() {
 }
 
 #[test]
-fn deadlines_that_passed_while_the_registry_was_down_wait_for_the_hosts() {
+fn deadlines_that_pass_while_the_registry_is_down_are_extended() {
     let mut it = Sample::new(policy("1"), 2);
     it.after(0);
     it.now += std::time::Duration::from_secs(4 * 3600);
@@ -170,7 +170,7 @@ fn host_without_a_result_fails_after_the_timeout() {
     it.healthy(&[1]);
     it.report(&[2], &Standing::Working);
     assert_eq!(it.next(), Some(1800));
-    assert_eq!(it.after(1800), "2 failed: no result 30m after the offer; soak");
+    assert_eq!(it.after(1800), "2 failed: no result within 30m after the offer; soak");
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn failed_canary_halts_although_the_budget_is_not_spent() {
 }
 
 #[test]
-fn host_that_fails_during_a_soak_or_in_a_later_wave_counts() {
+fn host_that_fails_during_the_soak_or_the_next_wave_counts_as_failed() {
     let mut it = Sample::new(Policy { max_failed: Limit::Count(1), ..policy("2") }, 4);
     it.after(0);
     it.healthy(&[1, 2]);
@@ -219,7 +219,7 @@ fn interrupted_host_has_time_for_one_more_soak() {
     it.healthy(&[3, 4]);
     assert_eq!(it.report(&[3], &Standing::Working), "3 not healthy");
     assert_eq!(it.after(719), "");
-    let text = "3 failed: became healthy, but did not then stay connected and healthy for one soak \
+    let text = "3 failed: became healthy, but was not connected and healthy for one whole soak \
                 before the deadline";
     assert_eq!(it.after(1), format!("{text}; success"));
 }
@@ -237,7 +237,7 @@ fn soak_waits_for_a_host_that_is_away() {
 }
 
 #[test]
-fn held_and_retired_members_leave_the_count() {
+fn held_and_retired_members_do_not_count() {
     let mut it = Sample::new(policy("2"), 3);
     it.after(0);
     it.healthy(&[1]);
@@ -245,7 +245,7 @@ fn held_and_retired_members_leave_the_count() {
     assert_eq!(it.after(10), "2 leaves; soak");
     it.now += std::time::Duration::from_secs(3600);
     it.host(2).held = false;
-    // The deadlines of host 2 start again, and so does the soak.
+    // The deadlines of host 2 start again. The soak must wait for a result of host 2.
     assert_eq!(it.after(0), "2 returns");
     assert_eq!(it.next(), Some(1800));
     it.hosts.retain(|host| host.id != 2);
@@ -261,7 +261,7 @@ fn held_and_duplicate_hosts_are_never_taken() {
 }
 
 #[test]
-fn duplicate_in_the_open_wave_pauses() {
+fn duplicate_host_in_the_open_wave_pauses_the_rollout() {
     let mut it = Sample::new(policy("1"), 2);
     it.after(0);
     it.host(2).duplicate = true;
@@ -287,7 +287,7 @@ fn paused_rollout_opens_no_wave_but_records_failures() {
 }
 
 #[test]
-fn deadlines_and_soak_start_again_from_a_resume() {
+fn deadlines_and_soak_start_again_at_a_resume() {
     let mut it = Sample::new(policy("1"), 2);
     it.after(0);
     it.command(&crate::Command::Pause { why: String::new() }).unwrap();
@@ -303,7 +303,7 @@ fn deadlines_and_soak_start_again_from_a_resume() {
 }
 
 #[test]
-fn unknown_unit_is_good_once_it_has_fetched_the_target() {
+fn unknown_host_is_good_once_it_has_fetched_the_target() {
     let mut it = Sample::new(Policy { allow_unknown: true, ..policy("1") }, 2);
     it.host(1).unknown = true;
     it.after(0);
@@ -312,7 +312,7 @@ fn unknown_unit_is_good_once_it_has_fetched_the_target() {
 }
 
 #[test]
-fn unknown_unit_is_taken_only_if_it_is_named_and_then_needs_a_report_or_a_mark() {
+fn unknown_host_is_taken_only_if_it_is_named_and_needs_a_report_or_a_mark() {
     let mut it = Sample::new(policy("@h1"), 3);
     it.host(1).unknown = true;
     it.host(2).unknown = true;
@@ -337,7 +337,7 @@ fn budget_follows_the_hosts_but_never_falls_below_the_failures() {
 }
 
 #[test]
-fn members_see_the_target_until_the_end_and_others_never() {
+fn target_is_offered_to_members_until_the_end_and_never_to_other_hosts() {
     let mut it = Sample::new(policy("1"), 2);
     it.after(0);
     let shown = |it: &Sample| -> Vec<i64> {
@@ -366,5 +366,5 @@ fn deadlines_stand_still_while_the_maintenance_windows_are_closed() {
     // 20 minutes of the timeout pass today, and 10 minutes tomorrow.
     assert_eq!(it.after(23 * 3600), "");
     assert_eq!(it.next(), Some(3600 + 1));
-    assert_eq!(it.after(3601), "1 failed: no result 30m after the offer; soak");
+    assert_eq!(it.after(3601), "1 failed: no result within 30m after the offer; soak");
 }

@@ -92,7 +92,7 @@ fn repeated_hour_opens_a_window_once() {
 }
 
 #[test]
-fn time_adds_up_over_openings() {
+fn time_in_open_windows_adds_up() {
     let hours = |count: u64| Duration::from_secs(count * 3600);
     let on = |text: &str, start: &str, count: u64| {
         open_for(&windows(text), time(start), hours(count)).to_string().replace(":00Z", "")
@@ -117,14 +117,13 @@ fn functions_accept_the_first_and_the_last_timestamp() {
     }
 }
 
-/// The functions agree with each other at each minute around the changes of the clocks.
 #[test]
 fn functions_agree_around_all_changes_of_the_clocks() {
     for zone in ["Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Asia/Beirut"] {
         for hours in ["02:15-02:45", "00:30-02:10", "23:50-00:20", "01:30-03:30"] {
             let text = format!("Sat,Sun {hours} {zone}");
             let windows = windows(&text);
-            // Each Friday is just before a change of the clocks in one of the zones.
+            // On the weekend after each of these Fridays, the clocks of one of the zones change.
             for friday in
                 ["2026-03-06", "2026-03-27", "2026-04-03", "2026-10-02", "2026-10-23", "2026-10-30"]
             {

@@ -10,7 +10,8 @@ use crate::world::START;
 
 const DAY: u64 = 24 * 60 * MINUTE;
 
-/// A window that opens every day, `from` after midnight, and stays open for `length`.
+/// A window that opens every day, `from` milliseconds after midnight UTC, and stays open for
+/// `length` milliseconds.
 #[derive(Debug, Clone, Copy)]
 pub struct DailyWindow {
     from: u64,
@@ -33,7 +34,8 @@ impl DailyWindow {
         Arc::new(format!("{from}-{to} UTC").parse().unwrap())
     }
 
-    /// The times at which the window opens yesterday, today and tomorrow.
+    /// The times at which the window opens yesterday, today and tomorrow, in milliseconds of Unix
+    /// time.
     fn openings(self, clock: u64) -> impl Iterator<Item = u64> {
         let today = (START + clock) / DAY * DAY + self.from;
         (0..3).map(move |day| today + day * DAY - DAY)

@@ -10,13 +10,13 @@ use deploy_rollout::Standing;
 pub enum Event {
     /// An agent does a deed that follows from the offer with this number.
     Deed(i64, u32, Deed),
-    /// An agent connects or disconnects, independent of offers.
+    /// An agent connects or disconnects. This event does not depend on offers.
     Connect(i64),
     Disconnect(i64),
     /// An agent connects again after a restart of the registry.
     Reconnect(i64),
-    /// The driver checks the rollout. The number identifies the check: the driver ignores the event
-    /// if it has scheduled a newer check since then.
+    /// The driver checks the rollout. The number identifies the check. If the driver has scheduled
+    /// a newer check, it ignores this event.
     Look(u64),
     /// A killed driver starts again.
     Revive,

@@ -1,4 +1,4 @@
-//! Judges each change and each state of a rollout, without the code under test.
+//! Judges each change and each state of a rollout. The judge has its own code for the rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -99,7 +99,7 @@ impl Judge {
                     host.is_some_and(|host| host.member == member)
                 };
                 if !taken.iter().all(is_made) {
-                    return Err("a host that was taken is no member".to_owned());
+                    return Err("a host that the wave took did not become a member".to_owned());
                 }
                 (self.soak_began, self.is_skipped, self.budget) = (None, false, *budget);
             }
@@ -113,7 +113,7 @@ impl Judge {
         }
         let shown = shown(rollout, hosts);
         if let Some(id) = shown.difference(&self.taken).next() {
-            return Err(format!("host {id} is shown the target, and no wave took it"));
+            return Err(format!("host {id} is shown the target, although no wave took it"));
         }
         let news = shown.difference(&self.shown).count();
         if news > 0 && !(self.was_running && matches!(change, Change::OpenWave { .. })) {
@@ -143,7 +143,7 @@ impl Judge {
         let is_running = rollout.status == Status::Running;
         if is_running && rollout.wave > 0 && failures > self.budget {
             return Err(format!(
-                "{failures} failures are tolerated; the budget is {}",
+                "the rollout runs with {failures} failures; the budget is {}",
                 self.budget
             ));
         }
@@ -203,7 +203,7 @@ impl Judge {
                 agent.connected && !host.held && agent.shown
             };
             if let Some(host) = world.hosts.iter().find(is_wrong) {
-                return Err(format!("host {} is on the target after the end", host.id));
+                return Err(format!("host {} is still offered the target after the end", host.id));
             }
         }
         if world.is_calm && *status != Status::Succeeded {

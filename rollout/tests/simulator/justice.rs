@@ -60,7 +60,7 @@ pub fn check(
         Change::AwaitHosts => {
             require(is_running, "waits while the rollout does not run")?;
             let is_away = |host: &Host| sizes::counts(host, &rollout.policy) && is_away(host);
-            require(sizes::number(hosts, is_away) > 0, "waits for nobody")
+            require(sizes::number(hosts, is_away) > 0, "waits for hosts although no host is away")
         }
         Change::BeginSoak => require(is_running && !case.is_pending(), "soaks too early"),
         Change::Succeed => {
@@ -127,8 +127,8 @@ impl Case<'_> {
         self.good(|member| member.wave == wave) == 0 && self.wave().any(|(_, it)| !it.repaired)
     }
 
-    /// Requires that the open wave has ended: each host has a result, one host is good, and all
-    /// good hosts have soaked.
+    /// Requires that the open wave has ended: each host has a result, all good hosts have soaked,
+    /// and at least one host is good or all hosts were unhealthy before the offer.
     fn wave_ended(&self) -> Verdict {
         require(!self.is_pending(), "a host has no result yet")?;
         require(!self.lacks_good(), "no host of the wave is good")?;
@@ -174,7 +174,7 @@ impl Case<'_> {
             let host = self.host(it.host).ok_or("a host does not exist")?;
             require(is_free(host), "a host cannot be taken")?;
             let is_repair = host.standing == Standing::BaseUnhealthy;
-            require(it.repair == is_repair, "a repair is not recorded")?;
+            require(it.repair == is_repair, "the wrong hosts are marked as repairs")?;
             require(was_repair || !is_repair, "a repair does not come first")?;
             was_repair = is_repair;
         }
@@ -243,7 +243,10 @@ impl Case<'_> {
                 .is_some_and(|began| is_over(timestamp(began), policy.soak + policy.lost_after)),
             Failure::Marked => true,
         };
-        require(self.rollout.status == Status::Running, "misses a deadline that does not count")?;
+        require(
+            self.rollout.status == Status::Running,
+            "misses a deadline while no deadline counts",
+        )?;
         require(is_right, "fails too early")?;
         let start = timestamp(self.judge.resumed);
         let time = policy.lost_after.min(policy.wave_timeout);

@@ -7,7 +7,7 @@ use crate::events::Event;
 use crate::world::{Fault, World};
 
 impl World {
-    /// Gives a random command or changes a random host, unless the registry is down.
+    /// Gives a random command or changes a random host, if the registry and its driver run.
     pub fn operate(&mut self) -> Result<(), Fault> {
         self.operations -= 1;
         self.disturb();

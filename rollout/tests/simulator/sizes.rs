@@ -30,7 +30,6 @@ pub fn most(selector: &Selector, hosts: u64) -> u64 {
     }
 }
 
-/// Whether the host counts.
 pub fn counts(host: &Host, policy: &Policy) -> bool {
     let is_named = || {
         let mut selectors = policy.waves.selectors().iter();
@@ -44,7 +43,7 @@ pub fn number(hosts: &[Host], is_counted: impl Fn(&Host) -> bool) -> u64 {
     hosts.iter().filter(|host| is_counted(host)).count() as u64
 }
 
-/// The number of hosts that spend the budget.
+/// The number of failed hosts that spend the budget.
 pub fn failures(hosts: &[Host]) -> u64 {
     number(hosts, |host| {
         host.member.as_ref().is_some_and(|member| {

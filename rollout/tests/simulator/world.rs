@@ -89,7 +89,7 @@ impl World {
             world.queue.push(at, Event::Operator);
         }
         if world.dice.per_cent(30) {
-            // The restarts are far apart, so that all hosts are back before the next restart.
+            // At most one restart begins in each period of 150 minutes.
             for n in 1..=world.dice.between(1, 2) {
                 let at = n * 150 * MINUTE - world.dice.between(0, 149 * MINUTE);
                 let lasts = world.dice.one_of(&[SECOND, 20 * SECOND, 50 * MINUTE]);
@@ -166,7 +166,7 @@ impl World {
                 return Judge::verdict(self);
             }
         }
-        Err("no more events, and no decision".to_owned())
+        Err("there are no more events, but the rollout is undecided".to_owned())
     }
 
     /// Processes an event. Returns whether the driver has to check the rollout.

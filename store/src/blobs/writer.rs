@@ -1,5 +1,5 @@
-//! Writes a blob and computes its digest. The bytes may arrive in any order. Until a write arrives
-//! out of order, the bytes are hashed immediately.
+//! Writes a blob and computes its digest. The bytes may arrive in any order. They are hashed as
+//! they arrive, until a write arrives out of order.
 
 use std::fs::File;
 use std::io;
@@ -72,8 +72,8 @@ impl BlobWriter {
 
     /// Returns a second handle to the file. With this handle, the caller can sync the bytes written
     /// so far while more bytes are written. If such a sync fails, the caller must discard the blob.
-    /// The system reports the error only once, so a later sync could succeed without the lost
-    /// bytes.
+    /// The system reports the error only once, so a later sync could succeed although bytes are
+    /// lost.
     pub fn sync_handle(&self) -> Result<File> {
         self.temp.file().try_clone().map_err(|err| self.temp.error("duplicate", err))
     }

@@ -38,8 +38,8 @@ const DIRECTORY: OFlags =
     OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::CLOEXEC).union(OFlags::NOFOLLOW);
 
 impl Dir {
-    /// Opens the directory at `path`. Symlinks in the path are followed, because the operator made
-    /// these symlinks.
+    /// Opens the directory at `path`. Symlinks in the path are followed, because the path comes
+    /// from the operator.
     pub fn open(path: &Path) -> Result<Self> {
         let flags = DIRECTORY.difference(OFlags::NOFOLLOW);
         let fd = fs::open(path, flags, Mode::empty())

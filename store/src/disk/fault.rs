@@ -1,6 +1,6 @@
-//! Injects faults into disk operations for tests. Either only the n-th disk operation of this
-//! process fails, or also all later operations fail, as if the process had died. Without the
-//! feature `faults`, there are no faults, and [`step`] does nothing.
+//! Injects faults into disk operations for tests. The n-th disk operation of this process fails.
+//! With the fault `Dead`, all later operations fail, too. Without the feature `faults`, there are
+//! no faults, and [`step`] does nothing.
 
 #[cfg(not(feature = "faults"))]
 mod off {
@@ -82,11 +82,11 @@ mod on {
         let now = armed.left == 0 && (!armed.happened || armed.fault == Fault::Dead);
         armed.happened |= now;
         let fault = now.then_some(armed.fault);
-        assert!(fault != Some(Fault::Panic), "a bug at an operation on the disk");
+        assert!(fault != Some(Fault::Panic), "an injected panic at a disk operation");
         fault
     }
 
-    /// Marks the start of a disk operation.
+    /// Marks the start of a disk operation. Fails or panics if a fault is due.
     pub fn step() -> Result<(), Errno> {
         match next() {
             None => Ok(()),

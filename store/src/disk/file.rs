@@ -130,8 +130,8 @@ pub(crate) fn is_held(file: impl AsFd) -> bool {
     fs::flock(&file, FlockOperation::NonBlockingLockShared).is_err()
 }
 
-/// Durably replaces the file at `path` by a file with `contents`. After a crash at any time, the
-/// file has either the old bytes or the new bytes.
+/// Durably replaces the file at `path` with a file that has these `contents`. After a crash at any
+/// time, the file has either the old bytes or the new bytes.
 pub fn replace_file(path: &Path, contents: &[u8], mode: u32) -> Result<()> {
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
     let dir = Arc::new(Dir::open(parent.unwrap_or(Path::new(".")))?);

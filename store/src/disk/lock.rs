@@ -25,8 +25,8 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the lock on the directory at `path`. If another process holds the lock, the error has
-    /// the id of that process, if the system reports it.
+    /// Takes the lock on the directory at `path`. If another process holds the lock, the error
+    /// contains the id of that process, or no id if the system does not report it.
     pub fn take(path: &Path) -> Result<Self> {
         Self::acquire(Dir::open(path)?.into(), path, FlockOperation::NonBlockingLockExclusive)
     }

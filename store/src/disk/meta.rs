@@ -1,6 +1,6 @@
 //! Sets and compares the owner, permissions, attributes and times of files. The metadata of files
-//! and directories is set through descriptors. So it does no harm if another file replaces the new
-//! file meanwhile.
+//! and directories is set through descriptors. So if another file gets the name of a new file, this
+//! other file does not get the metadata.
 
 use std::ffi::CStr;
 use std::os::fd::AsFd;

@@ -1,5 +1,5 @@
 //! Finds the mount points that this process sees. A mount below one of the agent's directories does
-//! not belong to the agent, and must survive the removal of the directory.
+//! not belong to the agent, so the agent must not remove the files on this mount.
 
 use std::ffi::{CStr, OsStr, OsString};
 use std::io;
@@ -31,7 +31,7 @@ impl Mounts {
         match std::fs::read(TABLE) {
             Ok(text) => Self::parse(&text),
             Err(err) => {
-                tracing::debug!("the list of mounts cannot be read: {TABLE}: {err}");
+                tracing::debug!("cannot read the list of mounts {TABLE}: {err}");
                 Self::default()
             }
         }
@@ -65,8 +65,8 @@ fn mounted(point: &Path) -> io::Error {
     io::Error::new(io::ErrorKind::CrossesDevices, reason)
 }
 
-/// Decodes a field of the table, in which a space is `\040` and similar characters have similar
-/// escapes.
+/// Decodes a field of the table. In the table, a space is `\040`. A tab, a newline and a backslash
+/// are escaped in the same way.
 fn unescaped(field: &[u8]) -> OsString {
     let mut bytes = Vec::with_capacity(field.len());
     let mut rest = field;

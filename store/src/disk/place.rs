@@ -13,9 +13,9 @@ use rustix::io::Errno;
 use super::fault;
 use super::holes::{Part, parts};
 
-/// The maximum number of bytes that the kernel copies in one call.
+/// The maximum number of bytes that one call of `copy_file_range` is asked to copy.
 const MOST: usize = 1 << 30;
-/// The number of bytes that this program copies at a time.
+/// The size in bytes of the buffer for a copy without `copy_file_range`.
 const BUFFER: usize = 256 << 10;
 
 /// The result of an attempt to share extents.
@@ -29,9 +29,9 @@ pub enum Cloned {
     Cannot,
 }
 
-/// Makes the empty `to` share the extents of `from`, which has `size` bytes (`FICLONERANGE`, see
-/// `ioctl_ficlonerange(2)`). The system refuses a range that ends inside a block, unless the range
-/// ends exactly at the end of the file.
+/// Makes the empty file `to` share the extents of `from` (`FICLONERANGE`, see
+/// `ioctl_ficlonerange(2)`). `size` must be the length of `from`, because the system refuses a
+/// range that ends inside a block before the end of the file.
 pub fn clone_contents(from: &File, to: &File, size: u64) -> io::Result<Cloned> {
     let Some(length) = NonZeroU64::new(size) else { return Ok(Cloned::Whole) };
     fault::step()?;
@@ -74,7 +74,7 @@ pub fn copy_contents(from: &File, to: &File, size: u64) -> io::Result<bool> {
             Ok(())
         }
     })?;
-    // If the file ends in a hole, the last write ended before the end of the file.
+    // If `from` ends in a hole, the last write to `to` ended before `size`.
     to.set_len(size)?;
     Ok(whole && end == size)
 }

@@ -16,14 +16,15 @@ use crate::error::{Error, Result};
 
 /// The maximum number of nested directories that are open at the same time.
 const OPEN: usize = 100;
-/// The prefix of the temporary names of directories that were moved away to be removed. If a crash
-/// leaves such a directory among the roots, the next start removes the directory.
+/// The prefix of the temporary name that a directory gets when it is moved before its removal. If a
+/// crash leaves such a directory among the roots, the next start of the agent removes the
+/// directory.
 const GONE: &str = ".gone";
 
 impl Dir {
-    /// Removes `name` and everything below `name`. A missing file counts as success. A file that
-    /// cannot be removed stays, together with the directories above the file. The method returns
-    /// the first error.
+    /// Removes `name` and everything below `name`. If `name` does not exist, the method succeeds. A
+    /// file that cannot be removed stays, together with the directories above the file. In this
+    /// case, the method removes the other files and returns the first error.
     pub fn remove_tree(&self, name: &CStr) -> Result<()> {
         match self.stat(name) {
             Ok(stat) if FileType::from_raw_mode(stat.st_mode) == FileType::Directory => {}
@@ -63,8 +64,8 @@ impl Dir {
         attributes & (StatxAttributes::IMMUTABLE | StatxAttributes::APPEND)
     }
 
-    /// Converts `err` after the system has refused to remove or rename `name`. The new error states
-    /// the reason in more detail, if the reason can be determined.
+    /// Converts `err`, the error with which the system refused to remove or rename `name`. The new
+    /// error states the reason in more detail, if the reason can be determined.
     pub(super) fn why(&self, name: &CStr, err: Errno) -> io::Error {
         let reason = match err {
             Errno::BUSY => "something is mounted on it, or it is in use",
@@ -106,11 +107,10 @@ impl Dir {
     }
 }
 
-/// The state of a removal.
 struct Removal<'a> {
     top: &'a Dir,
-    /// The temporary names in `top` of directories that were deeper than [`OPEN`]. These
-    /// directories were moved to `top` and are removed from there.
+    /// Directories below the depth [`OPEN`] are moved to `top`, and are removed later. These are
+    /// their temporary names in `top`.
     moved: Vec<CString>,
     /// The first error.
     first: Option<Error>,
@@ -128,7 +128,8 @@ impl Removal<'_> {
         }
         match fault::step().and_then(|()| fs::unlinkat(parent, name, AtFlags::REMOVEDIR)) {
             Ok(()) | Err(Errno::NOENT) => {}
-            // The failure to remove an entry of the directory was already recorded.
+            // The directory is not empty, because the removal of an entry failed. That error is
+            // already recorded.
             Err(Errno::NOTEMPTY | Errno::EXIST) if self.first.is_some() => {}
             Err(err) => {
                 let why = parent.why(name, err);
@@ -140,7 +141,7 @@ impl Removal<'_> {
     fn contents(&mut self, dir: &Dir, items: &[super::Item], depth: usize) {
         let unwritable = fs::fstat(dir).is_ok_and(|stat| stat.st_mode & 0o300 != 0o300);
         if unwritable {
-            // If the change of the mode fails, the next step also fails, and the error of that step
+            // If the mode cannot be changed, the removal of the entries fails, and that error
             // states the reason.
             let _ = fs::fchmod(dir, Mode::RWXU);
         }

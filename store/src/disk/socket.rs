@@ -1,6 +1,6 @@
 //! Listens on Unix sockets in an open directory, and connects to such sockets. The system limits
-//! the path of a socket to 107 bytes. So this module uses a short path through the directory's
-//! descriptor.
+//! the path of a socket to 107 bytes, so this module uses a short path through the descriptor of
+//! the directory.
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd};

@@ -10,14 +10,14 @@ use super::tar::tarball::{Member, Piece, Tarball};
 use crate::error::{Error, Result};
 use crate::limits::Limits;
 
-/// The maximum length of a symlink's target in bytes. This is the limit of Linux, without the NUL.
+/// The maximum length of a symlink's target in bytes. Linux allows 4,096 bytes including the NUL.
 const MAX_TARGET: usize = 4095;
 
-/// The number of bytes of names, targets and attributes that an archive may have for each entry
-/// that [`Limits::entries`] allows.
+/// [`Limits::entries`] times this number is the maximum total size in bytes of all names, targets
+/// and attributes of an archive.
 const PER_ENTRY: u64 = 256;
-/// The number of bytes of names, targets and attributes that every archive may have, even if the
-/// maximum number of entries is small.
+/// The total size in bytes of names, targets and attributes that is always allowed, even if
+/// [`Limits::entries`] is small.
 const ALWAYS: u64 = 64 << 20;
 
 /// The contents of one file in an archive.
@@ -40,17 +40,17 @@ impl<R: Read> Body<'_, R> {
         Ok(piece)
     }
 
-    /// The digest of all pieces so far.
+    /// The digest of the contents that were read so far.
     pub fn content(&self) -> Content {
         self.hasher.content()
     }
 }
 
 /// Reads the whole archive from its decompressed bytes `plain`, and passes every entry to `each`,
-/// in order. For a file, `each` also gets the body. The entry of a file does not have the hash of
-/// the contents yet. `each` must either read the body and set the hash, or do neither. `framed`
-/// states whether the compressed form has an end mark. With an end mark, a truncated archive is
-/// always detected.
+/// in archive order. For a file, `each` also gets the body, and the entry does not have the digest
+/// of the contents yet. `each` must either read the body and set the digest, or do neither.
+/// `framed` states whether the compressed form has an end mark. If there is an end mark, the
+/// decompression detects every truncation.
 pub fn read<R: Read>(
     plain: R,
     framed: bool,
@@ -75,7 +75,7 @@ pub fn read<R: Read>(
         entries += 1;
         bytes = bytes.saturating_add(member.size);
         check(entries, limits.entries, "number of archive entries")?;
-        check(bytes, limits.bytes, "unpacked size of the archive")?;
+        check(bytes, limits.bytes, "size of the unpacked archive")?;
         let entry = entry_of(member, limits)?;
         described = described.saturating_add(described_by(&entry));
         let limit = limits.entries.saturating_mul(PER_ENTRY).max(ALWAYS);
@@ -113,7 +113,8 @@ pub fn entry_of(member: Member, limits: Limits) -> Result<Entry> {
         Flag::BlockDevice => Kind::BlockDevice(Device { major, minor }),
         Flag::Symlink => {
             if link.is_empty() || link.len() > MAX_TARGET || link.contains(&0) {
-                return Err(bad_entry(&name, "its symlink target is empty, too long or has a NUL"));
+                let reason = "its symlink target is empty, is too long or contains a NUL byte";
+                return Err(bad_entry(&name, reason));
             }
             Kind::Symlink(link.into())
         }

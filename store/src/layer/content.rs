@@ -1,5 +1,5 @@
-//! Computes the digest of a file's contents. The time for this computation depends only on the
-//! file's data, not on the length of the file's holes.
+//! Computes the digest of a file's contents. The time for this computation depends on the amount of
+//! data in the file, but not on the length of the holes.
 //!
 //! Contents consist of blocks of 64 KiB. A block of zeros is counted instead of hashed. The zeros
 //! of such a block may be a hole in an archive, a hole in a filesystem, or written zeros. The
@@ -56,7 +56,8 @@ static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 pub struct ContentHasher {
     /// The hash over all bytes except blocks of zeros.
     data: blake3::Hasher,
-    /// The hash over the positions of the blocks of zeros. Most files have no such blocks.
+    /// The hash over the start and the length of each run of blocks of zeros. `None` until the
+    /// first such run ends.
     runs: Option<Box<blake3::Hasher>>,
     /// The number of bytes so far.
     at: u64,
@@ -133,7 +134,7 @@ impl ContentHasher {
         Content(*runs.finalize().as_bytes())
     }
 
-    /// Counts zeros in a block that has only zeros so far.
+    /// Counts `n` more zeros in the current block, which has only zeros so far.
     fn more_zeros(&mut self, n: u64) {
         self.at += n;
         self.zeros += n;
@@ -165,13 +166,13 @@ impl ContentHasher {
     }
 }
 
-/// The digest of an open file's contents, and their length. Holes are not read.
+/// The digest and the length in bytes of an open file's contents. Holes are not read.
 pub fn content_of(file: &File) -> io::Result<(Content, u64)> {
     content_of_seen(file, |_| {})
 }
 
-/// Like [`content_of`], but calls `seen` with the length of each part after the part is read. Holes
-/// are also parts.
+/// Like [`content_of`], but calls `seen` after each read with the number of bytes, and for each
+/// hole with the length of the hole.
 pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Content, u64)> {
     let mut hasher = ContentHasher::default();
     let mut buffer = vec![0; BUFFER];
@@ -186,7 +187,7 @@ pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Co
             while at < range.end {
                 let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
                 match file.read_at(&mut buffer[..most], at) {
-                    // The file was truncated meanwhile.
+                    // Another process has truncated the file.
                     Ok(0) => break,
                     Ok(n) => {
                         hasher.update(&buffer[..n]);
@@ -203,9 +204,9 @@ pub fn content_of_seen(file: &File, mut seen: impl FnMut(u64)) -> io::Result<(Co
     Ok((hasher.content(), hasher.length()))
 }
 
-/// Copies the contents of `from` to the empty `to`. Returns whether the contents have the digest
-/// `content` and `size` bytes. If the result is `false`, the copy must not be used. Holes stay
-/// holes.
+/// Copies the contents of `from` to the empty `to`. Holes stay holes. Returns `false` if the
+/// contents do not have `size` bytes and the digest `content`. In this case, the copy must not be
+/// used.
 pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::Result<bool> {
     if from.metadata()?.len() != size {
         return Ok(false);
@@ -223,7 +224,7 @@ pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::
             while at < range.end {
                 let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(buffer.len());
                 match from.read_at(&mut buffer[..most], at) {
-                    // The file was truncated meanwhile.
+                    // Another process has truncated the file.
                     Ok(0) => break,
                     Ok(n) => {
                         hasher.update(&buffer[..n]);
@@ -239,7 +240,7 @@ pub fn copy_content(from: &File, to: &File, size: u64, content: Content) -> io::
         }
     })?;
     if end < size {
-        // If the file ends in a hole, the last write ended before the end of the file.
+        // If `from` ends in a hole, the last write to `to` ended before `size`.
         to.set_len(size)?;
     }
     Ok(hasher.length() == size && hasher.content() == content)
@@ -265,8 +266,8 @@ mod tests {
 
     const SIZE: usize = 64 << 10;
 
-    /// The content of `bytes`, which arrive in pieces of `piece` bytes. Pieces of zeros arrive as
-    /// holes.
+    /// The digest of `bytes` that arrive in pieces of `piece` bytes. A piece of zeros arrives as a
+    /// hole.
     fn in_pieces(bytes: &[u8], piece: usize) -> Content {
         let mut hasher = ContentHasher::default();
         for part in bytes.chunks(piece) {
@@ -280,12 +281,12 @@ mod tests {
     }
 
     #[test]
-    fn digest_is_blake3_without_zero_blocks() {
+    fn digest_of_contents_without_zero_blocks_is_blake3() {
         for length in [0, 1, SIZE - 1, SIZE, 3 * SIZE + 7] {
             let bytes = vec![7; length];
             assert_eq!(Content::of(&bytes), Content(*blake3::hash(&bytes).as_bytes()), "{length}");
         }
-        // One zero less than a whole block.
+        // These zeros are one byte short of a block.
         let mut bytes = vec![0; SIZE - 1];
         assert_eq!(Content::of(&bytes), Content(*blake3::hash(&bytes).as_bytes()));
         bytes.extend([1, 0, 0]);

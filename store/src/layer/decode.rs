@@ -15,7 +15,7 @@ use crate::limits::Limits;
 use gzip::Members;
 use zstd::{Frames, is_frame};
 
-/// The limit on the ratio applies only after this many bytes of output.
+/// The number of bytes of output that are allowed in addition to the bytes that the ratio allows.
 const RATIO_FREE: u64 = 64 << 20;
 const BUFFER: usize = 256 << 10;
 
@@ -37,7 +37,7 @@ enum Inner<R: Read> {
 type Source<R> = BufReader<Counting<io::Chain<Cursor<Vec<u8>>, R>>>;
 
 impl<R: Read> Decoder<R> {
-    /// Chooses the format by the first bytes of `reader`.
+    /// Determines the format from the first bytes of `reader`.
     pub fn new(mut reader: R, limits: Limits) -> Result<Self> {
         let fail = |err: io::Error| Error::BadArchive { reason: err.to_string() };
         let mut magic = Vec::new();
@@ -61,7 +61,7 @@ impl<R: Read> Decoder<R> {
         Ok(Self { inner, taken, given: 0, ratio: limits.ratio })
     }
 
-    /// Whether the compressed format has an end mark. With an end mark, truncated data is detected.
+    /// Whether the compressed format has an end mark, so that truncated data is detected.
     pub fn is_framed(&self) -> bool {
         !matches!(self.inner, Inner::Plain(_))
     }

@@ -40,7 +40,7 @@ pub enum Kind {
         /// The digest of the file's contents.
         content: Content,
     },
-    /// A hardlink. The entry is another name of the file at the path in this variant.
+    /// A hardlink: another name of the file at this path.
     Hardlink(EntryPath),
     /// A symlink with this target, which is kept byte for byte.
     Symlink(Box<[u8]>),
@@ -67,8 +67,8 @@ impl EntryPath {
         Self(Box::default())
     }
 
-    /// Converts a name from an archive to a path. Unnecessary slashes and the parts `.` are left
-    /// out. A name that has a part `..` or a NUL, or that exceeds a limit, is refused.
+    /// Converts a name from an archive to a path without unnecessary slashes and `.` parts. A name
+    /// that has a `..` part or a NUL, or that exceeds a limit, is refused.
     pub fn from_archive(name: &[u8], limits: Limits) -> Result<Self> {
         let refuse = |reason: &str| Err(bad_entry(name, reason));
         let mut path = Vec::with_capacity(name.len());
@@ -149,8 +149,7 @@ impl EntryPath {
 
 impl Ord for EntryPath {
     fn cmp(&self, other: &Self) -> Ordering {
-        // A slash sorts before every other byte. So the contents of a directory come before names
-        // that only begin with the directory's name.
+        // A slash sorts before every other byte, so `a/c` comes before `a-b`.
         let key = |byte: &u8| if *byte == b'/' { 0 } else { *byte };
         self.0.iter().map(key).cmp(other.0.iter().map(key))
     }
@@ -174,13 +173,13 @@ impl fmt::Debug for EntryPath {
     }
 }
 
-/// Converts bytes from an archive to text for a message. A long text is truncated.
+/// Converts at most the first 300 bytes of a name from an archive to text for a message.
 pub fn lossy(bytes: &[u8]) -> String {
     let cut = bytes.len().min(300);
     String::from_utf8_lossy(&bytes[..cut]).into_owned()
 }
 
-/// An error about the entry with the name `name`.
+/// An error about the archive entry `name`.
 pub fn bad_entry(name: &[u8], reason: impl Into<String>) -> Error {
     Error::BadEntry { entry: lossy(name), reason: reason.into() }
 }

@@ -40,7 +40,7 @@ impl Index {
         Self::seal(out)
     }
 
-    /// Appends to `body` the checksum with which the file ends.
+    /// Appends the checksum of `body` to `body`. The file ends with this checksum.
     pub fn seal(mut body: Vec<u8>) -> Vec<u8> {
         let checksum = blake3::hash(&body);
         body.extend_from_slice(checksum.as_bytes());
@@ -71,8 +71,7 @@ impl<F: Read + Write + Seek> IndexWriter<F> {
     /// Begins an index in the empty `file`.
     pub fn new(file: F) -> Self {
         let mut buffer = MAGIC.to_vec();
-        // This zero is a placeholder. The number of entries is written at the end, when the number
-        // is known.
+        // The zero is a placeholder for the number of entries, which `finish` writes.
         put_u64(&mut buffer, 0);
         Self { file, buffer, count: 0 }
     }
@@ -258,7 +257,7 @@ impl<'a> Input<'a> {
     }
 }
 
-/// Reads the index of a layer from the directory `layers`.
+/// Reads the index of the layer `digest` from the directory `layers`.
 pub(crate) fn read_index(layers: &Dir, digest: Digest) -> Result<Index> {
     let name = name_of(digest);
     let path = layers.path_of(&name);
@@ -297,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn file_form_round_trips() {
+    fn encoded_index_round_trips() {
         let index = sample();
         assert_eq!(Index::from_bytes(&index.to_bytes(), Path::new("i")).unwrap(), index);
         assert_eq!(index.to_text().lines().count(), 8);

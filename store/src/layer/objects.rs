@@ -24,10 +24,10 @@ use object_name::{Naming, ObjectName};
 use reason::PrivateReason;
 use seals::{Sealed, Seals};
 
-/// The number of directories of objects. There is one directory for each value of a digest's first
-/// byte.
+/// The number of directories that hold objects. There is one directory for each value of the first
+/// byte of a digest.
 pub(super) const FANS: usize = 256;
-/// The prefix of the names of unfinished batches' directories.
+/// The prefix of the name of an unfinished batch's directory.
 pub const UNFINISHED: &str = ".new";
 
 /// The objects of one agent.
@@ -49,7 +49,7 @@ pub enum Look {
     /// The object does not exist.
     Missing,
     /// The object's inode must not be shared, because the inode was changed or may soon be changed.
-    /// Its contents may still be correct.
+    /// The contents of the object may still be correct.
     Changed(PrivateReason),
 }
 
@@ -71,13 +71,13 @@ impl Objects {
         self.dir.path()
     }
 
-    /// The names of the directories of objects.
+    /// The names of the directories that hold objects, for example `ab`.
     pub fn fans(&self) -> Result<impl Iterator<Item = CString>> {
         let names = self.dir.list()?.into_iter().map(|item| item.name);
         Ok(names.filter(|name| name.to_bytes().len() == 2))
     }
 
-    /// The kind of names that the objects in this directory have.
+    /// The information that the names of these objects state.
     pub fn naming(&self) -> Naming {
         self.naming
     }
@@ -87,14 +87,15 @@ impl Objects {
         self.naming.name(content, meta, twin)
     }
 
-    /// The seals of the objects. Objects have seals only with hardlinks (see [`Naming::Inode`]).
+    /// The seals of the objects. Only an agent that uses hardlinks seals objects (see
+    /// [`Naming::Inode`]).
     pub fn seals(&self) -> &Seals {
         &self.seals
     }
 
     /// Checks an object before a hardlink to the object is made. The method compares the object
-    /// with its seal. If the seal does not suffice, the method reads the object. Before this call,
-    /// the caller must record what the watches reported.
+    /// with its seal. If the seal does not prove that the object is sound, the method reads the
+    /// object. Before this call, the caller must record in the seals what the watches reported.
     pub fn look(&self, name: &ObjectName, size: u64, meta: &Meta) -> Result<Look> {
         let Some(stat) = self.find(name, |dir| dir.stat(name.as_c_str()))? else {
             return Ok(Look::Missing);
@@ -114,8 +115,8 @@ impl Objects {
         self.examine(name, size, meta)
     }
 
-    /// Checks that no process has an object with an intact seal open for writing. A later write
-    /// through an open descriptor or a mapping would reach all names of the object.
+    /// Checks whether a process has the object `name` open for writing. The seal of the object is
+    /// intact, but such a process could still change the object under all its names.
     fn look_for_writers(&self, name: &ObjectName) -> Result<Look> {
         match self.find(name, |dir| dir.open_file(name.as_c_str()))? {
             Some(file) if disk::writers(&file) == Writers::Some => {
@@ -233,7 +234,8 @@ impl Objects {
         Ok(found.filter(|(_, stat)| self.fits(stat, size, meta)).map(|(file, _)| file))
     }
 
-    /// Whether the object exists and has the contents that its name states.
+    /// Reads the object. Returns whether the object exists, has `size` bytes, and has the contents
+    /// that its name states.
     pub fn has_contents(&self, name: &ObjectName, size: u64) -> Result<bool> {
         let file = match self.open_named(name) {
             Ok(Some(file)) => file,
@@ -251,10 +253,10 @@ impl Objects {
         self.find(name, |dir| dir.open_file(name.as_c_str()))
     }
 
-    /// The number of bytes that a copy of a file takes on disk, according to the file's object. A
-    /// file with holes takes fewer bytes than its length.
+    /// Estimates how many bytes on disk a copy of a file needs. The blocks of the file's object
+    /// show whether the file has holes. Without an object, the result is `size`.
     pub fn room_of(&self, content: Content, meta: &Meta, size: u64) -> u64 {
-        /// Shorter files are not checked for holes.
+        /// Files shorter than this number of bytes are not checked for holes.
         const LARGE: u64 = 16 << 20;
         if size < LARGE {
             return size;
@@ -276,14 +278,14 @@ impl Objects {
         Ok(true)
     }
 
-    /// Whether the object is immutable or append-only. The system refuses new names for such an
+    /// Whether the object is immutable or append-only. The system refuses hardlinks to such an
     /// object.
     pub fn is_fixed(&self, name: &ObjectName) -> Result<bool> {
         Ok(self.find(name, |dir| Ok(dir.is_fixed(name.as_c_str())))?.unwrap_or(false))
     }
 
-    /// Calls `look` with each directory that may have the object, until the object is found. The
-    /// published directory comes first. The directories of shared batches follow.
+    /// Calls `look` with each directory that may hold the object, until the object is found. The
+    /// directory of published objects comes first. The directories of shared batches follow.
     fn find<T>(&self, name: &ObjectName, look: impl Fn(&Dir) -> Result<T>) -> Result<Option<T>> {
         let found = |looked: Result<T>| match looked {
             Err(err) if err.is_not_found() => Ok(None),
@@ -306,8 +308,8 @@ impl Objects {
         self.shared.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Makes the synced file `from` in `dir` an object, by a hardlink. An existing object counts as
-    /// success.
+    /// Adds the synced file `from` in `dir` to the objects, through a hardlink. If the object
+    /// already exists, the method succeeds without any change.
     pub fn adopt(&self, name: &ObjectName, dir: &Dir, from: &CStr) -> Result<()> {
         match dir.link(from, self.fan(name)?, name.as_c_str()) {
             Ok(()) => self.seal(name),
@@ -335,8 +337,8 @@ impl Objects {
         self.fan(name)?.remove_file(name.as_c_str())
     }
 
-    /// Calls `each` with the name, size and ctime of every object. The ctime changes when the
-    /// object is created, and when a hardlink to the object is made or removed.
+    /// Calls `each` with every object's name, size in bytes and ctime in seconds. The ctime changes
+    /// when the object is created, and when a hardlink to the object is made or removed.
     pub fn for_each(&self, mut each: impl FnMut(ObjectName, u64, i64) -> Result<()>) -> Result<()> {
         for fan in self.fans()? {
             let fan = self.dir.child(&fan)?;

@@ -47,8 +47,7 @@ pub fn pipe() -> (Inlet, Outlet) {
     long_pipe(WAITING * CHUNK)
 }
 
-/// Creates a stream that accepts about `bytes` bytes before the other end reads. So one thread can
-/// fill this stream and begin another stream before the other thread reads this stream.
+/// Creates a stream that accepts about `bytes` bytes before the other end begins to read.
 pub fn long_pipe(bytes: usize) -> (Inlet, Outlet) {
     let (to, from) = sync_channel(bytes / CHUNK);
     let (give_back, back) = channel();
@@ -141,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn stopped_reader_ends_the_writer() {
+    fn filling_ends_when_the_reading_end_is_dropped() {
         let (mut inlet, mut outlet) = pipe();
         std::thread::scope(|scope| {
             let filling = scope.spawn(move || inlet.fill(&mut io::repeat(1), |_| {}).unwrap());

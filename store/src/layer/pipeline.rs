@@ -4,7 +4,7 @@
 //! thread.
 //!
 //! Each stage ends at the end of its input, or when the next stage has ended. An error in any stage
-//! closes the streams on both sides of the stage. So all threads have ended when [`run`] returns.
+//! closes the streams on both sides of the stage, so the other stages end, too.
 
 use std::io::{self, Read};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -17,9 +17,9 @@ use crate::limits::Limits;
 
 /// Decompresses `source` and passes the result to `read`. The flag that `read` gets states whether
 /// the compressed form is framed ([`Decoder::is_framed`]). `seen` gets every byte that is read from
-/// `source`. The first result is the result of reading `source`. The reading stops early if `read`
-/// stops. The second result is the result of the decompression and of `read`. If `read` succeeds
-/// and has read to the end, the compressed form was checked to its end.
+/// `source`. Returns two results: the result of reading `source`, and the result of the
+/// decompression and of `read`. If `read` ends early, `source` is not read to its end. If `read`
+/// succeeds and has read to the end, the compressed form was checked to its end.
 pub fn run<R: Read, T: Send>(
     source: &mut R,
     limits: Limits,

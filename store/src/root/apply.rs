@@ -14,7 +14,7 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
 /// Changes `root` from `old` to `new`. For each object, `uses` has the number of files of `root`
-/// that use the object. After an interruption, the directory may hold neither tree.
+/// that use the object. If the change is interrupted, `root` may match neither tree.
 pub fn apply(
     old: &Tree,
     new: &Tree,
@@ -56,8 +56,8 @@ pub fn apply(
     Ok(placer.finish())
 }
 
-/// Replaces the files at `paths` in `root`, which holds `tree`, by newly placed files. If a file at
-/// one of these paths has several names, all names of the file are replaced.
+/// Replaces the files at `paths` in `root`, which holds `tree`, with newly placed files. If a file
+/// at one of these paths has several names, all names of the file are replaced.
 pub fn replace(
     tree: &Tree,
     paths: &BTreeSet<EntryPath>,

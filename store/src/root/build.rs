@@ -16,7 +16,8 @@ use crate::layer::objects::object_name::ObjectName;
 
 /// The maximum number of threads. More threads would only wait for the filesystem's locks.
 const MOST: usize = 4;
-/// The number of bytes of stack for each thread. A tree may be as deep as the limits allow.
+/// The stack size of each thread in bytes. The build is recursive, so each thread needs a large
+/// stack.
 const STACK: usize = 64 << 20;
 
 /// The objects that a tree needs. For each file that needs an object, the result has the path, the
@@ -53,9 +54,9 @@ fn threads() -> Result<ThreadPool> {
     pool.map_err(|err| Error::io("start", "threads", std::io::Error::other(err)))
 }
 
-/// Makes an object of each twin. A twin is a file that was copied, because an equal file of the
-/// root already links to the object for this content. The next root can link to the new object.
-/// `root` is the built and synced directory.
+/// Makes an object of each twin, so that the next root can link to the object. A twin is a file
+/// that was copied because an equal file of the root is already a hardlink to the only object with
+/// these contents. `root` is the built and synced directory.
 pub fn adopt_twins(built: &Built, objects: &Objects, root: &Dir) -> Result<()> {
     for (name, path) in &built.twins {
         let adopted = open_parent(root, path)

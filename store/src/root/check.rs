@@ -53,12 +53,12 @@ pub enum Scope {
     /// All entries are compared, with attributes and with the owners of symlinks. Additional
     /// entries and missing devices do not count as differences.
     Kept {
-        /// Whether access lists count. Access lists do not count if new files inherit access lists
-        /// from the directory of the roots.
+        /// Whether access lists are compared. This is `false` if new files inherit access lists
+        /// from the directory that contains the roots.
         lists: bool,
     },
-    /// Only regular files are compared. In a directory that no other process can enter, a file can
-    /// change only through a name elsewhere.
+    /// Only regular files are compared. This scope is for a directory that no other process can
+    /// enter. In such a directory, only files can change, through hardlinks in other directories.
     Files,
 }
 
@@ -101,9 +101,10 @@ struct Checker<'a, 't> {
 /// The hardlinks between the files that match the tree.
 #[derive(Default)]
 struct Links {
-    /// The first name of each file with several names, by the address of the file in memory.
+    /// The first name of each file that has several names. The key is the file's address in memory.
     first: HashMap<usize, FirstName>,
-    /// The address of the file for each inode with several names, by device and inode number.
+    /// The address of the file for each inode that has several names. The key is the device and the
+    /// inode number.
     files: HashMap<(u64, u64), usize>,
 }
 
@@ -238,10 +239,10 @@ impl<'t> Checker<'_, 't> {
 }
 
 /// The files that a service writes to. A write through one name of a file is visible under all
-/// names of the file. A service may also replace a name.
+/// names of the file.
 pub struct Written<'a> {
     writable: &'a Writable,
-    /// The addresses of the files that have several names, of which at least one name is writable.
+    /// The addresses of the files that have several names, at least one of which is writable.
     linked: HashSet<usize>,
 }
 
@@ -262,8 +263,8 @@ impl<'a> Written<'a> {
         Self { writable, linked }
     }
 
-    /// Whether a service writes to the entry of `tree` at `path`. If `tree` has no entry there, the
-    /// method returns whether a service would write to an entry at `path`.
+    /// Whether a service writes to the entry of `tree` at `path`. If `tree` has no entry at `path`,
+    /// only the patterns decide.
     pub fn has_at(&self, tree: &Tree, path: &EntryPath) -> bool {
         tree.get(path).map_or_else(|| self.writable.has(path), |node| self.has(path, node))
     }

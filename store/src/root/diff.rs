@@ -34,7 +34,7 @@ impl Step<'_> {
 }
 
 /// The steps from `old` to `new`, in a valid order: a directory is finished after all its entries.
-/// `rewrite` allows files to be rewritten in place, because their inodes are not shared.
+/// `rewrite` states that inodes are not shared, so that files may be rewritten in place.
 pub fn diff<'a>(old: &'a Tree, new: &'a Tree, rewrite: bool) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     between(&EntryPath::root(), old.root(), new.root(), rewrite, &mut steps);
@@ -56,7 +56,7 @@ fn between<'a>(
     let mut touched = false;
     let (mut before, mut after) = (old.iter().peekable(), new.iter().peekable());
     loop {
-        // The first name in order, with its old and new node.
+        // The smallest name that is left in either directory.
         let name = match (before.peek(), after.peek()) {
             (None, None) => break,
             (Some((name, _)), None) | (None, Some((name, _))) => *name,

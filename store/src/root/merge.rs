@@ -1,6 +1,6 @@
 //! Merges layers into a tree. The merge takes every entry of every layer in order, and later
-//! entries win. Entries of one layer are treated like entries of several layers. The merge does not
-//! use the disk.
+//! entries win. It makes no difference whether two entries are in one layer or in two layers. The
+//! merge does not use the disk.
 //!
 //! Paths are resolved as in a chroot to the tree so far: `..` stops at the root, and absolute
 //! symlinks start at the root. The resulting tree has no path that passes through a symlink, so a
@@ -136,7 +136,7 @@ fn owned(owners: &Owners, path: &EntryPath, entry: &Entry) -> Meta {
     meta
 }
 
-/// How an entry changed the tree.
+/// The effect of an entry on the paths that were resolved before.
 #[derive(PartialEq, Eq)]
 enum Replaced {
     /// All paths that were resolved before still lead to the same place.

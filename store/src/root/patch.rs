@@ -1,6 +1,6 @@
 //! Repairs a directory that holds most of a tree, entry by entry. Each differing entry is made
-//! again in another directory, and then replaces the old entry. An entry that cannot be made stays
-//! unchanged.
+//! again in another directory, and the new entry then replaces the old entry. If an entry cannot be
+//! made, the old entry stays.
 //!
 //! Repaired files share no inode with the cache. Each name of a file is made separately. The names
 //! of one file are linked to each other at the end, when all names that could be made exist.

@@ -65,8 +65,8 @@ impl Placer<'_> {
         self.place_link(into, name, path, file, twin, fresh)
     }
 
-    /// Whether the file must not be a hardlink to an object: users other than the owner may write to
-    /// the file, or one of the file's names is private.
+    /// Whether the file must not be a hardlink to an object: users other than the owner may write
+    /// to the file, or one of the file's names is private.
     fn is_private(&self, path: &dyn Fn() -> EntryPath, file: &File) -> bool {
         if file.meta.mode & WRITABLE_BY_OTHERS != 0 {
             return true;
@@ -77,9 +77,9 @@ impl Placer<'_> {
         self.placement.may_have_private() && self.placement.is_private(&path())
     }
 
-    /// Places a file by hardlink. Each equal file of a root (twin) has its own object. The file is
-    /// copied if the twin's object does not exist yet, if the object must not be shared any more,
-    /// or if the object cannot be linked.
+    /// Places a file by hardlink. If a root has several equal files (twins), each twin has its own
+    /// object. The file is copied if the twin's object does not exist yet, if the object must not
+    /// be shared any more, or if the object cannot be linked.
     fn place_link(
         &self,
         into: &Dir,
@@ -152,7 +152,7 @@ impl Placer<'_> {
     }
 
     /// Finds the object, and then fills the empty file that `open` returns. If bytes are copied,
-    /// their digest is compared with the object's name.
+    /// their digest is verified.
     fn contents(
         &self,
         into: &Dir,
@@ -210,9 +210,10 @@ fn create(into: &Dir, name: &CStr, file: &File, fresh: bool) -> Result<OpenFile>
     into.create_to_write(name, first_mode(file, fresh))
 }
 
-/// The permissions with which a file is created. In a new root, the file gets its final permissions
-/// at once, because no other process can reach this root yet. In any other root, only the owner can
-/// open the file until it is finished.
+/// The permissions with which a file is created. `fresh` states whether the root was empty at the
+/// start. In such a root, a file is created with its final permissions, because no other process
+/// can reach the root yet. In any other root, only the owner can open the file until the file is
+/// complete.
 fn first_mode(file: &File, fresh: bool) -> u32 {
     if fresh { file.meta.mode & 0o777 } else { 0o600 }
 }

@@ -20,8 +20,8 @@ use crate::layer::entry::EntryPath;
 use crate::layer::objects::Objects;
 
 /// The maximum number of nested directories that each thread has open. A process may usually have
-/// 1,024 open files. With this maximum, most of the 1,024 files stay available, even if the tree is
-/// deep.
+/// 1,024 open files. With this maximum, more than half of the 1,024 files stay available for other
+/// uses, even if the tree is deep.
 const OPEN: usize = 100;
 
 /// Mode bits that allow users other than the owner to write to a file.
@@ -37,7 +37,8 @@ pub struct Placer<'a> {
     /// (twins).
     pub(super) fresh: bool,
     pub(super) counts: Counts,
-    /// The path of the first name of each file with several names, by the file's address.
+    /// The path of the first name of each file that has several names. The key is the file's
+    /// address in memory.
     pub(super) first: Mutex<HashMap<usize, EntryPath>>,
     /// The directories that were made and must still be filled.
     deep: Mutex<Vec<(EntryPath, &'a Directory)>>,
@@ -162,8 +163,8 @@ impl<'a> Placer<'a> {
                 self.place_directory(into, parent, name, directory)?;
                 self.fill_deep()
             }
-            // If the directory is older than this placer, the new entry may inherit the directory's
-            // group.
+            // An existing directory may pass its group on to the new entry, so the entry does not
+            // count as fresh.
             leaf => self.place_leaf(into, parent, name, leaf, self.fresh),
         }
     }
@@ -177,8 +178,7 @@ impl<'a> Placer<'a> {
     ) -> Result<()> {
         let (c_name, path) = (c_name(name)?, parent.join(name));
         if path.parts().count().is_multiple_of(OPEN) {
-            // This directory is filled later, so that the directories above need not stay open
-            // meanwhile.
+            // This directory is filled later, after the directories above have been closed.
             into.make_dir(&c_name, 0o700)?;
             if !self.fresh {
                 self.found().built.directories.push(path.clone());
@@ -226,9 +226,9 @@ impl<'a> Placer<'a> {
         disk::set_meta(dir, &|| dir.path().to_owned(), meta, self.placement.owner)
     }
 
-    /// Records that `node` was removed from the root. A file with several names may keep another
-    /// name. So its object still counts as used, and a later equal file may be copied instead of
-    /// linked.
+    /// Records that `node` was removed from the root. A file with several names may still have
+    /// another name in the root. So the file's object still counts as used, and a later equal file
+    /// may be copied instead of linked.
     pub fn forget(&self, node: &Node) {
         match node {
             Node::Directory(directory) => directory.iter().for_each(|(_, node)| self.forget(node)),

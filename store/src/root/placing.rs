@@ -63,7 +63,7 @@ impl Placement {
         self.writable.has(path) || self.learned.has(path)
     }
 
-    /// The addresses of the files that have several names in `tree`, of which at least one name is
+    /// The addresses of the files that have several names in `tree`, at least one of which is
     /// private. A write through one name is visible under all names.
     pub(super) fn private_groups(&self, tree: &Tree) -> HashSet<usize> {
         if self.mode != LinkMode::Hardlink || !self.may_have_private() {
@@ -88,7 +88,7 @@ pub struct Placed {
     pub copied: u64,
 }
 
-/// The result of building or changing a tree.
+/// The result of building or changing a root.
 #[derive(Debug, Default)]
 pub struct Built {
     /// The number of files that were placed in each way.
@@ -99,16 +99,16 @@ pub struct Built {
     pub twins: Vec<(ObjectName, EntryPath)>,
     /// The files that were copied because their objects were found changed, with the reasons.
     pub changed: Vec<(EntryPath, PrivateReason)>,
-    /// The objects that must get new inodes, with their sizes and the metadata that they must have.
+    /// The objects that must get new inodes, with the size in bytes and the metadata that each
+    /// object must have.
     pub renew: Vec<(ObjectName, u64, Meta)>,
     /// The paths of the directories that were created in an existing root.
     pub directories: Vec<EntryPath>,
 }
 
-/// For each object, the number of files in a root that use the object. The key is a hash of the
-/// object's name. If two names have the same hash, a file may be copied instead of linked. If
-/// objects are hardlinked, a second equal file of the same root must not be linked to the same
-/// object.
+/// The number of files in a root that use each object. With hardlinks, two equal files of one root
+/// must not be linked to the same object. The key is a hash of the object's name. If two names have
+/// the same hash, a file may be copied instead of linked.
 #[derive(Debug, Default)]
 pub struct Uses(HashMap<u32, u32>);
 
@@ -121,7 +121,7 @@ impl Uses {
         *count - 1
     }
 
-    /// The number of files that use the object, including collisions.
+    /// The number of files that use the object or another object with the same hash.
     pub fn of(&self, object: &ObjectName) -> u32 {
         self.0.get(&key(object)).copied().unwrap_or(0)
     }

@@ -54,7 +54,7 @@ pub struct File {
     pub size: u64,
     /// The digest of the file's contents.
     pub content: Content,
-    /// The metadata of its inode.
+    /// The metadata of the inode.
     pub meta: Meta,
     linked: AtomicBool,
 }
@@ -73,7 +73,7 @@ pub struct Symlink {
 pub struct Special {
     /// The kind.
     pub kind: SpecialKind,
-    /// The metadata of its inode.
+    /// The metadata of the inode.
     pub meta: Meta,
 }
 
@@ -136,8 +136,8 @@ impl Tree {
     }
 
     /// Whether an entry describes the root itself. Without such an entry, the root has the metadata
-    /// [`Directory::implied`] with the owner that the rules state, and its time is the time at
-    /// which the root is made.
+    /// [`Directory::implied`] and the owner that the rules state. Its mtime is the time at which
+    /// the root is made.
     pub fn is_described(&self) -> bool {
         self.described
     }
@@ -171,7 +171,7 @@ impl Tree {
         None
     }
 
-    /// The directory at `path` in a form that can be changed. The directory must exist.
+    /// Returns the directory at `path` for changes. The directory must exist.
     pub(super) fn directory_mut(&mut self, path: &EntryPath) -> &mut Directory {
         let mut directory = Arc::make_mut(&mut self.root);
         for part in path.parts() {

@@ -34,10 +34,11 @@ impl Store {
         self.extract_anew(digest).map(Some)
     }
 
-    /// Opens the layer's index. A missing or damaged index is made again.
+    /// Opens the layer's index. If the index is missing, damaged or of an earlier format, the layer
+    /// is extracted again.
     pub(super) fn index(&self, digest: Digest) -> Result<Entries<File>> {
         match self.open_index(digest) {
-            // An index of an earlier format lacks information.
+            // An index of an earlier format has no entry for the root itself.
             Ok(entries) if !entries.is_current() => {
                 tracing::info!(
                     "layer {digest} was extracted by an earlier version: extracting again"
@@ -135,8 +136,8 @@ fn hash_rest(blob: &mut File, hasher: &mut Hasher) -> io::Result<()> {
     }
 }
 
-/// Reads a whole archive (gzip, zstd or plain tar) in the way in which an agent extracts the
-/// archive. If an agent could not extract the archive, the function fails, and the error states the
+/// Reads a whole archive (gzip, zstd or plain tar) with the same checks as an agent that extracts
+/// the archive. If an agent would refuse the archive, the function fails, and the error states the
 /// reason.
 pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted> {
     let mut merge_check = MergeCheck::default();
@@ -158,9 +159,8 @@ pub fn check_archive(mut archive: impl Read, limits: Limits) -> Result<Extracted
     Ok(extracted)
 }
 
-/// Reads an archive. The function puts the contents of the archive's files into `batch`, and passes
-/// the archive's entries to `each`. The first result is the result of reading `source` (see
-/// [`pipeline::run`]).
+/// Reads an archive, writes the contents of its files to `batch`, and passes its entries to `each`.
+/// The first result is the result of reading `source` (see [`pipeline::run`]).
 pub(super) fn read_objects<R: Read>(
     source: &mut R,
     limits: Limits,

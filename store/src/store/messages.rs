@@ -1,4 +1,4 @@
-//! Writes the messages that several parts of the store need.
+//! Formats and logs the messages that several parts of the store need.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -27,8 +27,8 @@ pub(super) fn log_private_files(changed: &BTreeMap<EntryPath, PrivateReason>) {
     tracing::warn!(
         event = "files_private",
         files = names.len(),
-        "files that roots shared were changed in a root, or may have been; from now on each root \
-         has its own copies of these files: {}",
+        "files that roots share were changed or may have been changed in a root; from now on, each \
+         root has its own copies of these files: {}",
         listed(&names)
     );
 }

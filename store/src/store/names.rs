@@ -12,15 +12,16 @@ pub(super) const UNFINISHED: &str = ".new";
 /// id follows the prefix.
 pub(super) const RETIRED: &str = ".old";
 /// The prefix of the name of a replaced root. The id of the new root follows the prefix. A service
-/// may still run in the replaced root, so this root stays until a script has succeeded.
+/// may still run in the replaced root, so this root stays until the script of a deployment has
+/// succeeded.
 pub(super) const REPLACED: &str = ".replaced";
-/// The prefix of the files with which the store finds out how files can be placed.
+/// The prefix of the names of the files with which the store finds out how files can be placed.
 pub(super) const PROBE: &str = ".probe";
 /// The prefix of the names of spares.
 pub(super) const SPARE: &str = ".spare";
 /// The prefix of the names of discarded directories.
 pub(super) const DISCARDED: &str = ".gone";
-/// The prefixes of the names that a start of the store cleans up.
+/// The prefixes of the names of entries that are removed when the store is opened.
 pub(super) const TEMPORARY: [&str; 5] = [UNFINISHED, RETIRED, PROBE, SPARE, DISCARDED];
 
 /// The name of the mark that the Go agent makes beside a root.

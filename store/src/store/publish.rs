@@ -87,7 +87,10 @@ impl Store {
         self.placement.learned.write(&self.path)?;
         if !built.skipped.is_empty() {
             let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();
-            tracing::warn!("devices need root and are left out: {}", names.join(", "));
+            tracing::warn!(
+                "device files are left out, because only the user root can create them: {}",
+                names.join(", ")
+            );
         }
         let (placed, replaced, changed) = (built.placed, self.replaced(id)?, Vec::new());
         Ok(Root { id, path, reused: false, from_spare, placed, replaced, changed })
@@ -109,7 +112,7 @@ impl Store {
             Ok(built) => Ok((name, built)),
             Err(err) => {
                 // The method returns the error of the build. If the removal fails, the next start
-                // removes the directory.
+                // of the agent removes the directory.
                 let _ = self.unpacked.remove_tree(&name);
                 Err(err)
             }
@@ -129,8 +132,8 @@ impl Store {
         let mounts = Mounts::read();
         mounts.check(&self.unpacked, &name, "replace").map_err(Error::of_moving_root)?;
         let aside = self.free_for_replaced(id)?;
-        // The existing root must never have a name that the next start removes. So the new root
-        // first gets the name of a replaced root, and the two roots then exchange names.
+        // The existing root must never have a name that the next start of the agent removes. So the
+        // new root first gets the name of a replaced root, and the two roots then exchange names.
         self.unpacked.rename(staging, &self.unpacked, &aside)?;
         let exchanged = match self.unpacked.exchange(&aside, &name).map_err(Error::of_moving_root) {
             Ok(false) => self.change_places(&aside, &name),
@@ -192,13 +195,13 @@ impl Store {
     }
 
     /// Makes the published roots durable. Call this method before you record that a root is
-    /// deployed. Until this call, a power cut may remove the whole root again.
+    /// deployed. Until this call, a published root may be missing after a power cut.
     pub fn sync_roots(&self) -> Result<()> {
         self.unpacked.sync_filesystem()
     }
 
-    /// Writes the mark that the Go agent looks for beside a root. This program uses only the time
-    /// of the mark, and does not need the mark.
+    /// Writes the mark that the Go agent looks for beside a root. This program uses only the mtime
+    /// of the mark, and also works without the mark.
     pub(super) fn mark_for_go(&self, id: Digest) -> Result<()> {
         match self.unpacked.create_file(&ok_name(id), 0o640) {
             Err(err) if !err.exists() => Err(err),
@@ -225,8 +228,8 @@ pub(super) fn build_in(
     Ok(built)
 }
 
-/// Gives the directory of the finished root its final metadata, and syncs the root. Until then, the
-/// directory has mode 0700, so other users cannot enter it.
+/// Gives the directory of the finished root its final metadata, and syncs the root. Before this
+/// call, the directory has mode 0700, so other users cannot enter the directory.
 fn finish(root: &Dir, tree: &Tree, owner: bool) -> Result<()> {
     describe(root, tree, owner)?;
     root.sync_filesystem()

@@ -1,4 +1,5 @@
-//! Reads and writes the records that an agent leaves for the next agent: seals and private paths.
+//! Writes the records for the next run of the agent, which are seals and private paths, and reads
+//! the seals.
 
 use std::ffi::CStr;
 use std::io::{Read as _, Write as _};
@@ -18,14 +19,14 @@ const MOST: u64 = 256 << 20;
 const BOOT: &str = "/proc/sys/kernel/random/boot_id";
 
 impl Store {
-    /// Reads the seals of the previous agent. If the file cannot be read, the agent must read each
-    /// object to check the object.
+    /// Reads the seals from the previous run of the agent. Without these seals, the agent must read
+    /// the contents of an object to check the object.
     pub(super) fn read_seals(&self) -> Result<()> {
         if self.objects.naming() == Naming::Contents {
             return Ok(());
         }
         let top = Dir::open(&self.path)?;
-        // The file is written without a sync. So the file may have any contents after a crash.
+        // The file is written without a sync, so its contents may be invalid after a power cut.
         let mut bytes = Vec::new();
         let read = top.open_file_and_stat(SEALS).is_ok_and(|(file, stat)| {
             // If the file belongs to another user, its seals could claim that a changed object is

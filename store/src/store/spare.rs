@@ -2,8 +2,8 @@
 //! directory that only the agent can enter. The agent makes the next root from the spare by
 //! applying the difference.
 //!
-//! Only the process that made a spare uses this spare. The next start removes the spare. So an
-//! incomplete spare, or the spare of another process, is never used.
+//! Only the process that made a spare uses this spare. The next start of the agent removes the
+//! spare. So an incomplete spare, or the spare of another process, is never used.
 
 mod doubt;
 mod release;
@@ -32,10 +32,10 @@ use watch::Place;
 
 /// The number of bytes that must stay free beside a spare.
 const RESERVE: u64 = 64 << 20;
-/// The number of bytes that the estimate assumes for a directory or a small file.
+/// The number of bytes that the estimate adds for each directory and each copied file.
 const BLOCK: u64 = 4096;
 
-/// A directory that holds a tree.
+/// The spare root.
 #[derive(Debug)]
 pub(super) struct Spare {
     pub(super) name: CString,
@@ -63,9 +63,9 @@ pub enum SpareOutcome {
     Unchanged,
     /// The filesystem has too little free space for a spare.
     NoRoom {
-        /// The number of bytes that the spare needs.
+        /// The number of bytes that must be free: the size of the spare and a reserve.
         bytes: u64,
-        /// The number of inodes that the spare needs.
+        /// The number of inodes that must be free: twice as many as the spare needs.
         inodes: u64,
     },
 }
@@ -84,8 +84,8 @@ impl Store {
                 Some(no_room) => return Ok(no_room),
                 None => {
                     self.watch_anew()?;
-                    // The objects are renewed before the spare shares them. Then a process that has
-                    // the old inodes open cannot reach the new inodes.
+                    // The objects are renewed before the spare shares them, so that a process with
+                    // an old inode open cannot change the spare.
                     self.renew_private(&tree)?;
                     (self.build_spare(&tree, configuration)?, SpareOutcome::Ready)
                 }
@@ -122,7 +122,7 @@ impl Store {
                         "the spare root is not usable, so a new root is built: {err}"
                     ),
                 }
-                // If the discard also fails, the next start removes the directory.
+                // If the discard also fails, the next start of the agent removes the directory.
                 let _ = self.discard(&name);
                 None
             }
@@ -160,7 +160,7 @@ impl Store {
             "the spare root was modified and is not used: {}",
             listed(&names)
         );
-        // If the discard fails, the next start removes the directory.
+        // If the discard fails, the next start of the agent removes the directory.
         let _ = self.discard(&spare.name);
         let _ = self.end_watches(spare.watch);
         None
@@ -234,8 +234,8 @@ impl Store {
                 Ok((spare, built))
             }
             Err(err) => {
-                // The method returns the first error. If the removal fails, the next start removes
-                // the spare.
+                // The method returns the first error. If the discard fails, the next start of the
+                // agent removes the spare.
                 let _ = self.discard(&spare.name);
                 self.end_watches(spare.watch)?;
                 Err(err)
@@ -257,8 +257,7 @@ impl Store {
         self.mending(tree, configuration, || {
             let name = self.unpacked.make_temp(SPARE, 0o700)?;
             let root = self.unpacked.child(&name)?;
-            // The spare is made in the background. So the build does not count as progress of the
-            // agent's work.
+            // The spare is made in the background, so the agent's meter does not count this build.
             let placement = Placement { meter: Arc::default(), ..self.placement.clone() };
             match build::build(tree, &self.objects, placement, &root) {
                 Ok((built, uses)) => {
@@ -274,8 +273,8 @@ impl Store {
         })
     }
 
-    /// Returns the space that a spare needs, if the filesystem has too little free space. `None` if
-    /// there is enough free space.
+    /// Returns [`SpareOutcome::NoRoom`] if the filesystem has too little free space for a spare of
+    /// `tree`. `None` if there is enough free space.
     fn room_for(&self, tree: &Tree) -> Result<Option<SpareOutcome>> {
         let (mut bytes, mut inodes) = (RESERVE, 0);
         for (_, node) in tree.walk() {

@@ -1,7 +1,8 @@
 //! Sweeps an agent's directory: lists the files, plans the removals, and executes the plan. A sweep
 //! removes a reference before its target. So a crash can leave files that are not needed, but no
-//! reference to a missing file. A root is the exception: it is moved away before its record is
-//! removed. If a crash interrupts this removal, the next sweep or start completes it.
+//! reference to a missing file. The exception is a root, which is moved away before its record is
+//! removed. If a crash interrupts this removal, the next sweep or the next start of the agent
+//! completes the removal.
 
 mod agent_dir;
 mod inventory;
@@ -33,7 +34,7 @@ use crate::root::tree::{Node, Tree};
 use agent_dir::AgentDir;
 use leftovers::Left;
 
-/// The number of failed removals after which a sweep stops.
+/// The maximum number of failed removals in one sweep. One more failure ends the sweep.
 const MOST_STUCK: usize = 1000;
 /// The maximum number of failed removals that are logged, with one line for each removal.
 const MOST_TOLD: usize = 10;
@@ -42,8 +43,8 @@ pub use agent_dir::taken_over;
 pub use keep::{Ages, Keep};
 pub use removals::{Kept, Removal, Sweep, What};
 
-/// A function that is called just before a root is removed. At that time, the root is already moved
-/// away and has no record any more.
+/// A function that is called just before the contents of a root are removed. At that time, the root
+/// is already moved away and has no record any more.
 type Release<'a> = dyn Fn(&CStr, Digest) + 'a;
 
 /// Plans a sweep of the directory `dir`, which no agent uses. If `rehearsal` is not set, the
@@ -58,7 +59,7 @@ pub fn sweep_alone(
     let _lock = Lock::take(dir)?;
     let top = Dir::open(dir)?;
     let owner = rustix::process::geteuid().is_root();
-    // Without roots and objects, the way in which files are placed does not matter.
+    // If there are no roots or no objects, the way in which files are placed does not matter.
     let link = match (if_exists(top.child(c"unpacked"))?, if_exists(top.child(c"objects"))?) {
         (Some(unpacked), Some(_)) => placement(&top, &unpacked, link)?.mode,
         _ => link,
@@ -132,7 +133,7 @@ impl Store {
     }
 
     /// Removes the published roots that are not in `keep`. In the result, `files` is the number of
-    /// removed roots.
+    /// removed roots, and `bytes` is 0.
     pub fn sweep_roots(&self, keep: &[Digest]) -> Result<Swept> {
         let roots = Some(keep.iter().map(|id| (*id, "it must be kept")).collect());
         let plan = self.plan_sweep(&Keep { roots, ..Keep::default() })?;
@@ -145,7 +146,7 @@ impl Store {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(spare) = spare else { return Ok(false) };
         self.end_watches(spare.watch)?;
-        // If a later step fails, the next start removes the spare.
+        // If a later step fails, the next start of the agent removes the spare.
         let gone = self.unpacked.move_to_temp(&spare.name, &self.unpacked, DISCARDED)?;
         let released = self.unpacked.child(&gone).and_then(|root| self.release(&root, &spare.tree));
         if let Err(err) = released {
@@ -160,8 +161,8 @@ impl Store {
         self.unpacked.free().map(|(bytes, _)| bytes)
     }
 
-    /// The number of bytes that copies of the files take in the root of `configuration`. The layers
-    /// must be extracted. If the root is already published, the result is 0.
+    /// The estimated number of bytes that the root of `configuration` needs if all its files are
+    /// copied. The layers must be extracted. If the root is already published, the result is 0.
     pub fn root_bytes(&self, configuration: &Configuration) -> Result<u64> {
         if self.is_published(configuration.id())? {
             return Ok(0);
@@ -169,7 +170,8 @@ impl Store {
         Ok(bytes_of(&self.tree(configuration)?, &self.objects))
     }
 
-    /// The number of bytes that [`Store::remove_spare`] would free, without the directories.
+    /// The estimated number of bytes that [`Store::remove_spare`] would free, without the
+    /// directories. If the link mode is not `Copy`, the result is 0.
     pub fn spare_bytes(&self) -> u64 {
         let spare = self.spare.lock().unwrap_or_else(PoisonError::into_inner);
         let copied = self.placement.mode == LinkMode::Copy;
@@ -262,8 +264,6 @@ impl AgentDir {
             let name = CString::new(name.as_bytes()).expect("names of files have no NUL");
             let removed = match (removal.what, &layer_stays) {
                 (What::Root, _) => self.remove_root(dir, &name, &mounts, release),
-                // The index of a layer could not be removed and may refer to this object, so the
-                // object stays.
                 (What::Object, Some(why)) => {
                     Err(Error::io("remove", dir.path_of(&name), std::io::Error::other(why.clone())))
                 }
@@ -273,11 +273,11 @@ impl AgentDir {
             };
             let Err(err) = removed else { continue };
             if stuck.len() == MOST_STUCK {
-                // The cause of so many failures is the disk, not single files.
+                // So many failures probably have one cause, for example a damaged disk.
                 return Err(err);
             }
             if removal.what == What::Layer {
-                layer_stays = Some(format!("its layer stays: {err}"));
+                layer_stays = Some(format!("a layer that may need it was not removed: {err}"));
             }
             stuck.push(removal.stuck(err.to_string()));
         }

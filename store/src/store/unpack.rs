@@ -27,24 +27,24 @@ use crate::root::placing::{LinkMode, Placed, Placement};
 use crate::root::tree::Tree;
 use crate::writable::Writable;
 
-/// The prefix of the names of work directories. By this prefix, the program recognises its own
-/// directories.
+/// The prefix of a work directory's name. The program recognises its own work directories by this
+/// prefix.
 const WORK: &str = ".unpack";
 /// The name of the root in the work directory.
 const ROOT: &CStr = c"root";
 
 /// Merges local archives into the directory `into`. The first archive is the lowest layer. The
-/// directory must be empty or missing. The objects are in a temporary directory beside `into`, or
-/// inside `into` if `into` exists. By default, the files become hardlinks to these objects. A new
-/// directory appears only when it is complete and synced. Names that are moved into an existing
-/// directory are also complete and synced. If a call is killed, the next call removes the
-/// leftovers.
+/// directory must be empty or missing. The objects are in a temporary directory. This directory is
+/// inside `into` if `into` exists, and otherwise beside `into`. By default, the files become
+/// hardlinks to these objects. If `into` is missing, it appears only when it is complete and
+/// synced. If `into` exists, each of its entries appears only when the entry is complete and
+/// synced. If a call is killed, the next call removes the leftovers.
 pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
     unpack_counted(archives, into, options, &Arc::default())
 }
 
-/// Like [`unpack`], but with a meter. `meter` counts the bytes that were read, and then the entries
-/// that were placed.
+/// Like [`unpack`], but with a meter. `meter` first counts the bytes that were read from the
+/// archives, and then the entries that were placed.
 pub fn unpack_counted(
     archives: &[PathBuf],
     into: &Path,
@@ -112,7 +112,7 @@ fn unpack_in(
     Ok(placed)
 }
 
-/// A work directory, locked while it is in use.
+/// A work directory. It is locked while it is in use.
 struct Work {
     name: CString,
     dir: Arc<Dir>,
@@ -136,14 +136,14 @@ impl Work {
     fn end<T>(self, parent: &Dir, placed: Result<T>) -> Result<T> {
         if let Err(err) = parent.remove_tree(&self.name) {
             let path = parent.path_of(&self.name);
-            tracing::warn!("{} cannot be removed: {err}", path.display());
+            tracing::warn!("the work directory {} cannot be removed: {err}", path.display());
         }
         placed
     }
 }
 
-/// Removes the leftovers of killed calls in `dir`. The leftovers are unlocked work directories of
-/// this program, and the entries that a killed call moved from there to `dir`.
+/// Removes the leftovers of killed calls in `dir`. The leftovers are the unlocked work directories
+/// of this program, and the entries that a killed call moved from its work directory to `dir`.
 fn remove_leftovers(dir: &Dir, prefix: &str) -> Result<()> {
     for item in dir.list()? {
         let digits =
@@ -169,7 +169,8 @@ fn remove_leftovers(dir: &Dir, prefix: &str) -> Result<()> {
 fn move_all(root: &Dir, into: &Dir, moved: &mut Vec<CString>) -> Result<()> {
     let owner = rustix::process::geteuid().is_root();
     for item in root.list()? {
-        // Only root can move a directory whose mode denies writes to its owner.
+        // If the mode of a directory denies its owner write access, only the user root can move the
+        // directory.
         let closed = if owner || item.kind != FileType::Directory {
             None
         } else {
@@ -273,7 +274,10 @@ fn merge_in(
     let built = build_in(&tree, &objects, placement, work, ROOT)?;
     if !built.skipped.is_empty() {
         let names: Vec<String> = built.skipped.iter().map(|path| format!("{path:?}")).collect();
-        tracing::warn!("devices need root and are left out: {}", names.join(", "));
+        tracing::warn!(
+            "device files are left out, because only the user root can create them: {}",
+            names.join(", ")
+        );
     }
     Ok((tree, built.placed))
 }

@@ -1,7 +1,7 @@
 //! Verifies an agent's directory: reads and hashes every object and blob, checks every index, and
 //! compares every published root with its configuration. [`verify`] changes nothing and takes no
-//! lock, so it may run while an agent uses the directory. Files that another process removes
-//! meanwhile are skipped.
+//! lock, so it may run while an agent uses the directory. If another process removes a file during
+//! the verification, the file is skipped.
 
 pub(super) mod repair;
 mod sound;
@@ -40,16 +40,16 @@ pub struct Verified {
     pub bytes: u64,
     /// The number of cached blobs.
     pub blobs: u64,
-    /// The number of indexes of layers.
+    /// The number of layer indexes.
     pub layers: u64,
     /// The number of published roots.
     pub roots: u64,
-    /// The number of roots of another program. The files of these roots were read, but not
-    /// compared.
+    /// The number of roots without a record, such as the roots of the Go agent. The files of these
+    /// roots were read, but not compared.
     pub taken_over: u64,
 }
 
-/// Damage that was found.
+/// A damaged file or directory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
     /// The path of the damaged file or directory.
@@ -66,8 +66,8 @@ pub fn verify(dir: &Path, mut each: impl FnMut(Finding)) -> Result<Verified> {
     Ok(Verified { roots, taken_over, ..cache })
 }
 
-/// The part of [`verify`] that checks objects, blobs and indexes. `meter` counts the bytes that are
-/// read, and then the layers.
+/// The part of [`verify`] that checks objects, blobs and indexes. `meter` first counts the bytes
+/// that are read, and then the indexes.
 pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
     meter.begin("read", Unit::Bytes, cached_bytes(&top)?);
@@ -116,8 +116,8 @@ pub fn verify_cache(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     Ok(verified)
 }
 
-/// The part of [`verify`] that checks published roots. `meter` counts the bytes of the roots of
-/// other programs, and then the entries of each other root.
+/// The part of [`verify`] that checks published roots. `meter` first counts the bytes that are read
+/// in the roots without a record, and then the compared entries of each root with a record.
 pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) -> Result<Verified> {
     let top = Dir::open(dir)?;
     let (writable, owners) = (Writable::read(&top)?, Owners::read(&top)?);
@@ -142,8 +142,8 @@ pub fn verify_roots(dir: &Path, meter: &Meter, mut each: impl FnMut(Finding)) ->
     Ok(verified)
 }
 
-/// The total size in bytes of all objects and blobs. An unreadable file is not reported here, but
-/// when the file is read.
+/// The total size in bytes of all objects and blobs. A file whose size cannot be read is not
+/// counted.
 fn cached_bytes(top: &Dir) -> Result<u64> {
     let mut bytes = 0;
     let mut add = |dir: &Dir| -> Result<()> {
@@ -164,7 +164,8 @@ fn cached_bytes(top: &Dir) -> Result<u64> {
     Ok(bytes)
 }
 
-/// Verifies all objects. Returns the contents that the names of the existing objects state.
+/// Verifies all objects. Returns the digests that the names of the existing objects contain, in
+/// hex.
 fn verify_objects(
     objects: &Dir,
     verified: &mut Verified,
@@ -198,7 +199,8 @@ fn verify_objects(
     Ok(known)
 }
 
-/// The digest of the contents that an object's name states, in hex.
+/// The digest of the contents in an object's name, in hex. `None` if `name` is not the name of an
+/// object.
 fn hex_of(name: &CStr) -> Option<[u8; 64]> {
     ObjectName::from_file_name(name)?.as_bytes()[..64].try_into().ok()
 }
@@ -224,7 +226,7 @@ fn lacking(index: &Index, known: &BTreeSet<[u8; 64]>, objects: Option<&Dir>) -> 
     Ok(lacking)
 }
 
-/// The settings of the last agent that used the directory, and the meter that counts entries.
+/// The settings of the agent that last used the directory, and the meter that counts entries.
 struct Comparison<'a> {
     writable: Writable,
     owners: Owners,
@@ -277,7 +279,7 @@ fn read_all(
     Ok(())
 }
 
-/// Whether an earlier version of the agent extracted one of the configuration's layers.
+/// Whether an earlier version of the agent extracted at least one of the configuration's layers.
 fn is_of_earlier_version(configuration: Option<&Configuration>, layers: &Dir) -> Result<bool> {
     for layer in configuration.into_iter().flat_map(Configuration::layers) {
         if if_exists(layers.open_file(&name_of(layer.digest)))?.is_some_and(is_earlier) {
@@ -295,7 +297,7 @@ fn is_being_removed(roots: &Dir, unpacked: &Dir, id: Digest) -> Result<bool> {
 }
 
 /// Compares a root with the tree of its configuration. Returns `false` if an agent removed the root
-/// meanwhile.
+/// before or during the comparison.
 fn verify_root(
     roots: &Dir,
     layers: &Dir,
@@ -320,7 +322,9 @@ fn verify_root(
     let configuration = Configuration::from_json(&json);
     if is_of_earlier_version(configuration.as_ref().ok(), layers)? {
         let root_path = root_path.display();
-        tracing::info!("{root_path} was built by an earlier version and is not compared");
+        tracing::info!(
+            "{root_path} was built by an earlier version of the agent and is not compared"
+        );
         return Ok(true);
     }
     let indexes = configuration.and_then(|configuration| {
@@ -345,11 +349,11 @@ fn verify_root(
     }
     checked?;
     let stat = rustix::fs::fstat(&root).map_err(|err| Error::io("stat", &root_path, err))?;
-    // If no archive has an entry for the root itself, the root may inherit the group of the
-    // directory above.
+    // If no archive has an entry for the root itself, the root may inherit the group of its parent
+    // directory.
     let described = owner && tree.has_owner();
     if !disk::may_be_used_like(&stat, &root_meta(&tree, owner), described) {
-        finding("its own mode or owner was altered".to_owned());
+        finding("the mode or owner of the root directory was altered".to_owned());
     }
     let written = Written::new(&tree, writable);
     drifts.retain(|(path, _)| !written.has_at(&tree, path));

@@ -60,8 +60,8 @@ impl Bench {
         self.store.root(&configuration(&layers)).map(|root| root.path)
     }
 
-    /// Builds the root with the configuration layer number `n`. Then checks every byte and the mode
-    /// of the files from the code layer.
+    /// Builds the root with the configuration layer number `n`. Then checks the contents and the
+    /// mode of each file from the code layer.
     fn is_right(&self, n: usize, what: &str) {
         let root = self.root(n).unwrap();
         for (path, contents) in FILES {
@@ -71,7 +71,7 @@ impl Bench {
         }
     }
 
-    /// Opens the agent's directory again, as a new agent would open the directory.
+    /// Closes the store, and opens the agent's directory again.
     fn reopen(self) -> Self {
         let Self { work, store, code, configs } = self;
         let link = store.link_mode();
@@ -97,14 +97,13 @@ fn names(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The paths of all objects of the store.
 fn objects(bench: &Bench) -> Vec<PathBuf> {
     let dirs = names(&bench.path("objects"));
     dirs.iter().filter(|path| path.is_dir()).flat_map(|dir| names(dir)).collect()
 }
 
 #[test]
-fn writes_to_one_root_reach_no_other() {
+fn writes_to_one_root_do_not_change_other_roots() {
     each(|bench, what| {
         let root = bench.root(0).unwrap();
         let append = OpenOptions::new().append(true).open(root.join("lib/big"));
@@ -115,8 +114,8 @@ fn writes_to_one_root_reach_no_other() {
         bench.is_right(1, &what);
         let set_aside = names(&bench.path("quarantine")).len();
         let linked = bench.store.link_mode() == LinkMode::Hardlink;
-        // The object whose mode was changed still has the right contents. So this object is not
-        // quarantined.
+        // Only the mode of `bin/run` was changed. Its object still has the right contents, and is
+        // not quarantined.
         assert_eq!(set_aside, if linked { 2 } else { 0 }, "{what}");
     });
 }
@@ -239,7 +238,7 @@ fn interrupted_removal_of_a_root_is_completed_and_is_not_damage() {
         let [gone, again, lost] = [0, 1, 0].map(|n| bench.root(n).unwrap());
         let moved = |root: &Path| bench.path(&format!("unpacked/.old-{}-1-1", name(root)));
         fs::rename(&gone, moved(&gone)).unwrap();
-        // This root was built again since the crash.
+        // This root was built again after the crash.
         fs::create_dir(moved(&again)).unwrap();
         let found = || {
             let mut found = Vec::new();
@@ -263,7 +262,7 @@ fn interrupted_removal_of_a_root_is_completed_and_is_not_damage() {
 }
 
 #[test]
-fn verify_names_damage_and_changes_nothing() {
+fn verify_reports_damage_and_changes_nothing() {
     each(|bench, what| {
         let root = bench.root(0).unwrap();
         let look = || {

@@ -27,7 +27,7 @@ fn contents(root: &Path) -> String {
     fs::read_to_string(root.join("file")).unwrap()
 }
 
-/// The path of a mount. Dropping the value removes the mount.
+/// The path of a mount. The mount is removed when the value is dropped.
 struct Mounted(PathBuf);
 
 impl Drop for Mounted {
@@ -70,7 +70,8 @@ fn store_opens_on_a_completely_full_disk() {
     }
 }
 
-/// Does the work of an agent for two deployments. Returns the text of the file in each root.
+/// Deploys two configurations in the same steps as an agent. Returns the contents of `file` in each
+/// root.
 fn two_changes(disk: &Path, blobs: &[Vec<u8>; 3]) -> Result<Vec<String>, Error> {
     let store = Store::open(&disk.join("agent"), options(LinkMode::Auto))?;
     let mut layers = Vec::new();
@@ -109,7 +110,7 @@ fn full_disk_at_any_step_is_reported_and_recovered() {
         run("tar", &["-czf", "layer.tar.gz", "-C", text, "."], work.path());
         fs::read(work.path().join("layer.tar.gz")).unwrap()
     });
-    // In each round, the disk has one more page or one more inode.
+    // The disk of each round has one page or one inode more than the disk of the previous round.
     for (what, unit, enough) in [("size", 4096, "1g"), ("nr_inodes", 1, "1m")] {
         let mut failed = 0;
         loop {
@@ -219,7 +220,10 @@ fn object_at_the_link_limit_is_copied() {
         tried = true;
     }
     if !tried {
-        assert!(std::env::var_os("CI").is_none(), "no filesystem limits the names of a file");
+        assert!(
+            std::env::var_os("CI").is_none(),
+            "no filesystem limits the number of names of a file"
+        );
         println!("NOT TESTED: no filesystem limits the number of names of a file");
     }
 }
@@ -245,8 +249,8 @@ fn newer_index_format_is_refused_and_kept() {
     }
 }
 
-/// The agent's race test found this defect within 10,000 rounds: blobs were written through a
-/// symlink that had replaced the cache directory.
+/// If the store followed a symlink that replaced the cache directory, the store would write blobs
+/// outside the agent's directory.
 #[test]
 fn symlinks_inside_a_store_are_refused() {
     let work = tempfile::tempdir().unwrap();

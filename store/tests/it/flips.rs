@@ -1,5 +1,5 @@
-//! Flips a hundred single bits, one after another, in objects, indexes and blobs on an agent's
-//! disk. The verification finds each flipped bit and names the file.
+//! Flips single bits in the objects, indexes and blobs of an agent's directory. Only one bit is
+//! flipped at a time. The verification reports the file with each flipped bit.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -61,7 +61,12 @@ fn verify_finds_every_flipped_bit_in_the_cache() {
             named.extend(findings);
             write(&whole);
         }
-        assert!(named.len() >= cached.len(), "{} of {}", named.len(), cached.len());
+        assert!(
+            named.len() >= cached.len(),
+            "damage was found in only {} of {} files",
+            named.len(),
+            cached.len()
+        );
         verify_cache(&agent, &Meter::default(), |finding| panic!("{finding:?}")).unwrap();
     }
 }

@@ -1,6 +1,7 @@
-//! Compares roots with GNU tar's result for the same archives, entry by entry and in every link
-//! mode. For each entry and for the root itself, the comparison covers the kind, bytes, mode,
-//! owner, mtime, attributes, link target and hardlink group.
+//! Unpacks the same archives with this crate and with GNU tar, and compares the two results entry
+//! by entry. Roots are compared in every link mode. For each entry and for the root itself, the
+//! comparison covers the kind, bytes, mode, owner, mtime, attributes, link target and hardlink
+//! group.
 
 #![allow(clippy::print_stderr, reason = "tests print what they could not try")]
 
@@ -60,7 +61,6 @@ fn attribute(path: &Path, name: &str, value: &[u8]) {
     }
 }
 
-/// Changes the owner of a file, if this process is root.
 fn own(path: &Path, uid: u32, gid: u32) {
     if rustix::process::geteuid().is_root() {
         std::os::unix::fs::chown(path, Some(uid), Some(gid)).unwrap();
@@ -83,8 +83,8 @@ fn upper(dir: &Path) {
     }
 }
 
-/// Makes two archives in `format`. GNU tar then unpacks both archives into one directory, which
-/// holds the expected result.
+/// Makes two archives in `format`, and unpacks both archives into one directory with GNU tar.
+/// Returns the paths of the archives and of this directory, which contains the expected result.
 fn archives(work: &Path, format: &[&str], suffix: &str) -> ([PathBuf; 2], PathBuf) {
     let made = [("lower", sample as fn(&Path)), ("upper", upper)].map(|(name, make)| {
         let tree = work.join(name);
@@ -167,7 +167,7 @@ fn roots_match_gnu_tar_in_every_link_mode() {
             let again = store.root(&configuration).unwrap();
             same(&dump(&again.path), &dump(&expected), &what);
             if store.link_mode() == LinkMode::Hardlink {
-                assert_eq!(again.placed.copied, 0, "twins must now be linked, too");
+                assert_eq!(again.placed.copied, 0, "equal files must also be hardlinks");
             }
         }
     }

@@ -1,5 +1,5 @@
-//! Tests files with holes. In every link mode, the time for each step depends only on the data, and
-//! the holes stay holes.
+//! Tests files with holes. In every link mode, the holes stay holes, and the time for each step
+//! does not depend on the size of the holes.
 
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
@@ -12,7 +12,8 @@ use deploy_testing::directories;
 
 const SIZE: u64 = 60_000_000_000;
 const AT: u64 = 40_000_000_000;
-/// A limit for the time of the steps. On any machine, hashing `SIZE` zeros takes longer.
+/// The time limit of one round. A round unpacks the archive or uses one of the three link modes. A
+/// round that hashed `SIZE` zeros would take longer.
 const SOON: Duration = Duration::from_secs(10);
 
 /// Makes an archive of two files. One file is almost entirely a hole, and the other file is empty.
@@ -53,7 +54,7 @@ fn holes_are_handled_in_constant_time() {
             let wanted = configuration(&[layer]);
             let root = store.root(&wanted).unwrap();
             is_right(&root.path.join("lastlog"));
-            // The disk has space for the data of the spare, but not for its holes.
+            // The disk need not have space for the holes of the spare.
             let spare = store.prepare_spare(&wanted).unwrap();
             assert_eq!(spare, SpareOutcome::Ready, "{link:?}");
             let mut found = Vec::new();

@@ -14,7 +14,8 @@ use deploy_testing::directories;
 /// directory), and whether the member has a default access list.
 type Made<'a> = (&'a str, u32, u64, Option<&'a str>, bool);
 
-/// The list `user::rwx,user:1234:rwx,group::r-x,mask::rwx,other::r-x` in the form of the attribute.
+/// The access list `user::rwx,user:1234:rwx,group::r-x,mask::rwx,other::r-x` as the value of an
+/// extended attribute.
 fn access_list() -> Vec<u8> {
     let none = u32::MAX;
     let entries =
@@ -146,8 +147,8 @@ fn pending_layers_keep_few_files_open() {
         most = most.max(open().saturating_sub(before));
         layers.push(named(&format!("c{n}"), digest));
     }
-    // The count includes the open files of the layer that was just extracted and of the pending
-    // layers. Other tests may also have open files.
+    // The count includes the open files of the layer that was just extracted, of the pending
+    // layers, and of other tests in the same process.
     assert!(most < 600, "{most} files are open");
     let root = store.root(&configuration(&layers)).unwrap();
     assert_eq!(fs::read_dir(&root.path).unwrap().count(), 8 * 600);

@@ -1,6 +1,6 @@
-//! Tests files that cannot be removed, because something is mounted on the files or because the
-//! files are immutable. Such files stay with all their contents, and are reported with the reason.
-//! Once the reason no longer applies, the files are removed. Meanwhile, no other work fails.
+//! Tests files that cannot be removed because they are mount points, immutable or append-only. The
+//! store keeps these files with all their contents, and reports the reason. When the files can be
+//! removed, the next sweep removes them. Until then, all other work of the store succeeds.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -14,7 +14,7 @@ use deploy_testing::{directories, in_own_mounts};
 
 const LINKS: [LinkMode; 3] = [LinkMode::Auto, LinkMode::Hardlink, LinkMode::Copy];
 
-/// A store with two roots. The first root is not needed any more.
+/// A store with two roots. The first root is no longer needed.
 struct Bench {
     work: tempfile::TempDir,
     store: Option<Store>,
@@ -111,8 +111,8 @@ impl Bench {
     }
 }
 
-/// A way of mounting something in a root: the name of the way, and a function that mounts. The
-/// function gets the root and a precious directory, which must stay unchanged.
+/// A kind of mount: its name, and a function that mounts something in a root. The arguments of the
+/// function are the root and a directory whose contents must not change.
 type Mount = (&'static str, fn(&Path, &Path));
 
 fn mounts() -> Vec<Mount> {
@@ -185,7 +185,7 @@ fn root_with_a_mount_stays_until_unmounted() {
             bench.goes_on();
             bench.reopen();
             assert!(bench.sweep().is_some(), "{what}: the next sweep must try again");
-            // A rebuilt root cannot replace this root, either.
+            // A rebuilt root cannot replace a root with a mount.
             let err = bench.store().rebuild_root(&bench.all[0]).unwrap_err().to_string();
             assert!(err.contains("something is mounted on"), "{what}: {err}");
             let drifted = bench.store().drifted_root(&bench.all[0]);
@@ -227,8 +227,8 @@ fn store_opens_with_a_mounted_leftover() {
     }
 }
 
-/// The removal does not know about the mount, as if something was mounted after the removal had
-/// read the table of mounts.
+/// The removal gets an empty table of mounts. A mount that appears after the removal has read the
+/// table has the same effect.
 #[test]
 fn removal_never_enters_a_mount() {
     if !in_own_mounts("leftovers::removal_never_enters_a_mount") {
@@ -285,8 +285,7 @@ fn immutable_and_append_only_files_stay() {
             ("i", "data", "its directory is immutable"),
             ("a", "data", "its directory is append-only"),
         ] {
-            // The test uses copies, because with hardlinks the objects could not be removed,
-            // either.
+            // The test uses copies, because a hardlink and its object would be immutable together.
             let mut bench = Bench::new(&dir, LinkMode::Copy);
             let path = bench.first().join(at);
             run("chattr", &[&format!("+{attribute}"), text(&path)], Path::new("/"));
@@ -304,7 +303,7 @@ fn immutable_and_append_only_files_stay() {
             assert_eq!(bench.sweep(), None);
             assert!(!left.exists());
         }
-        // A root with an immutable top directory cannot be moved away. So the root stays published.
+        // A root with an immutable top directory cannot be moved away, so the root stays published.
         let bench = Bench::new(&dir, LinkMode::Copy);
         run("chattr", &["+i", text(&bench.first())], Path::new("/"));
         assert!(bench.sweep().unwrap().contains("it is immutable"));

@@ -1,5 +1,5 @@
-//! Contains all integration tests of this crate in one program. With a program for each file, each
-//! program would have to link all libraries.
+//! Contains all integration tests of this crate in one program. If each file were a separate
+//! program, each program would link all libraries.
 
 mod damaged_stores;
 mod disk;

@@ -61,7 +61,8 @@ fn directory(root: &Path, path: &str, make: bool) -> io::Result<PathBuf> {
 }
 
 fn parent(root: &Path, name: &str, make: bool) -> io::Result<PathBuf> {
-    // Each part is looked up separately, because a new directory may be behind a symlink.
+    // Each part is looked up separately, because a symlink on the path may lead to a missing
+    // directory.
     let (dirs, last) = name.rsplit_once('/').unwrap_or(("", name));
     let mut at = root.to_owned();
     for part in dirs.split('/').filter(|part| !part.is_empty()) {
@@ -131,8 +132,8 @@ fn put(root: &Path, layer: &[Member], n: usize) -> io::Result<()> {
             }
             if from != path {
                 let held = root.with_extension("held");
-                // A hardlink to a symlink looks like a second symlink. Only the inode shows the
-                // difference.
+                // The model makes a second symlink instead of a hardlink to a symlink. The two
+                // differ only in the inode.
                 if meta.is_symlink() {
                     symlink(fs::read_link(&from)?, &held)?;
                 } else {
@@ -151,7 +152,7 @@ fn put(root: &Path, layer: &[Member], n: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes the times of all entries except regular files, because the model sets only the times of
+/// Replaces the time of each entry that is not a regular file. The model sets only the times of
 /// regular files.
 fn without_times(lines: Vec<String>) -> Vec<String> {
     let plain = |line: String| {

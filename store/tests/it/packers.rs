@@ -104,12 +104,12 @@ fn zstd_window_and_ratio_are_limited() {
     assert_eq!(check(&packed), Ok(1));
     let lower = Limits { ratio: 1_100, ..Limits::STANDARD };
     assert!(check_with(&packed, lower).unwrap_err().contains("1100 times"));
-    // The window of `--long=27` is accepted. A larger window is refused unless a flag allows the
-    // window.
+    // The window of `--long=27` is accepted. A larger window is refused unless `-max-window` allows
+    // it.
     assert_eq!(check(&zstd(&[file("f"), vec![0; 1024]].concat(), 27)), Ok(1));
     // This frame requires a window of 256 MiB, as with `--long=28`.
     let mut asking = zstd(&file("f"), 27);
-    assert_eq!(asking[5] >> 3, 17, "a window of 2^27 is no longer in the second byte");
+    assert_eq!(asking[5] >> 3, 17, "byte 5 of the frame does not state a window of 2^27 bytes");
     asking[5] += 1 << 3;
     let refused = check(&asking).unwrap_err();
     assert!(
@@ -154,8 +154,8 @@ fn size_of_entries_without_data_is_treated_as_by_gnu_tar_and_bsdtar() {
             assert!(refused.contains("has a body"), "{refused}");
         }
     }
-    // Only PAX may repeat the contents of a hardlink. If the reader cannot determine whether the
-    // contents follow, the archive is refused.
+    // Only a PAX archive may repeat the contents of a file after a hardlink to the file. If the
+    // reader cannot determine whether the contents follow, the reader refuses the archive.
     let link = [records(&[("comment", "x")]), header("s", b'1', 512, "f", USTAR)].concat();
     let archive = |after: &[&[u8]]| [&file("f"), &link[..], &after.concat()].concat();
     assert_eq!(check(&archive(&[&body, &file("after"), &end])), Ok(3));
@@ -166,7 +166,7 @@ fn size_of_entries_without_data_is_treated_as_by_gnu_tar_and_bsdtar() {
 #[test]
 fn text_acls_are_restored() {
     if !rustix::process::geteuid().is_root() {
-        eprintln!("NOT TRIED: access lists are restored by root alone");
+        eprintln!("NOT TRIED: only the user root can restore access lists");
         return;
     }
     let list = "user::rw-\nuser:1000:rwx\ngroup::r--\nmask::rwx\nother::r--\n";

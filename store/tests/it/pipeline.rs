@@ -1,5 +1,5 @@
-//! Tests failures in the middle of an extraction. The error states the cause, all threads end, and
-//! no file of the layer is left.
+//! Tests extraction. If an extraction fails in the middle, the error states the cause, all threads
+//! end, and no file of the layer is left.
 
 #![allow(clippy::print_stderr, reason = "tests print what they could not try")]
 
@@ -43,7 +43,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The number of threads that have the name of the calling thread. A new thread inherits the name
-/// of the thread that starts the new thread.
+/// of the thread that starts it.
 fn threads() -> usize {
     let own = fs::read("/proc/thread-self/comm").unwrap();
     let all = fs::read_dir("/proc/self/task").unwrap();
@@ -62,7 +62,7 @@ fn files(dir: &Path) -> Vec<String> {
 
 #[test]
 fn failed_extraction_leaves_no_files_and_no_threads() {
-    // The test counts its threads by this name.
+    // The test counts the threads with this name.
     let named = std::thread::Builder::new().name("bad-archives".to_owned());
     named.spawn(extract_bad_archives).unwrap().join().unwrap();
 }
@@ -117,8 +117,8 @@ fn extract_bad_archives() {
     }
 }
 
-/// A comparison of trees with GNU tar's trees found this defect. The writers reused buffers for
-/// small files while the buffers still had the bytes of a large file.
+/// The writers reuse buffers. A small file must not get the bytes that a large file left in a
+/// buffer.
 #[test]
 fn small_files_after_large_files_have_their_own_bytes() {
     let mut builder = tar::Builder::new(Vec::new());
@@ -153,8 +153,8 @@ fn small_files_after_large_files_have_their_own_bytes() {
 #[test]
 fn a_full_disk_is_reported_with_path_and_cause() {
     let Some(small) = std::env::var_os("DEPLOY_TEST_SMALL") else {
-        assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set: scripts/test");
-        eprintln!("NOT TESTED: a full disk; scripts/test as root makes one");
+        assert!(std::env::var_os("CI").is_none(), "DEPLOY_TEST_SMALL is not set; run scripts/test");
+        eprintln!("NOT TESTED: a full disk; run scripts/test as root, which makes a small disk");
         return;
     };
     for (files_in, size) in [(3000, 20_000), (3, 20 << 20)] {
@@ -171,8 +171,8 @@ fn a_full_disk_is_reported_with_path_and_cause() {
     }
 }
 
-/// Any number of equal files become one object. A second layer adds new objects to existing
-/// directories of objects.
+/// All equal files become one object. A second layer adds new objects to existing directories of
+/// objects.
 #[test]
 fn equal_files_are_written_once() {
     for dir in directories() {
@@ -197,8 +197,7 @@ fn equal_files_are_written_once() {
     }
 }
 
-/// Fuzzing against the `tar` crate found this defect: the extended header of a volume label was
-/// applied to the next member.
+/// The extended header of a volume label must not be applied to the next member.
 #[test]
 fn extended_header_before_a_volume_label_is_refused() {
     let archive = |kinds: &[u8]| {

@@ -1,6 +1,7 @@
-//! Tests an existing root that is deployed again. Every change to the root's entries is found. No
-//! root is removed before its replacement exists. A root without a record is compared before the
-//! store adopts the root.
+//! Tests an existing root that is deployed again. The store finds every entry of the root that was
+//! changed or removed. Added files and the contents of writable files are ignored. No root is
+//! removed before its replacement exists. A root without a record is compared before the store
+//! adopts the root.
 
 use std::fs::{self, File};
 use std::io::Write as _;
@@ -83,7 +84,7 @@ const DAMAGES: [(&str, &str, Damage); 17] = [
         fs::remove_dir_all(root.join("dir/sub")).unwrap();
         fs::write(root.join("dir/sub"), "").unwrap();
     }),
-    ("dir", "a directory was closed to other users", |root| {
+    ("dir", "other users lost access to a directory", |root| {
         fs::set_permissions(root.join("dir"), fs::Permissions::from_mode(0o700)).unwrap();
     }),
     ("dir", "a directory has attributes", |root| {
@@ -114,7 +115,7 @@ const DAMAGES: [(&str, &str, Damage); 17] = [
     ("log", "a file that a service writes to is missing", |root| {
         fs::remove_file(root.join("log")).unwrap();
     }),
-    (".", "the root was closed to other users", |root| {
+    (".", "other users lost access to the root", |root| {
         fs::set_permissions(root, fs::Permissions::from_mode(0o700)).unwrap();
     }),
     (".", "the root became a symlink", |root| {
@@ -182,8 +183,8 @@ fn added_and_writable_files_are_not_drift() {
     }
 }
 
-/// An access list in the form of the attribute (acl(5)). The list has the permissions of the mode
-/// 644, and an entry for the user with the number 1.
+/// An access list as the value of an extended attribute (acl(5)), in hex. The list has the
+/// permissions of the mode 644, and an entry for the user with the number 1.
 const LIST: &str =
     "0x0200000001000600ffffffff020004000100000004000400ffffffff10000400ffffffff20000400ffffffff";
 
@@ -207,8 +208,8 @@ fn access_list_is_drift_unless_inherited() {
     }
 }
 
-/// A root is changed and rebuilt several times, as in attempts that fail. Of the replaced roots,
-/// only the root that was in use and the last root stay.
+/// A root is changed and rebuilt several times, as after several failed deploys. The store keeps
+/// only two of the replaced roots: the first, which was in use, and the last.
 #[test]
 fn replaced_root_in_use_is_kept() {
     for dir in directories() {
@@ -296,8 +297,8 @@ fn root_without_a_record_is_compared() {
             assert_eq!(adopted(|root| fs::remove_file(root.join("conf")).unwrap(), in_use), None);
             assert_eq!(adopted(|root| fs::remove_dir_all(root.join("dir")).unwrap(), in_use), None);
         }
-        // In a root that is in use, a service may have written to files. In any other root, every
-        // byte is compared.
+        // A root in use is adopted in spite of changed files, because a service may have written to
+        // the files. A root that is not in use is adopted only if every byte is right.
         let written: Damage = |root| fs::write(root.join("conf"), "other").unwrap();
         let rewritten: Damage = |root| rewrite(&root.join("conf"), b"by conf");
         for damage in [written, rewritten] {
@@ -307,7 +308,7 @@ fn root_without_a_record_is_compared() {
     }
 }
 
-/// The test first repairs the root from the objects alone. Then one object is missing, so one file
+/// The first repair uses only objects. Before the second repair, one object is removed, so one file
 /// cannot be repaired.
 #[test]
 fn root_is_repaired_from_the_cache() {
@@ -325,7 +326,6 @@ fn root_is_repaired_from_the_cache() {
         assert_eq!(fs::metadata(&root).unwrap().ino(), found, "{what}: the root was replaced");
         same(&dump(&root), &want, &what);
 
-        // Now the object of one file is missing.
         fs::remove_dir_all(root.join("dir")).unwrap();
         fs::write(root.join("conf"), "changed").unwrap();
         let gone = "of conf";

@@ -197,7 +197,7 @@ fn each_touch(mut test: impl FnMut(&Path, &str, fn(&Path) -> Held)) {
 }
 
 #[test]
-fn changes_to_a_root_do_not_reach_the_next() {
+fn changes_to_a_root_do_not_reach_the_next_root() {
     each_touch(|dir, what, touch| {
         // The file is changed either before or after the spare is made.
         for early in [true, false] {
@@ -233,8 +233,7 @@ fn writes_through_an_open_file_of_a_removed_root_reach_no_root() {
     });
 }
 
-/// A function that runs before the third root is built. The function determines the way in which
-/// the third root is built.
+/// A function that runs before the third root is built, and determines how this root is built.
 type Before = fn(&Bench);
 const WAYS: [(&str, Before); 3] = [
     ("from the spare", |_| {}),
@@ -246,8 +245,8 @@ const WAYS: [(&str, Before); 3] = [
 ];
 
 /// Runs `touch` on the second root, builds the third root, and then runs `write_later`. The third
-/// root must not change. The function repeats these steps for every way to build the third root,
-/// with and without the second root.
+/// root must not change. The function repeats these steps for every way to build the third root.
+/// For each way, the second root is once in use and once removed.
 fn each_way<H>(touch: impl Fn(&Bench, &Path) -> H, write_later: impl Fn(&Bench, H)) {
     for dir in directories() {
         for (way, before) in WAYS {

@@ -14,8 +14,8 @@ use deploy_testing::directories;
 use proptest::collection::vec;
 use proptest::test_runner::{Config, TestRunner};
 
-/// Makes the same layer in both stores. The layer has as many of the first members as can be
-/// extracted.
+/// Makes the same layer in both stores. If the archive cannot be extracted, the function omits the
+/// last member and tries again.
 fn layer(stores: [&Store; 2], name: &str, members: &[Member]) -> Layer {
     let bytes = archive(members);
     let digest = Digest::of(&bytes);
@@ -51,8 +51,8 @@ fn changed_spare_matches_a_new_build() {
                 .enumerate()
                 .map(|(n, members)| layer([&ours, &plain], &format!("c{n}"), members))
                 .collect();
-            // The upper layer changes first, then the lower layer, and then the order of the
-            // layers.
+            // The steps change the upper layer, the lower layer, the order of the layers, and the
+            // number of layers.
             let pick = |picked: &[usize]| {
                 configuration(&picked.iter().map(|&n| layers[n].clone()).collect::<Vec<_>>())
             };
@@ -113,7 +113,8 @@ impl Bench {
         self.work.path().join("agent/unpacked").join(name)
     }
 
-    /// Checks that the root of the second configuration has the right contents and modes.
+    /// Checks that the root of the second configuration has the right mode and file contents, and
+    /// whether it was made from the spare.
     fn is_right(&self, from_spare: bool, what: &str) {
         let root = self.store.root(&self.configurations[1]).unwrap();
         assert_eq!(root.from_spare, from_spare, "{what}");
@@ -188,7 +189,7 @@ fn modified_spare_is_rejected() {
         for damage in [
             (|spare: &Path| fs::write(spare.join("a/two"), "x").unwrap()) as fn(&Path),
             |spare| {
-                // An editor replaces a file in this way.
+                // Editors replace files in this way.
                 fs::write(spare.join("a/.two"), "x").unwrap();
                 fs::rename(spare.join("a/.two"), spare.join("a/two")).unwrap();
             },

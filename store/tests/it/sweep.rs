@@ -18,7 +18,8 @@ struct Bench {
     link: LinkMode,
 }
 
-/// The paths of all entries except directories, and the size of each regular file by its inode.
+/// The paths of all entries except directories, and a map from the inode of each regular file to
+/// the file's size.
 #[derive(Debug, PartialEq, Eq)]
 struct Census {
     names: BTreeSet<PathBuf>,
@@ -90,7 +91,7 @@ impl Bench {
     }
 
     /// Deploys three configurations one after another. Then adds an unused layer, a partial
-    /// download, writes of a service and quarantined files.
+    /// download, files that a service wrote, and quarantined files.
     fn history(&self) -> [Configuration; 3] {
         let code = self.layer("code", 1, 5);
         let all = [1, 2, 3].map(|version| {
@@ -133,7 +134,7 @@ impl Bench {
 }
 
 /// Checks that exactly the planned files and bytes were removed between `before` and `after`.
-fn told_truly(planned: &Sweep, before: &Census, after: &Census, shared: bool, what: &str) {
+fn sweep_matches_plan(planned: &Sweep, before: &Census, after: &Census, shared: bool, what: &str) {
     let names = before.names.difference(&after.names).count();
     assert_eq!(planned.files(), names as u64, "{what}: {planned:#?}");
     assert!(after.names.is_subset(&before.names), "{what}: the sweep created a file");
@@ -161,16 +162,12 @@ fn dry_run_matches_what_the_sweep_frees() {
             let keep = Bench::keep(&all[2], &kept);
             let before = Census::of(&bench.path(""));
             let rehearsed = bench.store().plan_sweep(&keep).unwrap();
-            assert_eq!(
-                Census::of(&bench.path("")),
-                before,
-                "{what}: a rehearsal changed some file"
-            );
+            assert_eq!(Census::of(&bench.path("")), before, "{what}: a dry run changed a file");
             let planned = bench.store().plan_sweep(&keep).unwrap();
             assert_eq!(rehearsed, planned);
             bench.store().sweep(&planned).unwrap();
             let after = Census::of(&bench.path(""));
-            told_truly(&planned, &before, &after, shared, what);
+            sweep_matches_plan(&planned, &before, &after, shared, what);
             assert!(planned.files() > 0, "{what}: the plan removes no file");
             for root in &kept {
                 assert!(bench.store().root(root).unwrap().reused, "{what}");
@@ -192,8 +189,9 @@ fn dry_run_matches_what_the_sweep_frees() {
     });
 }
 
-/// With another `-link`, an agent's objects have other names. The old objects stay while a deployed
-/// layer has no other objects. A root can be made from the old objects.
+/// If `-link` changes, new objects get other names than the old objects. The old objects of a
+/// deployed layer stay until the layer has new objects. Until then, a root can be made from the old
+/// objects.
 #[test]
 fn sweep_after_a_link_mode_change_keeps_the_deployed_root() {
     for dir in directories() {
@@ -269,10 +267,10 @@ fn sweep_without_an_agent_also_removes_crash_leftovers() {
         fs::remove_dir_all(bench.path("unpacked").join(all[0].id().to_string())).unwrap();
         let before = Census::of(&bench.path(""));
         let rehearsed = alone(true);
-        assert_eq!(Census::of(&bench.path("")), before, "{what}: a rehearsal changed some file");
+        assert_eq!(Census::of(&bench.path("")), before, "{what}: a dry run changed a file");
         let done = alone(false);
         assert_eq!(rehearsed, done, "{what}");
-        told_truly(&done, &before, &Census::of(&bench.path("")), shared, what);
+        sweep_matches_plan(&done, &before, &Census::of(&bench.path("")), shared, what);
         assert_eq!((done.count(What::Leftover), done.count(What::Record)), (6, 1), "{what}");
         bench.store = Some(Store::open(&bench.path(""), options(bench.link)).unwrap());
         bench.sound(what);
@@ -281,7 +279,7 @@ fn sweep_without_an_agent_also_removes_crash_leftovers() {
 }
 
 #[test]
-fn spare_is_kept_and_counts_as_a_user_of_its_objects() {
+fn spare_and_its_objects_are_kept() {
     each_mode(|bench, what| {
         let all = bench.history();
         bench.store().prepare_spare(&all[0]).unwrap();
@@ -290,7 +288,7 @@ fn spare_is_kept_and_counts_as_a_user_of_its_objects() {
         let planned = bench.store().plan_sweep(&keep).unwrap();
         bench.store().sweep(&planned).unwrap();
         let shared = bench.store().link_mode() == LinkMode::Reflink;
-        told_truly(&planned, &before, &Census::of(&bench.path("")), shared, what);
+        sweep_matches_plan(&planned, &before, &Census::of(&bench.path("")), shared, what);
         assert!(planned.kept.iter().any(|kept| kept.what == What::Spare), "{what}");
         assert!(bench.store().remove_spare().unwrap() && !bench.store().remove_spare().unwrap());
         let spares = fs::read_dir(bench.path("unpacked")).unwrap();
@@ -319,7 +317,7 @@ fn sweep_removes_no_object_if_an_index_is_damaged() {
 }
 
 #[test]
-fn root_of_a_go_agent_stays_until_requested() {
+fn root_of_a_go_agent_stays_until_its_removal_is_requested() {
     each_mode(|bench, what| {
         let all = bench.history();
         let id = Digest::of(b"of the Go agent").to_string();
@@ -333,7 +331,7 @@ fn root_of_a_go_agent_stays_until_requested() {
         let keep = Bench::keep(&all[2], &[&all[2], &all[1], &all[0]]);
         let planned = bench.store().plan_sweep(&keep).unwrap();
         bench.store().sweep(&planned).unwrap();
-        told_truly(&planned, &before, &Census::of(&bench.path("")), false, what);
+        sweep_matches_plan(&planned, &before, &Census::of(&bench.path("")), false, what);
         assert_eq!(planned.files(), 0, "{what}: the Go agent's root must stay: {planned:#?}");
         assert!(bench.path("unpacked").join(&id).join("file").exists(), "{what}");
         let why = planned.kept.iter().find(|kept| kept.path.ends_with(&id)).unwrap().why.as_str();
@@ -342,7 +340,7 @@ fn root_of_a_go_agent_stays_until_requested() {
         let keep = Keep { taken_over: true, ..keep };
         let planned = bench.store().plan_sweep(&keep).unwrap();
         bench.store().sweep(&planned).unwrap();
-        told_truly(&planned, &before, &Census::of(&bench.path("")), false, what);
+        sweep_matches_plan(&planned, &before, &Census::of(&bench.path("")), false, what);
         assert_eq!((planned.files(), planned.bytes()), (2, 4), "{what}: {planned:#?}");
         assert!(deploy_store::taken_over(&bench.path("")).unwrap().is_empty(), "{what}");
     });

@@ -99,7 +99,8 @@ fn root_entry_sets_mode_owner_and_time() {
             fs::set_permissions(root, fs::Permissions::from_mode(0o777)).unwrap();
             let found = findings(&agent);
             assert!(
-                found.len() == 1 && found[0].ends_with("its own mode or owner was altered"),
+                found.len() == 1
+                    && found[0].ends_with("the mode or owner of the root directory was altered"),
                 "{found:?}"
             );
         }
@@ -175,8 +176,8 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     let work = tempfile::tempdir().unwrap();
     let (file, into) = (work.path().join("a.tar"), work.path().join("into"));
     fs::write(&file, archive(&[("d/f", 0o644, 0, 5), ("g", 0o644, 0, 5)])).unwrap();
-    // The directory has the leftovers of a program that died after the program had moved half of
-    // its files.
+    // The directory has the leftovers of an unpack that was killed after it had moved half of the
+    // entries.
     fs::create_dir_all(into.join(".unpack-99-0/root/d")).unwrap();
     fs::write(into.join("g"), "half").unwrap();
     fs::write(work.path().join("outside"), "kept").unwrap();
@@ -186,8 +187,8 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     assert_eq!(fs::read(into.join("g")).unwrap(), b"text");
     assert_eq!(fs::read_dir(&into).unwrap().count(), 2);
     assert_eq!(fs::read(work.path().join("outside")).unwrap(), b"kept");
-    // If the directory is new, its parent directory may have leftovers. Only leftovers for the same
-    // directory are removed there.
+    // If the target directory is new, leftovers are in its parent directory. The next unpack
+    // removes only the leftovers of the same target directory.
     let other = work.path().join("other");
     let hash = |name: &str| blake3::hash(name.as_bytes()).to_hex()[..8].to_owned();
     let (ours, anothers) = (hash("other"), hash("another"));
@@ -197,7 +198,7 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     unpack(&[file], &other, options(LinkMode::Auto)).unwrap();
     assert!(!work.path().join(format!(".unpack-{ours}-99-0")).exists());
     assert!(work.path().join(format!(".unpack-{anothers}-99-0")).exists());
-    // A directory whose name this program does not use is not removed.
+    // A directory is not removed if its name differs from the names of work directories.
     fs::create_dir_all(work.path().join("third/.unpack-mine")).unwrap();
     let refused =
         unpack(&[work.path().join("a.tar")], &work.path().join("third"), options(LinkMode::Auto));
@@ -205,7 +206,7 @@ fn leftovers_of_a_killed_unpack_are_removed() {
     assert!(work.path().join("third/.unpack-mine").exists());
 }
 
-/// The record of a killed unpack that had moved `paths` to their directory.
+/// The record of a killed unpack that had moved the entries `paths`.
 fn moved(paths: &[&Path]) -> String {
     let item = |path: &&Path| {
         let meta = fs::symlink_metadata(path).unwrap();
@@ -217,12 +218,12 @@ fn moved(paths: &[&Path]) -> String {
 }
 
 #[test]
-fn killed_unpack_never_takes_files_of_others_with_it() {
+fn removal_of_leftovers_keeps_files_of_others() {
     let work = tempfile::tempdir().unwrap();
     let file = work.path().join("a.tar");
     fs::write(&file, archive(&[("data/f", 0o644, 0, 5)])).unwrap();
-    // Beside a new directory are the work directory of a killed unpack, and files with the names of
-    // the archive that belong to somebody else.
+    // The parent directory of a new directory contains the work directory of a killed unpack. It
+    // also contains an entry that has a name from the archive, but that the unpack did not make.
     fs::create_dir(work.path().join("data")).unwrap();
     fs::write(work.path().join("data/theirs"), "kept").unwrap();
     let hash = blake3::hash(b"into").to_hex()[..8].to_owned();
@@ -233,7 +234,8 @@ fn killed_unpack_never_takes_files_of_others_with_it() {
         .unwrap();
     assert!(!left.exists() && work.path().join("into/data/f").exists());
     assert_eq!(fs::read(work.path().join("data/theirs")).unwrap(), b"kept");
-    // In an existing directory, somebody has replaced an entry that the killed unpack had moved.
+    // In an existing directory, another program has replaced an entry that the killed unpack had
+    // moved.
     let old = work.path().join("old");
     fs::create_dir_all(old.join(".unpack-99-0")).unwrap();
     fs::create_dir(old.join("data")).unwrap();

@@ -1,6 +1,6 @@
-//! Checks that imports have one direction. No crate may import a higher crate, and the files of a
-//! crate may not import each other in a circle. Only a module and its own children, and the pairs
-//! in [`PAIRS`], may import each other.
+//! Checks the direction of imports. No crate may import a higher crate, and the files of a crate
+//! may not import each other in a circle. Only a module and its own children, and the pairs in
+//! [`PAIRS`], may import each other.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,7 @@ fn no_files_import_each_other_in_a_circle() {
             .collect();
         let graph = graph(&files);
         for module in graph.keys() {
-            // The test reports a circle only once, at the first of its files.
+            // The test reports a circle only at the file whose name comes first in the alphabet.
             if let Some(path) = way_back(&graph, module)
                 && path.iter().all(|other| module <= other)
                 && !PAIRS.iter().any(|(of, a, b)| *of == krate && path == [*a, *b])
@@ -48,8 +48,7 @@ fn no_files_import_each_other_in_a_circle() {
     assert!(circles.is_empty(), "{}", circles.join("\n"));
 }
 
-/// The pairs of files that may import each other. The pairs are an error and its subject, and a
-/// directory and its mounts.
+/// The pairs of files that may import each other. Each item has the crate and the two files.
 const PAIRS: [(&str, &str, &str); 2] =
     [("store", "digest", "error"), ("store", "disk::dir", "disk::mounts")];
 
@@ -80,8 +79,8 @@ fn is_family(a: &str, b: &str) -> bool {
     a == b || a.starts_with(&format!("{b}::")) || b.starts_with(&format!("{a}::"))
 }
 
-/// The paths that a file imports from its own crate, written from the top of the crate. The
-/// function splits groups in braces into single paths.
+/// The paths that a file imports from its own crate, relative to the crate's root module. Groups in
+/// braces are split into single paths.
 fn paths(code: &str, module: &str) -> Vec<String> {
     let mut found = Vec::new();
     let code: String = code.lines().filter(|line| !line.trim_start().starts_with("//")).collect();

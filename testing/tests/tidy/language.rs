@@ -33,7 +33,8 @@ const FORBIDDEN: [(&str, &str); 24] = [
     ("who waits", "name the subject that waits"),
 ];
 
-/// The documents at the top and in `docs`, without docs/STYLE.md, which quotes forbidden phrases.
+/// The documents at the top of the checkout and in `docs`, without docs/STYLE.md, which quotes
+/// forbidden phrases.
 fn documents() -> Vec<(String, String)> {
     let mut found = Vec::new();
     for folder in [top(), top().join("docs")] {

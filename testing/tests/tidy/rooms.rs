@@ -2,7 +2,7 @@
 
 use crate::source::sources;
 
-/// For each word, the folders whose files may use the word, and the reason.
+/// For each word: the folders and files that may contain the word, and the reason.
 const ROOMS: [(&str, &[&str], &str); 6] = [
     ("sqlx::", &["registry/src/catalog"], "only the catalogue may use the database"),
     (
@@ -13,7 +13,7 @@ const ROOMS: [(&str, &[&str], &str); 6] = [
     (
         "StatusCode::",
         &["registry/src/http", "registry/src/ssh/sftp", "wire/src/client"],
-        "only the code for HTTP and sftp may make their status codes",
+        "only the code for HTTP and sftp may make status codes",
     ),
     (
         " exit::",

@@ -15,7 +15,7 @@ fn files_have_at_most_400_lines_before_their_tests() {
         .iter()
         .map(|source| (source.code.lines().count(), &source.path))
         .filter(|(lines, _)| *lines > FILE)
-        .map(|(lines, path)| format!("{path}: {lines} lines; split it by meaning"))
+        .map(|(lines, path)| format!("{path}: {lines} lines; split the file by topic"))
         .collect();
     assert!(long.is_empty(), "{}", long.join("\n"));
 }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use super::error::ClientError;
 
-/// Maximum time for reaching one of several registries. After this time, the client tries the next
-/// registry.
+/// Maximum time for the TCP connection to one of several registries. After this time, the client
+/// tries the next registry.
 pub(super) const TRY: Duration = Duration::from_secs(2);
 
 /// Splits `text` at the commas, and returns the addresses.
@@ -16,8 +16,7 @@ pub(super) fn split(text: &str) -> Vec<String> {
 }
 
 /// The addresses in `text`, rotated by a random number of places. The client tries the addresses
-/// from the last to the first. Because the clients begin at random addresses, each registry gets
-/// its share of the clients.
+/// from the last to the first. The random rotation spreads the clients over all registries.
 pub(super) fn shuffled(text: &str) -> Vec<String> {
     let mut addresses = split(text);
     let count = addresses.len();

@@ -24,7 +24,8 @@ pub(super) fn check(
     if revoked.iter().any(is_revoked) {
         return Err("the server's certificate or its authority is revoked".to_owned());
     }
-    // The library would check the signature only in a complete validation, which is not used here.
+    // In the library, only the complete validation checks the signature. This function does not use
+    // the complete validation.
     let sound = certificate.verify_signature().is_ok();
     if !sound || certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
         return Err("the signature of the server's certificate is not accepted".to_owned());
@@ -41,7 +42,7 @@ pub(super) fn check(
     }
     let host = host.to_ascii_lowercase();
     let principals = certificate.valid_principals();
-    // According to ssh-keygen(1), a certificate without names is for all hosts.
+    // According to ssh-keygen(1), a certificate without names is valid for all hosts.
     if principals.is_empty()
         || principals.iter().any(|name| wildcard::matches(&name.to_ascii_lowercase(), &host))
     {

@@ -35,7 +35,7 @@ pub enum ClientError {
     },
     /// The server's key is not known.
     #[error(
-        "ssh: handshake failed: host key of {addr} is not in {}: it is {found}; if that \
+        "ssh: handshake failed: host key of {addr} is not in {}: its fingerprint is {found}; if this \
          fingerprint is right, give it with -fp or connect with ssh once",
         file.display()
     )]
@@ -78,23 +78,23 @@ pub enum ClientError {
     /// The connection is open, but no answer arrives.
     #[error("{what}: no answer for {} seconds", STALLED.as_secs())]
     Stalled {
-        /// The action of the client that failed, or the path of the file.
+        /// The failed action of the client, or the path of the file.
         what: String,
     },
     /// The server refused a request.
     #[error("{what}: {why}")]
     Refused {
-        /// The action of the client that failed, or the path of the file.
+        /// The failed action of the client, or the path of the file.
         what: String,
-        /// The reason, which is the server's message if it sent one.
+        /// The reason. This is the server's message if the server sent one.
         why: String,
     },
     /// The server does not have the file.
     #[error("{what}: {why}")]
     NotFound {
-        /// The action of the client that failed, or the path of the file.
+        /// The failed action of the client, or the path of the file.
         what: String,
-        /// The reason, which is the server's message if it sent one.
+        /// The reason. This is the server's message if the server sent one.
         why: String,
     },
     /// A received value is over a limit.
@@ -102,16 +102,16 @@ pub enum ClientError {
     TooLarge {
         /// A description of the received value, or the path of the file.
         what: String,
-        /// The limit.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// The receiver of the bytes failed.
+    /// The function that receives the downloaded bytes failed.
     #[error(transparent)]
     Sink(#[from] deploy_store::Error),
 }
 
-/// Describes the keys that the server accepts from `user`, and names the server's flag for its key
-/// file.
+/// Describes the keys that the server accepts from `user`, and names the server's flag for the file
+/// with these keys.
 fn role(user: &str) -> &'static str {
     if user == super::operator::AGENT {
         "agents (-srvauth; an operator's key does not count)"
@@ -131,8 +131,8 @@ impl ClientError {
         }
     }
 
-    /// The error of `what`, which is an action or the path of a file. If the server has sent a
-    /// message, the error contains this message.
+    /// Converts an error of the sftp library. `what` is the failed action or the path of the file.
+    /// If the server has sent a message, the result contains this message.
     pub(super) fn sftp(what: &str, err: SftpError) -> Self {
         let what = what.to_owned();
         match err {

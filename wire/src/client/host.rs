@@ -10,7 +10,7 @@ use russh::{Preferred, keys};
 use super::known::Known;
 use super::{ClientError, certificate};
 
-/// The system-wide file of known hosts, which ssh reads, too.
+/// The system-wide file of known hosts, which ssh also reads.
 const OF_ALL: &str = "/etc/ssh/ssh_known_hosts";
 
 /// The number of characters of a SHA-256 fingerprint after `SHA256:`.
@@ -94,7 +94,7 @@ impl HostCheck {
                 let (addr, file) = (self.addr.clone(), file.clone());
                 return Err(ClientError::HostUnknown { addr, found, file });
             }
-            HostKey::KnownHosts(file) => format!("one of {}", file.display()),
+            HostKey::KnownHosts(file) => format!("one of the keys in {}", file.display()),
         };
         Err(ClientError::HostKeyMismatch { found, expected })
     }
@@ -132,7 +132,7 @@ fn split(addr: &str) -> Result<(&str, u16), ClientError> {
     Ok((host.trim_matches(['[', ']']), port))
 }
 
-/// A text that says why `print` cannot be a fingerprint; empty if it can be one.
+/// The reason why `print` cannot be a fingerprint; empty if `print` has the form of a fingerprint.
 fn flaw(print: &str) -> String {
     let digits = print.split_once(':').filter(|(hash, _)| hash.eq_ignore_ascii_case("sha256"));
     match digits {

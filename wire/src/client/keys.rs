@@ -26,7 +26,7 @@ pub enum Keys {
     Auto,
 }
 
-/// The number of bytes at the start of a file by which the client recognises the file's kind.
+/// The number of bytes that the client reads from the start of a file to recognise a public key.
 const MAX_LOOKED_AT: usize = 64;
 /// The usual key files, in the order in which the client tries them.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];
@@ -61,8 +61,7 @@ struct Login<'a> {
     user: &'a str,
     /// The keys that were offered, and the ssh agent's certificates.
     tried: Vec<String>,
-    /// Everything else that did not work, with the reasons: other keys, certificates, and the ssh
-    /// agent.
+    /// The keys, certificates and ssh agent that could not be used, with the reasons.
     skipped: Vec<String>,
 }
 
@@ -199,8 +198,8 @@ impl Login<'_> {
         Ok(false)
     }
 
-    /// The hash for a signature with an RSA key, which is never SHA-1. For other algorithms, the
-    /// result is `None`.
+    /// The hash for a signature with an RSA key. The hash is never SHA-1. `None` for other
+    /// algorithms.
     async fn rsa_hash(&self, algorithm: Algorithm) -> Option<HashAlg> {
         if !algorithm.is_rsa() {
             return None;
@@ -264,7 +263,7 @@ fn read(path: &Path) -> Result<PrivateKey, ClientError> {
     })
 }
 
-/// A text that says why a file cannot be a private key; `None` if no reason is obvious.
+/// The reason why a file cannot be a private key; `None` if no reason is obvious.
 fn what_it_is(path: &Path) -> Option<String> {
     let is_missing = |path: &Path| {
         let found = path.symlink_metadata();
@@ -280,7 +279,7 @@ fn what_it_is(path: &Path) -> Option<String> {
         );
     }
     if path.is_dir() {
-        return Some("it is a directory: give the private key in it".to_owned());
+        return Some("it is a directory: give a private key file".to_owned());
     }
     let text = std::fs::read(path).ok()?;
     let line = String::from_utf8_lossy(text.get(..text.len().min(MAX_LOOKED_AT))?).into_owned();

@@ -7,16 +7,17 @@ use russh::keys::ssh_key::known_hosts::HostPatterns;
 
 use crate::wildcard;
 
-/// The usual port of ssh. A name in a file has no port if the port is this one.
+/// The usual port of ssh. A name in a file of known hosts has a port only if the port is not this
+/// one.
 const SSH: u16 = 22;
 
 /// The keys of one host.
 #[derive(Debug, Default)]
 pub(super) struct Known {
-    /// Keys that the host may show.
+    /// Keys that are listed for the host and its port.
     pub(super) keys: Vec<PublicKey>,
-    /// Keys that are listed without the port. As in ssh, these keys count only if there are no
-    /// other keys.
+    /// Keys that are listed for the host without its port. As in ssh, the client accepts these keys
+    /// only if [`Self::keys`] is empty.
     pub(super) without_port: Vec<PublicKey>,
     /// Keys of authorities that may have signed the host's certificate.
     pub(super) authorities: Vec<PublicKey>,
@@ -97,7 +98,6 @@ mod tests {
 
     #[test]
     fn names_are_read_as_ssh_reads_them() {
-        // `ssh-keygen -H` made these hashes of "reg.example.com" and "[reg.example.com]:2022".
         for (names, port, want) in [
             ("reg.example.com", 22, true),
             ("Reg.Example.COM", 22, true),

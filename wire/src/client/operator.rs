@@ -15,8 +15,8 @@ pub const OPERATOR_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) const AGENT: &str = "deploy-agent";
 
 /// The settings with which an operator connects to `addr`. Without a fingerprint, the client uses
-/// ssh's known hosts. Without a key file, it tries the keys of the ssh agent and the usual files.
-/// Without a user name, it uses the name of the logged-in user.
+/// ssh's known hosts. Without a key file, the client tries the keys of the ssh agent and the usual
+/// files. Without a user name, the client uses the name of the logged-in user.
 pub fn operator(
     addr: &str,
     fingerprint: &str,
@@ -26,7 +26,8 @@ pub fn operator(
 ) -> Result<Connect, Refusal> {
     let user = if user.is_empty() { login_name() } else { user.to_owned() };
     if user.is_empty() || user == AGENT {
-        let text = format!("user name {user:?} is not an operator's: give another name with -user");
+        let text =
+            format!("user name {user:?} cannot be used by operators: give another name with -user");
         return Err(Refusal::usage(text));
     }
     let host = if fingerprint.is_empty() {
@@ -39,8 +40,8 @@ pub fn operator(
     Ok(Connect { addr: addr.to_owned(), user, keys, host, declared: None, timeout })
 }
 
-/// The value of `$USER` or `$LOGNAME`. A cron job may have neither variable. In that case, the
-/// function returns the name of the account.
+/// The value of `$USER` or `$LOGNAME`. If neither is set, as in a cron job, the name of the
+/// account.
 fn login_name() -> String {
     let set = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     set("USER").or_else(|| set("LOGNAME")).or_else(account_name).unwrap_or_default()

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 /// If no answer arrives for this long, the session fails.
 pub(super) const STALLED: Duration = Duration::from_secs(60);
-/// The size of a request that every server accepts, in bytes.
+/// The size in bytes of the largest request that every server accepts.
 const SMALL: u64 = 32 << 10;
 /// Maximum number of bytes that the client requests or sends in one request, even if the server
 /// announces a larger limit.
@@ -73,7 +73,8 @@ impl Sftp {
         self.open_sized(path, flags, None).await
     }
 
-    /// Opens a file. If `size` is given, the request contains it as the size of the file.
+    /// Opens a file. If `size` is given, the request states that the file will have this size, in
+    /// bytes.
     pub(super) async fn open_sized(
         &self,
         path: &str,

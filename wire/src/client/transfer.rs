@@ -17,10 +17,10 @@ use super::{Client, ClientError};
 const UNDER_WAY: usize = 4 << 20;
 
 impl Client {
-    /// Uploads `chunks` as `path`, and closes the file after the last chunk. If the server gets the
-    /// `size`, it can refuse an oversized upload at the start. `progress` gets the number of bytes
-    /// that the server has received. If the caller drops the future, the client does not close the
-    /// file, so the server knows that the file is incomplete.
+    /// Uploads `chunks` as `path`, and closes the file after the last chunk. If `size` is given,
+    /// the server can refuse an oversized upload at the start. `progress` gets the total number of
+    /// bytes whose receipt the server has confirmed. If the caller drops the future, the client
+    /// does not close the file, so the server knows that the file is incomplete.
     pub async fn put(
         &self,
         path: &str,
@@ -128,15 +128,16 @@ impl Client {
         let (read, closed) = join(sftp.read(&handle, 0, sftp.read_size), sftp.close(&handle)).await;
         let mut contents = match read {
             Ok(contents) => contents,
-            // The Go registry opens every path, and reports a missing file only here.
+            // The Go registry opens every path, and reports a missing file only when the client
+            // reads it.
             Err(err) if is_status(&err, StatusCode::NoSuchFile) => return Ok(None),
             Err(err) => return Err(ClientError::sftp(path, err)),
         };
         closed.map_err(|err| ClientError::sftp(path, err))?;
         let too_large = || ClientError::TooLarge { what: path.to_owned(), limit };
         if contents.len() == sftp.read_size as usize {
-            // The file may have more bytes, but it is closed, and the path may name another file by
-            // now. So the function reads the whole file again.
+            // The file may have more bytes, but the handle is closed, and the path may name another
+            // file by now. So the function reads the whole file again.
             contents.clear();
             let fits = |have: usize, more: usize| have + more <= limit;
             self.get(path, 0, |bytes| {

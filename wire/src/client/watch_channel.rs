@@ -26,7 +26,7 @@ pub struct WatchChannel {
 #[derive(Debug, Default)]
 struct Received {
     bytes: Vec<u8>,
-    /// The number of bytes at the start of `bytes` that contain no newline.
+    /// The number of bytes at the start of `bytes` that were searched and contain no newline.
     searched: usize,
     stderr: Vec<u8>,
     code: Option<u32>,
@@ -40,8 +40,8 @@ impl std::fmt::Debug for WatchChannel {
 }
 
 impl Client {
-    /// Starts a command that exchanges lines with this client until one side ends it. Fails with
-    /// [`ClientError::Refused`] if the server runs no commands for this user.
+    /// Starts a command that exchanges lines with this client until one side closes the channel.
+    /// Fails with [`ClientError::Refused`] if the server runs no commands for this user.
     pub async fn watch(&self, line: &str) -> Result<WatchChannel, ClientError> {
         let stalled = |_| ClientError::Stalled { what: WHAT.to_owned() };
         timeout(STALLED, self.start_watch(line)).await.map_err(stalled)?
@@ -73,7 +73,7 @@ impl Client {
 }
 
 impl WatchChannel {
-    /// Sends bytes. Meanwhile, the function also takes and keeps received bytes, because otherwise
+    /// Sends bytes. While it sends, the function also takes and keeps received bytes. Otherwise,
     /// the ssh library would stop reading from the connection.
     pub async fn send(&mut self, bytes: impl Into<Vec<u8>>) -> Result<(), ClientError> {
         let Self { reader, writer, received } = self;
@@ -129,8 +129,7 @@ impl Drop for WatchChannel {
 }
 
 impl Received {
-    /// Whether the kept bytes leave room for another message. The limit matters while no caller
-    /// takes lines.
+    /// Whether another message may be kept. The limit matters while no caller takes lines.
     fn has_room(&self) -> bool {
         !self.ended && self.bytes.len() <= 2 * MAX_LINE
     }
@@ -158,7 +157,7 @@ impl Received {
         }
         self.searched = self.bytes.len();
         if self.searched > MAX_LINE {
-            let what = "a line of the registry".to_owned();
+            let what = "a line from the registry".to_owned();
             return Err(ClientError::TooLarge { what, limit: MAX_LINE });
         }
         Ok(None)

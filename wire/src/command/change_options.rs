@@ -37,7 +37,7 @@ impl Rolling {
     pub(super) fn parse(given: &Given) -> Result<Self, Refusal> {
         let (at_once, rules) = (given.is_set("at-once"), RolloutRules::parse(given)?);
         if at_once && !rules.is_empty() {
-            let text = "-at-once makes no rollout: give it without the flags of a rollout";
+            let text = "-at-once makes no rollout: omit the flags of the rollout";
             return Err(Refusal::usage(text.to_owned()));
         }
         Ok(Self { at_once, supersedes: given.is_set("supersede"), rules })

@@ -11,12 +11,12 @@ use deploy_store::escape;
 pub struct Typed {
     /// The position at which the word begins, in bytes of the line.
     pub start: usize,
-    /// The part before the completed part. Completion does not change this part. For example, it is
-    /// `-name=`, or the component of a layer.
+    /// The part before `tail`, such as `-name=` or the component of a layer. Completion does not
+    /// change this part.
     head: String,
     /// The part to complete.
     tail: String,
-    /// The words that this word may become.
+    /// The possible completions of this word.
     pub wanted: Wanted,
 }
 
@@ -52,8 +52,8 @@ struct Word {
     text: String,
 }
 
-/// The unfinished word at the end of `line`, with the words that it may become. Returns `None` if
-/// no known word fits.
+/// The unfinished word at the end of `line`, with its possible completions. Returns `None` if no
+/// known word fits.
 pub fn typed(line: &str) -> Option<Typed> {
     let mut words = words(line);
     let last = words.pop()?;
@@ -76,7 +76,7 @@ pub fn typed_in_shell(verb: &'static Verb, words: &[String]) -> Option<Typed> {
     after(verb, given, Word { start: 0, text: last.clone() })
 }
 
-/// The words that `last` may become after `words`.
+/// The possible completions of `last`, if `words` precede `last` in the line.
 fn after(verb: &'static Verb, words: &[String], last: Word) -> Option<Typed> {
     let given = given(verb, words);
     if let Some((flag, None)) = given.last().filter(|(flag, _)| flag.takes != Takes::Nothing) {
@@ -197,7 +197,8 @@ impl Typed {
         names.iter().filter(fits).filter(|name| !name.contains(char::is_control))
     }
 
-    /// The continuation of the line. The function leaves out names with control characters.
+    /// Completes the word with one of `names`. The function leaves out names with control
+    /// characters.
     pub fn complete(&self, names: &[String]) -> Completion {
         let mut fitting: Vec<&String> = self.fitting(names).collect();
         fitting.sort();

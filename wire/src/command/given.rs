@@ -113,7 +113,7 @@ impl Given {
         self.get(name).parse().map_err(|err: deploy_store::Error| Refusal::usage(err.to_string()))
     }
 
-    /// The name in an optional flag, if the flag was given.
+    /// The value of an optional flag, as a name. `None` if the flag was not given.
     pub(super) fn maybe<T: std::str::FromStr<Err = deploy_store::Error>>(
         &self,
         name: &str,
@@ -121,7 +121,7 @@ impl Given {
         if self.all(name).next().is_none() { Ok(None) } else { self.parsed(name).map(Some) }
     }
 
-    /// The host name or label in an optional flag, if the flag was given.
+    /// The value of an optional flag, as a host name or label. `None` if the flag was not given.
     pub(super) fn word<T: std::str::FromStr<Err = BadName>>(
         &self,
         name: &str,
@@ -139,7 +139,7 @@ impl Given {
         self.value(name, |value| value.parse().map_err(|_| "not a number".to_owned()))
     }
 
-    /// The converted value of a flag, if the flag was given.
+    /// The value of a flag, converted by `read`. `None` if the flag was not given.
     pub(super) fn value<T>(
         &self,
         name: &str,

@@ -13,8 +13,10 @@ pub(super) const WAVES: Flag = text(
     "waves",
     "roll out in waves, as in canary,2,10%,100%; a wave is a group, a number, a share, or @web-01+web-02",
 );
-pub(super) const POLICY: Flag =
-    text("policy", "roll out by this policy; rollout policy list shows the policies");
+pub(super) const POLICY: Flag = text(
+    "policy",
+    "use the rules of this policy for the rollout; rollout policy list shows the policies",
+);
 pub(super) const SOAK: Flag =
     text("soak", "in a rollout, how long each wave must stay healthy, as in 5m (default: 2m)");
 pub(super) const MAX_FAILED: Flag =
@@ -38,7 +40,8 @@ pub(super) const AT_ONCE: Flag =
 pub(super) const SUPERSEDE: Flag =
     switch("supersede", "end the rollout of the configuration, and make this change instead");
 
-/// The rules that the flags give for a rollout. The registry checks the texts.
+/// The rules that the flags give for a rollout. This module does not check the text values. The
+/// registry checks them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct RolloutRules {
     /// The policy whose rules apply where no flag gives another rule.
@@ -51,9 +54,10 @@ pub struct RolloutRules {
     pub max_failed: Option<String>,
     /// The number or share of hosts that may be absent before the rollout halts.
     pub max_absent: Option<String>,
-    /// A host that lost its connection counts as failed after this time.
+    /// A host that is not connected for this long counts as failed.
     pub lost_after: Option<Duration>,
-    /// A host without a result counts as failed after this time in an open wave.
+    /// A host counts as failed if it has no result for this long after the registry has offered the
+    /// change to the host.
     pub wave_timeout: Option<Duration>,
     /// Whether the rollout includes hosts that only poll and report nothing.
     pub allow_unknown: bool,

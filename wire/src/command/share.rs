@@ -10,7 +10,7 @@ impl Share {
     /// The whole: 100%.
     pub const ALL: Self = Self(10_000);
 
-    /// Reads a share.
+    /// Reads a share, with or without the sign `%`.
     pub(super) fn parse(text: &str) -> Result<Self, String> {
         let number = text.strip_suffix('%').unwrap_or(text);
         let (whole, part) = number.split_once('.').unwrap_or((number, ""));

@@ -15,8 +15,8 @@ pub struct Verb {
     /// Example command lines, as a user types them at the prompt. Examples that read standard input
     /// are for a shell, because commands at the prompt have no input.
     pub examples: &'static [&'static str],
-    /// Whether the verb can change the registry. A dry run changes nothing, and neither do actions
-    /// that only show something.
+    /// Whether the verb can change the registry. Even if this field is `true`, a dry run or an
+    /// action that only shows something changes nothing.
     pub changes: bool,
     /// Whether the verb reads standard input without the flag `-`.
     pub reads_input: bool,
@@ -35,7 +35,7 @@ pub struct Flag {
 
 /// The kind of value of a flag.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are enough")]
+#[expect(missing_docs, reason = "the names explain the variants")]
 pub enum Takes {
     Nothing,
     Text,
@@ -43,7 +43,7 @@ pub enum Takes {
     Layer,
     Component,
     Configuration,
-    /// A version of the component in the last component flag before this one.
+    /// A version of the component that the nearest earlier component flag names.
     Version,
 }
 
@@ -93,7 +93,7 @@ pub(super) const LAYER: Flag = Flag {
 };
 pub(super) const UPPER_LAYER: Flag = Flag {
     name: "layer",
-    about: "layer on top of the image's, in component:version format; can be set multiple times",
+    about: "layer on top of the image's layers, in component:version format; can be set multiple times",
     takes: Takes::Layer,
 };
 pub(super) const CONFIGURATION: Flag =
@@ -158,7 +158,7 @@ impl Verb {
         self.help_with(self.examples)
     }
 
-    /// The output of `help` for the verb, with other examples.
+    /// The output of `help` for the verb, with `examples` instead of the verb's own examples.
     pub fn help_with(&self, examples: &[&str]) -> String {
         let mut text = self.usage();
         for (n, line) in examples.iter().enumerate() {

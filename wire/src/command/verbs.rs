@@ -1,5 +1,5 @@
-//! Lists the verbs. Each verb has its own file, with its help, its flags, its examples, and the
-//! code that reads and writes its command.
+//! Lists the verbs. The file of a verb contains the help, the flags and the examples of the verb,
+//! and the code that reads and writes the verb's command.
 
 use super::given::Given;
 use super::line::Line;

@@ -6,7 +6,7 @@ use super::Refusal;
 pub const MAX_LINE: usize = 1 << 20;
 
 /// Splits `line` into words. The function refuses unquoted shell syntax, because the author of the
-/// line may expect a shell to interpret it. The error names this syntax.
+/// line may expect a shell to interpret this syntax. The error names the syntax.
 pub fn split(line: &str) -> Result<Vec<String>, Refusal> {
     if line.len() > MAX_LINE {
         return Err(Refusal::usage(format!("command line is longer than {MAX_LINE} bytes")));
@@ -53,7 +53,7 @@ fn syntax(what: &str) -> Refusal {
     ))
 }
 
-/// `word` in a form that [`split`] reads back.
+/// Quotes `word` if necessary, so that [`split`] returns the same word.
 pub fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "._+@~-/:=,%".contains(c);
     if !word.is_empty() && word.chars().all(plain) {

@@ -7,7 +7,7 @@ use super::MAX_OUTPUT;
 
 /// Maximum length of a message, in characters.
 const MAX_MESSAGE: usize = 2000;
-/// Maximum length of the other texts except the output, in characters.
+/// Maximum length of each other text except the output, in characters.
 const MAX_WORD: usize = 64;
 /// Maximum number of steps in a report.
 const MAX_STEPS: usize = 16;
@@ -35,7 +35,7 @@ pub enum Phase {
     /// The health checks failed, and the agent deployed the previous configuration again.
     RolledBack,
     /// The agent deploys nothing new, because an operator holds its host with `host hold`, or has
-    /// run `deploy-agent rollback` on it.
+    /// run `deploy-agent rollback` on this host.
     Held,
     /// The registry does not know the phase. Either the agent has never reported, or it reported a
     /// phase of a later protocol.
@@ -58,7 +58,7 @@ pub enum Reason {
     Script,
     /// The health checks failed.
     Health,
-    /// An operator rolled the host back or holds it.
+    /// An operator rolled the host back, or holds the host.
     Operator,
     /// Another reason.
     #[serde(other)]
@@ -113,7 +113,7 @@ pub struct Report {
     /// The version of the agent.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub version: String,
-    /// The method by which the agent puts files into a root.
+    /// The link mode with which the agent places files in a root.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub link: String,
 }
@@ -198,7 +198,7 @@ impl Reason {
 
 impl Report {
     /// The same report, with every text and the list of steps cut to the registry's limits. The
-    /// output keeps its end. All others keep their beginning.
+    /// output keeps its end. The other texts and the list keep their beginning.
     #[must_use]
     pub fn within_limits(mut self) -> Self {
         let cut = |text: &mut String, most: usize| {
@@ -211,7 +211,7 @@ impl Report {
         cut(&mut self.version, MAX_WORD);
         cut(&mut self.link, MAX_WORD);
         self.steps.truncate(MAX_STEPS);
-        // An environment variable cannot contain a NUL byte, and some terminals cannot show one.
+        // NUL bytes are replaced, because an environment variable cannot contain a NUL byte.
         for text in [&mut self.message, &mut self.output] {
             if text.contains('\0') {
                 *text = text.replace('\0', "\u{fffd}");

@@ -10,7 +10,7 @@ pub const MAX_HOST_NAME: usize = 253;
 /// Maximum length of a label in bytes.
 pub const MAX_LABEL: usize = 64;
 
-/// The name of a host, as its agent declares it.
+/// The name of a host, which the host's agent declares.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostName(String);

@@ -13,7 +13,7 @@ use super::{MAX_DOCUMENT, MAX_LINE};
 pub struct Offer {
     /// The number of the change that made the offer. A later change has a greater number.
     pub revision: u64,
-    /// The configuration's id; `None` if there is no such configuration.
+    /// The configuration's id; `None` if the configuration does not exist.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub id: Option<Digest>,
     /// The configuration's document, as the agent would read it over sftp. Absent if the document
@@ -29,16 +29,18 @@ pub struct Offer {
     /// group are closed.
     #[serde(skip_serializing_if = "is_false")]
     pub staged_only: bool,
-    /// The reason of the hold, if an operator holds the host. The agent then deploys nothing new.
+    /// The reason of the hold, if an operator holds the host. While this field is set, the agent
+    /// deploys nothing new.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
-    /// The number of times that operators have asked this agent to try again. If the number has
-    /// grown, the agent ends its hold of a failed configuration and tries again immediately.
+    /// The number of times that operators have asked this agent to try again. If the number is
+    /// greater than in the previous offer, the agent ends any hold and tries a failed configuration
+    /// again.
     #[serde(skip_serializing_if = "is_zero")]
     pub retries: u64,
 }
 
-/// A line from the registry. Each field has its own meaning. An absent field changes nothing.
+/// A line from the registry. An absent field changes nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ToAgent {
@@ -49,12 +51,14 @@ pub struct ToAgent {
     /// The new offer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
-    /// The registry has handled all reports up to this number. The reports are on the registry's
-    /// disk, unless `refused` gives a reason.
+    /// The number of a report. The registry has accepted or refused this report and all earlier
+    /// reports, and the agent need not send them again. If `refused` is absent, the report with
+    /// this number is on the registry's disk.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ack: Option<u64>,
-    /// The reason why the registry does not keep this agent's reports. For example, the host name
-    /// belongs to another key.
+    /// The reason why the registry does not keep reports: for example, the host name belongs to
+    /// another key. In the first line, the reason applies to all reports of this watch. In a line
+    /// with `ack`, the reason applies to the report with that number.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
     /// After the agent loses the connection, it waits for a random part of this time, in
@@ -98,7 +102,8 @@ fn is_zero(number: &u64) -> bool {
 }
 
 impl Offer {
-    /// The offer of the configuration with this id, whose document is `json`.
+    /// The offer of the configuration with the id `id` and the document `json`. The offer has no
+    /// document if `json` is longer than [`MAX_DOCUMENT`].
     pub fn of(revision: u64, id: Digest, json: &[u8]) -> Self {
         let document = std::str::from_utf8(json).ok().filter(|text| text.len() <= MAX_DOCUMENT);
         let document = document.map(str::to_owned);
@@ -120,7 +125,7 @@ pub fn to_line(message: &impl Serialize) -> Vec<u8> {
     line
 }
 
-/// Reads one line. An empty line is a heartbeat: it only shows that the sender is alive.
+/// Reads one line. An empty line is a heartbeat, which only shows that the sender is alive.
 pub fn from_line<T: DeserializeOwned + Default>(line: &[u8]) -> Result<T, Unreadable> {
     if line.len() > MAX_LINE {
         return Err(Unreadable::TooLong);

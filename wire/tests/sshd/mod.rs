@@ -95,7 +95,8 @@ impl Sshd {
         Client::connect(&self.connect()).await.unwrap()
     }
 
-    /// The error of a client that cannot connect. `change` changes the settings of the connection.
+    /// Connects with the settings that `change` has modified. Returns the error. Panics if the
+    /// client can connect.
     pub async fn refusal(&self, change: impl FnOnce(&mut Connect)) -> ClientError {
         let mut connect = self.connect();
         change(&mut connect);
@@ -122,7 +123,7 @@ pub fn make_key(dir: &Path, name: &str, flags: &[&str]) {
     assert!(command.unwrap().success());
 }
 
-/// Makes a certificate of a key. The authority `ca` signs the certificate.
+/// Makes a certificate for a key, signed by the authority `ca`.
 pub fn sign(dir: &Path, flags: &[&str]) {
     let mut command = Command::new("ssh-keygen");
     command.args(["-q", "-s", "ca", "-I", "test"]).args(flags).current_dir(dir);

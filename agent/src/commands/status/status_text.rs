@@ -174,7 +174,7 @@ impl Left {
         let id = if unsettled.id.is_empty() { "unknown" } else { &unsettled.id };
         let next = match unsettled.next {
             Some(next) => format!("{next:.0}, or with sync"),
-            None => "at the next poll, or with sync, when an agent runs".to_owned(),
+            None => "at the next poll of an agent, or with sync".to_owned(),
         };
         [
             ("unsettled", format!("{}   {}", escape(id), escape(&unsettled.to_text()))),

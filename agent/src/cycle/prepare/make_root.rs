@@ -19,8 +19,8 @@ use crate::records::agent_report;
 use crate::records::{state_file, unsettled};
 use crate::space::make_room;
 
-/// Maximum number of attempts to make a root with a damaged cache in one cycle, in addition to one
-/// attempt for each layer.
+/// If the cache is damaged, a cycle makes at most this number of attempts to make the root, plus
+/// one attempt for each layer.
 const REPAIR_ATTEMPTS: usize = 3;
 
 /// How to get a root.
@@ -34,7 +34,7 @@ pub(super) enum Way {
 }
 
 /// Downloads and extracts missing layers, and builds the root. If a cached blob or object turns out
-/// to be damaged, downloads the blob again.
+/// to be damaged, downloads the layer's blob again.
 pub(super) async fn make(
     agent: &Agent,
     session: &mut Session,
@@ -107,8 +107,8 @@ async fn download(
     Ok(fetched)
 }
 
-/// Extracts the layers that are not extracted yet, and builds the root. The blobs of these layers
-/// have at least `fetched` bytes.
+/// Extracts the layers that are not extracted yet, and builds the root. `fetched` is the total size
+/// of the blobs that were just downloaded, in bytes.
 async fn build(
     agent: &Agent,
     new: &Configuration,
@@ -156,7 +156,7 @@ async fn intend(agent: &Agent, id: Digest) {
 async fn forget_intended(agent: &Agent) {
     let dir = agent.dir.clone();
     if let Err(err) = blocking::run(move || unsettled::forget_intended(&dir)).await {
-        tracing::debug!("the record of the intention to run the script stays: {err}");
+        tracing::debug!("cannot remove the record of the intention to run the script: {err}");
     }
 }
 

@@ -1,5 +1,5 @@
 //! Runs a registry and an agent as real programs, and lets an operator use stock clients.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "each test file uses only a part of this module")]
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -1,5 +1,5 @@
 //! Tests the health gate in a fleet. The registry learns the result of the gate. A newer
-//! configuration or an operator's request interrupts or repeats the gate.
+//! configuration interrupts the gate. An operator's request interrupts or repeats the gate.
 
 use std::fs;
 
@@ -21,7 +21,7 @@ fn wait(bench: &Bench) -> Option<i32> {
     output.status.code()
 }
 
-/// A bench whose health check succeeds for `v01`, and would fail for `v02`.
+/// A bench whose health check succeeds for `v01`, and fails for every other version.
 fn only_one_is_healthy() -> Bench {
     let bench = bench();
     check(&bench, "grep -q one active && exit; echo no database; exit 1");
@@ -122,9 +122,10 @@ fn newer_configuration_interrupts_the_gate_and_is_deployed() {
     bench.deployed("v03");
     reports_done(&bench);
     let log = bench.agent_log();
-    assert!(log.contains("ends undecided") && !log.contains("is not healthy"), "{log}");
+    assert!(log.contains("ends without a result") && !log.contains("is not healthy"), "{log}");
     assert_eq!(document(&bench, "fleet -name project1 -json")["hosts"][0]["runs"], 3);
-    // The rollback returns to the last healthy configuration, not to the undecided configuration.
+    // The rollback returns to the last healthy configuration, and not to the configuration whose
+    // gate was interrupted.
     says(&bench, &["rollback"], 0, "rolled back to");
     assert_eq!(deployed(&bench), "v01");
     agent.stop();
@@ -153,7 +154,7 @@ fn gate_of_a_held_host_ends_and_nothing_new_is_deployed() {
 }
 
 #[test]
-fn killed_gate_is_reported_and_its_result_belongs_to_the_same_deploy() {
+fn gate_of_a_killed_agent_is_reported_and_its_result_belongs_to_the_same_deploy() {
     let bench = only_one_is_healthy();
     let start = |more: &[&str]| {
         let mut agent = bench.agent(&["-poll", "1h", "-host", "web-01", "-health", "cmd:./check"]);

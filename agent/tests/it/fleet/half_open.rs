@@ -1,4 +1,4 @@
-//! Tests half-open connections: neither end has closed the connection, but no data arrives any
+//! Tests half-open connections: connections that neither end has closed, but that carry no data any
 //! more.
 
 use std::process::Child;
@@ -8,7 +8,7 @@ use super::host;
 use crate::bench::{Agent, Bench, says};
 
 /// Maximum time until a side notices a half-open connection. Each side treats a connection as dead
-/// after 90 seconds of silence.
+/// after 90 seconds of silence, and the test allows 20 seconds more.
 const NOTICED: Duration = Duration::from_secs(90 + 20);
 
 fn signal(process: &Child, signal: &str) {
@@ -51,9 +51,9 @@ fn silent_connection_is_noticed_on_both_sides() {
     signal(&agents[1].process, "stop");
     within(NOTICED, "the agent notices", || !watching(silent_registry));
     let log = silent_registry.agent_log();
-    assert!(log.contains("the registry is silent for 90 seconds"), "{log}");
+    assert!(log.contains("the registry has been silent for 90 seconds"), "{log}");
     within(NOTICED, "the registry notices", || host(silent_agent)["connected"] == false);
-    // Both sides recover on their own.
+    // Both programs continue, and connect again on their own.
     signal(&silent_registry.registry.process, "continue");
     signal(&agents[1].process, "continue");
     for bench in &benches {

@@ -11,9 +11,10 @@ use serde_json::json;
 use super::{change, document, host, kill, reports_done};
 use crate::bench::{Agent, Bench};
 
-/// The path of the library of Debian's package faketime. With this library, a program sees another
-/// time. The test does not use the program `faketime`, because that program would start the agent
-/// as its child, and the agent would outlive the program `faketime`.
+/// The path of `libfaketime.so.1`, from Debian's package faketime; `None` if the library is not
+/// installed. This library changes the time that a program sees. The test does not use the program
+/// `faketime`, because `faketime` would start the agent as its child, and the agent would still run
+/// after the test has killed `faketime`.
 fn faketime() -> Option<PathBuf> {
     let libraries = std::fs::read_dir("/usr/lib").unwrap().flatten();
     let found = libraries
@@ -46,7 +47,7 @@ fn clock_that_is_a_day_off_changes_nothing() {
         let age = jiff::Timestamp::now().duration_since(began).as_secs();
         assert!((0..600).contains(&age), "{offset}: the deploy began {age} s ago");
         let today = jiff::Timestamp::now().strftime("%Y/%m/%d").to_string();
-        assert!(!bench.agent_log().starts_with(&today), "the agent's clock is right");
+        assert!(!bench.agent_log().starts_with(&today), "the agent does not see the wrong clock");
         kill(&mut agent);
     }
 }
@@ -63,7 +64,7 @@ fn renamed_host_is_a_new_host_and_an_operator_retires_the_old_name() {
         bench.agent(&["-poll", "1h", "-host", "db-01"]).stderr(log).spawn().unwrap()
     };
     let mut agent = start();
-    eventually("both names are there", || {
+    eventually("the fleet lists both names", || {
         let fleet = document(&bench, "fleet -name project1 -json");
         let shown: Vec<_> = fleet["hosts"]
             .as_array()
@@ -84,7 +85,7 @@ fn renamed_host_is_a_new_host_and_an_operator_retires_the_old_name() {
         let output = bench.operator_output("ssh", &["wait -name project1 -timeout 1s"], "");
         assert_eq!(output.status.code(), Some(code), "{output:?}");
     };
-    eventually("the new name confirms", || host(&bench)["done"] == true);
+    eventually("the host with the new name confirms", || host(&bench)["done"] == true);
     wait(7);
     bench.operator("ssh", &["host retire web-01"], "");
     wait(0);

@@ -1,5 +1,5 @@
-//! Imitates a registry of a version without watches. The registry serves files over sftp to agents,
-//! and refuses commands.
+//! Imitates a registry of an old version, which has no watches. The registry serves files over sftp
+//! to agents, and refuses commands.
 
 use std::fs;
 use std::io::Write as _;
@@ -70,8 +70,8 @@ impl OldRegistry {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Makes `project1` a configuration of one layer with the file `conf`. Returns the
-    /// configuration's id.
+    /// Replaces the configuration `project1` with one that has a single layer. The layer contains
+    /// the file `conf` with these contents. Returns the id of the new configuration.
     pub fn configure(&self, contents: &str) -> String {
         let tree = tempfile::tempdir().unwrap();
         fs::write(tree.path().join("conf"), contents).unwrap();

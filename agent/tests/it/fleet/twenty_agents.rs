@@ -30,7 +30,8 @@ fn start(bench: &Bench) -> Fleet {
         fs::create_dir(bench.path(&dir)).unwrap();
         let state = format!("{dir}/state.json");
         let log = File::create(bench.path(&format!("{dir}.log"))).unwrap();
-        // If a flag is given twice, the last value counts.
+        // `bench.agent` also gives `-dir` and `-state`. If a flag is given twice, the last value
+        // counts.
         let mut agent = bench.agent(&["-poll", "1h", "-host", &host]);
         agent.args(["-dir", &dir, "-state", &state]).stderr(log).spawn().unwrap()
     });

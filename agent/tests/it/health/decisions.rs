@@ -75,7 +75,7 @@ fn failed_first_deploy_is_kept() {
     let told = named(&log, "held")[0]["message"].as_str().unwrap();
     assert!(told.contains("not healthy: health cmd ./check: exit status 1, "), "{told}");
     // The next configuration fails, too. The agent does not return to the first configuration,
-    // because that configuration never was healthy.
+    // because that configuration was never healthy.
     bench.bump("v02", "two\n");
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str(), bench.runs()), (Some(1), "v02", 2), "{log:#?}");
@@ -102,7 +102,7 @@ fn on_failure_hold_keeps_the_configuration_and_a_sync_checks_again() {
         (deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()),
         ("v02", "two", 2)
     );
-    // A sync runs the gate again, but not the script, because somebody may have repaired the cause.
+    // Somebody may have repaired the cause, so a sync runs the gate again, but not the script.
     let again = says(&bench, &["sync"], 1, "not healthy: ").out;
     assert!(again.contains("nothing is deployed until the registry's configuration changes"));
     assert_eq!((bench.runs(), named(&events(&bench), "health_started").len()), (2, 3));
@@ -110,7 +110,7 @@ fn on_failure_hold_keeps_the_configuration_and_a_sync_checks_again() {
     says(&bench, &["sync"], 0, "up to date");
     says(&bench, &["sync"], 0, "up to date");
     assert_eq!((bench.runs(), named(&events(&bench), "health_started").len()), (2, 4));
-    // A kept configuration does not block the next configurations. A rollback returns to the last
+    // A kept configuration does not block later configurations. A rollback returns to the last
     // healthy configuration.
     bench.bump("v03", "three\n");
     says(&bench, &["sync"], 1, "not healthy: ");
@@ -121,7 +121,7 @@ fn on_failure_hold_keeps_the_configuration_and_a_sync_checks_again() {
     agent.stop();
 }
 
-/// A script that fails if it would return to the first configuration.
+/// A script that fails when it runs for a rollback to the first configuration.
 const NO_WAY_BACK: &str = "#!/bin/sh\necho \"$OLDID $NEWID\" >>runs\n\
     cp -f \"$NEWROOT/conf\" active\ngrep -q one active && [ -n \"$OLDID\" ] && exit 9\nexit 0\n";
 
@@ -190,7 +190,7 @@ fn failed_rollback_does_not_block_the_fix() {
 
 /// The previous root stays until the gate has decided, even with `-keep-roots 1`.
 #[test]
-fn rollback_needs_no_download_even_if_one_root_is_kept() {
+fn rollback_needs_no_download_even_if_only_one_root_is_kept() {
     let bench = bench();
     check(&bench, ONE_IS_HEALTHY);
     let more = [&QUICK[..], &["-keep-roots", "1"]].concat();

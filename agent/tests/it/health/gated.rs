@@ -1,4 +1,4 @@
-//! Runs an agent with a health gate, reads the agent's log, and serves a web server that the agent
+//! Runs an agent with a health gate, reads the agent's log, and runs a web server that the agent
 //! checks.
 
 use std::fs::{self, File};
@@ -62,7 +62,7 @@ pub fn once(bench: &Bench, check: &str, more: &[&str]) -> (Option<i32>, Vec<Valu
     once_of(agent.args(more))
 }
 
-/// Runs an agent to its end.
+/// Runs an agent until it exits. Returns the exit code and the events in the log.
 pub fn once_of(agent: &mut Command) -> (Option<i32>, Vec<Value>) {
     let output = agent.output().unwrap();
     (output.status.code(), events_in(&String::from_utf8(output.stderr).unwrap()))
@@ -73,12 +73,12 @@ fn events_in(log: &str) -> Vec<Value> {
     log.split_inclusive('\n').filter(|line| line.ends_with('\n')).map(event).collect()
 }
 
-/// The events of this name.
+/// The events with this name.
 pub fn named<'a>(events: &'a [Value], name: &str) -> Vec<&'a Value> {
     events.iter().filter(|event| event["event"] == name).collect()
 }
 
-/// The reason of the only failed gate.
+/// The reason why the gate failed. The events must contain exactly one failed gate.
 #[track_caller]
 pub fn reason(events: &[Value]) -> String {
     let failed = named(events, "health_failed");
@@ -92,7 +92,7 @@ pub fn ms_between(first: &Value, second: &Value) -> i64 {
     time(second).duration_since(time(first)).as_millis().try_into().unwrap()
 }
 
-/// A running agent with a gate, which logs to the file `gated.log`.
+/// A running agent with a health gate. The agent logs to the file `gated.log`.
 pub struct Gated<'a> {
     pub bench: &'a Bench,
     pub process: Child,
@@ -211,7 +211,7 @@ pub fn answer(status: &str) -> String {
     format!("HTTP/1.1 {status}\r\nContent-Length: 3\r\n\r\nok\n")
 }
 
-/// Whether the process whose id is in this file no longer runs.
+/// Whether the process whose id is in this file has ended.
 pub fn is_gone(pid_file: &Path) -> bool {
     let pid = fs::read_to_string(pid_file).unwrap();
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.trim())).unwrap_or_default();

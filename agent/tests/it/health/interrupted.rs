@@ -12,7 +12,8 @@ use crate::health::gated::{
     usual_script,
 };
 
-/// An agent whose gate for the second configuration does not end.
+/// Starts an agent, and waits until a check of the second configuration has failed. The gate stays
+/// open, because its deadline is 10 minutes away.
 fn in_the_gate(bench: &Bench) -> Gated<'_> {
     check(bench, "grep -q one active");
     assert_eq!(once(bench, "cmd:./check", &PATIENT).0, Some(0));
@@ -24,7 +25,7 @@ fn in_the_gate(bench: &Bench) -> Gated<'_> {
 }
 
 #[test]
-fn killed_gate_runs_again_before_anything_is_up_to_date() {
+fn killed_gate_runs_again_after_each_restart_until_it_has_decided() {
     let bench = bench();
     in_the_gate(&bench).kill();
     assert!(bench.path("a1/checking.json").exists());
@@ -47,7 +48,7 @@ fn killed_gate_runs_again_before_anything_is_up_to_date() {
 }
 
 #[test]
-fn killed_gate_can_succeed_after_the_restart_without_a_second_script() {
+fn killed_gate_can_succeed_after_the_restart_without_another_run_of_the_script() {
     let bench = bench();
     in_the_gate(&bench).kill();
     check(&bench, "exit 0");
@@ -70,8 +71,8 @@ fn killed_gate_is_completed_without_the_registry() {
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str()), (Some(1), "v01"), "{log:#?}");
     assert_eq!((active(&bench).as_str(), named(&log, "rolled_back").len()), ("one", 1));
-    // The agent completes the gate without the registry, and then reports as usual that the
-    // registry cannot be reached.
+    // The gate is now complete. The next agent fails as usual, because it cannot reach the
+    // registry.
     assert_eq!(once(&bench, "cmd:./check", &QUICK).0, Some(10));
 }
 
@@ -95,7 +96,7 @@ fn newer_configuration_after_a_kill_rolls_back_to_the_last_healthy_configuration
     bench.bump("v03", "three\n");
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!(code, Some(1), "{log:#?}");
-    // The second configuration has not proven healthy.
+    // The second configuration was never healthy, so the agent does not return to it.
     assert_eq!(
         (deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()),
         ("v01", "one", 4)
@@ -104,13 +105,13 @@ fn newer_configuration_after_a_kill_rolls_back_to_the_last_healthy_configuration
 }
 
 #[test]
-fn signal_ends_the_gate_promptly_and_status_works_meanwhile() {
+fn status_works_during_a_gate_and_a_signal_ends_the_gate_promptly() {
     let bench = bench();
     let agent = in_the_gate(&bench);
     says(&bench, &["status"], 0, "   checking   since ");
     let status = says(&bench, &["status", "-json"], 0, "").json();
     assert_eq!(status["health"]["id"], status["configuration"]["id"]);
-    // When the agent ends, a program that runs for a check ends, too.
+    // When the agent ends, a program that runs as a check ends, too.
     check(&bench, "sleep 600 &\necho $! >pid\nwait");
     eventually("the check hangs", || {
         fs::read_to_string(bench.path("pid")).is_ok_and(|pid| pid.ends_with('\n'))
@@ -118,14 +119,14 @@ fn signal_ends_the_gate_promptly_and_status_works_meanwhile() {
     let began = Instant::now();
     agent.stop();
     assert!(began.elapsed().as_secs() < 10, "{:?}", began.elapsed());
-    eventually("the sleep is gone", || is_gone(&bench.path("pid")));
+    eventually("the process `sleep` has ended", || is_gone(&bench.path("pid")));
     assert!(bench.path("a1/checking.json").exists());
     check(&bench, "exit 1");
     let (code, log) = once(&bench, "cmd:./check", &QUICK);
     assert_eq!((code, deployed(&bench).as_str()), (Some(1), "v01"), "{log:#?}");
 }
 
-/// Requests of subcommands wait for the end of the gate.
+/// A request from a subcommand waits until the gate has ended.
 #[test]
 fn sync_waits_for_the_gate() {
     let bench = bench();

@@ -39,20 +39,21 @@ pub(super) fn cases() -> Vec<Case> {
         cases.push(Case { name, verdict, tree: Vec::new() });
     }
     let files = fs::read_dir(corpus()).unwrap().count();
-    assert_eq!(cases.len() + 1, files, "an archive has no verdict, or a verdict no archive");
+    assert_eq!(cases.len() + 1, files, "an archive has no verdict, or a verdict has no archive");
     cases
 }
 
 /// A directory for unpacking, with surroundings that must not change.
 pub(super) struct Arena {
     pub(super) dir: tempfile::TempDir,
-    /// A directory with a copy of the agent that every user can run.
+    /// If `uid` is set, this directory holds a copy of the agent that the user with this id can
+    /// run.
     pub(super) _bin: tempfile::TempDir,
     pub(super) uid: Option<u32>,
     pub(super) agent: PathBuf,
 }
 
-/// The result of an unpacking.
+/// The result of one run of `deploy-agent unpack`.
 #[derive(Debug)]
 pub(super) struct Ended {
     pub(super) status: ExitStatus,
@@ -62,7 +63,7 @@ pub(super) struct Ended {
 
 impl Arena {
     pub(super) fn new(uid: Option<u32>) -> Self {
-        // The directory is in memory if possible, because this test does not need syncs.
+        // The directory is in memory if possible, because the tests need no durable files.
         let memory = Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let dir = dir.unwrap();
@@ -87,7 +88,8 @@ impl Arena {
         Self { dir, _bin: bin, uid, agent }
     }
 
-    /// Copies an archive of the corpus. The user who unpacks may read the copy.
+    /// Copies an archive of the corpus to a file that the user who unpacks may read. Returns the
+    /// path of the copy.
     pub(super) fn archive(&self, case: &Case) -> PathBuf {
         let path = self.dir.path().join("case");
         fs::copy(corpus().join(&case.name), &path).unwrap();
@@ -99,7 +101,8 @@ impl Arena {
         self.dir.path().join("arena/dest")
     }
 
-    /// Unpacks archives. Returns a line for each problem that no archive may cause.
+    /// Unpacks the archives into one root. Also returns a line for each problem that no archive may
+    /// cause, such as a change outside the root.
     pub(super) fn unpack(&self, archives: &[PathBuf]) -> (Ended, Vec<String>) {
         let before = around(self.dir.path(), &self.root());
         let ended = self.run(archives);
@@ -107,7 +110,7 @@ impl Arena {
         let after = around(self.dir.path(), &self.root());
         for path in before.keys().chain(after.keys()) {
             if before.get(path) != after.get(path) {
-                wrong.push(format!("outside: {}", path.display()));
+                wrong.push(format!("changed outside the root: {}", path.display()));
             }
         }
         let Ended { status, stderr, memory_kib } = &ended;
@@ -123,7 +126,7 @@ impl Arena {
             wrong.push(format!("{memory_kib} KiB of memory"));
         }
         if status.success() != fs::symlink_metadata(self.root()).is_ok() {
-            wrong.push(format!("{status}, but a root is there: {}", !status.success()));
+            wrong.push(format!("{status}, but the root exists: {}", !status.success()));
         }
         (ended, wrong)
     }
@@ -183,7 +186,8 @@ fn around(dir: &Path, without: &Path) -> BTreeMap<PathBuf, String> {
         let meta = fs::symlink_metadata(&path).unwrap();
         let owner = (meta.uid(), meta.gid(), meta.mode());
         let fixed = (meta.mtime(), meta.mtime_nsec(), meta.nlink(), meta.ino());
-        // The time of a directory changes when files in it are created or removed.
+        // The modification time and the link count of a directory change when entries are created
+        // or removed.
         let fixed = if meta.is_dir() { (0, 0, 0, meta.ino()) } else { fixed };
         let contents = meta.is_file().then(|| Digest::of(&fs::read(&path).unwrap()));
         all.insert(path.clone(), format!("{owner:?} {fixed:?} {contents:?}"));
@@ -213,8 +217,8 @@ fn escaped(bytes: &[u8]) -> String {
     bytes.iter().map(one).collect()
 }
 
-/// The contents of a root in the format of `EXPECT`. Each path has its kind, followed by all
-/// further properties.
+/// The contents of a root in the format of `EXPECT`. The words for a path are its kind and then its
+/// other properties.
 pub(super) fn tree(root: &Path) -> BTreeMap<String, Vec<String>> {
     let mut nodes = Vec::new();
     let mut queue = vec![root.to_owned()];
@@ -267,8 +271,8 @@ pub(super) fn tree(root: &Path) -> BTreeMap<String, Vec<String>> {
     nodes.iter().map(words).collect()
 }
 
-/// The hash of contents as in `EXPECT`. The hash covers the length and all blocks except for blocks
-/// of zeros.
+/// The hash of a file's contents, in the form that `EXPECT` uses. The hash covers the length, and
+/// the offset and the bytes of each block that contains more than zeros.
 fn hash(bytes: &[u8]) -> String {
     let mut hashed = format!("{};", bytes.len()).into_bytes();
     for (n, block) in bytes.chunks(4096).enumerate() {
@@ -286,12 +290,12 @@ pub(super) fn differences(case: &Case, tree: &BTreeMap<String, Vec<String>>) -> 
     for (path, what) in &case.tree {
         let is = tree.get(path);
         if what == "absent" {
-            wrong.extend(is.map(|_| format!("{path} is there")));
+            wrong.extend(is.map(|_| format!("{path} exists")));
             continue;
         }
         for word in what.split(' ') {
             if is.is_none_or(|is| !is.iter().any(|one| one == word)) {
-                wrong.push(format!("{path}: {word} wanted, is {is:?}"));
+                wrong.push(format!("{path}: wanted {word}, found {is:?}"));
             }
         }
     }

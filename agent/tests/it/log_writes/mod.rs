@@ -1,5 +1,6 @@
-//! Reads logs of dm-log-writes, and makes the states of the logged disk. The kernel describes the
-//! format in Documentation/admin-guide/device-mapper/log-writes.rst and drivers/md/dm-log-writes.c.
+//! Reads logs of dm-log-writes, and rebuilds the states of the logged disk. The kernel describes
+//! the format in Documentation/admin-guide/device-mapper/log-writes.rst and
+//! drivers/md/dm-log-writes.c.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
@@ -11,7 +12,7 @@ const FLUSH: u64 = 1;
 const FUA: u64 = 2;
 const DISCARD: u64 = 4;
 const MARK: u64 = 8;
-/// The unit of addresses on the disk.
+/// The smallest unit of addresses on the disk, in bytes.
 const SECTOR: u64 = 512;
 
 /// A log of writes to a disk.
@@ -32,11 +33,12 @@ struct Entry {
 #[derive(Debug)]
 #[expect(dead_code, reason = "a failure prints all fields")]
 pub struct State {
-    /// Number of log entries before this state.
+    /// Index of a log entry. The disk has this state after the entry, or before the entry if writes
+    /// were lost.
     pub entry: u64,
     /// The marks of acknowledged steps before this state.
     pub marks: Vec<String>,
-    /// Whether some unflushed writes are missing in the state.
+    /// Whether the state lacks some of the writes since the last flush.
     pub lossy: bool,
 }
 
@@ -44,7 +46,7 @@ impl Log {
     pub fn open(path: &Path) -> Self {
         let file = File::open(path).unwrap();
         let word = |at| u64::from_le_bytes(read::<8>(&file, at));
-        assert_eq!(word(0), MAGIC, "no log");
+        assert_eq!(word(0), MAGIC, "the file is not a log of dm-log-writes");
         let (entries, sector) = (word(16), u64::from(u32::from_le_bytes(read::<4>(&file, 24))));
         Self { file, entries, sector }
     }

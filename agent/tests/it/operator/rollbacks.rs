@@ -73,8 +73,8 @@ fn rollback_on_the_registry_needs_no_download() {
         bench.bump(version, text);
         assert_eq!(bench.once(&["-cleanold"]).0, Some(0));
     }
-    // If agents needed no rollbacks, the registry's gc would keep only the newest version of each
-    // component.
+    // With `-maxver 1`, the registry's gc keeps only the newest version of each component, and the
+    // versions that a rollback needs.
     let kept = bench.operator("ssh", &["gc"], "");
     assert!(kept.contains("rollback") && kept.ends_with("0 bytes freed\n"), "{kept}");
     bench.operator("ssh", &["rollback -name project1 -to 1"], "");

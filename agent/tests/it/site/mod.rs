@@ -126,7 +126,7 @@ impl Site {
         let deadline = Instant::now() + Duration::from_secs(60);
         while !done(self) {
             let logs = || self.text("registry.log") + &self.text("agent.log");
-            assert!(Instant::now() < deadline, "{what}: never\n{}", logs());
+            assert!(Instant::now() < deadline, "not within 60 s: {what}\n{}", logs());
             std::thread::sleep(Duration::from_millis(10));
         }
     }

@@ -33,8 +33,8 @@ impl Source {
     /// In CI, the test fails instead.
     pub fn start() -> Option<Self> {
         if !Path::new(SSHD).exists() {
-            assert!(std::env::var_os("CI").is_none(), "no {SSHD}, and this is CI");
-            let _ = writeln!(io::stderr(), "NOT TESTED: no {SSHD} here; install openssh-server");
+            assert!(std::env::var_os("CI").is_none(), "{SSHD} is missing");
+            let _ = writeln!(io::stderr(), "NOT TESTED: {SSHD} is missing; install openssh-server");
             return None;
         }
         let temp = tempfile::tempdir().unwrap();
@@ -54,7 +54,7 @@ impl Source {
              PermitRootLogin yes\n"
         );
         fs::write(dir.join("sshd_config"), settings).unwrap();
-        // The test makes this directory, as the system's start script of sshd does.
+        // sshd needs this directory. Usually, the system's start script of sshd makes it.
         let _ = fs::create_dir_all("/run/sshd");
         let mut server = Command::new(SSHD)
             .args(["-D", "-e", "-f"])
@@ -126,7 +126,7 @@ impl Source {
         configuration
     }
 
-    /// Ends the server's processes for its connections. The server itself keeps running.
+    /// Kills the processes that serve the connections. The server itself keeps running.
     pub fn drop_connections(&self) {
         let children = format!("/proc/{0}/task/{0}/children", self.server.id());
         for pid in fs::read_to_string(children).unwrap().split_whitespace() {

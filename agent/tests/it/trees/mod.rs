@@ -15,7 +15,7 @@ pub fn files<P: Into<String>>(list: impl IntoIterator<Item = (P, String)>) -> Fi
     list.into_iter().map(|(path, text)| (path.into(), text.into_bytes())).collect()
 }
 
-/// Packs the tree as a tar.gz, always with the same bytes.
+/// Packs the files as a tar.gz. The same files always give the same bytes.
 pub fn archive(files: &Files) -> Vec<u8> {
     let mut archive = tar::Builder::new(GzEncoder::new(Vec::new(), Compression::fast()));
     for (path, bytes) in files {

@@ -16,8 +16,8 @@ fn local_rollback_returns_from_a_failed_root() {
     bench.bump("v02", "bad\n");
     let bad = offered(&bench);
     says(&bench, &["sync"], 1, "exit status 3");
-    // A running agent would deploy the bad configuration again soon after the failed rollback. The
-    // test does not kill the agent, because it may be in the middle of its next attempt.
+    // A running agent would deploy the bad configuration again soon after the failed rollback.
+    // Therefore, the test stops the agent first. A kill could interrupt the agent's next attempt.
     agent.stop();
     // The rollback fails once. A rollback needs neither the registry nor an agent.
     fs::write(bench.path("fails"), "").unwrap();
@@ -49,8 +49,8 @@ fn failed_local_rollback_is_retried_or_reverted() {
     let two = offered(&bench);
     says(&bench, &["sync"], 0, "switched to");
     fs::write(bench.path("fails"), "").unwrap();
-    // The registry's configuration is the deployed configuration. The script runs again for this
-    // configuration, and fails.
+    // The rollback fails. The registry's configuration is still the deployed configuration, so the
+    // agent runs the script again for this configuration. The script fails again.
     says(&bench, &["rollback"], 1, "exit status 4");
     eventually("the script fails again", || status(&bench)["failures"] == 2);
     fs::remove_file(bench.path("fails")).unwrap();
@@ -72,8 +72,8 @@ fn failed_local_rollback_is_retried_or_reverted() {
     assert_eq!(service(&bench).as_deref(), Some("one\n"));
     settled(&bench);
     agent.stop();
-    // Without an agent, a failed rollback is retried. This failure does not count as the failure of
-    // a new configuration.
+    // Without an agent, an operator can repeat a failed rollback. The failure does not count as the
+    // failure of a new configuration.
     says(&bench, &["rollback", "-release"], 0, "released");
     assert_eq!(bench.once(&[]).0, Some(0));
     fs::write(bench.path("fails"), "").unwrap();

@@ -119,8 +119,8 @@ impl Stage {
         self.dir.path().join(name)
     }
 
-    /// Writes the configuration of the stock clients for the host `registry`, and the command
-    /// `await`, which waits for output.
+    /// Writes the configuration of the stock clients for the host `registry`, and the commands
+    /// `await`, which repeats a command until it succeeds, and `make-image`.
     fn write_clients(&self, addr: &str) {
         let (host, port) = addr.rsplit_once(':').unwrap();
         let config = format!(
@@ -179,7 +179,8 @@ impl Stage {
         self.shell(&limit).env("LINE", line).output().unwrap()
     }
 
-    /// Starts a program that runs until the end of the transcript. Its output goes to a file.
+    /// Starts a program that runs until the end of the transcript. The program's output goes to the
+    /// file `log`.
     pub fn start(&mut self, line: &str, log: &str) {
         let file = File::create(self.path(log)).unwrap();
         let mut shell = self.shell(&format!("exec {line}"));
@@ -196,7 +197,7 @@ impl Stage {
             if said.lines().any(|line| line.contains(text)) && said.ends_with('\n') {
                 return said;
             }
-            assert!(Instant::now() < end, "{log} does not say {text:?}: {said}");
+            assert!(Instant::now() < end, "{log} does not contain {text:?}: {said}");
             std::thread::sleep(Duration::from_millis(10));
         }
     }

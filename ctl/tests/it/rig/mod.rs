@@ -32,7 +32,7 @@ pub struct Answer {
 impl From<Output> for Answer {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().expect("no signal ended the program");
+        let code = output.status.code().expect("the program has an exit code");
         Self { out: text(output.stdout), err: text(output.stderr), code }
     }
 }
@@ -174,7 +174,7 @@ impl Rig {
         fs::read(self.path(name)).unwrap()
     }
 
-    /// Names in a directory of the registry.
+    /// The names of the files in a directory of the registry.
     pub fn list(&self, dir: &str) -> Vec<String> {
         let entries = fs::read_dir(self.path("reg").join(dir)).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()

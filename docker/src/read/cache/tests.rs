@@ -36,17 +36,23 @@ fn only_kept_layers_are_found() {
     let found = cache.find(one.digest, 100, &budget()).unwrap();
     assert_eq!((found.diff_id, found.length, found.kept), (one.diff_id, 2560, false));
     assert!(found.listing.members().eq(one.listing.members()));
-    // A lookup that fails for these reasons does not remove the file.
+    // If the budget, the length or the version does not fit, the lookup fails but keeps the file.
     assert!(cache.find(one.digest, 100, &Budget::new(50)).is_none());
-    assert!(cache.find(one.digest, 101, &budget()).is_none(), "of another length");
+    assert!(
+        cache.find(one.digest, 101, &budget()).is_none(),
+        "an entry for another length was found"
+    );
     let later = Cache { version: "1.2.3 (def)".to_owned(), ..cache.clone() };
-    assert!(later.find(one.digest, 100, &budget()).is_none(), "of another version");
+    assert!(
+        later.find(one.digest, 100, &budget()).is_none(),
+        "an entry of another version was found"
+    );
     assert!(cache.find(one.digest, 100, &budget()).is_some());
     assert!(dir.path().join("a/b/image-layers/CACHEDIR.TAG").exists());
 }
 
 #[test]
-fn cached_listing_charges_the_budget() {
+fn cached_listing_takes_only_its_own_size_from_the_budget() {
     let dir = tempfile::tempdir().unwrap();
     let cache = cache(&dir);
     let tars: Vec<Tar> = (0..100).map(|number| tar(&format!("{number:03}"))).collect();
@@ -74,7 +80,7 @@ fn damaged_entries_are_rewritten() {
     fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert!(cache.find(one.digest, 100, &budget()).is_none());
     assert!(!path.exists());
-    // The file is a complete entry, but has the name of another layer's entry.
+    // The file is a complete entry of one layer under the name of another layer's entry.
     fs::write(&path, seal(&other, VERSION)).unwrap();
     assert!(cache.find(one.digest, 100, &budget()).is_none());
     cache.forget(one.digest);
@@ -122,13 +128,13 @@ fn least_recently_used_entries_are_removed_first() {
         fs::write(dir.path().join(name), "").unwrap();
         date(&dir.path().join(name), age);
     }
-    // Other files in the directory are not removed.
+    // Files beside `image-layers` are not removed.
     let theirs = [one_name(&tars[0]), "new-site.tar".to_owned()].map(|name| dir.path().join(name));
     for path in &theirs {
         fs::write(path, "theirs").unwrap();
         date(path, 90_000);
     }
-    // The oldest entry was just used.
+    // This lookup uses the oldest entry.
     assert!(cache.find(tars[2].digest, 100, &budget()).is_some());
     sweep(&Dir::open(&inner).unwrap(), seal(&tars[0], VERSION).len() as u64 * 2).unwrap();
     let left: Vec<bool> = tars.iter().map(|tar| path(&cache, tar).exists()).collect();

@@ -99,11 +99,12 @@ fn listed_layers_are_fetched_again() {
     archive.spool.read(tar.region.unwrap(), 0, &mut bytes).unwrap();
     assert!(bytes == large("b") && tar.listing.len() == members);
     assert!(archive.layers[twin].region.is_some() && archive.layers[left].region.is_none());
-    // The bytes of both layers are in the spool now.
+    // The bytes of all requested layers are in the spool now.
     let archive = archive.fetch(&both, |_| panic!("nothing is missing")).unwrap();
     assert_eq!(archive.spool.len(), (2 * one.len() + short.len()) as u64);
 
-    // Either another file has the name of the layer, or no file has this name.
+    // At the second reading, another file has the name of a requested layer, or no file has this
+    // name.
     let twin: (&str, &[u8]) = ("two again", &two);
     for changed in [&[twin, ("two", &other)][..], &[twin, ("two", b"{}")], &[twin]] {
         let again = tar_of(changed);

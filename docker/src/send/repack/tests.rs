@@ -137,7 +137,7 @@ fn path_through_a_symlink_is_resolved() {
 }
 
 #[test]
-fn records_survive_a_new_name() {
+fn pax_records_survive_a_new_name() {
     let mut base = Vec::new();
     let record = |key: &str, value: &str| (key.as_bytes().to_vec(), value.as_bytes().to_vec());
     base.extend(extended(&[record("SCHILY.xattr.user.k", "v"), record("path", "t")]));

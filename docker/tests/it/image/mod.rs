@@ -176,8 +176,8 @@ impl Layout {
         self.listed.push(descriptor);
     }
 
-    /// Replaces the contents of the last blob with the contents `from` by `to`. The blob keeps its
-    /// name.
+    /// Replaces the contents `from` of a blob by `to`. If several blobs have these contents, the
+    /// last of them is changed. The blob keeps its name.
     pub fn replace(&mut self, from: &[u8], to: &[u8]) {
         let digest = digest(from);
         self.blobs.iter_mut().rfind(|(name, _)| *name == digest).unwrap().1 = to.to_vec();

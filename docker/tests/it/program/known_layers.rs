@@ -127,7 +127,7 @@ fn known_compressed_layer_is_only_hashed() {
     let file = |layer: &[u8]| {
         let start = crate::image::digest(&gzip(layer))["sha256:".len()..].to_owned();
         let names = list(&cache.join("image-layers"));
-        let name = names.iter().find(|name| name.starts_with(&start)).expect("it is remembered");
+        let name = names.iter().find(|name| name.starts_with(&start)).expect("the layer is cached");
         cache.join("image-layers").join(name)
     };
     let year = Duration::from_secs(31_536_000);
@@ -188,8 +188,8 @@ fn known_compressed_layer_is_only_hashed() {
     let (good, said) = import(&astray, &["-n"]);
     assert!(good && said.contains("1 layer,"), "{said}");
 
-    // If the user named an unusable cache, the program prints an error of one line. Otherwise the
-    // program ignores an unusable cache.
+    // An unusable cache is an error if the user named it. Otherwise the program ignores an unusable
+    // cache.
     let (good, said) = import(&layout(&layers), &["-cache-dir", "image.tar"]);
     assert!(
         !good && said.contains("cache directory image.tar") && said.contains("-no-cache"),

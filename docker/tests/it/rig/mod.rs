@@ -31,7 +31,7 @@ pub struct Answer {
 impl From<Output> for Answer {
     fn from(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
-        let code = output.status.code().expect("it ended by itself");
+        let code = output.status.code().expect("the program has an exit code");
         Self { out: text(output.stdout), err: text(output.stderr), code }
     }
 }

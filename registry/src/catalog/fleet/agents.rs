@@ -1,4 +1,4 @@
-//! Reads and writes the last report of each agent. An agent is one configuration on one host.
+//! Reads and writes the last report of each agent. An agent deploys one configuration on one host.
 
 use deploy_store::{ConfigurationName, Digest};
 use deploy_wire::fleet::{HostName, Phase, Reason, Report, Step};
@@ -31,7 +31,8 @@ pub struct AgentRow {
     pub reported: Timestamp,
     /// How many times operators have asked the agent to retry its deploy.
     pub retries: u64,
-    /// The number of the agent's last deploy. The registry, not the agent, counts these deploys.
+    /// The number of the agent's last deploy in the registry's own count; 0 if the agent has
+    /// reported nothing. The agent's count is in `report`.
     pub tried: i64,
     /// The number of the state that the agent runs, if the registry knows this number.
     pub state: Option<i64>,
@@ -40,7 +41,7 @@ pub struct AgentRow {
     pub held_state: Option<i64>,
 }
 
-/// The digest in a column; `None` if the column is empty or its text is not a digest.
+/// The digest in a column; `None` if the column is NULL or its text is not a digest.
 pub(super) fn digest(text: Option<String>) -> Option<Digest> {
     text.and_then(|text| text.parse().ok())
 }
@@ -125,8 +126,8 @@ pub async fn add_unknown(
     Ok(())
 }
 
-/// Deletes the record of the state that an agent runs. The registry then no longer keeps the state
-/// for this agent.
+/// Deletes the record of the state that an agent runs. Afterwards, the registry no longer keeps the
+/// state on behalf of this agent.
 pub async fn forget_state(transaction: &mut WriteTx, host: i64, configuration: &str) -> Result<()> {
     let name = column(configuration)?;
     let Some(current) = running::current(transaction, &name).await? else { return Ok(()) };

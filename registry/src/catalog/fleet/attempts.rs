@@ -19,13 +19,13 @@ pub struct Attempt {
     pub number: u64,
     /// The last phase that the deploy reached.
     pub phase: Phase,
-    /// The id of the state that the agent was to deploy.
+    /// The id of the state to deploy, if the agent reported it.
     pub wants: Option<Digest>,
     /// Why the deploy failed; `None` if it did not fail.
     pub reason: Option<Reason>,
     /// A description of the result, for people.
     pub message: String,
-    /// The exit code of the script or of the health check.
+    /// The exit code of the script or of the health check, if the agent reported one.
     pub exit_code: Option<i32>,
     /// The digest of the deploy script's output; `None` if there was no output.
     pub output: Option<String>,

@@ -24,13 +24,13 @@ pub enum Kind {
     Changed,
     /// A configuration was deleted.
     Deleted,
-    /// A host was added: it reported for the first time, or a wave of a rollout took the host.
+    /// A host was added, at its first report or when a wave of a rollout included the host.
     HostAdded,
     /// Two agents report under the same host name.
     HostDuplicate,
     /// A host was retired.
     HostRetired,
-    /// An operator held a host: its agents deploy nothing new.
+    /// An operator held a host, so the agents of this host deploy nothing new.
     HostHeld,
     /// An operator ended the hold of a host.
     HostReleased,
@@ -46,7 +46,7 @@ pub enum Kind {
     RolloutStarted,
     /// A rollout opened its next wave.
     RolloutWave,
-    /// A host of a rollout failed.
+    /// A host of a rollout failed, or an operator marked the host as failed.
     RolloutFailed,
     /// A rollout was paused.
     RolloutPaused,
@@ -86,7 +86,7 @@ impl Kind {
         Self::RolloutSucceeded,
     ];
 
-    /// The kind as one word, as in JSON.
+    /// The name of the kind in the catalogue and in JSON.
     pub fn word(self) -> &'static str {
         match self {
             Self::Changed => "changed",
@@ -119,7 +119,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One event.
+/// An event of the fleet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The number of the event, from 1.
@@ -149,7 +149,7 @@ fn event((number, time, kind, configuration, host, message): Row) -> Event {
     }
 }
 
-/// Adds an event.
+/// Adds an event. Every [`SLACK`] events, also deletes the oldest events.
 pub async fn add(
     transaction: &mut Tx,
     now: Timestamp,
@@ -227,7 +227,7 @@ impl Catalog {
         started: Timestamp,
         limit: u64,
     ) -> Result<Vec<Event>> {
-        // No event before the start is about the rollout, so the query skips these events.
+        // Events from before the start are not about the rollout, so the query skips them.
         let rows: Vec<Row> = query_as(
             "SELECT number, time, kind, configuration, host, message FROM events \
              WHERE number > COALESCE((SELECT number FROM events WHERE time < $3 \

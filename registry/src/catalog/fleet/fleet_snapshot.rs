@@ -32,8 +32,8 @@ pub struct FleetSnapshot {
     pub currents: HashMap<String, CurrentState>,
     /// The hosts that are not retired, by number.
     pub hosts: HashMap<i64, HostRow>,
-    /// The agents on these hosts. The rows have only the columns that counting needs. For example,
-    /// the steps and the numbers of deploys are missing.
+    /// The agents on these hosts. The rows have only the values that counting needs. For example,
+    /// the numbers and the steps of deploys are missing.
     pub agents: Vec<AgentRow>,
     /// The active rollouts, by the name of the configuration.
     pub rollouts: HashMap<String, ActiveRollout>,
@@ -42,9 +42,9 @@ pub struct FleetSnapshot {
 /// The part of the fleet to read.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Scope<'a> {
-    /// Only this configuration, its agents and its active rollout.
+    /// Only this configuration, its agents and its active rollout; `None` for all configurations.
     pub name: Option<&'a ConfigurationName>,
-    /// Only agents of this host.
+    /// Only this host and its agents; `None` for all hosts.
     pub host: Option<&'a HostName>,
 }
 
@@ -78,8 +78,8 @@ pub async fn read(transaction: &mut Tx, scope: Scope<'_>) -> Result<FleetSnapsho
 const COLUMNS: &str = "configuration, host, revision, phase, runs, wants, version, since, \
      reported, state, instance, reason, message, exit_code, output";
 
-/// The row of an agent with only the columns that counting needs. For example, the numbers and the
-/// steps of deploys are missing. Reading all columns of a large fleet would take longer.
+/// The columns of an agent's row that counting needs. In a large fleet, reading all columns would
+/// take longer.
 type Counted = (
     String,
     i64,
@@ -127,8 +127,8 @@ fn agent(row: Counted) -> AgentRow {
     }
 }
 
-/// The agents of one host, or of all hosts. Unless `name` is empty, only the agents of this
-/// configuration.
+/// The agents of one host, or of all hosts. If `name` is not empty, only the agents of the
+/// configuration `name`.
 async fn agents(transaction: &mut Tx, name: &str, host: Option<i64>) -> Result<Vec<AgentRow>> {
     // The first condition uses the index on `host`, and the second condition uses the primary key.
     // The third condition selects all rows.

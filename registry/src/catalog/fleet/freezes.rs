@@ -66,14 +66,14 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// The freeze of a configuration that is in force at `now`, if there is one.
+    /// The freeze of a configuration; `None` if the configuration is not frozen at `now`.
     pub async fn frozen(&self, name: &ConfigurationName, now: Timestamp) -> Result<Option<Freeze>> {
         let mut transaction = self.read_tx().await?;
         find(&mut transaction, name, now).await
     }
 }
 
-/// The freeze of a configuration that is in force at `now`, if there is one.
+/// The freeze of a configuration; `None` if the configuration is not frozen at `now`.
 async fn find(
     transaction: &mut Tx,
     name: &ConfigurationName,

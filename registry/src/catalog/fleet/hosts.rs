@@ -35,10 +35,10 @@ pub struct HostRow {
     pub number: i64,
     /// The name of the host.
     pub name: String,
-    /// The fingerprint of the host's key: the key of its first report, or the key of its polls if a
-    /// wave of a rollout took the host first.
+    /// The fingerprint of the host's key. With this key, the host sent its first report, or polled
+    /// before a wave of a rollout included the host.
     pub key: String,
-    /// When the host was added: at its first report, or when a wave of a rollout took the host.
+    /// When the host was added: at its first report, or when a wave of a rollout included the host.
     pub since: Timestamp,
     /// When the host was retired; `None` if the host is not retired.
     pub retired: Option<Timestamp>,
@@ -58,8 +58,8 @@ impl HostRow {
 type Row =
     (i64, String, String, i64, Option<i64>, Option<String>, Option<String>, Option<i64>, String);
 
-/// The query for the columns of a [`Row`]. In the text of the last column, blanks separate the
-/// labels, because names and values of labels contain no blanks.
+/// The query for the columns of a [`Row`]. The last column joins the labels with blanks, because
+/// neither names nor values of labels contain blanks.
 const COLUMNS: &str = "SELECT h.host, h.name, h.key, h.since, h.retired, h.held, h.held_by, \
      h.held_since, COALESCE((SELECT STRING_AGG(l.name || '=' || l.value, ' ') \
      FROM host_labels l WHERE l.host = h.host), '') FROM hosts h";
@@ -78,7 +78,7 @@ fn host(row: Row) -> HostRow {
     }
 }
 
-/// The host with the name `name`, if there is one that is not retired.
+/// The host that has the name `name` and is not retired; `None` if there is no such host.
 pub async fn find(transaction: &mut Tx, name: &str) -> Result<Option<HostRow>> {
     let query = format!("{COLUMNS} WHERE h.name = $1 AND h.retired IS NULL");
     let row: Option<Row> =
@@ -86,8 +86,8 @@ pub async fn find(transaction: &mut Tx, name: &str) -> Result<Option<HostRow>> {
     Ok(row.map(host))
 }
 
-/// All hosts that are not retired. Separate queries read the holds and the labels, because few
-/// hosts have a hold, and a host may have many labels.
+/// All hosts that are not retired, by number. Separate queries read the holds and the labels,
+/// because few hosts have a hold, and a host may have many labels.
 pub async fn active(transaction: &mut Tx) -> Result<HashMap<i64, HostRow>> {
     let rows = packed("host, name, key, since", "FROM hosts WHERE retired IS NULL");
     let rows: Vec<(i64, String, String, i64)> = rows.fetch_all(&mut *transaction).await?;
@@ -120,7 +120,8 @@ fn hold(message: String, who: Option<String>, since: Option<i64>) -> HostHold {
     HostHold { message, who: who.unwrap_or_default(), since }
 }
 
-/// At most `limit` hosts with names after `name`, in byte order.
+/// The first `limit` hosts whose names come after `name`, in byte order. Retired hosts are included
+/// only if `with_retired` is true.
 pub async fn after(
     transaction: &mut Tx,
     name: Option<&HostName>,
@@ -144,7 +145,7 @@ async fn require(transaction: &mut Tx, name: &HostName) -> Result<HostRow> {
     find(transaction, name.as_str()).await?.ok_or_else(none)
 }
 
-/// Adds a host. Returns the number of the host.
+/// Adds a host, and returns its number.
 pub async fn add(transaction: &mut WriteTx, name: &str, key: &str, now: Timestamp) -> Result<i64> {
     let hosts: i64 = query_scalar("SELECT COUNT(*) FROM hosts WHERE retired IS NULL")
         .fetch_one(&mut *transaction)
@@ -166,7 +167,8 @@ pub async fn add(transaction: &mut WriteTx, name: &str, key: &str, now: Timestam
     Ok(number)
 }
 
-/// If `host` belongs to a key other than `key`, returns why a report with `key` is refused.
+/// If `host` belongs to a key other than `key`, returns why the registry refuses a report from
+/// `key`.
 pub fn foreign(host: &HostRow, key: &str) -> Option<String> {
     let (name, owner) = (escape(&host.name), escape(&host.key));
     (host.key != key).then(|| {
@@ -178,13 +180,15 @@ pub fn foreign(host: &HostRow, key: &str) -> Option<String> {
 }
 
 impl Catalog {
-    /// The host with the name `name`; [`Error::NotFound`] if there is none that is not retired.
+    /// The host that has the name `name` and is not retired; [`Error::NotFound`] if there is no
+    /// such host.
     pub async fn host(&self, name: &HostName) -> Result<HostRow> {
         let mut transaction = self.read_tx().await?;
         require(&mut transaction, name).await
     }
 
-    /// At most `limit` hosts with names after `after`, in byte order.
+    /// The first `limit` hosts whose names come after `after`, in byte order. Retired hosts are
+    /// included only if `with_retired` is true.
     pub async fn hosts(
         &self,
         after: Option<&HostName>,
@@ -205,7 +209,8 @@ impl Catalog {
         .await?)
     }
 
-    /// Sets the labels that have a value, and removes the other labels in `labels` from the host.
+    /// Sets each label that has a value in `labels`, and removes each label without a value from
+    /// the host.
     pub async fn label_host(
         &self,
         name: &HostName,
@@ -231,7 +236,8 @@ impl Catalog {
         transaction.commit().await
     }
 
-    /// Holds a host: its agents deploy nothing new. Returns the names of the host's configurations.
+    /// Holds a host, so that the agents of this host deploy nothing new. Returns the names of the
+    /// host's configurations.
     pub async fn hold_host(
         &self,
         name: &HostName,
@@ -281,9 +287,9 @@ impl Catalog {
         Ok(names)
     }
 
-    /// The names of the hosts that have not reported since `before`, and have no record of a
-    /// connection since then. Some of these hosts may be connected, because an agent reports only
-    /// when something changes.
+    /// The names of the hosts that were added before `before`, and have no report and no recorded
+    /// connection since then. Some of these hosts may be connected: agents report only when
+    /// something changes, and the registry does not record every connection.
     pub async fn silent_hosts(&self, before: Timestamp) -> Result<Vec<String>> {
         Ok(query_scalar(
             "SELECT h.name FROM hosts h WHERE h.retired IS NULL AND h.since < $1 AND h.seen < $1 \
@@ -301,7 +307,7 @@ impl Catalog {
         Ok(())
     }
 
-    /// Retires a host, because the caller found that the host has not reported for too long.
+    /// Retires a host that the caller has found silent for longer than `-retire-after`.
     pub async fn retire_silent(&self, name: &str, now: Timestamp) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         if let Some(host) = find(&mut transaction, name).await? {
@@ -348,9 +354,9 @@ async fn retire(
     Ok(names)
 }
 
-/// If `held` is true, records the state to offer to an agent of a held host: the state that the
-/// agent runs. If the registry does not know that state, it records the current state. An earlier
-/// record does not change. If `held` is false, deletes the record.
+/// If `held` is true, records which state to offer to the agent while its host is held: the state
+/// that the agent runs, or the current state if the registry does not know which state runs. An
+/// earlier record does not change. If `held` is false, deletes the record.
 async fn show_state(
     transaction: &mut WriteTx,
     host: i64,

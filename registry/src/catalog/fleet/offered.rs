@@ -56,7 +56,7 @@ impl Catalog {
         rows.into_iter().map(held).collect()
     }
 
-    /// Records that two agents report under the same host name.
+    /// Adds the event that two agents report under the same host name.
     pub async fn add_duplicate(&self, host: &str, name: &str, address: &str) -> Result<()> {
         let mut transaction = self.write_tx().await?;
         let message = format!("another agent reports as {host}, from {address}");

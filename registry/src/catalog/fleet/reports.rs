@@ -1,6 +1,7 @@
 //! Writes the reports of agents to the catalogue. One transaction writes a whole batch of reports,
-//! so that a large fleet may report at the same time. An agent repeats a report until the registry
-//! has acknowledged the report. The registry applies a repeated report only once.
+//! so that the registry keeps up when a large fleet reports at the same time. An agent repeats a
+//! report until the registry has acknowledged the report. The registry applies a repeated report
+//! only once.
 
 use deploy_store::{ConfigurationName, escape};
 use deploy_wire::fleet::{HostName, Phase, Reason, Report};
@@ -67,8 +68,9 @@ impl Catalog {
         Ok(applied)
     }
 
-    /// What the registry knows about an agent that begins a watch: its host and its last report. If
-    /// the host belongs to another key, the inner `Err` says why the registry refuses the agent.
+    /// What the registry knows about an agent that begins a watch: its host and its last report.
+    /// `None` if the registry does not know the host. If the host belongs to another key, the inner
+    /// `Err` says why the registry refuses the agent.
     pub async fn known_agent(
         &self,
         key: &str,
@@ -133,14 +135,15 @@ async fn check_room(transaction: &mut WriteTx, host: i64) -> Result<()> {
         .fetch_one(&mut *transaction)
         .await?;
     if agents >= MAX_AGENTS_OF_HOST {
-        let text = format!("the host has {agents} configurations already");
+        let text = format!(
+            "the host has {agents} configurations already; the maximum is {MAX_AGENTS_OF_HOST}"
+        );
         return Err(Error::OverLimit(text));
     }
     Ok(())
 }
 
-/// A report that the registry received at `now`, with the number of its host, and whether the host
-/// is held.
+/// A report, the number of its host, whether this host is held, and when the report arrived.
 struct Row<'a> {
     sent: &'a Sent,
     host: i64,
@@ -158,8 +161,9 @@ impl Row<'_> {
     ) -> Result<()> {
         let Self { sent, host, now, .. } = *self;
         let output = outputs::put(transaction, &report.output).await?;
-        // An agent that was killed may not have recorded the number of its last deploy. It may then
-        // report the result of this deploy under a lower number.
+        // A killed agent may not have recorded the number of its last deploy, and may report the
+        // result of this deploy under a lower number. So a lower number does not mean another
+        // deploy.
         let is_next = before.is_none_or(|before| {
             report.attempt > before.report.attempt
                 || before.instance != sent.instance
@@ -228,7 +232,7 @@ impl Row<'_> {
     }
 
     /// Records an event if the report says that a deploy has ended, or that the agent will not
-    /// retry the deploy. Further reports of the same phase add no event.
+    /// retry the deploy. Further reports of the same deploy in the same phase add no event.
     async fn tell(
         &self,
         transaction: &mut WriteTx,

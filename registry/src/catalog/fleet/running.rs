@@ -1,6 +1,5 @@
 //! Records the states that hosts run, and the states that the registry offers to held hosts. The
-//! registry keeps the layers of these states, as it keeps the layers of rollback targets. An agent
-//! may need the layers to repair its root.
+//! registry keeps the layers of these states, because an agent may need them to repair its root.
 
 use deploy_store::{ConfigurationName, Digest};
 
@@ -39,7 +38,7 @@ pub async fn current(transaction: &mut Tx, name: &ConfigurationName) -> Result<O
 }
 
 /// The number of the current state, if it has the id `id`. Otherwise, the number of the newest kept
-/// state with this id.
+/// state with this id; `None` if there is no such state.
 pub async fn find(transaction: &mut Tx, current: &Current, id: Digest) -> Result<Option<i64>> {
     let id = id.to_string();
     if current.hash == id {

@@ -1,4 +1,4 @@
-//! Tests the move with a catalogue that version 0.8 could have left.
+//! Tests the move with a catalogue like those of version 0.8.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use crate::catalog::{Catalog, Change, migrations};
 const FIRST: i64 = 1_600_000_000_000_000_000;
 
 /// Makes a database with the tables of step 6. Configuration `p` has 300 states, and its last state
-/// restored its first state. Configuration `q` has two states, and its first state was imported
-/// without its files.
+/// is a rollback to the first state. Configuration `q` has two states, and its first state was
+/// imported without its files.
 async fn earlier(dir: &Path) {
     let options =
         SqliteConnectOptions::new().filename(dir.join("catalogue.db")).create_if_missing(true);

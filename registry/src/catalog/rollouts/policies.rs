@@ -30,9 +30,8 @@ pub struct NamedPolicy {
 }
 
 /// The policy of a change: the policy that the flags of the change name, or else the default policy
-/// of the configuration. Rules in the flags replace rules of this policy. Without such a policy,
-/// rules in the flags replace the default rules. `None` if the registry offers the change to all
-/// hosts at once.
+/// of the configuration, or else a policy with the default rules. Rules in the flags replace rules
+/// of this policy. `None` if the registry offers the change to all hosts at once.
 pub async fn choose(
     transaction: &mut Tx,
     name: &ConfigurationName,
@@ -68,7 +67,7 @@ async fn require(transaction: &mut Tx, name: &Label) -> Result<String> {
     found.ok_or_else(none)
 }
 
-/// Returns `policy` with the rules of the flags in place of the policy's own rules.
+/// Returns `policy` with the rules that the flags set. Fails if this policy is not valid.
 fn with_rules(mut policy: Policy, rules: &RolloutRules) -> Result<Policy> {
     let RolloutRules { waves, max_failed, max_absent, .. } = rules;
     policy.waves = given("waves", waves.as_deref(), policy.waves)?;
@@ -82,7 +81,7 @@ fn with_rules(mut policy: Policy, rules: &RolloutRules) -> Result<Policy> {
     Ok(policy)
 }
 
-/// The value of a flag, or `default`.
+/// The value of the flag `flag`, parsed from `text`. Without `text`, the value is `default`.
 pub(super) fn given<T: FromStr<Err: std::fmt::Display>>(
     flag: &str,
     text: Option<&str>,

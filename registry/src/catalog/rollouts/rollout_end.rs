@@ -12,8 +12,8 @@ use crate::catalog::tx::{query, query_scalar};
 use crate::catalog::uses;
 use crate::catalog::write_tx::WriteTx;
 
-/// Makes the target current. The target keeps its revision. Hosts that have confirmed the target
-/// under this revision need not confirm the target again.
+/// Makes the target current. The target keeps its revision, so hosts that have confirmed the target
+/// need not confirm it again.
 pub async fn make_current(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -41,8 +41,8 @@ pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result
         .await?;
     let revision = count(transaction, "revision", 1).await?;
     offer(transaction, row, row.base.cast_signed(), revision).await?;
-    // A script confirms a state only once. If a script has confirmed the base, and no wave has
-    // taken the script's host, the registry writes the new revision to the row of the script.
+    // A script confirms a state only once. So if a script has confirmed the base, and no wave has
+    // taken the script's host, the registry itself writes the new revision to the script's row.
     query(
         "UPDATE agents SET revision = $2 WHERE configuration = $1 AND instance = '' \
          AND revision >= $3 AND host NOT IN (SELECT host FROM rollout_hosts WHERE rollout = $4)",
@@ -56,8 +56,8 @@ pub async fn back_to_base(transaction: &mut WriteTx, row: &RolloutRow) -> Result
     release(transaction, row).await
 }
 
-/// Makes the state number `current` the current state, with the revision `revision`. The registry
-/// then offers this state to all hosts.
+/// Makes the state number `current` the current state, with the revision `revision`, so that the
+/// registry offers this state to all hosts.
 async fn offer(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -75,7 +75,7 @@ async fn offer(
     Ok(())
 }
 
-/// Releases the layers of the target, which the rollout protected.
+/// Ends the protection that the rollout gave to the layers of its target.
 async fn release(transaction: &mut WriteTx, row: &RolloutRow) -> Result<()> {
     let Some(current) = running::current(transaction, &row.configuration).await? else {
         return Ok(());

@@ -11,7 +11,7 @@ use crate::catalog::tx::{Tx, query, query_as};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Result, bad_row, nanoseconds, timestamp};
 
-/// An opened wave.
+/// A wave that was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OpenedWave {
     /// The number of the wave, from 1.

@@ -92,7 +92,7 @@ fn status(word: &str, why: String) -> Option<Status> {
     })
 }
 
-/// The active rollout of a configuration.
+/// The active rollout of a configuration, if there is one.
 pub async fn active(transaction: &mut Tx, name: &ConfigurationName) -> Result<Option<RolloutRow>> {
     let query = format!("{COLUMNS} WHERE r.configuration = $1 AND r.ended IS NULL");
     let row = query_as(sqlx::AssertSqlSafe(query)).bind(name.as_str());

@@ -28,11 +28,11 @@ pub struct RolloutView {
     pub members: HashMap<i64, Member>,
     /// The waves that were opened: number, selector, number of hosts, and time.
     pub waves: Vec<OpenedWave>,
-    /// The fleet of the configuration.
+    /// The current state and the agents of the configuration, and all hosts.
     pub fleet: FleetSnapshot,
 }
 
-/// An active rollout.
+/// An active rollout, without the hosts of the fleet.
 #[derive(Debug, Clone)]
 pub struct ActiveRollout {
     /// The rollout.
@@ -75,7 +75,7 @@ pub struct Steps<'a> {
     pub units: &'a [NewUnit],
     /// The author, the command and the time of the step.
     pub change: &'a Change,
-    /// Whether the step adds an entry to the audit trail.
+    /// Whether to add an entry for the step to the audit trail.
     pub is_audited: bool,
 }
 
@@ -128,7 +128,7 @@ impl Catalog {
 }
 
 /// Adds rows for the hosts in `units` that a wave takes. Returns the changes with the numbers of
-/// these rows in place of the negative numbers.
+/// these hosts in the catalogue in place of the negative numbers.
 async fn add_units(
     transaction: &mut WriteTx,
     row: &RolloutRow,
@@ -156,8 +156,8 @@ async fn add_units(
     Ok(changes)
 }
 
-/// Writes the effects of a change on rows other than the rows of the rollout and of its members: on
-/// the waves, the current state and the events.
+/// Writes the other effects of a change: the row of an opened wave, a new current state, and the
+/// event. The caller writes the rows of the rollout and of its members.
 async fn finish_step(
     transaction: &mut WriteTx,
     row: &RolloutRow,

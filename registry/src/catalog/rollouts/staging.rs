@@ -1,5 +1,5 @@
-//! Starts rollouts. The new state of a configuration becomes a proposal, which the rollout then
-//! brings to the hosts.
+//! Starts rollouts. The new state of a configuration first becomes a proposal, and the rollout
+//! brings the proposal to the hosts.
 
 use deploy_rollout::{Change as Step, Rollout, apply};
 use deploy_store::{ConfigurationName, Digest};
@@ -67,8 +67,8 @@ pub struct Proposal<'a> {
     pub revision: i64,
 }
 
-/// Starts the rollout of a proposal, if the change asks for a rollout or the configuration has a
-/// policy. A new configuration gets no rollout. Returns whether a rollout was started.
+/// Starts the rollout of a proposal, if [`policies::choose`] finds a policy for the change. A new
+/// configuration gets no rollout. Returns whether a rollout was started.
 pub async fn start(
     transaction: &mut WriteTx,
     proposal: &Proposal<'_>,

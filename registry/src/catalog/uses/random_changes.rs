@@ -184,8 +184,8 @@ impl World {
         self.catalog.remove_histories().await.unwrap();
     }
 
-    /// Checks that rollbacks restore the same states after thinning as before, if these states are
-    /// kept states.
+    /// Checks that thinning removes the planned number of rows. Also checks that a rollback would
+    /// restore the same state before and after thinning, if this state is a kept state.
     async fn thin(&mut self) {
         let before = self.targets().await;
         let cutoff = self.now.checked_sub(Duration::from_secs(60 * 5)).unwrap();

@@ -164,7 +164,7 @@ fn page_sizes_branches_and_overflow_pages_are_read() {
 }
 
 #[test]
-fn cycles_and_pages_that_are_used_twice_are_damage() {
+fn cycles_and_pages_that_are_used_twice_are_reported_as_damage() {
     let size = 1024;
     // The branch page is page 3; its elements begin after its header.
     let element = 3 * size + PAGE_HEADER + 8;

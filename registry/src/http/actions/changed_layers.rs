@@ -1,5 +1,5 @@
-//! Removes layers from a change of versions if their version would stay the same. The page's form
-//! for changes sends the version of every layer.
+//! The page's form for changes sends the version of every layer. This module removes from the
+//! command each layer that already has the chosen version.
 
 use axum::http::StatusCode;
 use deploy_store::{ComponentName, Layer, VersionName};
@@ -31,7 +31,8 @@ pub async fn without_unchanged(
     Ok((line, command))
 }
 
-/// The chosen versions that the configuration does not have.
+/// The components whose chosen version differs from their version in `now`, each with the chosen
+/// version.
 fn changed(
     chosen: Vec<(ComponentName, VersionName)>,
     now: &[Layer],
@@ -89,7 +90,7 @@ mod tests {
         };
         assert_eq!(changes.len(), 3);
         assert_eq!(names(changed(changes.clone(), &now)), ["code=v93"]);
-        // Another configuration has the same versions under other components.
+        // In this configuration, no component has its chosen version.
         let other = [layer("code", "c41"), layer("config", "v93")];
         assert_eq!(changed(changes, &other).len(), 3);
         assert!(if_hash.is_some() && options.rolling.rules.waves.is_some());

@@ -1,4 +1,4 @@
-//! Defines the description of what a command would do.
+//! Describes the effect of a command, for the page that asks for a confirmation.
 
 /// Sentences about the effect of a command, each split into its subject and the rest.
 pub type Effects = Vec<(String, String)>;
@@ -8,7 +8,7 @@ pub type Effects = Vec<(String, String)>;
 pub struct Effect {
     /// The title of the confirmation.
     pub title: String,
-    /// The effect of the command.
+    /// The sentences that describe the effect.
     pub effects: Effects,
     /// The text on the button.
     pub button: String,

@@ -1,4 +1,5 @@
-//! Describes the effect of a command, its reach, and the text of its button.
+//! Describes what a command changes and which hosts it reaches, and writes the text of the
+//! confirmation's button.
 
 use deploy_store::{ComponentName, Configuration, ConfigurationName, VersionName};
 use deploy_wire::command::{ChangeOptions, Command, HostAction, RolloutAction};
@@ -71,7 +72,7 @@ async fn of(registry: &Registry, command: &Command) -> Result<Effect, Problem> {
     }
 }
 
-/// The counts of a configuration's hosts.
+/// The numbers of a configuration's hosts in each status.
 async fn counts(
     registry: &Registry,
     name: &ConfigurationName,
@@ -81,8 +82,8 @@ async fn counts(
     fleet.configurations.into_iter().next().ok_or_else(Problem::not_found)
 }
 
-/// Describes how a change reaches the hosts. Returns the sentences, and the rest of the button's
-/// text.
+/// Describes how a change reaches the hosts. Returns the sentences, and the part of the button's
+/// text after the colon.
 async fn reach(
     registry: &Registry,
     name: &ConfigurationName,
@@ -118,7 +119,10 @@ async fn reach(
             (format!("wave {number}"), format!("{hosts} ({})", wave.selector))
         })
         .collect();
-    let halt = format!("allows {}. One more failure halts it.", count(plan.budget, "failed host"));
+    let halt = format!(
+        "allows {}. One more failure halts the rollout.",
+        count(plan.budget, "failed host")
+    );
     effects.push(("the rollout".to_owned(), halt));
     let left_out = [(&plan.absent, "absent"), (&plan.held, "held"), (&plan.duplicate, "duplicate")];
     for (hosts, what) in left_out.iter().filter(|(hosts, _)| !hosts.is_empty()) {
@@ -131,7 +135,7 @@ async fn reach(
     Ok((effects, format!("{all} in {}", count(plan.waves.len() as u64, "wave"))))
 }
 
-/// The layers that change, one sentence each.
+/// One sentence for each layer that changes.
 fn layer_effects(changes: &[LayerChange]) -> Effects {
     let version = |of: &Option<(VersionName, _)>| {
         of.as_ref().map_or("none".to_owned(), |(version, _)| version.to_string())
@@ -257,7 +261,7 @@ async fn retry(
             (format!("Retry {hosts} of {of}"), format!("Retry {hosts}"), hosts)
         }
     };
-    let effects = vec![(subject, format!("will deploy {of} again, now."))];
+    let effects = vec![(subject, format!("will deploy {of} again immediately."))];
     Ok(Effect { title, effects, button, ..Effect::default() })
 }
 
@@ -281,13 +285,15 @@ async fn host(registry: &Registry, action: &HostAction) -> Result<Effect, Proble
         }
         HostAction::Hold(host, _) => {
             registry.catalog.host(host).await?;
-            let rest = "keeps what it runs, and deploys nothing new until you release it.";
+            let rest = "keeps the states that it runs, and deploys no other state until you \
+                        release the host.";
             let effect = say(host, "Hold", rest, format!("Hold {host}"));
             Effect { message: Some(("Why", true)), ..effect }
         }
         HostAction::Release(host) => {
             registry.catalog.host(host).await?;
-            say(host, "Release", "deploys the current states, now.", format!("Release {host}"))
+            let rest = "deploys the current states immediately.";
+            say(host, "Release", rest, format!("Release {host}"))
         }
         HostAction::Retire(host) => {
             registry.catalog.host(host).await?;

@@ -43,7 +43,10 @@ fn pause(status: &RolloutStatus) -> Effect {
     Effect {
         title: title("Pause", status),
         effects: vec![
-            (waiting.clone(), "not in a wave yet will get nothing until you resume.".to_owned()),
+            (
+                waiting.clone(),
+                "not in a wave yet will not change until you resume the rollout.".to_owned(),
+            ),
             (count(status.taken, "host"), format!("in waves will run state {target}.")),
         ],
         button: format!("Pause: {waiting} to go"),
@@ -76,13 +79,13 @@ fn abort(status: &RolloutStatus) -> Effect {
                 taken.clone(),
                 format!(
                     "will be offered state {base} again. The root of this state is usually still \
-                         there, so no download is needed."
+                         on the host, so no download is needed."
                 ),
             ),
             (count(status.waiting, "host"), "not in a wave yet will not change.".to_owned()),
             (
                 format!("state {}", status.target),
-                "stays in the history. You can start another rollout of it.".to_owned(),
+                "stays in the history. You can start another rollout of this state.".to_owned(),
             ),
         ],
         button: format!("Abort: {taken} back to {base}"),

@@ -1,4 +1,4 @@
-//! Runs a verb that only shows data, and answers with its document.
+//! Runs a verb that only shows data, and answers with the document that the verb prints.
 
 use axum::http::HeaderValue;
 use axum::http::header::{CONTENT_TYPE, LINK};
@@ -14,19 +14,19 @@ use crate::http::shared_state::Handle;
 /// The content type of documents.
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// The document that the console prints for `command`, which asks for JSON.
+/// Runs `command`, and returns the document that the console prints. `command` must ask for JSON.
 pub async fn text(handle: &Handle, command: &Command) -> Result<String, Problem> {
     let shared = handle.shared().map_err(Problem::for_program)?;
     let shown = console::show_document(&shared.registry, command).await;
     shown.map_err(|refusal| Problem::from(refusal).for_program())
 }
 
-/// The document as the answer to a request.
+/// Runs `command`, and answers a request with the document.
 pub async fn document(handle: &Handle, command: &Command) -> Result<Response, Problem> {
     text(handle, command).await.map(answer)
 }
 
-/// An answer that consists of a document.
+/// The answer to a request, with the document `text` as its body.
 pub fn answer(text: String) -> Response {
     ([(CONTENT_TYPE, JSON)], text).into_response()
 }
@@ -58,7 +58,7 @@ pub async fn page(
     Ok(with_next(answer(text), next))
 }
 
-/// The same answer with the address of the next page.
+/// Adds the address of the next page to an answer, in the header `Link`.
 pub fn with_next(mut response: Response, next: Option<String>) -> Response {
     let link = next.map(|next| format!("<{next}>; rel=\"next\""));
     if let Some(link) = link.and_then(|link| HeaderValue::try_from(link).ok()) {
@@ -67,7 +67,8 @@ pub fn with_next(mut response: Response, next: Option<String>) -> Response {
     response
 }
 
-/// The value for the next page. A page with fewer entries than `limit` is the last page.
+/// The value of the query's field for the next page. A page with fewer entries than `limit` is the
+/// last page.
 fn next(text: &str, limit: u64, paging: Paging) -> Option<String> {
     let document: Value = serde_json::from_str(text).ok()?;
     let list = document.pointer(paging.list)?.as_array()?;

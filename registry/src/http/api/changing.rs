@@ -23,7 +23,7 @@ const CSRF: &str = "x-csrf-token";
 /// The answer to a change.
 #[derive(Debug, Serialize)]
 pub struct Changed<T> {
-    /// The text that the verb prints. The text is empty if the verb prints nothing.
+    /// The text that the verb prints; empty if the verb prints nothing.
     pub message: String,
     /// The configuration, rollout or host after the change.
     #[serde(flatten)]
@@ -44,11 +44,13 @@ pub struct Reason {
 #[serde(deny_unknown_fields)]
 pub struct Nothing {}
 
-/// The user who sends the change. If the user is logged in with a cookie, the request must also
-/// have the token of a form.
+/// The user who sends the change. If the user is logged in with a cookie, the header `x-csrf-token`
+/// must hold the form token of this login.
 pub fn actor(viewer: &Viewer, headers: &HeaderMap) -> Result<Arc<Actor>, Problem> {
     let denied = |text: &str| Problem::new(StatusCode::FORBIDDEN, text).for_program();
-    let actor = viewer.actor.clone().ok_or_else(|| denied("the API is read-only here"))?;
+    let read_only =
+        "the API is read-only here; use deployctl web, or a proxy with -http-user-header";
+    let actor = viewer.actor.clone().ok_or_else(|| denied(read_only))?;
     let token = headers.get(CSRF).map(axum::http::HeaderValue::as_bytes).unwrap_or_default();
     let has_token = Digest::of(token) == Digest::of(actor.form_token.as_bytes());
     if actor.has_bearer || has_token {
@@ -68,10 +70,11 @@ pub fn body<T: DeserializeOwned + Default>(
     }
     let essence = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if !essence.eq_ignore_ascii_case("application/json") {
-        let text = "the body of a change is JSON: send it with Content-Type: application/json";
+        let text = "the body of a change must be JSON, with the header Content-Type: \
+                    application/json";
         return Err(Problem::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, text).for_program());
     }
-    // Without this step, serde would also accept a list with the values of the fields in order.
+    // This step refuses lists. Without it, serde would accept a list of the field values in order.
     let object: Map<String, Value> =
         serde_json::from_slice(bytes).map_err(|err| malformed(&err))?;
     T::deserialize(Value::Object(object)).map_err(|err| malformed(&err))
@@ -81,7 +84,7 @@ fn malformed(err: &serde_json::Error) -> Problem {
     bad(format!("the body is malformed: {err}"))
 }
 
-/// The problem of a body with a malformed value.
+/// The problem of a change whose body has a malformed value.
 pub fn bad(text: impl Into<String>) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, text).for_program()
 }
@@ -98,7 +101,7 @@ pub async fn run(
     let running = tokio::spawn(async move { console::perform(&registry, &caller, &command).await });
     let done = running.await.map_err(|err| {
         tracing::error!("internal error while running a command: {err}");
-        let text = "internal error, see the registry's log";
+        let text = "internal error; see the registry's log";
         Problem::new(StatusCode::INTERNAL_SERVER_ERROR, text).for_program()
     })?;
     done.map_err(|refusal| Problem::from(refusal).for_program())

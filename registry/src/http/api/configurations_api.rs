@@ -116,7 +116,8 @@ impl Change {
             changes.push(change);
         }
         if changes.is_empty() {
-            return Err(changing::bad("layers is empty: give components with their versions"));
+            let text = "the field \"layers\" is empty: give components with their versions";
+            return Err(changing::bad(text));
         }
         let soak = self.soak.as_deref().map(flags::duration).transpose();
         let rules = RolloutRules {
@@ -148,7 +149,8 @@ pub async fn change(
     let change: Change = changing::body(&headers, &bytes)?;
     let shared = handle.shared().map_err(Problem::for_program)?;
     let (registry, name) = (&shared.registry, name::<ConfigurationName>(&of)?);
-    // A malformed change is an error in any state, so the code checks the change before `If-Match`.
+    // A malformed change is an error whatever the current state is. So the code checks the change
+    // before `If-Match`.
     change.command(name.clone(), None)?;
     let wanted = tags(&headers, &IF_MATCH);
     let id = current(registry, &name).await?.hash;
@@ -212,8 +214,8 @@ async fn current(registry: &Registry, name: &ConfigurationName) -> Result<Curren
 
 fn changed_since(name: &ConfigurationName) -> Problem {
     let text = format!(
-        "configuration \"{name}\" does not have the state of If-Match; read the configuration \
-         again, and send a new change if you still want one"
+        "the current state of configuration \"{name}\" is not the state in If-Match; read the \
+         configuration again, and send a new change if you still want one"
     );
     Problem::new(StatusCode::PRECONDITION_FAILED, text).for_program()
 }
@@ -238,13 +240,13 @@ impl Tags {
         Self { any: tags == ["*"], tags }
     }
 
-    /// Whether a strong tag in the header belongs to the state with this id.
+    /// Whether the header is `*`, or has a strong tag for the state with this id.
     fn is_exactly(&self, id: Digest) -> bool {
         self.any || self.tags.contains(&format!("\"{id}\""))
     }
 
-    /// Whether a tag in the header belongs to the state with this id. Weak tags count, because a
-    /// proxy may have turned a strong tag into a weak tag.
+    /// Whether the header is `*`, or has a strong or weak tag for the state with this id. Weak tags
+    /// count, because a proxy may have turned a strong tag into a weak tag.
     fn names(&self, id: Digest) -> bool {
         self.is_exactly(id) || self.tags.contains(&format!("W/\"{id}\""))
     }

@@ -63,7 +63,6 @@ pub async fn why(
     api_answers::document(&handle, &command).await
 }
 
-/// The body of a hold.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Hold {
@@ -80,7 +79,8 @@ pub async fn hold(
 ) -> Result<Response, Problem> {
     let command = |Hold { message }: Hold, host| {
         if message.is_empty() {
-            return Err(changing::bad("message is empty: give the reason for the hold"));
+            let text = "the field \"message\" is empty: give the reason for the hold";
+            return Err(changing::bad(text));
         }
         Ok(Command::Host(HostAction::Hold(host, message)))
     };
@@ -99,7 +99,6 @@ pub async fn release(
     act(&handle, &viewer, &of, &headers, &bytes, command).await
 }
 
-/// The body of a retry.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Retry {

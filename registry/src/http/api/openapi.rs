@@ -1,7 +1,7 @@
 //! Serves `openapi.json`, the description of the API for programs (`OpenAPI` 3.1).
 //!
-//! The schemas of the documents are those of `docs/schemas`. The console's documents have the same
-//! schemas.
+//! The schemas of the documents come from `docs/schemas`. They also describe the documents that the
+//! console prints.
 
 use std::sync::LazyLock;
 

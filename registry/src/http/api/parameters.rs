@@ -53,7 +53,7 @@ impl Parameters {
         self.get(name).map(|text| read(text).map_err(|err| malformed(name, text, &err))).transpose()
     }
 
-    /// The value of a field as a name.
+    /// The value of a field, parsed as a `T`, such as a name.
     pub fn parsed<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>, Problem> {
         self.value(name, str::parse)
     }
@@ -73,7 +73,7 @@ impl Parameters {
         Ok(self.value(name, read)?.unwrap_or(false))
     }
 
-    /// The maximum number of entries that the request asks for.
+    /// The maximum number of entries of the list: the field `limit`, or `LIMIT` without this field.
     pub fn limit(&self) -> Result<u64, Problem> {
         let read = |text: &str| match number(text) {
             Ok(limit @ 1..=MAX_LIMIT) => Ok(limit),
@@ -82,7 +82,8 @@ impl Parameters {
         Ok(self.value("limit", read)?.unwrap_or(LIMIT))
     }
 
-    /// The address of another page of the same list, where `name` has the value `value`.
+    /// The address of another page of the same list. In this address, the field `name` has the
+    /// value `value`.
     pub fn page(&self, name: &str, value: &str) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.extend_pairs(self.fields.iter().filter(|(field, _)| field != name));
@@ -102,7 +103,7 @@ fn malformed(name: &str, text: &str, why: &dyn Display) -> Problem {
     Problem::new(StatusCode::BAD_REQUEST, format!("{name} is \"{text}\": {why}")).for_program()
 }
 
-/// A name in a path. A malformed name is not found, because nothing can have such a name.
+/// A name in a path. For a malformed name, the answer is 404, because nothing can have this name.
 pub fn name<T: FromStr<Err: Display>>(text: &str) -> Result<T, Problem> {
     let none = |err: T::Err| Problem::new(StatusCode::NOT_FOUND, err.to_string()).for_program();
     text.parse().map_err(none)
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn malformed_values_are_refused_and_unknown_fields_are_not() {
+    fn malformed_values_are_refused_and_unknown_fields_are_ignored() {
         assert_eq!(query("other=1").number("before").unwrap(), None);
         assert!(query("before=9223372036854775807").number("before").is_ok());
         assert!(query("before=9223372036854775808").number("before").is_err());

@@ -10,7 +10,7 @@ fn caller() -> Caller {
     Caller { user: "anna".to_owned(), key, address: "10.0.0.1:4".to_owned(), client: Client::Ssh }
 }
 
-/// Access through ssh, and the cookie of a browser that is logged in.
+/// Access through ssh, the cookie of a logged-in browser, and the bearer token of the connection.
 fn through_ssh() -> (Access, String, String) {
     let sessions = Arc::new(Sessions::new().unwrap());
     let login = sessions.issue(8080).unwrap();
@@ -47,7 +47,7 @@ fn decided(
 }
 
 #[test]
-fn only_a_browser_with_the_cookie_passes_through_ssh() {
+fn requests_through_ssh_need_a_cookie_or_a_bearer_token() {
     let (access, cookie, bearer) = through_ssh();
     let (_, other, _) = through_ssh();
     let get = |pairs: &[(&str, &str)]| decided(&access, &Method::GET, "/", pairs);

@@ -87,7 +87,8 @@ fn form(filter: &AuditFilter) -> Markup {
     }
 }
 
-/// The address of the page with the same conditions, and with only the entries before a number.
+/// The address of the page with the same conditions, limited to entries with numbers below
+/// `before`.
 fn address_before(filter: &AuditFilter, before: Option<u64>) -> String {
     let AuditFilter { since, who, verb, name, .. } = filter;
     let before = before.map(|number| number.to_string()).unwrap_or_default();
@@ -199,7 +200,7 @@ fn flags(line: &str) -> Markup {
     }
 }
 
-/// The beginning and the end of a key's fingerprint, and the comment of the key.
+/// The shortened fingerprint of a key, and the comment of the key.
 fn short_key(key: &str) -> String {
     let (fingerprint, comment) = key.split_once(' ').unwrap_or((key, ""));
     let all: Vec<char> = fingerprint.chars().collect();

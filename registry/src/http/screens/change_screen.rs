@@ -228,7 +228,8 @@ mod tests {
             "name=\"if-hash\" value=\"",
             "<option value=\"v93\">v93</option>",
             "<option value=\"&lt;v92&gt;\" selected>&lt;v92&gt;</option>",
-            // This component has no versions, so the form offers only the current version.
+            // For the second component, no list of versions is given. So the form offers only the
+            // version of the current state.
             "<option value=\"c41\" selected>c41</option>",
             "change all hosts (41 hosts) together",
         ] {

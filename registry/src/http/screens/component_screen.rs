@@ -80,7 +80,7 @@ fn list(
         th scope="col" { "Version" }
         th scope="col" class="num" { "Size" }
         th scope="col" { "Uploaded" }
-        th scope="col" { "What refers to it" }
+        th scope="col" { "References" }
         @if may_act { th scope="col" { "Actions" } }
     };
     let body = html! { @for one in rows { (row(one, may_act)) } };
@@ -135,7 +135,7 @@ fn pin_of<'a>(reference: &'a Reference, layer: &Layer) -> Option<&'a str> {
     }
 }
 
-/// What refers to the version's file, apart from the version itself.
+/// The references to the version's file, apart from the reference of the version itself.
 fn uses(layer: &Layer, references: &[Reference]) -> Markup {
     let is_itself = |one: &&Reference| {
         matches!(one, Reference::Version { component, version }

@@ -83,7 +83,8 @@ fn list(rows: &[Row], all: u64, is_later: bool, has_more: bool) -> Section {
 fn first_steps() -> Markup {
     html! {
         div class="card empty" {
-            p { "There is no configuration yet. Upload an archive, and make a configuration of it:" }
+            p { "There is no configuration yet. Upload an archive as a version, and make a "
+                "configuration with this version:" }
             code class="shell" {
                 "deployctl addver -name code -version v1 -dir build\n"
                 "deployctl addconf -name web -layer code:v1"

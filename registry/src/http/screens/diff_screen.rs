@@ -43,7 +43,7 @@ struct Difference<'a> {
     reordered: bool,
     /// The files that differ, or the reason why the page does not compare files.
     files: Result<Vec<File>, String>,
-    /// The lengths of the layers' files.
+    /// The sizes in bytes of the blobs of the layers that differ. A missing blob has no entry.
     sizes: HashMap<Digest, u64>,
     /// The numbers of the states to choose from, newest first.
     states: Vec<u64>,
@@ -89,7 +89,6 @@ pub async fn page(
     Ok(Page::new(title, Nav::Configurations, parts))
 }
 
-/// The files that differ, or the reason why the page does not compare files.
 async fn files(
     registry: &Registry,
     from: &Configuration,
@@ -186,8 +185,8 @@ fn layer_table(difference: &Difference<'_>) -> Markup {
     section("layers", "Layers", &nothing(), &table("layers", &head, &rows, &below)).html
 }
 
-/// By how much the layer's file has grown; empty if the registry does not know the length of a
-/// file.
+/// By how many bytes the layer's file has grown or shrunk. The text is empty if the registry does
+/// not know the length of one of the two files.
 fn growth(layer: &LayerChange, sizes: &HashMap<Digest, u64>) -> String {
     let bytes = |side: &Option<(VersionName, Digest)>| match side {
         Some((_, digest)) => sizes.get(digest).copied(),

@@ -30,7 +30,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_short() {
+    fn durations_have_units_and_few_digits() {
         let groups = [7, 412, 1152, 1_234_567].map(milliseconds);
         assert_eq!(groups, ["7 ms", "412 ms", "1\u{202f}152 ms", "1\u{202f}234\u{202f}567 ms"]);
         let texts = [7, 312, 9820, 14_020, 200_000, 7_260_000].map(took);

@@ -160,7 +160,8 @@ fn configurations(doc: &FleetDoc) -> Section {
 fn empty() -> Markup {
     html! {
         div class="card empty" {
-            p { "The registry is empty. Upload an archive, and make a configuration of it:" }
+            p { "The registry is empty. Upload an archive as a version, and make a configuration "
+                "with this version:" }
             code class="shell" {
                 "deployctl addver -name code -version v1 -dir build\n"
                 "deployctl addconf -name web -layer code:v1"

@@ -52,7 +52,7 @@ pub async fn page(registry: &Registry, host: &HostName, may_act: bool) -> Result
     };
     let configurations = match registry.why(host, None).await {
         Ok(why) => why.configurations,
-        // Somebody has deleted the host's configurations.
+        // The host's configurations have been deleted.
         Err(Error::NotFound(_)) => Vec::new(),
         Err(err) => return Err(err.into()),
     };

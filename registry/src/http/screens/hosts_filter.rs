@@ -68,8 +68,8 @@ fn options(values: &[String], chosen: &str) -> Markup {
     }
 }
 
-/// Links to the hosts of each kind, such as failed hosts, with their counts. `filter` has the
-/// configuration and the group that restrict the links.
+/// Links to lists of all hosts, of hosts that are behind, of failed hosts, and so on. Each link has
+/// the number of its hosts, and keeps the configuration and the group of `filter`.
 pub fn chips(filter: &HostsFilter, counts: &[ConfigurationStatus]) -> Markup {
     let sum = |count: fn(&ConfigurationStatus) -> u64| counts.iter().map(count).sum::<u64>();
     let all = sum(|of| of.hosts + of.unknown);

@@ -55,8 +55,8 @@ fn heading(filter: &HostsFilter, counts: &[ConfigurationStatus]) -> Section {
     Section { id: "hosts", html }
 }
 
-/// The counts by phase. If `filter` names one configuration, the text also says how many hosts have
-/// confirmed the configuration's state.
+/// The number of hosts in each phase. If `filter` names one configuration, the text also says how
+/// many hosts have confirmed the configuration's state.
 fn summary(filter: &HostsFilter, counts: &[ConfigurationStatus]) -> String {
     let mut phases = std::collections::BTreeMap::<&str, u64>::new();
     for (phase, number) in counts.iter().flat_map(|of| &of.phases) {

@@ -57,9 +57,9 @@ pub enum Part {
     Columns(Vec<Section>),
 }
 
-/// The contents of a screen. The only property of the viewer that a section may depend on is the
-/// right to change things. So all viewers with equal rights share the same sections. A form may
-/// depend on its viewer.
+/// The contents of a screen. Sections may depend on whether the viewer may change things, but on
+/// nothing else about the viewer. So all viewers with equal rights share the same sections. A form
+/// may depend on its viewer.
 #[derive(Debug)]
 pub struct Page {
     /// The title, without the name of the program.
@@ -110,7 +110,8 @@ impl Page {
         self.form.is_none() && self.sections().next().is_some()
     }
 
-    /// The document for a viewer. With an address, browsers keep a live page up to date.
+    /// The HTML document for a viewer. If the page is live and `address` is given, browsers keep
+    /// the page up to date.
     pub fn to_html(&self, viewer: &Viewer, address: Option<&Uri>) -> Markup {
         let live = address.filter(|_| self.is_live()).map(|address| {
             let mut query = form_urlencoded::Serializer::new(String::new());
@@ -143,7 +144,10 @@ pub fn digest_of(page: &Page) -> String {
 
 fn confirm_form(form: &ConfirmForm, viewer: &Viewer) -> Markup {
     let Some(actor) = &viewer.actor else {
-        return html! { p { "The page is read-only here." } };
+        return html! {
+            p { "The page is read-only here. To make changes, use deployctl web, or a proxy with "
+                "-http-user-header." }
+        };
     };
     let class = if form.is_danger { "main danger" } else { "main" };
     html! {

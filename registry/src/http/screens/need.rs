@@ -1,4 +1,4 @@
-//! Makes pieces of HTML and of text that the screens of the fleet, of hosts and of rollouts share.
+//! Makes pieces of HTML and of text for the screens of the fleet, of hosts and of rollouts.
 
 use maud::{Markup, html};
 
@@ -36,7 +36,7 @@ pub fn some_hosts(first: &[String], all: u64, others: &str) -> Markup {
     }
 }
 
-/// The last lines of an output that are not blank, without control characters except tabs.
+/// The last non-blank lines of an output. Control characters other than tabs are removed.
 pub fn last_lines(output: &str) -> String {
     let lines: Vec<&str> = output.lines().filter(|line| !line.trim().is_empty()).collect();
     let last = &lines[lines.len().saturating_sub(LAST_LINES)..];

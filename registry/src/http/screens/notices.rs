@@ -4,7 +4,7 @@ use maud::{Markup, html};
 
 use super::layout::document;
 
-/// The page that says what went wrong.
+/// The page for a problem. The first line of `text` is emphasised.
 pub fn problem(title: &str, text: &str) -> Markup {
     let (first, rest) = text.split_once('\n').unwrap_or((text, ""));
     let body = html! {
@@ -36,7 +36,8 @@ pub fn login() -> Markup {
                     "logged in as long as the ssh connection lasts." }
             }
             div class="card pad stack" {
-                p { "If this browser is logged in, and you followed a link from elsewhere, continue." }
+                p { "If this browser is logged in, and you followed a link from another site, "
+                    "click Continue." }
                 div class="actions" { a class="button" href="/" { "Continue" } }
             }
         }

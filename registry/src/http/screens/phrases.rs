@@ -10,7 +10,7 @@ use crate::verbs::state_diff::LayerChange;
 /// A sentence names at most this many changed layers.
 const NAMED: usize = 3;
 
-/// A person: the comment of the key, or the fingerprint if the key has no comment.
+/// The name of a person: the comment of the key, or the fingerprint if the key has no comment.
 pub fn person(who: &str) -> String {
     match who.split_once(' ') {
         Some((_, comment)) if !comment.is_empty() => escape(comment),
@@ -60,7 +60,7 @@ pub fn rollout_line(name: &str, brief: &RolloutBrief) -> Markup {
     }
 }
 
-/// The layers that differ, as `code: v1 → v2`.
+/// The layers that differ, in the form `code: v1 → v2`.
 pub fn layer_changes(changes: &[LayerChange], reordered: bool) -> String {
     let mut texts: Vec<String> = changes.iter().take(NAMED).map(layer_change).collect();
     if changes.len() > NAMED {

@@ -10,8 +10,8 @@ use crate::registry::Registry;
 use crate::verbs::rollout_status::RolloutStatus;
 use crate::verbs::state_diff;
 
-/// The layers that a rollout changes, as a text such as `code: v1 → v2`. The text is empty unless
-/// the registry still has both states.
+/// The layers that a rollout changes, as a text such as `code: v1 → v2`. The text is empty if the
+/// registry no longer has both states.
 pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Result<String, Error> {
     let name = status.configuration.parse()?;
     let (base, target) = (Some(status.base), Some(status.target));
@@ -19,7 +19,7 @@ pub async fn changed_layers(registry: &Registry, status: &RolloutStatus) -> Resu
         Err(Error::NotFound(_)) => return Ok(String::new()),
         two => two?,
     };
-    // Somebody may have deleted the configuration and made it again since the rollout began.
+    // Since the rollout began, somebody may have deleted the configuration and made it again.
     if target.id() != status.target_hash {
         return Ok(String::new());
     }

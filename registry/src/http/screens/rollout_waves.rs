@@ -6,7 +6,8 @@ use super::need::first_line;
 use super::widgets::{address, ago, bar, host_address, icon, until};
 use crate::verbs::rollout_status::{RolloutHost, RolloutStatus, WaveStatus};
 
-/// The results in the order of the screen. Each result has a word, an icon, and a class in a bar.
+/// The results, in the order in which the screen shows them. Each result has a word, an icon, and a
+/// class in a bar.
 const RESULTS: [(&str, &str, &str); 5] = [
     ("good", "good", "good"),
     ("working", "working", "work"),
@@ -15,8 +16,8 @@ const RESULTS: [(&str, &str, &str); 5] = [
     ("held", "held", "off"),
 ];
 
-/// The limits on the squares of a screen. A wave with more hosts than `of_wave` shows a bar, and
-/// squares only for hosts that failed or have no result yet.
+/// The limits on the squares of a screen. A wave with more hosts than either limit allows shows a
+/// bar, and squares only for hosts that failed or have no result yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Squares {
     /// Maximum number of squares of one wave.
@@ -54,7 +55,7 @@ pub fn waves(status: &RolloutStatus, squares: &mut Squares) -> Markup {
     }
 }
 
-/// What happens in a wave.
+/// The status of a wave in a few words, with a time.
 fn under(status: &RolloutStatus, number: u32, wave: &WaveStatus) -> Markup {
     let is_last = number == status.wave && status.ended.is_none();
     html! {
@@ -84,7 +85,7 @@ fn opened_wave(
         .collect();
     let most = squares.of_wave.min(squares.left);
     let is_small = hosts.len() <= most;
-    // Failed hosts come first, because the screen may have no room for all hosts.
+    // Failed hosts come first, because the number of squares is limited.
     let open = |wanted: &'static str| hosts.iter().filter(move |host| host.result == wanted);
     let notable = open("failed").chain(open("working")).chain(open("offered"));
     let shown: Vec<&RolloutHost> =

@@ -212,9 +212,9 @@ fn deploys(doc: &Doc) -> Section {
     let body = if deploys.is_empty() {
         html! {
             div class="card empty" {
-                p { "No host has reported a deploy in this time. The registry keeps the last "
-                    (recent_deploys::MOST) " deploys of a day in memory. The page of a host has "
-                    "earlier deploys." }
+                p { "No host has reported a deploy in this time. The registry keeps at most "
+                    (recent_deploys::MOST) " deploys in memory, and loses them when it stops. The "
+                    "page of a host also has earlier deploys." }
             }
         }
     } else {

@@ -15,7 +15,7 @@ pub const MAX_UNAUTHENTICATED_PER_SOURCE: usize = 50;
 pub const MAX_CONNECTIONS: usize = 12_000;
 /// Maximum number of connections of agents. The remaining connections are for operators.
 pub const MAX_AGENTS: usize = 11_000;
-/// Maximum number of connections from one source. A whole fleet behind one address must fit.
+/// Maximum number of connections from one source. A whole fleet may connect from one address.
 pub const MAX_CONNECTIONS_PER_SOURCE: usize = MAX_AGENTS;
 /// The server refuses connections from a source while the source has this many failed logins.
 pub const MAX_FAILED: u32 = 100;

@@ -1,4 +1,4 @@
-//! Defines the server's offers to clients: algorithms, sizes and times of the ssh protocol.
+//! Defines the algorithms, sizes and times of the ssh protocol that the server uses.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -74,12 +74,12 @@ pub struct Offers {
 }
 
 impl Offers {
-    /// The offers of a server with `host_key`.
+    /// The configurations for a server with `host_key`.
     pub fn new(host_key: &HostKey) -> Self {
         Self { fast: Arc::new(config(host_key, FAST)), all: Arc::new(config(host_key, CIPHERS)) }
     }
 
-    /// The offer to a client that supports `ciphers`.
+    /// The configuration for a client that supports `ciphers`.
     pub fn to(&self, ciphers: &[String]) -> Arc<Config> {
         let has_fast = FAST.iter().any(|fast| ciphers.iter().any(|name| name == fast.as_ref()));
         Arc::clone(if has_fast { &self.fast } else { &self.all })

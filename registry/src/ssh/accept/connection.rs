@@ -26,14 +26,15 @@ use crate::ssh::ssh_session::Session;
 
 /// Maximum time from the acceptance of a connection to the end of the login.
 pub const LOGIN_TIME: Duration = Duration::from_secs(20);
-/// After the deadline of a connection, the server closes the connection as soon as no work is
-/// active and no data has moved for this long.
+/// After the deadline of a connection, the server closes the connection as soon as no data has
+/// moved for this long. The server does not close the connection while work is active that does not
+/// wait for the client.
 const QUIET: Duration = Duration::from_secs(60);
 /// How often the server checks deadlines.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
 /// How often the server checks deadlines while it stops.
 const CHECK_OFTEN: Duration = Duration::from_millis(50);
-/// How long a client may take to disconnect after the server's request.
+/// How long a client may take to disconnect after the server has asked it to disconnect.
 const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Serves a connection until the connection ends.
@@ -44,8 +45,8 @@ pub async fn run(
     guard: AdmissionGuard,
     stopped: watch::Receiver<bool>,
 ) {
-    // The server cannot end the ssh library's task directly. The task ends when its socket is shut
-    // down.
+    // At the end, this function shuts the socket down, because the ssh library's task cannot be
+    // ended in any other way.
     let _ = stream.set_nodelay(true);
     let socket = Socket::new(stream);
     if let Err(reason) = serve(server, socket.clone(), address, guard, stopped).await {
@@ -137,8 +138,8 @@ async fn watch_over(
             break "the deadline of the connection has passed";
         }
     };
-    // The server sends its last message before it logs. So the client gets no more messages after
-    // the log line.
+    // The server sends its last message before it writes the log line. So the client gets no more
+    // messages after the log line.
     farewell(&session.handle(), reason).await;
     tracing::info!(user = escape(&login.user), %address, "closed: {reason}");
     // If the session does not end on its own, the caller shuts down the socket.

@@ -40,13 +40,13 @@ pub async fn greet(mut stream: Socket, id: &str) -> io::Result<(Greeted, Vec<Str
         match heard.iter().position(|&byte| byte == b'\n') {
             Some(end) if end < MAX_ID => Ok(Some(end + 1)),
             None if heard.len() < MAX_ID => Ok(None),
-            _ => Err(unfit("identification is too long")),
+            _ => Err(unfit("the client's identification is too long")),
         }
     })
     .await?;
     let packet_end = read_until(&mut stream, &mut heard, |heard| match heard[id_end..] {
         [a, b, c, d, ..] => match u32::from_be_bytes([a, b, c, d]) as usize {
-            length if length > MAX_PACKET => Err(unfit("first packet is too long")),
+            length if length > MAX_PACKET => Err(unfit("the client's first packet is too long")),
             length => Ok((heard.len() >= id_end + 4 + length).then_some(id_end + 4 + length)),
         },
         _ => Ok(None),

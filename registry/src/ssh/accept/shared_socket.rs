@@ -21,7 +21,7 @@ impl Socket {
         Self(Arc::new(stream))
     }
 
-    /// Ends the connection in both directions. Reads and writes of the other owner end, too.
+    /// Ends the connection in both directions. Reads and writes through other clones end, too.
     pub fn sever(&self) {
         // The peer may have closed the socket already.
         let _ = shutdown(&*self.0, Shutdown::Both);

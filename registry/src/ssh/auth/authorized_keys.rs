@@ -269,7 +269,7 @@ mod tests {
         assert!(refused[7].reason.contains("twice"), "{}", refused[7].reason);
     }
 
-    /// A fuzz target found that the ssh library's errors quote bad input without escapes.
+    /// The ssh library's errors quote bad input without escapes.
     #[test]
     fn errors_about_a_line_have_no_control_characters() {
         for line in ["tt\u{0}\u{1b}[31m AAAA", "a\u{1b}=\"x\" ssh-ed25519 AAAA", "\u{7} \u{8}"] {

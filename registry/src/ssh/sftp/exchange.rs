@@ -1,5 +1,5 @@
 //! Answers the sftp packets of a client without an ssh connection. The fuzz targets use such
-//! exchanges with both roles.
+//! exchanges, with the role of an operator and with the role of an agent.
 
 use std::net::IpAddr;
 use std::sync::Arc;

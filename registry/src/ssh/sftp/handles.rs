@@ -23,7 +23,7 @@ impl<T> HandleTable<T> {
         if self.open.len() < MAX_HANDLES {
             return Ok(());
         }
-        Err(SftpError::failure(format!("{MAX_HANDLES} handles are open, close one first")))
+        Err(SftpError::failure(format!("{MAX_HANDLES} handles are open; close one first")))
     }
 
     /// Opens a handle.

@@ -199,12 +199,12 @@ pub(super) fn encode(packet: Packet) -> Bytes {
 
 const DATA_HEADER: usize = 13;
 
-/// An empty data packet with room for `length` bytes. The caller writes the bytes to [`data_of`].
+/// A data packet with `length` zero bytes. The caller overwrites these bytes through [`data_of`].
 pub fn data_packet(length: usize) -> BytesMut {
     BytesMut::zeroed(DATA_HEADER + length)
 }
 
-/// The bytes of a data packet.
+/// The data in a data packet, for writing.
 pub fn data_of(packet: &mut BytesMut) -> &mut [u8] {
     &mut packet[DATA_HEADER..]
 }

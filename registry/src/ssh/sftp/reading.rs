@@ -118,7 +118,7 @@ impl View {
     }
 
     fn take_quota(&self, quota: &Arc<OpenFileQuota>) -> Result<OpenFileGuard, SftpError> {
-        let none = || SftpError::failure("too many files are being read, try again later");
+        let none = || SftpError::failure("too many files are being read; try again later");
         quota.open(&self.caller.key).ok_or_else(none)
     }
 
@@ -127,10 +127,9 @@ impl View {
         parse(path).ok_or_else(SftpError::not_found)
     }
 
-    /// The place whose contents the client gets at `place`. For an agent's poll of a configuration,
-    /// the function also records the poll. If the agent's host is held, the agent is offered the
-    /// state that it runs. If a wave of a rollout has taken the host, the agent is offered the
-    /// target.
+    /// The place whose contents the client gets if it asks for `place`. If an agent polls a
+    /// configuration, the function also records the poll. An agent on a held host gets the state
+    /// that the agent runs. If a wave of a rollout has taken the host, the agent gets the target.
     fn shown(&self, place: Place) -> Shown {
         let Place::Configuration(name) = &place else { return Shown::from(place) };
         if self.operator {
@@ -162,7 +161,7 @@ impl View {
         }
         self.open.check_room()?;
         let Shown { place, fetches } = self.shown(self.place(path)?);
-        // A whole fleet may ask for a configuration at the same time, and all readers share its
+        // A whole fleet may ask for a configuration at the same time, and all readers share the
         // document in memory. So a configuration does not count towards the quota.
         let is_configuration = match place {
             Place::Configuration(_) => true,
@@ -214,7 +213,7 @@ impl View {
 
     fn read_directory(&mut self, handle: &str) -> Result<Reply, SftpError> {
         let (Open::Directory(items), ..) = self.open.get(handle)? else {
-            return Err(SftpError::failure("is not a directory"));
+            return Err(SftpError::failure("the handle does not belong to a directory"));
         };
         let now = Timestamp::now();
         let page: Vec<File> =

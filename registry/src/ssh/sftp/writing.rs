@@ -116,8 +116,8 @@ impl Uploads {
         Ok(())
     }
 
-    /// Fails if the client wants to append to a closed upload. The file of a closed upload is no
-    /// longer open.
+    /// Fails if the client wants to append to a closed upload, because the registry no longer has
+    /// the upload's file open.
     fn check_whole(&self, label: &str, flags: OpenFlags) -> Result<(), SftpError> {
         let path = view_path::clean(label);
         let is_there = || self.registry.recent.find(&self.caller, &path).is_some();
@@ -227,7 +227,6 @@ impl Uploads {
     }
 }
 
-/// Attributes of an upload.
 fn attributes(size: u64, time: Timestamp) -> FileAttributes {
     file_attributes::blob(size, time.as_second())
 }

@@ -104,7 +104,7 @@ impl Editor {
         self.line[..self.cursor].iter().collect()
     }
 
-    /// Replaces the text from `start` to the cursor by `text`. `start` counts bytes of the line.
+    /// Replaces the text from `start` to the cursor with `text`. `start` counts bytes of the line.
     pub fn replace(&mut self, start: usize, text: &str) {
         let kept =
             self.before_cursor().get(..start).map_or(self.cursor, |kept| kept.chars().count());
@@ -339,7 +339,8 @@ fn width(c: char) -> usize {
     c.width().unwrap_or(0)
 }
 
-/// Arranges `words` in rows of at most `cells` cells. The order of the words runs down each column.
+/// Arranges `words` in rows of at most `cells` cells. The words are ordered from top to bottom in
+/// each column.
 fn columns(words: &[String], cells: usize) -> Vec<String> {
     let of = |word: &str| word.chars().map(width).sum::<usize>();
     let widest = words.iter().map(|word| of(word)).max().unwrap_or(0) + 2;

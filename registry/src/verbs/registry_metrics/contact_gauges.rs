@@ -58,8 +58,8 @@ impl Registry {
     }
 }
 
-/// Whether the agent keeps a connection to the registry. The row of an agent that only polls, and
-/// the row of a script, have no directory id.
+/// Whether the agent keeps a connection to the registry. Only such an agent reports a directory id.
+/// Agents that only poll report none, and neither do scripts.
 fn keeps_a_connection(agent: &AgentRow) -> bool {
     !agent.instance.is_empty()
 }

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_follow_members_and_holds() {
+    fn result_depends_on_the_member_and_on_holds() {
         let member = |result| {
             let member = Member::new(1, Timestamp::UNIX_EPOCH, false);
             Some(Member { result, ..member })

@@ -37,7 +37,7 @@ impl Answer {
         serde_json::from_str(&self.body).unwrap_or_else(|err| panic!("{err}: {self:?}"))
     }
 
-    /// The address of the next page.
+    /// The address of the list's next page.
     pub fn next(&self) -> Option<String> {
         let link = self.header("link")?.strip_prefix('<')?;
         Some(link.strip_suffix(">; rel=\"next\"").unwrap().to_owned())
@@ -68,7 +68,7 @@ pub fn exchange(port: u16, bytes: &[u8]) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Sends one request with these lines in its head.
+/// Sends one request with `lines` in its head.
 pub fn send(port: u16, method: &str, path: &str, lines: &[&str], body: &str) -> Answer {
     let mut head = format!("{method} {path} HTTP/1.1\r\nConnection: close\r\n");
     if !lines.iter().any(|line| line.starts_with("Host:")) {
@@ -129,7 +129,7 @@ impl Forward {
         self.send("GET", path, &[], "").is(200)
     }
 
-    /// Opens the address as a browser does. Returns the header line with the cookie.
+    /// Opens the address as a browser does. Returns the `Cookie` line for later requests.
     pub fn cookie(&self) -> String {
         let path = self.address.split_once("localhost").unwrap().1.split_once('/').unwrap().1;
         let answer = send(self.port, "GET", &format!("/{path}"), &[], "").is(303);

@@ -1,5 +1,5 @@
-//! A registry in the process of the test, with generated blobs.
-#![allow(dead_code, reason = "each test file uses its part")]
+//! A registry that runs in the process of the test, with generated blobs.
+#![allow(dead_code, reason = "each test file uses only a part of this module")]
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use deploy_store::{Blobs, Digest};
 use deploy_wire::command::{Refusal, Rolling};
 use jiff::Timestamp;
 
-/// A directory where fsync costs nothing, if there is such a directory. It is for tests that have
-/// thousands of steps and do not simulate power cuts.
+/// A new directory, if possible in memory, where fsync costs nothing. The directory is for tests
+/// that have thousands of steps and do not simulate power cuts.
 pub fn fast_dir() -> tempfile::TempDir {
     let memory = Path::new("/dev/shm");
     let dir = if memory.is_dir() { memory.to_owned() } else { std::env::temp_dir() };
@@ -41,7 +41,7 @@ pub fn archive(text: &str) -> Vec<u8> {
     archive.into_inner().unwrap()
 }
 
-/// Uploads `bytes`.
+/// Stages `bytes` as an upload does, and returns their digest.
 pub fn upload(blobs: &Blobs, bytes: &[u8]) -> Digest {
     let mut staging = blobs.stage().unwrap();
     staging.write_at(0, bytes).unwrap();
@@ -79,7 +79,6 @@ impl Bench {
         self.try_reopen().await.unwrap();
     }
 
-    /// Closes the registry.
     pub async fn close(&mut self) {
         if let Some(registry) = self.registry.take() {
             registry.catalog.close().await;
@@ -92,8 +91,8 @@ impl Bench {
             registry.catalog.close().await;
             let blobs = Arc::clone(registry.blobs());
             drop(registry);
-            // The threads of a crashed program end with the program, so the old registry's threads
-            // must end, too.
+            // When a program crashes, its threads end. So the threads of the old registry must end
+            // before the new registry opens.
             while Arc::strong_count(&blobs) > 1 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }

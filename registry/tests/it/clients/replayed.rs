@@ -40,8 +40,7 @@ fn winscp_packets_are_served() {
     assert_eq!(sftp.upload("/put/code/v2.filepart", APPEND, &bytes[..9]), FAILURE);
     assert_eq!(sftp.path(REMOVE, "/put/code/v2.filepart", &[]), DONE);
     assert_eq!(sftp.path(REMOVE, "/put/code/v1", &[]), DENIED);
-    // An archive that no agent could unpack becomes a version neither under its temporary name nor
-    // under its final name.
+    // An archive that no agent could unpack does not become a version under either name.
     assert_eq!(sftp.upload("/put/code/v3.filepart", NEW, b"text"), DONE);
     assert_eq!(sftp.rename("/put/code/v3.filepart", "/put/code/v3"), FAILURE);
     let told = sftp.end();
@@ -77,14 +76,14 @@ fn filezilla_packets_are_served() {
     ] {
         assert_eq!(sftp.path(MKDIR, path, &[0; 4]), answer, "{path}");
     }
-    // The registry must not ignore a wrong size.
+    // The registry refuses to set a size that differs from the size of the file.
     let shorter = [&[0, 0, 0, 1][..], &7_u64.to_be_bytes()].concat();
     assert_eq!(sftp.path(SETSTAT, "/put/code/v1", &shorter), DENIED);
     assert_eq!(sftp.path(SETSTAT, "/put/code/v9", &attributes(0o100_600, 7)), NOT_FOUND);
 }
 
-/// With temporary names, Cyberduck uploads to NAME-RANDOM, and then renames the file. NAME-RANDOM
-/// does not look like a temporary name.
+/// If temporary names are switched on, Cyberduck uploads to NAME-RANDOM, and then renames the file.
+/// NAME-RANDOM does not look like a temporary name.
 #[test]
 fn cyberduck_packets_are_served() {
     let rig = site();
@@ -94,7 +93,7 @@ fn cyberduck_packets_are_served() {
     assert_eq!(sftp.path(SETSTAT, "/put/code/v1-Ab3dE5gH", &attributes(0o100_644, 7)), DONE);
     assert_eq!(sftp.rename("/put/code/v1-Ab3dE5gH", "/put/code/v1"), DONE);
     assert_eq!(versions(&rig, "code"), ["v1"]);
-    // A rename keeps the old version if a configuration already uses it.
+    // A rename keeps the version under the old name if a configuration already uses this version.
     assert_eq!(sftp.upload("/put/code/v2-Ab3dE5gH", NEW, &bytes), DONE);
     rig.ok("addconf -name p -layer code:v2-Ab3dE5gH");
     assert_eq!(sftp.rename("/put/code/v2-Ab3dE5gH", "/put/code/v2"), DONE);

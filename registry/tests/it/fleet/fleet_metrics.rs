@@ -28,7 +28,8 @@ fn value<T: FromStr<Err: Debug>>(text: &str, metric: &str) -> T {
     values.remove(0)
 }
 
-/// Checks the names and types of the metrics with promtool, from Debian's package prometheus.
+/// Checks the names and types of the metrics with promtool, which is in Debian's package
+/// prometheus.
 fn check_with_promtool(text: &str) {
     let promtool =
         Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).spawn();
@@ -130,11 +131,16 @@ fn metrics_show_the_budget_and_the_results_of_a_rollout() {
     assert!(shows("deploy_registry_rollout_paused{configuration=\"web\"} 1"));
     rig.ok("rollout resume -name web");
     fail(&mut hosts[2]);
-    wait_until("the halt", || shows("deploy_registry_rollout_halted{configuration=\"web\"} 1"));
+    wait_until("the rollout halts", || {
+        shows("deploy_registry_rollout_halted{configuration=\"web\"} 1")
+    });
     rig.ok("rollout abort -name web");
     let text = rig.ok("metrics");
     has_lines(&text, &["deploy_registry_rollout_halted{configuration=\"web\"} 0"]);
-    assert!(!text.contains("deploy_registry_rollout_hosts"), "a metric is left over: {text}");
+    assert!(
+        !text.contains("deploy_registry_rollout_hosts"),
+        "a metric of the ended rollout is left: {text}"
+    );
 }
 
 #[test]

@@ -30,7 +30,8 @@ fn operators_label_hold_release_and_retire_hosts() {
     assert_eq!((&held["held"], held.get("document")), (&json!("new disk"), None));
     // A held host does not count.
     assert!(rig.ok("wait -name web -timeout 1s").contains("1 held (not counted)"));
-    // While its host is held, an agent that only polls still gets the state that it runs.
+    // While a host is held, an agent that only polls from this host still gets the state that the
+    // host runs.
     let poll = |rig: &Rig| {
         rig.sftp("srv", "deploy-agent", "get configs/web.json polled.json");
         std::fs::read_to_string(rig.path("polled.json")).unwrap()
@@ -102,7 +103,7 @@ fn frozen_configuration_changes_only_with_override() {
 }
 
 #[test]
-fn events_are_followed_and_given_to_a_program() {
+fn events_reach_a_follower_and_the_program_of_on_event() {
     let place = tempfile::tempdir().unwrap();
     let (hook, told) = (place.path().join("hook"), place.path().join("told"));
     std::fs::write(&hook, "#!/bin/sh\ncat >>\"$(dirname \"$0\")/told\"\n").unwrap();

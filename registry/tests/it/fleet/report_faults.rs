@@ -41,7 +41,7 @@ fn walk(rig: &Rig, id: &str) -> Acknowledged {
 
 fn check(call: &str, fault: &str) {
     if Command::new("strace").arg("-V").output().is_err() {
-        assert!(std::env::var_os("CI").is_none(), "there is no strace");
+        assert!(std::env::var_os("CI").is_none(), "strace is missing");
         println!("NOT TESTED: faults of the database; strace is missing");
         return;
     }
@@ -86,9 +86,9 @@ fn check(call: &str, fault: &str) {
     assert!(points > 0, "no fault was injected");
 }
 
-/// Returns the numbers of the calls that fail. One call fails in each run of the registry. If
-/// `DEPLOY_TEST_STEPS` is set, each call fails in one run. Without this variable, only every third
-/// sync or every eighth write fails in one run. The first of these calls is random.
+/// Returns the numbers of the calls that get a fault, one call for each run of the registry. If
+/// `DEPLOY_TEST_STEPS` is set, these are all calls. Otherwise, these are every third sync or every
+/// eighth write, from a random first call.
 fn steps(call: &str) -> impl Iterator<Item = usize> {
     let stride = match std::env::var_os("DEPLOY_TEST_STEPS") {
         Some(_) => 1,

@@ -1,7 +1,7 @@
 //! Tests the rule of `wait` with random schedules of changes, reports and commands of operators.
 //! The rule: `wait` never succeeds while a host that counts has not deployed the state.
 //!
-//! `DEPLOY_TEST_STEPS` sets the number of schedules, and `DEPLOY_TEST_SEED` the first seed.
+//! `DEPLOY_TEST_STEPS` sets the number of schedules, and `DEPLOY_TEST_SEED` sets the first seed.
 
 #![allow(clippy::print_stdout, reason = "the test prints the seed")]
 
@@ -239,7 +239,7 @@ impl World {
         for (host, agent) in counted {
             assert!(
                 agent.has_deployed(waited.revision, waited.id),
-                "wait says that host {host} has deployed revision {}",
+                "wait wrongly says that host {host} has deployed revision {}",
                 waited.revision
             );
         }
@@ -266,6 +266,6 @@ async fn wait_succeeds_only_if_every_host_that_counts_has_confirmed() {
         }
         converged += world.converged;
     }
-    println!("wait has succeeded {converged} times with a host");
+    println!("wait succeeded {converged} times while at least one host counted");
     assert!(converged > schedules / 4, "wait succeeds too rarely for this test");
 }

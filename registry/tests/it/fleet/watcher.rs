@@ -39,7 +39,7 @@ impl Watch {
 
     /// The next line that is not empty.
     pub fn next(&self) -> Value {
-        self.lines.recv_timeout(SOON).expect("the registry sends a line")
+        self.lines.recv_timeout(SOON).expect("the registry sent no line")
     }
 
     /// The next offer. Skips the lines before the offer, such as acknowledgements.
@@ -52,7 +52,6 @@ impl Watch {
         }
     }
 
-    /// Sends a line.
     pub fn send(&mut self, line: &[u8]) {
         self.input.write_all(line).unwrap();
         self.input.write_all(b"\n").unwrap();

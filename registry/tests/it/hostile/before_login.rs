@@ -115,8 +115,8 @@ fn broken_handshake_ends_only_its_connection() {
                 let is_reset =
                     |err: &std::io::Error| err.kind() == std::io::ErrorKind::ConnectionReset;
                 assert!(ended.as_ref().err().is_none_or(is_reset), "{what}: {ended:?}");
-                // The server sends KEXINIT and a disconnect message, and grants neither exchange
-                // nor service.
+                // The server sends only KEXINIT and a disconnect message. It completes no key
+                // exchange and grants no service.
                 let kinds = kinds(&said);
                 assert!(kinds.iter().all(|kind| matches!(kind, 1 | 20)), "{what}: {kinds:?}");
             });
@@ -136,7 +136,7 @@ async fn requests_before_login_are_refused() {
     let client = connect(&rig).await;
     let opened = tokio::time::timeout(Duration::from_secs(10), client.channel_open_session()).await;
     assert!(!matches!(opened, Ok(Ok(_))), "a channel opens without a login");
-    // A key that the key files do not name gives no rights.
+    // A key that is not in the key files gives no rights.
     let mut client = connect(&rig).await;
     let stranger = load_secret_key(rig.path("other"), None).unwrap();
     let stranger = PrivateKeyWithHashAlg::new(Arc::new(stranger), None);

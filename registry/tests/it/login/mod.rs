@@ -1,4 +1,4 @@
-//! Logs in a client to a registry that runs in the process of the test.
+//! Logs a client in to a registry that runs in the process of the test.
 
 use std::sync::Arc;
 

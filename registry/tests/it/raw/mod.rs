@@ -1,7 +1,7 @@
 //! Defines an ssh client that can send any messages, even messages that the protocol forbids. The
 //! client knows one key exchange (RFC 8731) and one cipher (RFC 5647), and logs in with an Ed25519
 //! key.
-#![allow(dead_code, reason = "each test file uses its part")]
+#![allow(dead_code, reason = "each test file uses only a part of this module")]
 
 pub mod sftp;
 
@@ -40,7 +40,7 @@ pub fn string(text: &[u8]) -> Vec<u8> {
     [&number(text.len())[..], text].concat()
 }
 
-/// A number of the protocol.
+/// A number (`uint32`) of the protocol.
 pub fn number(n: usize) -> [u8; 4] {
     u32::try_from(n).unwrap().to_be_bytes()
 }
@@ -57,7 +57,7 @@ pub fn kexinit() -> Vec<u8> {
     payload
 }
 
-/// The keys of one direction.
+/// The key of one direction, and the nonce of its next packet.
 struct Keys {
     key: LessSafeKey,
     nonce: [u8; 12],
@@ -99,9 +99,10 @@ impl Raw {
         let (session, to_server, from_server) = exchange(&mut stream, hello.as_bytes());
         let mut raw = Self { stream, to_server, from_server };
         raw.send(&[&[5][..], &string(b"ssh-userauth")].concat()).unwrap();
-        raw.wait_for(6).expect("the server accepts the service");
+        raw.wait_for(6).expect("the server did not accept the service");
         let secret = load_secret_key(rig.path(key), None).unwrap();
-        let secret = secret.key_data().ed25519().expect("an Ed25519 key").private.to_bytes();
+        let secret =
+            secret.key_data().ed25519().expect("the key is not an Ed25519 key").private.to_bytes();
         let pair = Ed25519KeyPair::from_seed_unchecked(&secret).unwrap();
         let algorithm = string(b"ssh-ed25519");
         let public = [&algorithm[..], &string(pair.public_key().as_ref())].concat();
@@ -115,7 +116,7 @@ impl Raw {
         let signature = [&algorithm[..], &string(signature.as_ref())].concat();
         request.extend(string(&signature));
         raw.send(&request).unwrap();
-        raw.wait_for(52).expect("the login succeeds");
+        raw.wait_for(52).expect("the login failed");
         raw
     }
 
@@ -162,7 +163,10 @@ impl Raw {
                 Ok(_) => {}
                 Err(err) => {
                     let waits = io::ErrorKind::WouldBlock;
-                    assert!(err.kind() != waits, "neither message {kind} nor the end arrives");
+                    assert!(
+                        err.kind() != waits,
+                        "neither message {kind} nor the end of the connection arrived"
+                    );
                     return None;
                 }
             }
@@ -183,7 +187,7 @@ impl Raw {
 
     /// Runs a command. Returns the command's exit code and its output on both streams.
     pub fn run(&mut self, line: &str) -> (u8, String) {
-        let channel = self.open(1 << 21).expect("the server opens a channel");
+        let channel = self.open(1 << 21).expect("the server opened no channel");
         self.send(&request(channel, "exec", true, &string(line.as_bytes()))).unwrap();
         let (mut code, mut said) = (u8::MAX, Vec::new());
         loop {
@@ -213,7 +217,10 @@ impl Raw {
                 }
                 Ok(_) => {}
                 Err(err) => {
-                    assert!(err.kind() != io::ErrorKind::WouldBlock, "neither answer nor end");
+                    assert!(
+                        err.kind() != io::ErrorKind::WouldBlock,
+                        "neither an answer nor the end of the connection arrived"
+                    );
                     return false;
                 }
             }

@@ -1,5 +1,5 @@
-//! Defines an sftp client that sends single packets. Some tests use this client to replay clients
-//! that cannot be installed on the test machine.
+//! Defines an sftp client that sends single packets. Some tests use it to replay the packets of
+//! clients that cannot be installed on the test machine.
 
 use super::{DATA, EOF, EXTENDED_DATA, Raw, data, request, string};
 use crate::rig::Rig;
@@ -51,12 +51,12 @@ pub struct Sftp {
 impl Sftp {
     pub fn start(rig: &Rig) -> Self {
         let mut raw = Raw::log_in(rig, "op", "me");
-        let channel = raw.open(1 << 21).expect("the server opens a channel");
+        let channel = raw.open(1 << 21).expect("the server opened no channel");
         raw.send(&request(channel, "subsystem", true, &string(b"sftp"))).unwrap();
-        raw.wait_for(99).expect("the server starts the subsystem");
+        raw.wait_for(99).expect("the server did not start the subsystem");
         let mut sftp = Self { raw, channel, heard: Vec::new(), id: 0, told: String::new() };
         sftp.send(&[1, 0, 0, 0, 3]);
-        assert_eq!(sftp.packet()[0], 2, "the answer is not a version");
+        assert_eq!(sftp.packet()[0], 2, "the answer is not a VERSION packet");
         sftp
     }
 
@@ -100,7 +100,7 @@ impl Sftp {
                 Answer::File(number(25) & 0o040_000 != 0, size)
             }
             NAME => Answer::Names(names(&packet[5..])),
-            other => panic!("answer {other}"),
+            other => panic!("unexpected answer {other}"),
         }
     }
 

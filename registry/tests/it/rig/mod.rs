@@ -1,5 +1,9 @@
-//! Runs a registry for one test, and `OpenSSH` clients.
-#![allow(dead_code, clippy::print_stderr, reason = "each test file uses its part and prints notes")]
+//! Runs a registry and `OpenSSH` clients for one test.
+#![allow(
+    dead_code,
+    clippy::print_stderr,
+    reason = "each test file uses a part of this module; a panic prints the log"
+)]
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -12,7 +16,8 @@ use tempfile::TempDir;
 
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A directory with keys, and the files that authorise `op` and `srv`.
+/// A directory with keys, and with the key files that authorise `op` and `srv`. A registry may run
+/// in this directory.
 pub struct Rig {
     pub dir: TempDir,
     pub flags: Vec<String>,
@@ -94,7 +99,9 @@ impl Rig {
         });
         let listening =
             |log: &Log| log.lines().iter().find(|line| line.contains("listening on ")).cloned();
-        wait_until("start", || listening(&log).is_some() || child.try_wait().unwrap().is_some());
+        wait_until("the registry listens or has ended", || {
+            listening(&log).is_some() || child.try_wait().unwrap().is_some()
+        });
         let Some(line) = listening(&log) else { return false };
         let port = line.rsplit(':').next().unwrap().parse().unwrap();
         self.running = Some(Running { child, port, log });
@@ -119,7 +126,7 @@ impl Rig {
     }
 
     fn running(&self) -> &Running {
-        self.running.as_ref().expect("the registry runs")
+        self.running.as_ref().expect("the registry does not run")
     }
 
     pub fn port(&self) -> u16 {
@@ -160,7 +167,7 @@ impl Rig {
     }
 
     pub fn wait(&mut self) -> ExitStatus {
-        self.running.take().expect("the registry runs").child.wait().unwrap()
+        self.running.take().expect("the registry does not run").child.wait().unwrap()
     }
 
     /// Runs the registry with `flags`. With these flags, the registry must end on its own.
@@ -273,7 +280,8 @@ impl Rig {
         self.sha256(name)
     }
 
-    /// Packs and uploads the directory `name`. Returns the archive's sha256.
+    /// Packs the directory `etc` of the directory `name`, and uploads the archive. Returns the
+    /// archive's sha256.
     pub fn pack(&self, name: &str) -> String {
         let packed = format!("{name}.tar.gz");
         let tar = ["-czf", &packed, "-C", name, "--mtime=@1", "etc"];

@@ -12,7 +12,7 @@ const MAGIC: u8 = 0x1f;
 /// The decompressed bytes of all members, one after another.
 #[derive(Debug)]
 pub struct Members<R> {
-    /// The state, which is `None` only while the state changes.
+    /// The position of the reader. `None` only while `read` changes the position.
     at: Option<At<R>>,
 }
 

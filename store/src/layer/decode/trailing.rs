@@ -1,5 +1,6 @@
 //! Checks the bytes after the end of compressed data. Some packers fill their last block with
-//! zeros, for example bsdtar on a pipe or a tape. No other bytes may follow the data.
+//! zeros, for example bsdtar when it writes to a pipe or a tape. No other bytes may follow the
+//! data.
 
 use std::io::{self, BufRead};
 
@@ -8,8 +9,8 @@ const PADDING: u64 = 1 << 20;
 /// The maximum number of bytes that are counted for the message.
 const COUNTED: u64 = 1 << 30;
 
-/// Reads the rest of `source` after the end of its data. Only zeros are allowed there, at most
-/// `PADDING` bytes. `what` is the format of the data, for the message.
+/// Reads the bytes of `source` that follow the compressed data. At most `PADDING` zeros are
+/// allowed. `what` is the name of the format, for the message.
 pub fn only_padding(source: &mut impl BufRead, what: &str) -> io::Result<()> {
     let (mut count, mut others) = (0, false);
     while count <= COUNTED {
@@ -51,7 +52,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn zeros_up_to_a_bound_are_padding() {
+    fn only_a_limited_number_of_zeros_is_padding() {
         let told = |bytes: &[u8]| only_padding(&mut &*bytes, "gzip").map_err(|err| err.to_string());
         for good in [0, 1, 10_239, 1 << 20] {
             assert_eq!(told(&vec![0; good]), Ok(()), "{good}");

@@ -10,18 +10,19 @@ use super::trailing::only_padding;
 
 /// The first bytes of a frame.
 const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
-/// The maximum length of a frame's header.
+/// The maximum length of a frame's header in bytes.
 const HEADER: usize = 18;
-/// The largest window of the format that this machine can address, as the exponent of a power of
-/// two. The decoder accepts windows up to this size. Before the decoder gets a frame, the window in
-/// the frame's header is checked against `-max-window`.
+/// The decoder accepts windows of up to 2 to the power of this number of bytes. zstd supports no
+/// larger window on this kind of machine. The limit of `-max-window` is checked before the decoder
+/// gets a frame.
 const MOST: u32 = if usize::BITS > 32 { 31 } else { 30 };
 
 /// The decompressed bytes of all frames, one after another.
 pub struct Frames<R> {
     source: R,
     decoder: Decoder<'static>,
-    /// The first bytes of a frame, which were read to examine the frame's header.
+    /// The first bytes of a frame. They were read to examine the header, and the decoder has not
+    /// received them yet.
     head: Vec<u8>,
     between: bool,
     /// The largest allowed window, in bytes.
@@ -43,7 +44,8 @@ impl<R: BufRead> Frames<R> {
         Ok(Self { source, decoder, head: Vec::new(), between: true, window })
     }
 
-    /// Checks whether another frame follows.
+    /// Returns whether another frame follows, and checks the window of that frame. Bytes that are
+    /// not a frame must be padding.
     fn begin(&mut self) -> io::Result<bool> {
         while self.head.len() < HEADER {
             let bytes = match self.source.fill_buf() {
@@ -120,8 +122,8 @@ pub fn is_frame(start: &[u8]) -> bool {
             && start.get(1..4) == Some(&[0x2a, 0x4d, 0x18]))
 }
 
-/// The size in bytes of the window that a frame with the first bytes `head` needs. The result is
-/// `None` for a skippable frame.
+/// `head` is the start of a frame. Returns the size in bytes of the window that the frame needs.
+/// Returns `None` if the frame is skippable or its header is incomplete.
 fn window_of(head: &[u8]) -> Option<u64> {
     let (descriptor, rest) = head.strip_prefix(&MAGIC)?.split_first()?;
     if descriptor & 0x20 == 0 {
@@ -159,7 +161,7 @@ mod tests {
 
     fn read(packed: &[u8], window: u64) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        // The input arrives in pieces of one byte, as it may arrive from a pipe.
+        // The source returns one byte at a time, like a slow pipe.
         let source = io::BufReader::with_capacity(1, packed);
         Frames::new(source, window)?.read_to_end(&mut bytes).map(|_| bytes)
     }
@@ -183,12 +185,12 @@ mod tests {
     }
 
     #[test]
-    fn too_large_window_is_reported() {
+    fn too_large_window_is_refused() {
         let large = packed(b"text", 27);
         assert_eq!(read(&large, 128 << 20).unwrap(), b"text");
         let refused = read(&large, 64 << 20).unwrap_err().to_string();
         assert!(refused.contains("window of 128 MiB, and 64 MiB are allowed"), "{refused}");
-        // The check covers later frames, too.
+        // The window of the second frame is checked, too.
         let later = [packed(b"text", 20), large].concat();
         assert!(read(&later, 64 << 20).unwrap_err().to_string().contains("128 MiB"));
         assert_eq!(window_of(&zstd::bulk::compress(&[1; 300], 3).unwrap()), Some(300));

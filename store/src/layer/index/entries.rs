@@ -34,9 +34,8 @@ pub struct Entries<R> {
     current: bool,
 }
 
-/// The first version of the format. This version lacks information, because it has no entry for the
-/// root itself. This program still reads this version, so that the objects of such a layer are
-/// kept.
+/// The first version of the format. An index of this version has no entry for the root itself. This
+/// program still reads such an index, so that the objects of the layer are kept.
 const FIRST: u8 = 1;
 
 impl<R: Read + Seek> Entries<R> {
@@ -77,7 +76,8 @@ impl<R: Read + Seek> Entries<R> {
         Ok(Self { file, path, buffer: Vec::new(), at: 0, rest, count, current })
     }
 
-    /// Whether the index has the current format. An earlier format lacks information.
+    /// Whether the index has the current format. In an earlier format, the entry for the root
+    /// itself is missing.
     pub fn is_current(&self) -> bool {
         self.current
     }

@@ -2,8 +2,8 @@
 //! existing objects. One barrier (a sync of the whole filesystem) syncs the new objects, and then
 //! the batch renames these objects to their final names. If a directory of objects such as `ab`
 //! does not exist yet, the batch makes this directory and renames the directory as a whole. The
-//! objects of a shared batch can be placed in a root before the batch is published. The batch and
-//! the root then share one barrier.
+//! objects of a shared batch can be placed in a root before the batch is published, so that the
+//! batch and the root share one barrier.
 
 use std::ffi::CString;
 use std::fs::File;
@@ -46,8 +46,8 @@ pub(in crate::layer) struct Staged {
 }
 
 impl Staged {
-    /// The directory in which the batch keeps the new objects for the directory of objects with the
-    /// number `at`.
+    /// `at` is the number of a directory of objects. Returns the batch's directory for the new
+    /// objects of that directory.
     pub fn dir_of(&self, at: usize) -> &Dir {
         self.fans[at].get().and_then(Option::as_ref).unwrap_or(&self.dir)
     }
@@ -83,7 +83,7 @@ impl Batch {
         self.objects.name(content, meta, 0)
     }
 
-    /// Writes a whole file, unless the object exists.
+    /// Writes the object `name` as a whole, unless the object exists.
     pub fn write_small(&self, name: &ObjectName, bytes: &[u8], meta: &Meta) -> Result<()> {
         let dir = match self.fan(name.fan())? {
             Some(dir) => dir,
@@ -144,14 +144,14 @@ impl Batch {
         self.written.load(Ordering::Relaxed)
     }
 
-    /// Makes the synced objects visible. Returns the number of the objects. A later barrier must
+    /// Makes the synced objects visible, and returns the number of objects. A later barrier must
     /// sync the names of the objects.
     pub fn publish(self) -> Result<u64> {
         for (at, fan) in self.staged.fans.iter().enumerate() {
             let Some(Some(dir)) = fan.get() else { continue };
             let name = fan_name(at);
             if !self.staged.dir.rename_new(&name, &self.objects.dir, &name)? {
-                // Another batch made the directory meanwhile.
+                // Another batch made the directory first.
                 self.publish_from(dir)?;
             }
         }
@@ -163,9 +163,9 @@ impl Batch {
         dir.for_each(|name| match ObjectName::from_file_name(name) {
             Some(name) => {
                 dir.rename(name.as_c_str(), self.objects.fan(&name)?, name.as_c_str())?;
-                // The rename changed the ctime, so the object is sealed again. A new seal is safe
-                // even if the object was already placed: its root is not published yet, so no
-                // service could change the object.
+                // The rename changed the ctime, so an object with a seal is sealed again. This is
+                // safe even if a root already has a hardlink to the object: the root is not
+                // published yet, so no service could change the object.
                 let sealed =
                     self.objects.naming != Naming::Contents && !self.objects.seals.is_new(&name);
                 if sealed { self.objects.seal(&name) } else { Ok(()) }
@@ -174,8 +174,8 @@ impl Batch {
         })
     }
 
-    /// The substitute for the directory of objects with the number `at`. `None` if this directory
-    /// exists.
+    /// The batch's substitute for the directory of objects with the number `at`. `None` if that
+    /// directory exists already.
     fn fan(&self, at: usize) -> Result<Option<&Dir>> {
         if let Some(fan) = self.staged.fans[at].get() {
             return Ok(fan.as_ref());
@@ -194,9 +194,9 @@ pub struct Writing<'a> {
     batch: &'a Batch,
     name: CString,
     file: File,
-    /// The offset of the next piece.
+    /// The offset of the next piece in bytes.
     at: u64,
-    /// The end of the last piece with data.
+    /// The offset after the last piece with data. A hole may follow.
     end: u64,
 }
 
@@ -216,7 +216,7 @@ impl Writing<'_> {
         &self.file
     }
 
-    /// Skips a hole.
+    /// Skips a hole of `length` bytes.
     pub fn skip(&mut self, length: u64) {
         self.at += length;
     }
@@ -229,7 +229,7 @@ impl Writing<'_> {
             return batch.staged.dir.remove_file(&self.name);
         }
         if self.end < self.at {
-            // If the file ends in a hole, the last write ended before the end of the file.
+            // The file ends in a hole, so the last write ended before the end of the file.
             self.file.set_len(self.at).map_err(|err| self.error("set length of", err))?;
         }
         let path = || batch.staged.dir.path_of(&self.name);
@@ -271,8 +271,8 @@ impl Writing<'_> {
 impl Drop for Batch {
     fn drop(&mut self) {
         self.objects.shared().retain(|staged| !Arc::ptr_eq(staged, &self.staged));
-        // A drop cannot report an error. If the removal fails, the next start removes the
-        // directory.
+        // A drop cannot report an error. If the removal fails, the next start of the agent removes
+        // the directory.
         let _ = self.objects.dir.remove_tree(&self.staged.name);
     }
 }

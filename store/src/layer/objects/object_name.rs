@@ -1,7 +1,7 @@
-//! Defines the names of objects. With hardlinks, an object is a whole inode. All hardlinks to an
-//! inode share the contents and the metadata. So the name of the object consists of the digest of
-//! its contents and a digest of its metadata. With other link modes, the name of an object is only
-//! the digest of its contents.
+//! Defines the names of objects. If the agent uses hardlinks, all links to an object share the
+//! object's contents and metadata. So the name of the object consists of the digest of the contents
+//! and a digest of the metadata. With other link modes, the name of an object is only the digest of
+//! the contents.
 
 use std::ffi::CStr;
 use std::io::Write as _;
@@ -16,13 +16,13 @@ pub enum Naming {
     Contents,
     /// The name states the contents and the metadata.
     Inode {
-        /// Whether the agent restores owners, so that the metadata include the owner.
+        /// Whether the metadata include the owner. This is `true` if the agent restores owners.
         owner: bool,
     },
 }
 
 impl Naming {
-    /// The name of the object for a file. If an object is an inode, `twin` (from 0) distinguishes
+    /// The name of the object for a file. With [`Naming::Inode`], `twin` (from 0) distinguishes
     /// equal files of one root that are not linked to each other.
     pub fn name(self, content: Content, meta: &Meta, twin: u32) -> ObjectName {
         let mut name = [0; NAME];
@@ -34,8 +34,8 @@ impl Naming {
         if twin > 0 { name.twin(twin) } else { name }
     }
 
-    /// The other kind of names: `Inode` for `Contents`, and `Contents` for `Inode`. The cache has
-    /// names of the other kind if the agent had another link mode before.
+    /// The other kind of names: `Inode` for `Contents`, and `Contents` for `Inode`. The cache may
+    /// contain names of the other kind if the agent used another link mode before.
     #[must_use]
     pub fn other(self) -> Self {
         match self {
@@ -65,8 +65,8 @@ impl ObjectName {
         ok.then_some(Self(text))
     }
 
-    /// The name of the object for the equal file with the number `twin` in a root. `self` is the
-    /// name for the first of these files, which has the number 0.
+    /// The name of the object for file number `twin` of several equal files in one root. `self` is
+    /// the name for file number 0.
     #[must_use]
     pub fn twin(&self, twin: u32) -> Self {
         let (mut name, end) = (self.0, self.as_bytes().len());

@@ -9,7 +9,7 @@ pub enum PrivateReason {
     Metadata,
     /// A process had the file open for writing.
     Open,
-    /// The file was renamed, or got another name.
+    /// The file was renamed, or a hardlink to the file was made.
     Renamed,
 }
 

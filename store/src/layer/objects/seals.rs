@@ -3,9 +3,9 @@
 //!
 //! With hardlinks, objects are inodes that services can reach. Every change of an inode changes its
 //! ctime, which no process can set. Such changes are a write through any name, descriptor or
-//! mapping, a new owner, mode or attribute, and a new mtime. So an object with the inode and ctime
-//! of its seal is unchanged. The agent's own links and removals also change the ctime. So the agent
-//! checks the object before each link or removal, and seals the object again afterwards.
+//! mapping, a new owner, mode or attribute, and a new mtime. So an object is unchanged if its inode
+//! number and ctime match its seal. When the agent makes or removes a hardlink, the ctime also
+//! changes. So the agent checks the object first, and seals the object again afterwards.
 //!
 //! An object without a seal may still be sound. The agent reads such an object, and seals it if it
 //! is sound.
@@ -21,18 +21,19 @@ use super::object_name::ObjectName;
 const MAGIC: &[u8; 8] = b"dtseals\x01";
 /// The length of the id of a boot, in bytes.
 const BOOT: usize = 36;
-/// The number of bytes of a record in the file: the hash of an object's name, and the object's
-/// seal.
+/// The size of a record in the file, in bytes. A record is the hash of an object's name and the
+/// object's seal.
 const RECORD: usize = 16;
 /// The length of the checksum at the end of the file, in bytes.
 const CHECKSUM: usize = 16;
 /// The seal of an object that this program wrote and that never had another name.
 const NEW: u64 = 0;
 /// A bit of a seal. If the bit is set, no process had the object open for writing at the last
-/// check. Since this check, the watches have reported no open of the object.
+/// check, and the watches have not reported since then that a process opened the object.
 const CLOSED: u64 = 1;
 
-/// The seals of all objects, by [`ObjectName::hash`].
+/// The seals of all objects. The key of a seal is the hash of the object's name (see
+/// [`ObjectName::hash`]).
 #[derive(Debug, Default)]
 pub struct Seals(Mutex<HashMap<u64, u64>>);
 
@@ -88,7 +89,8 @@ impl Seals {
         }
     }
 
-    /// Records that a process may have opened any object that was ever linked.
+    /// Records that processes may have opened all objects, except the objects that only this
+    /// program could reach so far.
     pub fn set_all_maybe_open(&self) {
         self.lock().values_mut().for_each(|seal| *seal &= !CLOSED);
     }
@@ -129,9 +131,9 @@ impl Seals {
         bytes
     }
 
-    /// Reads the file of seals that an earlier run of the program wrote. A file that is damaged, or
-    /// that was written before the last boot, is ignored. A power cut may have caused the boot.
-    /// After a power cut, the bytes of a write may be on the disk without the new ctime.
+    /// Reads the file of seals that an earlier run of the program wrote. A damaged file is ignored.
+    /// A file from an earlier boot is also ignored, because a power cut may have ended that boot.
+    /// After a power cut, the disk may have the bytes of a write without the new ctime.
     pub fn read(&self, bytes: &[u8], boot: &str) {
         let head = MAGIC.len() + BOOT;
         let Some(end) = bytes.len().checked_sub(CHECKSUM).filter(|end| *end >= head) else {

@@ -19,17 +19,18 @@ use crate::layer::tar::tarball::Piece;
 
 /// The maximum size of a small file in bytes. A writer gets a small file as a whole.
 const SMALL: u64 = 128 << 10;
-/// The maximum total size of small files that a writer gets together, in bytes.
+/// Collected small files are passed to a writer as soon as their contents and attributes have this
+/// many bytes.
 const TOGETHER: usize = 128 << 10;
 /// The maximum number of small files that a writer gets together.
 const TOGETHER_FILES: usize = 64;
 /// The number of bytes in a piece of a large file.
 const PIECE: usize = 256 << 10;
-/// The maximum number of jobs that wait for a writer, and of pieces of one file that wait for its
-/// writer.
+/// The maximum number of jobs that wait for a writer. This is also the maximum number of pieces of
+/// one large file that wait to be written.
 const WAITING: usize = 4;
-/// The number of bytes after which the written data is synced. The barrier (a sync of the
-/// filesystem) at the end then has little left to sync.
+/// The written data is synced each time after this many bytes, so that the barrier (a sync of the
+/// filesystem) at the end has little left to sync.
 const AHEAD: u64 = 64 << 20;
 /// The maximum number of writers. More writers would only wait for the filesystem's locks.
 const MOST: usize = 4;
@@ -47,7 +48,7 @@ pub struct Writers<'a> {
     ahead: u64,
 }
 
-/// The unused buffers. Each unused buffer is empty.
+/// The unused buffers. Each of them has the length 0.
 #[derive(Default)]
 struct Pool(Mutex<Vec<Vec<u8>>>);
 
@@ -62,7 +63,7 @@ impl Pool {
     }
 }
 
-/// The first error of all threads.
+/// Records the first error of any thread.
 #[derive(Clone, Copy)]
 struct Trouble<'a> {
     failed: &'a AtomicBool,
@@ -81,7 +82,7 @@ enum Job {
     Large(Receiver<LargePart>),
 }
 
-/// Small files, whose bytes are stored one after another.
+/// Small files, with their contents one after another in `bytes`.
 #[derive(Default)]
 struct Together {
     bytes: Vec<u8>,
@@ -145,7 +146,8 @@ pub fn with_writers<T>(
 }
 
 impl Writers<'_> {
-    /// Writes the contents of one file. An empty file needs no object.
+    /// Passes the contents of one file to the writers, and returns the digest of the contents. An
+    /// empty file needs no object.
     pub fn write<R: Read>(&mut self, size: u64, meta: &Meta, body: Body<'_, R>) -> Result<Content> {
         self.ahead += size;
         if self.ahead >= AHEAD {
@@ -288,7 +290,7 @@ fn write_together(batch: &Batch, together: Together, pool: &Pool) -> Result<()> 
 fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Result<()> {
     let mut file: Writing<'_> = batch.begin_file()?;
     // If the channel ends before the file is complete, another thread failed. The written data is
-    // then removed with the batch.
+    // removed together with the batch.
     while let Ok(part) = parts.recv() {
         match part {
             LargePart::Data(bytes) => {
@@ -302,7 +304,7 @@ fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Resul
     Ok(())
 }
 
-/// A placeholder error. The writer's own error becomes the result instead.
+/// A placeholder error. [`with_writers`] returns the error of the writer instead.
 fn stopped() -> Error {
     Error::bad_archive("was given up")
 }

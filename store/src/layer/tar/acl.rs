@@ -17,7 +17,7 @@ pub const ACCESS: &[u8] = b"system.posix_acl_access";
 pub const DEFAULT: &[u8] = b"system.posix_acl_default";
 /// The version of the binary form.
 const VERSION: u32 = 2;
-/// The number that stands in entries that name no user or group.
+/// The number in an entry that has no user or group.
 const NOBODY: u32 = u32::MAX;
 /// The tags of entries. Entries must be sorted in the order of these tags.
 const USER_OBJ: u16 = 1;
@@ -30,8 +30,8 @@ const OTHER: u16 = 32;
 /// One entry of a list: the tag, the permissions, and the number of the user or group.
 type Entry = (u16, u16, u32);
 
-/// The numbers of this machine's users and groups, by name. The files are read when a name is first
-/// looked up.
+/// The numbers of this machine's users and groups, by name. `/etc/passwd` and `/etc/group` are read
+/// when a name is first looked up.
 #[derive(Debug, Default)]
 pub struct Names(Option<[HashMap<Vec<u8>, u32>; 2]>);
 
@@ -150,7 +150,7 @@ fn check(entries: &[Entry]) -> Result<(), String> {
 
 /// Parses one entry, `TAG:[NAME]:PERMISSIONS[:NUMBER]`. Returns `None` for an unknown name.
 fn entry_of(text: &[u8], is_default: bool, names: &mut Names) -> Result<Option<Entry>, String> {
-    let bad = || format!("its access list has {:?}, which is not an entry", lossy(text));
+    let bad = || format!("its access list has {:?}, which is not a valid entry", lossy(text));
     let mut fields: Vec<&[u8]> = text.split(|byte| *byte == b':').map(<[u8]>::trim_ascii).collect();
     if is_default && matches!(fields[0], b"default" | b"d") {
         fields.remove(0);
@@ -244,7 +244,7 @@ mod tests {
             "u::rw,g::r,o:r--,u:1000:rwx,g:50:r-x,m:rwx",
             "user::rw-\nuser:1000:rwx\t#effective:rwx\n# \
              none\ngroup::r--\ngroup:50:rx\nmask::rwx\nother::r--",
-            // This list has no mask. So the list gets the mask that setfacl would make.
+            // This list has no mask, so the list gets the mask that setfacl would make.
             "user::rw-,user:1000:rwx,group::r--,group:50:r-x,other::r--",
         ] {
             assert_eq!(read(text, false), Ok(Some(want.clone())), "{text}");

@@ -1,4 +1,4 @@
-//! Reads the fields of a tar header block, as ustar, GNU and v7 tar write them.
+//! Reads the fields of a tar header block in the formats of ustar, GNU tar and v7 tar.
 
 use tar::Header;
 
@@ -53,8 +53,8 @@ pub fn check_sum(header: &Header) -> Result<()> {
     }
 }
 
-/// Parses a numeric field: octal digits with spaces or NULs around them, or GNU's base 256. A blank
-/// field is 0.
+/// Parses a numeric field: octal digits, which may have spaces around them and end at a NUL, or
+/// GNU's base 256. A blank field is 0.
 pub fn field(bytes: &[u8]) -> Result<i64, String> {
     if bytes[0] & 0x80 != 0 {
         // The first bit marks base 256, and the second bit is the sign.
@@ -124,7 +124,7 @@ fn add_acls(
 ) -> Result<(), String> {
     let is_acl = |name: &[u8]| name == acl::ACCESS || name == acl::DEFAULT;
     if matches!(flag, Flag::Hardlink | Flag::Symlink) {
-        // These kinds have no access list, even if the header states a list.
+        // A link has no access list, even if the header states a list.
         xattrs.retain(|xattr| !is_acl(&xattr.name));
         return Ok(());
     }
@@ -148,12 +148,12 @@ fn add_acls(
         .try_for_each(|xattr| acl::check_value(&xattr.value))
 }
 
-/// Converts an owner to 32 bits. Some programs write the owner -2 (nobody) as a negative number.
-/// The owner -1 is not valid, because the kernel reads -1 as "unchanged".
+/// Converts the number of a user or group to 32 bits. Some programs write the user nobody as -2.
+/// The number -1 is not valid, because the kernel reads -1 as "unchanged".
 fn owner(number: i64) -> Result<u32, String> {
     let wrapped = i32::try_from(number).ok().map(i32::cast_unsigned);
     match u32::try_from(number).ok().or(wrapped) {
-        None | Some(u32::MAX) => Err(format!("its owner {number} is not a valid number")),
+        None | Some(u32::MAX) => Err(format!("its owner or group {number} is not a valid number")),
         Some(id) => Ok(id),
     }
 }
@@ -197,7 +197,8 @@ mod tests {
         }
     }
 
-    /// Fuzzing against the `tar` crate found this case: an invalid field was read as the number 1.
+    /// Fuzzing against the `tar` crate found this case. In a v7 header, the bytes at the place of
+    /// the device numbers have no meaning.
     #[test]
     fn a_v7_header_has_no_device_numbers() {
         let mut header = Header::new_old();

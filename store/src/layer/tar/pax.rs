@@ -1,5 +1,5 @@
 //! Reads PAX extended headers (POSIX.1-2017, pax, "pax Extended Header"). Such a header consists of
-//! records `LENGTH KEY=VALUE\n`. A value may have any bytes.
+//! records `LENGTH KEY=VALUE\n`. A value may contain any bytes.
 
 use crate::inode_meta::{Mtime, Xattr};
 
@@ -35,9 +35,9 @@ pub struct Sparse {
     pub name: Option<Vec<u8>>,
     /// The file's length in bytes.
     pub realsize: Option<u64>,
-    /// Version 0.1: the map as `OFFSET,LENGTH,…`
+    /// The map of version 0.1, as `OFFSET,LENGTH,…`.
     pub map: Option<Vec<u8>>,
-    /// Version 0.0: offsets and lengths in turn, each from its own record
+    /// The map of version 0.0: offsets and lengths in turn, each from its own record.
     pub pairs: Vec<u64>,
 }
 
@@ -110,8 +110,8 @@ impl Pax {
     }
 }
 
-/// The kernel's limit on the size of an attribute (xattr(7)). Here, the same limit applies to an
-/// access list in text form.
+/// The kernel's limit on the size of an attribute in bytes (xattr(7)). This program applies the
+/// same limit to an access list in text form.
 const MAX_VALUE: usize = 64 << 10;
 
 fn access_list(key: &str, value: &[u8]) -> Result<Option<Vec<u8>>, String> {

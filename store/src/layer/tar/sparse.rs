@@ -43,7 +43,7 @@ impl From<Error> for Why {
     }
 }
 
-/// The error for the entry with the name `name`.
+/// The error for the archive entry `name`.
 pub fn error(name: &[u8], why: Why) -> Error {
     match why {
         Why::Map(why) => bad_entry(name, why),
@@ -81,7 +81,7 @@ pub fn old_gnu(header: &Header, mut block: impl FnMut() -> Result<[u8; BLOCK]>) 
 }
 
 /// Reads the length and extents of a PAX 1.0 file. The map of such a file is in the first blocks of
-/// the body. The length of these blocks is subtracted from `left`.
+/// the body. `left` is the length of the body, and the function subtracts these blocks from `left`.
 pub fn pax_1(
     sparse: &Sparse,
     left: &mut u64,
@@ -144,7 +144,10 @@ fn checked(length: u64, extents: Vec<Extent>) -> Map {
         let next = extent.offset.checked_add(extent.length);
         match next {
             Some(next) if extent.offset >= end && next <= length => end = next,
-            _ => return Err("its sparse map overlaps or overruns".to_owned().into()),
+            _ => {
+                let why = "its sparse map has parts that overlap or lie outside the file";
+                return Err(why.to_owned().into());
+            }
         }
     }
     Ok((length, extents))

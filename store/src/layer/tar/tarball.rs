@@ -99,8 +99,8 @@ impl Extended {
 }
 
 impl<R: Read> Tarball<R> {
-    /// Reads from `inner`. If the compressed form is `framed`, truncation is always detected. So
-    /// such an archive may lack the end mark of tar and the padding of the last body.
+    /// Reads from `inner`. `framed` states whether the decompression detects every truncation. A
+    /// framed archive may lack the end mark of tar and the padding of the last body.
     pub fn new(inner: R, framed: bool, limits: Limits) -> Self {
         Self {
             inner,
@@ -127,14 +127,14 @@ impl<R: Read> Tarball<R> {
         self.begun
     }
 
-    /// The message for a file that is not tar but another known format.
+    /// The message for a file that has another known format instead of tar.
     pub fn foreign(&self) -> Option<&'static str> {
         self.foreign
     }
 
-    /// The range of bytes, in the archive, of the member that was read last. The range begins at
-    /// the member's first header, even if this header is an extended header. The range ends after
-    /// the last block of the body.
+    /// The position of the member that was read last, as a range of bytes in the archive. The range
+    /// begins at the member's first header, even if this header is an extended header. The range
+    /// ends after the last block of the body.
     pub fn span(&self) -> std::ops::Range<u64> {
         self.start..self.end
     }

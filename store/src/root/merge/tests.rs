@@ -1,4 +1,4 @@
-//! Tests merges of layers. Each merge is written as one line: `|` separates layers, and blanks
+//! Tests merges of layers. Each merge is written as one line: `|` separates layers, and spaces
 //! separate entries. `a/` is a directory, `a=1` is a file with the contents 1, `a->b` is a symlink,
 //! `a==b` is a hardlink, and `a!` is a fifo. A directory may have a mode, as in `a/700`.
 
@@ -160,7 +160,7 @@ fn entries() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    /// A build of the tree never follows a symlink.
+    /// Because of this property, a build of the tree never follows a symlink.
     #[test]
     fn no_path_passes_through_anything_but_directories(
         entries in vec(entries(), 0..12),
@@ -179,7 +179,7 @@ proptest! {
                 above = parent;
             }
         }
-        // One layer and two layers give the same result.
+        // The same entries in one layer give the same tree.
         let together = merged(&entries.join(" "));
         prop_assert_eq!(merged(&text), together);
     }

@@ -16,9 +16,9 @@ use crate::root::merge;
 /// Nearly every archive is plain. In a plain archive, no path is a directory in one entry and of
 /// another kind in another entry. Also, no hardlink in a plain archive leads to a directory, fifo
 /// or device. The merge of a plain archive never replaces a directory, resolves no symlinks, and
-/// cannot fail. The check recognizes a plain archive by sets of hashes of its paths. If two paths
-/// have the same hash, a plain archive may seem not to be plain. The check keeps all entries,
-/// because it merges an archive that is not plain.
+/// cannot fail. The check recognizes a plain archive by sets of hashes of the archive's paths. If
+/// two paths have the same hash, the check may take a plain archive for an archive that is not
+/// plain. In that case, the check merges the entries, which it keeps for this purpose.
 #[derive(Default)]
 pub struct MergeCheck {
     hasher: RandomState,
@@ -105,8 +105,8 @@ impl MergeCheck {
     }
 
     /// Whether a plain archive may have a hardlink to `target`. The target may be missing. An
-    /// existing target must not be a directory, fifo or device, and no target may be below a
-    /// symlink.
+    /// existing target must not be a directory, fifo or device. The path of the target must not
+    /// lead through an entry that is not a directory.
     fn is_plain_target(&self, target: &[u8]) -> bool {
         let hash = self.hasher.hash_one(target);
         !self.directories.contains(&hash)

@@ -35,7 +35,7 @@ pub(in crate::store) struct Pending {
 
 impl Store {
     /// Like [`Store::extract`], but a small layer usually becomes visible only with the next root
-    /// that [`Store::root`] builds. One barrier then covers the layer and the root.
+    /// that [`Store::root`] builds, so that one barrier covers the layer and the root.
     pub fn extract_for_root(&self, digest: Digest) -> Result<Option<Extracted>> {
         if self.has_layer(digest)? {
             return Ok(None);
@@ -118,8 +118,8 @@ impl Store {
         merge_check: MergeCheck,
     ) -> Result<Extracted> {
         let Pending { digest, batch, index, mut extracted } = layer;
-        // This barrier is the only sync. The barrier syncs the contents of the files before the
-        // names of the files appear.
+        // The merge check runs during the sync. This sync is the only barrier: it syncs the
+        // contents of the files before the names of the files appear.
         thread::scope(|scope| {
             let syncing = scope.spawn(|| batch.sync());
             merge_check.check()?;

@@ -60,7 +60,8 @@ impl Store {
     }
 }
 
-/// Copies an object. Returns whether the copy has the contents that its name states.
+/// Copies the object `from` to `to`, under the name `name`. Returns `false`, without a new object,
+/// if `from` does not have the contents of `file`.
 fn copy(from: &File, to: &Batch, name: &ObjectName, file: &tree::File) -> io::Result<bool> {
     if from.metadata()?.len() != file.size {
         return Ok(false);
@@ -79,7 +80,7 @@ fn copy(from: &File, to: &Batch, name: &ObjectName, file: &tree::File) -> io::Re
             while at < range.end {
                 let most = usize::try_from(range.end - at).unwrap_or(usize::MAX).min(PIECE);
                 match from.read_at(&mut piece[..most], at) {
-                    // The file was truncated meanwhile.
+                    // Another process has truncated the file.
                     Ok(0) => break,
                     Ok(n) => {
                         hasher.update(&piece[..n]);

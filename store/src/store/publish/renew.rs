@@ -1,6 +1,6 @@
 //! Gives objects new inodes. The file at a private path is copied from its object. But an earlier
 //! root may still share the object's inode, or a process may have the inode open for writing. A
-//! write would then damage the object, and the agent would have to fetch the layer again.
+//! write to this inode would damage the object, and the agent would have to fetch the layer again.
 
 use std::collections::HashSet;
 
@@ -15,8 +15,8 @@ use crate::store::Store;
 
 impl Store {
     /// Renews the objects of the private files of `tree`, if other processes can reach these
-    /// objects. Returns the renewed objects. Afterwards, a root that has the old inode of an object
-    /// no longer shares this object.
+    /// objects. Returns the renewed objects. A root that has the old inode of a renewed object does
+    /// not share the object any more.
     pub(in crate::store) fn renew_private(&self, tree: &Tree) -> Result<HashSet<ObjectName>> {
         let mut renewed = HashSet::new();
         if self.objects.naming() == Naming::Contents || self.placement.learned.is_empty() {

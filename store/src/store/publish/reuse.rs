@@ -98,7 +98,6 @@ impl Store {
         }
         let tree = self.tree(configuration)?;
         let mut drifts = self.drift_of(&name, &tree);
-        // A directory that contains a mount cannot be replaced.
         let mounted = Mounts::read().within(&self.unpacked, &name).is_some();
         let lacks = |(_, drift): &(EntryPath, Drift)| drift.is_lack();
         if !mounted && (drifts.iter().any(lacks) || !(in_use || drifts.is_empty())) {
@@ -116,7 +115,7 @@ impl Store {
     /// Adopts the directory at the path of the root of `configuration`, if the directory has no
     /// record and cannot be compared. A comparison is impossible if some layers are not extracted.
     /// The directory is complete, because a root gets its name only when the root is complete.
-    /// Returns whether the directory was adopted.
+    /// Returns `true` if the directory was adopted.
     pub fn adopt_unseen_root(&self, configuration: &Configuration) -> Result<bool> {
         let id = configuration.id();
         let is_there = !self.is_published(id)? && is_directory(&self.unpacked, &name_of(id))?;
@@ -197,7 +196,7 @@ impl Store {
         let record = self.roots.stat(name).ok()?;
         let [mark, record] = [mark, record].map(|stat| time_of(stat.st_mtime, stat.st_mtime_nsec));
         let built = mark.min(record);
-        // If the clock was set back, later writes seem to be earlier.
+        // If the clock was set back, a later write may have an earlier ctime than the mark.
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         let now = now.map_or(0, |now| now.as_nanos());
         i128::try_from(now).is_ok_and(|now| now >= built).then_some(built)

@@ -1,5 +1,5 @@
-//! Removes the files that are hardlinks to objects from a retired root. Each removal changes the
-//! ctime of a shared inode, so the object is sealed again.
+//! Removes files from a retired root if the files are hardlinks to objects. Each removal changes
+//! the ctime of a shared inode, so the object is sealed again.
 
 use std::ffi::CStr;
 
@@ -30,7 +30,7 @@ impl Store {
 
     /// Removes the shared files from `root`, which holds `tree` and will be removed. Files that a
     /// process changed stay, and are removed with the rest of the root. The objects of these files
-    /// are not sealed again. So the agent reads such an object before the next use of the object.
+    /// are not sealed again, so the agent reads such an object before it uses the object again.
     pub(in crate::store) fn release(&self, root: &Dir, tree: &Tree) -> Result<()> {
         if self.placement.mode != LinkMode::Hardlink {
             return Ok(());

@@ -1,5 +1,5 @@
-//! Watches directories with inotify(7). One instance reports changes in all directories, and
-//! another instance reports the first open of a file in each directory.
+//! Watches directories with inotify(7). One inotify instance reports changes in all directories. A
+//! second instance reports the first open of a file in each directory.
 //!
 //! The spare is watched in every mode. No other process has a reason to change the spare, so a
 //! changed spare is not used. With hardlinks, the published roots are also watched, because a write
@@ -23,7 +23,7 @@ use crate::root::tree::{File, Node, Tree};
 
 /// The size in bytes of the buffer for events.
 const BUFFER: usize = 64 << 10;
-/// The maximum number of names that are remembered for each root.
+/// The maximum number of paths with events that are remembered for each place.
 const MOST_NAMES: usize = 10_000;
 
 /// The events that show a possible write to a file.
@@ -39,9 +39,9 @@ const RENAMED: WatchFlags = WatchFlags::CREATE
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::DELETE_SELF);
 
-/// The first open of a file in a directory. The opened file may then be mapped and written to
-/// without further events. The watch ends after one event, so frequent opens do not cause many
-/// events.
+/// The first open of a file in a directory. This event matters because a process can map the opened
+/// file and write to the mapping without further events. The watch ends after one event, so
+/// frequent opens do not cause many events.
 const OPENED: WatchFlags = WatchFlags::OPEN.union(WatchFlags::ONESHOT);
 
 /// A watched directory with all directories below.
@@ -51,9 +51,10 @@ pub(in crate::store) struct Place(u32);
 /// The events in a place since its evidence was last taken.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Evidence {
-    /// Whether there were more events than the system or this program kept.
+    /// Whether events are missing, because there were more events than the system or this program
+    /// kept.
     pub lost: bool,
-    /// The names that had events. An event of a directory itself has the directory's own path.
+    /// The paths with events. An event of a directory itself counts for the path of the directory.
     pub names: BTreeSet<EntryPath>,
     /// The old names of renamed files.
     pub moved: BTreeSet<EntryPath>,
@@ -169,7 +170,7 @@ impl Watcher {
         self.seen.insert(place, Evidence::default()).unwrap_or_default()
     }
 
-    /// Ends the watches of a place. The call takes some time.
+    /// Ends the watches of a place. The call is slow if the place has many directories.
     pub fn end(&mut self, place: Place) {
         self.end_changes(place);
         for number in of_place(&self.waiting, place) {

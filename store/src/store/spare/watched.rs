@@ -57,9 +57,9 @@ impl Watched {
                     self.failed = true;
                     tracing::warn!(
                         event = "not_watched",
-                        "roots cannot be watched, so the agent checks all their files before \
+                        "roots cannot be watched, so the agent checks every shared file before \
                          each change, which takes longer ({err}); raise \
-                         fs.inotify.max_user_instances and max_user_watches"
+                         fs.inotify.max_user_instances and fs.inotify.max_user_watches"
                     );
                 }
             }
@@ -91,7 +91,7 @@ impl Store {
                 if !std::mem::replace(&mut all.failed, true) {
                     tracing::warn!(
                         event = "not_watched",
-                        "not all roots can be watched, so the agent checks all their files \
+                        "not all roots can be watched, so the agent checks every shared file \
                          before each change, which takes longer ({err}); raise \
                          fs.inotify.max_user_watches"
                     );

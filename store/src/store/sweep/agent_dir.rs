@@ -29,7 +29,7 @@ pub(in crate::store) struct AgentDir {
     pub naming: Naming,
     pub link: LinkMode,
     pub owner: bool,
-    /// The spare, if there is one.
+    /// The name of the spare, if there is a spare.
     pub spare: Option<CString>,
 }
 
@@ -46,8 +46,8 @@ pub fn taken_over(dir: &Path) -> Result<Vec<Digest>> {
         if recorded || item.kind != FileType::Directory {
             continue;
         }
-        // The age of the root counts from the time of its mark, because a service may have changed
-        // the root's own time.
+        // The age of the root counts from the mtime of its mark, because a service may have changed
+        // the mtime of the root itself.
         let marked = if_exists(unpacked.stat(&ok_name(id)))?;
         let Some(stat) =
             marked.map_or_else(|| if_exists(unpacked.stat(&item.name)), |it| Ok(Some(it)))?
@@ -86,9 +86,9 @@ impl AgentDir {
     }
 
     /// The names of the objects of the layers `layers`, without twins (further objects for equal
-    /// files). If the index of a layer is damaged, the inner error names the layer. If an object
-    /// exists only under the name of another link mode, this name counts as needed. The store can
-    /// then make the object by copying the file with this name.
+    /// files). If the index of a layer cannot be decoded, the inner error names the layer. If an
+    /// object does not exist under its name, its name under the other kind of [`Naming`] is also
+    /// needed, because the store can make the object from a copy of that file.
     pub fn objects_of<'a>(
         &self,
         layers: impl Iterator<Item = &'a Digest>,
@@ -103,7 +103,8 @@ impl AgentDir {
                 Ok(None) => continue,
                 Ok(Some(index)) => index,
                 Err(Error::Corrupt { .. } | Error::NewerFormat { .. }) => {
-                    let why = "the index of layer {} is damaged, so its objects are unknown";
+                    let why = "the index of layer {} is damaged or has a newer format, so the \
+                               objects of this layer are not known";
                     return Ok(Err(why.replace("{}", &digest.to_string())));
                 }
                 Err(err) => return Err(err),
@@ -279,7 +280,7 @@ impl AgentDir {
     }
 
     /// Lists the files at and below `name` in `dir`, without directories. Files that match `tree`
-    /// share extents with their objects. So the shared bytes count as bytes of the objects.
+    /// share extents with their objects, so these files count as files of 0 bytes.
     fn files(&self, dir: &Dir, name: &CStr, tree: Option<&Directory>) -> Result<Vec<File>> {
         let mut found = Vec::new();
         let Some(stat) = if_exists(dir.stat(name))? else { return Ok(found) };
@@ -299,9 +300,9 @@ impl AgentDir {
         found: &mut Vec<File>,
     ) -> Result<()> {
         let dir = match dir.child_within(name) {
-            // The listing skips a directory that this process cannot enter. Either the directory's
-            // mode denies access, and only the removal changes modes. Or something is mounted on
-            // the directory, and a mount is never removed.
+            // The listing skips a directory that this process cannot enter. The mode of the
+            // directory may deny access, and only the removal changes modes. Something may also be
+            // mounted on the directory, and a mount is never removed.
             Err(Error::Io { cause, .. })
                 if matches!(
                     cause.kind(),

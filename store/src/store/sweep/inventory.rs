@@ -1,4 +1,4 @@
-//! Defines the list of an agent's directory that a sweep uses.
+//! Defines the inventory: the contents of an agent's directory, as a sweep needs them.
 
 use std::ffi::CString;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ pub(in crate::store) struct File {
     pub links: u64,
     /// The size in bytes; 0 if the file shares extents with an object or is not a regular file.
     pub bytes: u64,
-    /// The time from which the age of the file counts, in seconds.
+    /// The time from which the age of the file counts, in seconds since the Unix epoch.
     pub changed: i64,
 }
 
@@ -68,8 +68,8 @@ pub(in crate::store) struct Inventory {
     pub downloads: Vec<(CString, File, bool)>,
     pub leftovers: Vec<(PathBuf, Vec<File>)>,
     pub asides: Vec<Aside>,
-    /// The quarantined files and directories, each with its name and the time, in seconds, at which
-    /// it was quarantined.
+    /// The quarantined files and directories. Each has its name, the time of the quarantine in
+    /// seconds since the Unix epoch, and the files at and below the name.
     pub quarantine: Vec<(CString, i64, Vec<File>)>,
     pub spare: Option<CString>,
 }

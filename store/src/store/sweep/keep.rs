@@ -13,11 +13,11 @@ pub struct Keep {
     pub configurations: Vec<(Configuration, &'static str)>,
     /// The roots that are kept, each with the reason. `None` keeps all roots.
     pub roots: Option<Vec<(Digest, &'static str)>>,
-    /// Whether replaced roots are removed. Set this flag only after a script has succeeded, because
-    /// until then a service may run in a replaced root.
+    /// Whether replaced roots are removed. Set this flag only after the script of a deployment has
+    /// succeeded. Before that, a service may still run in a replaced root.
     pub replaced: bool,
-    /// Whether roots without a record are removed like other roots. Another program made these
-    /// roots. If the flag is not set, these roots are kept.
+    /// Whether roots without a record are removed like other roots. Usually, another program made
+    /// these roots. If the flag is not set, these roots are kept.
     pub taken_over: bool,
     /// The ages from which cached data is removed. `None` keeps all cached data.
     pub cache: Option<Ages>,

@@ -1,6 +1,6 @@
 //! Handles leftovers, which are files that could not be removed. A leftover is logged once as a
-//! warning, and the next sweep or start tries to remove the leftover again. A leftover must not
-//! make other work fail.
+//! warning, and the next sweep or the next start of the agent tries to remove the leftover again. A
+//! leftover must not make other work fail.
 
 use std::ffi::CStr;
 use std::path::PathBuf;
@@ -94,7 +94,8 @@ pub(in crate::store) fn has_record(top: &Dir, unpacked: &Dir, moved: &CStr) -> R
 pub(in crate::store) fn forget_ids(top: &Dir, unpacked: &Dir) -> Result<()> {
     for item in unpacked.list()? {
         if retired_id(&item.name).is_some() && !has_record(top, unpacked, &item.name)? {
-            // A root that cannot be renamed keeps its name, and the next start tries again.
+            // A root that cannot be renamed keeps its name, and the next start of the agent tries
+            // again.
             let _ = unpacked.move_to_temp(&item.name, unpacked, RETIRED);
         }
     }

@@ -144,7 +144,7 @@ impl Planner {
     }
 
     /// Plans the removal of records without a root, and of unreadable records, which a crash may
-    /// have left. A root without a record counts as a root of another program.
+    /// have left. A root whose record is removed counts as a root of another program afterwards.
     fn records(&mut self, inventory: &Inventory, keep: &Keep) {
         for root in &inventory.roots {
             let path = Path::new("roots").join(root.id.to_string());
@@ -152,7 +152,7 @@ impl Planner {
             let alone = !root.is_there || stays(root, keep).is_some();
             let why = match (&root.record, root.is_there) {
                 (Record::Unreadable, _) if alone => "it cannot be read",
-                (Record::Of(_), false) => "its root is gone",
+                (Record::Of(_), false) => "its root does not exist",
                 _ => continue,
             };
             self.remove(What::Record, path, why, &root.record_file);
@@ -298,13 +298,14 @@ mod tests {
             objects: vec![object("a", file(1, 2, 10)), object("b", file(2, 2, 20))],
             ..Inventory::default()
         };
-        // The file b belongs to a kept layer, so the removal of its name in the root frees nothing.
+        // The object b belongs to a kept layer, so the removal of its name in the root frees
+        // nothing.
         let plan = planned(&inventory, &at_once(), &["b"]);
         let freed: Vec<(What, u64, u64)> =
             plan.removals.iter().map(|it| (it.what, it.files, it.bytes)).collect();
         assert_eq!(freed, [(What::Root, 3, 40), (What::Object, 1, 10)]);
         assert_eq!((plan.files(), plan.bytes()), (4, 50));
-        // A kept root keeps the bytes of its objects, even if another program made it.
+        // A kept root keeps the bytes of its objects, even if another program made the root.
         for keep in [Keep { roots: None, ..at_once() }, Keep { taken_over: false, ..at_once() }] {
             let plan = planned(&inventory, &keep, &[]);
             assert_eq!((plan.files(), plan.bytes()), (2, 0));

@@ -60,7 +60,7 @@ pub struct Removal {
 }
 
 impl Removal {
-    /// Converts the removal after it has failed. `why` is the reason for the failure.
+    /// Converts a failed removal. `why` is the reason for the failure.
     pub(super) fn stuck(&self, why: String) -> Kept {
         Kept { what: self.what, path: self.path.clone(), why, count: 1, bytes: self.bytes }
     }
@@ -73,11 +73,11 @@ pub struct Kept {
     pub what: What,
     /// The path in the agent's directory.
     pub path: PathBuf,
-    /// The reason for which the sweep keeps the file, the directory or the objects.
+    /// Why the sweep keeps the file, the directory or the objects.
     pub why: String,
     /// The number of files, directories or objects.
     pub count: u64,
-    /// The total size in bytes, if it was counted.
+    /// The total size in bytes. 0 if the size was not counted.
     pub bytes: u64,
 }
 
@@ -88,9 +88,9 @@ pub struct Sweep {
     pub removals: Vec<Removal>,
     /// The kept files and directories.
     pub kept: Vec<Kept>,
-    /// The files and directories that stay because they cannot be removed.
+    /// The files and directories that the sweep cannot remove.
     pub stuck: Vec<Kept>,
-    /// Whether roots share extents with objects. Shared bytes count as bytes of the objects.
+    /// Whether roots share extents with objects. Shared bytes are counted for the objects only.
     pub extents_shared: bool,
 }
 

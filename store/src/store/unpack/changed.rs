@@ -1,4 +1,5 @@
-//! Finds the paths that differ between two stacks of layers. The module uses only the archives.
+//! Finds the paths that differ between two stacks of layers. The module reads the archives and
+//! needs no store.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -36,9 +37,9 @@ pub enum How {
     Added,
     /// Only the earlier tree has the path.
     Removed,
-    /// In both trees, the path exists, but with another kind of file or other contents.
+    /// Both trees have the path, but the kind of the file or the contents differ.
     Changed,
-    /// Only the metadata differs.
+    /// Both trees have the path, and only the metadata differ.
     Metadata,
 }
 

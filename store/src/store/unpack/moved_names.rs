@@ -1,5 +1,5 @@
-//! Records which names an unpack moves into an existing directory, and removes these names again
-//! after the unpack was killed.
+//! Records which entries an unpack moves into an existing directory. If the unpack is killed, the
+//! next unpack removes these entries.
 
 use std::ffi::CStr;
 use std::io::Read as _;
@@ -13,10 +13,10 @@ use crate::error::{Error, Result};
 use crate::root::paths::c_name;
 
 /// The record in the work directory. Each item is `INODE SECONDS.NANOSECONDS NAME`, and ends with a
-/// NUL. The time is the time of birth of the file.
+/// NUL. The time is the file's time of birth.
 const RECORD: &CStr = c"moved";
 
-/// Records the entries of `root`, which the caller moves next. The record is on the disk when the
+/// Records the entries of `root` before the caller moves them. The record is on the disk when the
 /// function returns.
 pub(super) fn record(work: &Arc<Dir>, root: &Dir) -> Result<()> {
     let mut record = Vec::new();
@@ -31,15 +31,16 @@ pub(super) fn record(work: &Arc<Dir>, root: &Dir) -> Result<()> {
     file.commit(work, RECORD)
 }
 
-/// Removes the record, because the move is complete: from now on, the entries belong to the user.
+/// Removes the record after the move is complete, so that no later unpack removes the moved
+/// entries.
 pub(super) fn forget(work: &Dir) -> Result<()> {
     work.remove_file(RECORD)?;
     work.sync()
 }
 
-/// Removes the entries of `dir` that a killed unpack with the work directory `work` has moved
-/// there. An entry that somebody else has made under the same name stays. If the filesystem records
-/// no time of birth, all entries stay.
+/// Removes the entries that a killed unpack moved from its work directory `work` to `dir`. If
+/// another program has created an entry of the same name in `dir`, this entry stays. If the
+/// filesystem records no time of birth, all entries stay.
 pub(super) fn remove(work: &Dir, dir: &Dir) -> Result<()> {
     let mut record = Vec::new();
     match work.open_file(RECORD) {
@@ -69,8 +70,8 @@ pub(super) fn remove(work: &Dir, dir: &Dir) -> Result<()> {
 }
 
 /// The inode and the time of birth of a file. These two values distinguish the file from another
-/// file that later gets the same name. A rename changes neither value. `None` if there is no such
-/// file, or if the system does not report its time of birth.
+/// file that later gets the same name. A rename changes neither value. `None` if the file is
+/// missing, or if the system does not report the file's time of birth.
 fn identity(dir: &Dir, name: &CStr) -> Result<Option<String>> {
     let wanted = StatxFlags::INO | StatxFlags::BTIME;
     match statx(dir, name, AtFlags::SYMLINK_NOFOLLOW, wanted) {
@@ -85,7 +86,7 @@ fn identity(dir: &Dir, name: &CStr) -> Result<Option<String>> {
     }
 }
 
-/// Whether `name` is the name of an entry of a directory, and not a path.
+/// Whether `name` is a valid name for a directory entry, and not a path.
 fn is_part(name: &[u8]) -> bool {
     !matches!(name, b"" | b"." | b"..") && !name.contains(&b'/')
 }

@@ -1,6 +1,6 @@
-//! Quarantines damaged files of the cache, so that these files are made again. The files are moved,
-//! not removed. But a moved file replaces an earlier quarantined file of the same name. Before a
-//! file is moved, the file is checked once more, because an earlier report may be outdated.
+//! Quarantines damaged files of the cache, so that the agent makes these files again. The files are
+//! moved, not removed. But a moved file replaces an earlier quarantined file of the same name. A
+//! file is checked again before it is moved, because the report of its damage may be outdated.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CStr, CString};
@@ -25,7 +25,8 @@ pub struct Aside {
     pub path: PathBuf,
     /// The new path of the file in the agent's directory. `None` if the file was not moved.
     pub moved: Option<PathBuf>,
-    /// The number of other names of the file. Roots with hardlinks have such names.
+    /// The number of other hardlinks to the file. Roots in the hardlink mode contain such
+    /// hardlinks.
     pub links: u64,
     /// The layers that need the file and so must be extracted again.
     pub layers: Vec<Digest>,
@@ -64,8 +65,8 @@ impl Store {
         self.extract_anew(layer).map(drop)
     }
 
-    /// Quarantines the index of a layer that is not needed, so that the index does not refer to
-    /// missing objects.
+    /// Quarantines the index of a layer that is no longer needed. The index would otherwise refer
+    /// to missing objects.
     pub fn forget_layer(&self, layer: Digest) -> Result<()> {
         let name = name_of(layer);
         if self.layers.contains(&name)? {
@@ -78,7 +79,7 @@ impl Store {
         let Some(object) = ObjectName::from_file_name(name) else { return Ok(None) };
         let Some(dir) = self.objects.fan_of(&object)? else { return Ok(None) };
         let Some(stat) = if_exists(dir.stat(name))? else { return Ok(Some(untouched(path))) };
-        // An unreadable file is damaged, too.
+        // An unreadable file also counts as damaged.
         if object_is_sound(dir, name, &Meter::default())
             .is_ok_and(|found| found.is_none_or(|(sound, _)| sound))
         {
@@ -114,7 +115,7 @@ impl Store {
         Ok(Some(Aside { moved, ..untouched(path) }))
     }
 
-    /// Whether all objects of a layer exist.
+    /// Whether all objects of a layer exist with the expected size and metadata.
     fn is_whole(&self, index: &Index) -> Result<bool> {
         for entry in &index.entries {
             if let Kind::File { size: size @ 1.., content } = entry.kind {
@@ -127,7 +128,7 @@ impl Store {
         Ok(true)
     }
 
-    /// For each moved object, adds the layers that need this object to the result.
+    /// Adds to [`Aside::layers`] of each moved object the layers that need this object.
     fn find_layers(
         &self,
         contents: &BTreeMap<String, Vec<usize>>,

@@ -11,8 +11,8 @@ use crate::layer::content::content_of_seen;
 use crate::layer::entry::Content;
 use crate::meter::Meter;
 
-/// The maximum length, in bytes, of a file that is hashed a second time if its name does not match
-/// its contents. The second hash covers all bytes of the file.
+/// The maximum length, in bytes, of a file that is hashed again if the first hash does not match
+/// the file's name. The first hash skips blocks of zeros, and the second hash covers all bytes.
 const MOST_PLAIN: u64 = 1 << 30;
 
 /// Returns whether an object's contents match its name, and the length of the contents. `None` if
@@ -31,8 +31,8 @@ pub(in crate::store) fn object_is_sound(
     let fail = |err| Error::io("read", dir.path_of(name), err);
     let (content, bytes) = content_of_seen(&file, |n| meter.add(n)).map_err(fail)?;
     let named = |content: Content| name.to_bytes().starts_with(content.to_string().as_bytes());
-    // An earlier version named a file with blocks of zeros by the hash of all its bytes. If hashing
-    // all bytes would take too long, the file counts as damaged, and is made again.
+    // In an earlier version, the name of a file with blocks of zeros was the hash of all its bytes.
+    // If hashing all bytes would take too long, the file counts as damaged, and is made again.
     let earlier = || match bytes {
         ..=MOST_PLAIN => plain_content_of(&file).map(named),
         _ => Ok(false),

@@ -16,8 +16,8 @@ pub enum Member {
 
 /// Generates the members of one archive.
 pub fn members() -> impl Strategy<Value = Vec<Member>> {
-    // Most names are only used for files. The last part of a few names is also the name of a
-    // directory.
+    // The directories on a path are `a` and `b`. The last part of a path is rarely one of these
+    // names, so most archives can be unpacked.
     let name = "([ab]/){0,2}([xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[xyz]|[abx])";
     let target = "(/|\\.\\./)?[ab](/[abx]|/\\.\\.)?";
     let mode = prop_oneof![Just(0o755), Just(0o700), Just(0o555)];
@@ -74,8 +74,7 @@ pub fn archive(members: &[Member]) -> Vec<u8> {
     builder.into_inner().unwrap()
 }
 
-/// The contents of a file with the number `text`. The file with the number 0 is empty, and the file
-/// with the number 3 is larger than a block.
+/// The contents with the number `text`. Number 0 is empty, and number 3 is larger than a block.
 pub fn contents(text: u8) -> Vec<u8> {
     vec![text; usize::from(text) * if text == 3 { 3000 } else { 5 }]
 }

@@ -1,6 +1,5 @@
-//! Provides stores for tests, on every filesystem that the variable `DEPLOY_TEST_DIRS` names. The
-//! variable has directories separated by colons. Without this variable, the tests use the
-//! filesystem of the temporary directory.
+//! Provides helpers for the tests of this crate. The helpers make layers and configurations, and
+//! compare roots.
 #![allow(dead_code, reason = "each test file uses its part")]
 
 pub mod members;
@@ -24,12 +23,12 @@ pub fn run(program: &str, arguments: &[&str], dir: &Path) {
     assert!(output.status.success(), "{program} {arguments:?}: {errors}");
 }
 
-/// Publishes and extracts `archive` as a layer of the component `name`.
+/// Adds `archive` to the store, and extracts it as a layer of the component `name`.
 pub fn layer(store: &Store, name: &str, archive: &Path) -> Layer {
     let bytes = fs::read(archive).unwrap();
     let digest = Digest::of(&bytes);
     store.blobs().ingest(digest, &*bytes).unwrap();
-    let extracted = store.extract(digest).unwrap().expect("the layer was not extracted before");
+    let extracted = store.extract(digest).unwrap().expect("the layer must not be extracted yet");
     assert!(extracted.entries > 0);
     assert!(store.extract(digest).unwrap().is_none(), "the layer was extracted twice");
     named(name, digest)
@@ -50,8 +49,8 @@ pub fn configuration(layers: &[Layer]) -> Configuration {
     Configuration::new("p".parse().unwrap(), layers.to_vec(), modified).unwrap()
 }
 
-/// Returns a line for each path below `root`. The lines number the inodes, so the names of one
-/// inode have the same number.
+/// Returns a line for each path below `root`. Each line has the number of the path's inode in this
+/// dump, so hardlinks to one inode have the same number.
 pub fn dump(root: &Path) -> Vec<String> {
     let mut lines = Vec::new();
     let mut inodes = BTreeMap::new();
@@ -110,8 +109,7 @@ fn carried(path: &Path, meta: &fs::Metadata) -> String {
     )
 }
 
-/// Checks that two dumps are equal. If the dumps differ, the test fails and shows the lines that
-/// differ.
+/// Fails if two dumps differ, and shows the different lines.
 pub fn same(ours: &[String], theirs: &[String], what: &str) {
     let missing: Vec<_> = theirs.iter().filter(|line| !ours.contains(line)).collect();
     let extra: Vec<_> = ours.iter().filter(|line| !theirs.contains(line)).collect();

@@ -20,8 +20,7 @@ fn chown_in_a_script_costs_no_download_and_uses_the_spare() {
         for script in ["chown -R 33:33 .", "setcap cap_net_bind_service+ep bin/server"] {
             let bench = Bench::new(&dir, false);
             for n in [0, 1, 2, 0, 1, 2] {
-                // The store keeps no blobs. So if a layer has to be downloaded again, the test
-                // fails.
+                // The store keeps no blobs, so the test fails if the store needs a blob again.
                 let root = bench.store.root(&bench.wanted[n]).unwrap();
                 assert!(root.reused || n == 0 || root.from_spare, "{script}");
                 bench.is_right(n, script);
@@ -57,7 +56,7 @@ fn repeatedly_written_file_is_downloaded_once() {
             bench.is_right(n, "a log");
             let mut log = OpenOptions::new().append(true).open(root.path.join("a/data")).unwrap();
             log.write_all(b"a line\n").unwrap();
-            // If the blob is needed, the spare cannot be made, because the blob is missing.
+            // The call may fail, because the spare may need the missing blob.
             let _ = bench.store.prepare_spare(&bench.wanted[n]);
             bench.store.sweep_roots(&[bench.wanted[n].id()]).unwrap();
         }
@@ -66,7 +65,7 @@ fn repeatedly_written_file_is_downloaded_once() {
 }
 
 #[test]
-fn owners_belong_to_the_tree_and_files_stay_shared() {
+fn owner_rules_apply_to_roots_and_files_stay_shared() {
     if !rustix::process::geteuid().is_root() {
         assert!(std::env::var_os("CI").is_none(), "CI must run as root");
         return;

@@ -17,14 +17,14 @@ pub(in crate::command) const VERB: Verb = Verb {
             number("before", "only changes with numbers below this one"),
             JSON,
             number("limit", "maximum number of changes to show"),
-            text("since", "only changes since then, a time as in 2026-01-02T15:04:05Z or a duration before now as in 36h"),
+            text("since", "only changes since a time, as in 2026-01-02T15:04:05Z, or since a duration before now, as in 36h"),
         ],
     examples: &["audit -since 24h", "audit -limit 20 -json"],
     changes: false,
     reads_input: false,
 };
 
-/// A point in time.
+/// The time of the earliest entry to show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Since {
     /// The time itself.

@@ -1,4 +1,4 @@
-//! `changeconf`: sets versions of layers of a configuration.
+//! `changeconf`: sets the versions of a configuration's layers.
 
 use std::collections::BTreeMap;
 

@@ -45,12 +45,12 @@ pub enum HostAction {
         after: Option<HostName>,
         /// Maximum number of hosts to show; `None` shows all.
         limit: Option<u64>,
-        /// Whether to show retired hosts, too.
+        /// Whether to also show retired hosts.
         retired: bool,
         /// Whether to answer as JSON.
         json: bool,
     },
-    /// Sets the labels that have a value, and removes the labels that have none.
+    /// Sets the labels with a value, and removes the labels without a value.
     Label(HostName, Vec<(Label, Option<Label>)>),
     /// Holds the host: its agents deploy nothing new. The text says why.
     Hold(HostName, String),

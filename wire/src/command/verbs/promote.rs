@@ -7,7 +7,7 @@ use crate::command::line::Line;
 use crate::command::rollout_rules::{
     AT_ONCE, MAX_FAILED, POLICY, SOAK, SUPERSEDE, WAVES,
 };
-use crate::command::verb::{IF_HASH, OVERRIDE_FLAG, TIMEOUT, Verb, WAIT, configuration};
+use crate::command::verb::{Flag, IF_HASH, OVERRIDE_FLAG, TIMEOUT, Verb, WAIT, configuration};
 use crate::command::{ChangeOptions, Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
@@ -16,7 +16,7 @@ pub(in crate::command) const VERB: Verb = Verb {
     flags: &[
             AT_ONCE,
             configuration("from", "configuration that has the layers"),
-            IF_HASH,
+            Flag { about: "promote only if this is the current hash of the configuration in -from", ..IF_HASH },
             MAX_FAILED,
             OVERRIDE_FLAG,
             POLICY,

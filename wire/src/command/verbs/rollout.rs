@@ -66,7 +66,7 @@ pub enum RolloutAction {
         name: ConfigurationName,
         /// The new versions of the components.
         layers: Vec<(ComponentName, VersionName)>,
-        /// If given, the rollout starts only if the configuration has this hash.
+        /// If given, the rollout starts only if the configuration has this id.
         if_hash: Option<Hash>,
         /// The rules of the rollout, whether to change a frozen configuration, and whether to wait.
         options: ChangeOptions,
@@ -79,12 +79,12 @@ pub enum RolloutAction {
     Status {
         /// The configuration.
         name: ConfigurationName,
-        /// The number of the rollout; `None` stands for the last one.
+        /// The number of the rollout; `None` stands for the newest rollout.
         number: Option<u64>,
         /// Whether to answer as JSON.
         json: bool,
     },
-    /// Shows the last rollouts.
+    /// Shows rollouts, newest first.
     List {
         /// If given, show only rollouts of this configuration.
         name: Option<ConfigurationName>,
@@ -99,17 +99,17 @@ pub enum RolloutAction {
     Resume {
         /// The configuration.
         name: ConfigurationName,
-        /// A new limit of failed hosts.
+        /// The new limit of failed hosts; `None` keeps the limit.
         max_failed: Option<String>,
-        /// A new limit of absent hosts.
+        /// The new limit of absent hosts; `None` keeps the limit.
         max_absent: Option<String>,
     },
     /// Brings all hosts back to the state before the rollout. The text says why.
     Abort(ConfigurationName, String),
     /// Ends the soak of the open wave.
     SkipSoak(ConfigurationName),
-    /// Sets the result of a host: `true` for good, `false` for failed. For example, an operator
-    /// marks a host that reports nothing.
+    /// Sets the result of a host: `true` for good, `false` for failed. This is useful for a host
+    /// that reports nothing.
     Mark(ConfigurationName, HostName, bool),
     /// Stores rules under a name.
     SetPolicy(Label, RolloutRules),
@@ -131,8 +131,8 @@ impl RolloutAction {
     }
 }
 
-/// Turns the leading words into flags. The words are the action and its objects. For example,
-/// `start web` becomes `-action=start -name=web`.
+/// Turns the leading words into flags. The words are the action and the names that the action
+/// needs. For example, `start web` becomes `-action=start -name=web`.
 pub(in crate::command) fn with_flags(words: &[String]) -> Vec<String> {
     let bare = words.iter().take_while(|word| !word.starts_with('-')).count();
     let (objects, rest) = words.split_at(bare);

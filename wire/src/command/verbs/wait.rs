@@ -39,7 +39,7 @@ pub struct Wait {
     pub name: ConfigurationName,
     /// The number of the state; `None` stands for the current state.
     pub state: Option<u64>,
-    /// The hash of the state; `None` stands for the current state.
+    /// The id of the state; `None` stands for the current state.
     pub id: Option<Hash>,
     /// The maximum time to wait.
     pub timeout: Duration,

@@ -1,4 +1,4 @@
-//! `web`: makes an address that logs a browser in to the page.
+//! `web`: makes an address that opens the registry's web page in a browser, with a login.
 
 use crate::command::given::Given;
 use crate::command::line::Line;
@@ -7,7 +7,7 @@ use crate::command::{Command, Refusal};
 
 pub(in crate::command) const VERB: Verb = Verb {
     name: "web",
-    about: "print an address that opens the page in a browser, for ssh -L 8080:web:80",
+    about: "print an address that opens the web page in a browser, for ssh -L 8080:web:80",
     flags: &[JSON, number("port", "the local port of ssh -L (default 8080)")],
     examples: &["web", "web -port 9000"],
     changes: false,

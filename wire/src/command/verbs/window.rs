@@ -35,7 +35,7 @@ pub enum WindowAction {
         /// Whether to answer as JSON.
         json: bool,
     },
-    /// Hosts of the group may switch at any time again.
+    /// Deletes the windows, so that hosts of the group may switch at any time.
     Delete(Label),
 }
 

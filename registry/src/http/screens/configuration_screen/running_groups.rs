@@ -29,7 +29,7 @@ pub struct Group {
     runs: BTreeMap<u64, u64>,
 }
 
-/// The groups of these hosts, by name.
+/// Groups these hosts. The groups are sorted by name.
 pub fn of(hosts: &[HostStatus]) -> Vec<Group> {
     let mut groups: BTreeMap<&str, Group> = BTreeMap::new();
     for host in hosts {
@@ -98,7 +98,8 @@ fn row(name: &ConfigurationName, group: &Group) -> Markup {
     }
 }
 
-/// How many hosts are done, are working or have failed, and which states the hosts run.
+/// The numbers of hosts that are done, are working or have failed, and the number of hosts on each
+/// state.
 fn counts(group: &Group) -> String {
     let mut texts = vec![format!("{} done", group.done)];
     if group.working > 0 {

@@ -91,7 +91,7 @@ fn row(
     }
 }
 
-/// The present status of the state: one to three words in a frame.
+/// The current role of the state: a short text in a frame.
 fn now(listed: &ListedState) -> Markup {
     let is_rolling = listed.rollout.as_ref().is_some_and(|rollout| !rollout.has_ended);
     html! {
@@ -102,8 +102,8 @@ fn now(listed: &ListedState) -> Markup {
     }
 }
 
-/// For an earlier state, a link to the page that confirms a rollback to this state. If the registry
-/// cannot restore the state, a note that says so.
+/// For a state that was current before: a link to the page that confirms a rollback to this state,
+/// or a note that the registry cannot restore the state.
 fn rollback(name: &ConfigurationName, listed: &ListedState) -> Markup {
     let state = &listed.state;
     let number = state.number.to_string();

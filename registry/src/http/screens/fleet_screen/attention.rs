@@ -135,11 +135,11 @@ pub async fn failures(registry: &Registry, agents: &[Seen]) -> Result<(Vec<Failu
     Ok((failures, rest.iter().map(|failure| failure.count).sum()))
 }
 
-/// The key of equal failures: the configuration, the state and the output. If there is no output,
-/// the key contains the message.
+/// The properties that equal failures share: the configuration, the state, the output, and the
+/// message. The message is empty if there is an output.
 type Kind<'a> = (&'a str, Option<Digest>, Option<&'a str>, &'a str);
 
-/// The failures of these agents by their kinds, the most frequent first.
+/// Groups the failures of these agents by kind. The most frequent kind comes first.
 pub(super) fn grouped(agents: &[Seen]) -> Vec<Failure> {
     let mut kinds: HashMap<Kind<'_>, Vec<&Seen>> = HashMap::new();
     for seen in agents.iter().filter(|seen| seen.part() == Some(Part::Failed)) {
@@ -158,7 +158,7 @@ pub(super) fn grouped(agents: &[Seen]) -> Vec<Failure> {
 
 fn failure_of(mut alike: Vec<&Seen>) -> Failure {
     alike.sort_by(|one, other| one.host.host.cmp(&other.host.host));
-    // The list has at least one member.
+    // Each group of equal failures has at least one member.
     let HostStatus { configuration, wants, reason, message, .. } = &alike[0].host;
     Failure {
         configuration: configuration.clone(),

@@ -53,7 +53,7 @@ impl Attention {
         let others = html! {
             b { (count(self.other_failures, "more deploy")) " failed" } " in other ways"
         };
-        let link = html! { a href="/hosts?only=failed" { "all that failed" } };
+        let link = html! { a href="/hosts?only=failed" { "all failed hosts" } };
         html! {
             @for one in &self.failures { (failure(one)) }
             @if self.other_failures > 0 { (need("bad", &others, &link, "")) }
@@ -93,7 +93,7 @@ impl Attention {
                 b { (self.duplicates.len()) " names have two agents each" } ": "
                 (some_hosts(named, self.duplicates.len() as u64, "/hosts"))
             }
-            small { "give one agent another name with -host; no wave of a rollout takes a duplicate host" }
+            small { "give one agent another name with -host; rollouts leave out duplicate hosts" }
         };
         need("warn", &text, &html! { a href=(host_address(first)) { (first) } }, "")
     }

@@ -125,14 +125,14 @@ fn attempts(one: &WhyOne) -> Markup {
     table("before", &head, &rows, &nothing())
 }
 
-/// The steps as text, with the same words as `why`.
+/// The steps as text, with the words that the verb `why` uses.
 fn steps_text(steps: &[Step]) -> String {
     let text = |step: &Step| format!("{} {}", spaced(step.phase.word()), milliseconds(step.ms));
     steps.iter().map(text).collect::<Vec<_>>().join(", ")
 }
 
 /// The number of the state with this id, if the host runs or wants this state. For any other id,
-/// the beginning of the id.
+/// the beginning of the id. Without an id, a dash.
 fn state(status: &HostStatus, id: Option<&Digest>) -> String {
     let HostStatus { runs, runs_hash, wants, wants_hash, .. } = status;
     let known = [(runs_hash, runs), (wants_hash, wants)];

@@ -30,8 +30,8 @@ pub fn head(doc: &Doc) -> Section {
                 (facts(&doc.host, one))
             } @else if all.is_empty() {
                 div class="card empty" {
-                    p { "The host has not reported on any configuration that exists. Name a "
-                        "configuration for its agent:" }
+                    p { "The host has not reported on any configuration that exists. Start "
+                        "its agent with the name of a configuration:" }
                     code class="shell" { "deploy-agent -name NAME" }
                 }
             } @else {

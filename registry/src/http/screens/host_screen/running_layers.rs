@@ -1,4 +1,4 @@
-//! The layers that the host runs, and the layers that it has to deploy.
+//! Shows the layers that a host runs, and the layers that it has to deploy.
 
 use std::sync::Arc;
 
@@ -22,7 +22,8 @@ pub struct Running {
     pub runs: Option<u64>,
     /// The number of the state that the host has to deploy, if the host runs another state.
     pub wants: Option<u64>,
-    /// The layers, in their order.
+    /// The layers of the state to deploy, in their order, and then the layers that this state
+    /// removes. If the host has nothing to deploy, the layers that the host runs.
     pub layers: Vec<LayerOnHost>,
 }
 
@@ -31,13 +32,16 @@ pub struct Running {
 pub struct LayerOnHost {
     /// The component.
     pub component: String,
-    /// The version that the host runs.
+    /// The version that the host runs; `None` if the host runs no such layer, or if the registry no
+    /// longer has the state.
     pub runs: Option<String>,
-    /// The version that the host has to deploy.
+    /// The version that the host has to deploy; `None` if the host has to remove the layer, or has
+    /// nothing to deploy.
     pub wants: Option<String>,
-    /// Whether the two versions have different blobs.
+    /// Whether the deploy adds, removes or replaces the layer.
     pub changes: bool,
-    /// The size of the blob that the host has to download.
+    /// The size of the blob that the host has to download, in bytes; `None` if the layer stays the
+    /// same or is removed, or if the blob is missing.
     pub bytes: Option<u64>,
 }
 
@@ -111,7 +115,7 @@ fn compared(runs: Option<&Configuration>, wants: Option<&Configuration>) -> Runn
     Running { runs: None, wants: None, layers }
 }
 
-/// The section.
+/// Renders the section with the layers of the host.
 pub fn layers(doc: &Doc) -> Section {
     let body = doc.each(|place, _| match doc.running.get(place) {
         Some(running) if !running.layers.is_empty() => layers_table(running),
@@ -121,7 +125,7 @@ pub fn layers(doc: &Doc) -> Section {
             }
         },
     });
-    section("layers", "What it runs", &nothing(), &body)
+    section("layers", "Layers of the host", &nothing(), &body)
 }
 
 fn layers_table(running: &Running) -> Markup {

@@ -94,7 +94,8 @@ fn ms_of(power: i32) -> u64 {
     10_u64.pow(power.unsigned_abs())
 }
 
-/// The distance of a duration from the upper edge. A duration of 10^`top` ms has the distance 8.
+/// The distance of a duration from the upper edge, in units of the drawing. A duration of 10^`top`
+/// ms has the distance 8.
 #[expect(clippy::cast_possible_truncation, reason = "the result is from 8 to 92")]
 fn height(ms: u64, top: i32) -> i32 {
     let power = f64::from(u32::try_from(ms.max(1)).unwrap_or(u32::MAX)).log10();

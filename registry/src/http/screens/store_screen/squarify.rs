@@ -37,7 +37,8 @@ pub fn squarify(weights: &[f64], whole: Rect) -> Vec<Rect> {
     parts
 }
 
-/// The largest ratio of the sides of a part, if these areas form one row along `side`.
+/// The largest ratio of a part's longer side to its shorter side, if these areas form one row along
+/// `side`.
 fn worst(areas: &[f64], side: f64) -> f64 {
     let sum: f64 = areas.iter().sum();
     let ratio = |area: &f64| {

@@ -52,12 +52,12 @@ pub fn tree_map(space: &Space) -> Markup {
 pub fn legend(kept: usize) -> Markup {
     let rule = match kept {
         0 => String::new(),
-        1 => ": gc removes it when there is a newer version".to_owned(),
-        _ => format!(": gc removes it when there are {kept} newer versions"),
+        1 => ": gc removes the version when there is a newer version".to_owned(),
+        _ => format!(": gc removes the version when there are {kept} newer versions"),
     };
     let items = [
-        (None, "a state or a pin needs it".to_owned()),
-        (Some("unused"), format!("no state and no pin needs it{rule}")),
+        (None, "needed by a state or a pin".to_owned()),
+        (Some("unused"), format!("needed by no state and no pin{rule}")),
         (Some("rest"), "small versions together".to_owned()),
     ];
     html! {

@@ -1,7 +1,7 @@
-//! Implements `^R`, which searches the history backwards for a pattern, as in readline. Another
-//! `^R` finds older lines, and Enter submits the found line. `^G` and `^C` restore the original
-//! line. Printable characters and Backspace change the pattern. Any other key ends the search, and
-//! then has its usual effect on the found line.
+//! Implements `^R`, which searches the history backwards for a pattern, as in readline. Each
+//! further `^R` finds an older line, and Enter submits the found line. `^G` and `^C` restore the
+//! original line. Printable characters and Backspace change the pattern. Any other key ends the
+//! search, and then has its usual effect on the found line.
 
 use crate::ssh::shell::editor::{Editor, MAX_LINE, width};
 
@@ -11,7 +11,7 @@ pub(super) struct Search {
     pattern: Vec<char>,
     /// The position of the shown line in the history, counted from the end; 0 is the original line.
     at: usize,
-    /// Whether no further line has the pattern.
+    /// Whether the last step of the search found no line.
     failed: bool,
     /// The line, the cursor and the position in the history before the search.
     before: (Vec<char>, usize, usize),
@@ -27,8 +27,9 @@ impl Search {
 }
 
 impl Editor {
-    /// Takes a byte for the active search, if the byte belongs to the search. Any other byte ends
-    /// the search and has its usual meaning.
+    /// Applies a byte to the active search and returns true. Returns false if no search is active,
+    /// or if the byte does not belong to the search. Such a byte ends the search, and then has its
+    /// usual effect.
     pub(super) fn search_takes(&mut self, byte: u8) -> bool {
         if self.search.is_none() {
             return false;
@@ -46,7 +47,6 @@ impl Editor {
         true
     }
 
-    /// Begins a search.
     pub(super) fn search(&mut self) {
         let before = (self.line.clone(), self.cursor, self.shown);
         self.search = Some(Search { pattern: Vec::new(), at: 0, failed: false, before });
@@ -86,8 +86,8 @@ impl Editor {
         }
     }
 
-    /// Shows the newest line that has the pattern. The search begins `from` lines before the end of
-    /// the history.
+    /// Shows the newest line that has the pattern. The search begins at the position `from` of the
+    /// history, counted from the end. The last line has the position 1.
     fn find(&mut self, from: usize) {
         let Some(search) = &mut self.search else { return };
         let length = search.pattern.len();
@@ -140,7 +140,7 @@ impl Editor {
     }
 }
 
-/// The line that stays after a search.
+/// The line that the editor shows after a search.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Found {
     /// The found line.

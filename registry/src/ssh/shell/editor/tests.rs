@@ -67,7 +67,7 @@ fn editing_keys_work() {
 }
 
 #[test]
-fn end_of_input_leaves_only_on_an_empty_line() {
+fn control_d_ends_the_prompt_only_on_an_empty_line() {
     assert_eq!(lines_of(b"a\x04\x04"), Vec::<String>::new());
     assert_eq!(lines_of(b"a\x7f\x04"), ["END"]);
 }
@@ -136,7 +136,8 @@ fn screen(width: usize, out: &str) -> Vec<String> {
                 }
             }
             c => {
-                // The row is full. A terminal wraps only at the next character.
+                // A terminal moves to the next row only when a character does not fit into the full
+                // row.
                 if column + super::width(c) > width {
                     (row, column) = (row + 1, 0);
                 }
@@ -212,7 +213,7 @@ fn search_finds_old_lines() {
 }
 
 #[test]
-fn search_is_shown_while_it_is_typed() {
+fn prompt_shows_the_search_pattern_and_the_found_line() {
     for (keys, want) in [
         (&b"\x12"[..], "(reverse-i-search)`': "),
         (b"\x12co", "(reverse-i-search)`co': showcomp -name code"),

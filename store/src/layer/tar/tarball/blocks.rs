@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 pub(super) const BLOCK: usize = 512;
 
 impl<R: Read> Tarball<R> {
-    /// Reads all bytes after the first zero block. Only zeros are allowed there.
+    /// Reads all bytes after the first zero block, and refuses bytes that are not zero.
     pub(super) fn read_to_end(&mut self) -> Result<()> {
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -35,8 +35,8 @@ impl<R: Read> Tarball<R> {
         self.skip_padding(padding_of(size))
     }
 
-    /// Skips the padding of a body's last block. umoci writes archives that end without this
-    /// padding.
+    /// Skips the padding of a body's last block. A framed archive may end without this padding,
+    /// because umoci writes such archives.
     pub(super) fn skip_padding(&mut self, bytes: u64) -> Result<()> {
         let mut buffer = [0; BLOCK];
         let wanted = usize::try_from(bytes).unwrap_or(BLOCK).min(BLOCK);
@@ -86,6 +86,7 @@ impl<R: Read> Tarball<R> {
         }
         Ok(n)
     }
+
     /// Reads bytes. The bytes that were read ahead come first.
     pub(super) fn read_inner(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.ahead.is_empty() {

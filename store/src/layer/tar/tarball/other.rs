@@ -29,7 +29,7 @@ impl<R: Read> Tarball<R> {
             (true, false) => Ok(0),
             (false, true) => Ok(size),
             (true, true) => {
-                Err("has a size, but the bytes after it may be its body or the next entry"
+                Err("has a size, but the bytes after its header may be its body or the next entry"
                     .to_owned())
             }
             (false, false) => Err("has a body, which only a file may have".to_owned()),

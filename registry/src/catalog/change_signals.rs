@@ -17,7 +17,7 @@ const MOST: usize = 1000;
 pub struct Announced {
     /// The number of changes since the configuration's channel was made.
     pub count: u64,
-    /// When the last change was written to the disk.
+    /// When the last change was announced; `None` if there was no change.
     pub at: Option<Instant>,
 }
 
@@ -45,7 +45,7 @@ impl Changes {
         receiver
     }
 
-    /// Announces that a change is on the disk.
+    /// Announces that a change of the configuration `name` is on the disk.
     pub fn announce(&self, name: &ConfigurationName) {
         let Some(sender) = self.all().get(name).cloned() else { return };
         let at = Some(Instant::now());
@@ -83,7 +83,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn change_wakes_only_the_tasks_that_wait_for_it() {
+    async fn change_wakes_only_tasks_that_wait_for_its_configuration() {
         let changes = Changes::default();
         let [one, other]: [ConfigurationName; 2] = ["a", "b"].map(|name| name.parse().unwrap());
         let (mut first, mut second) = (changes.subscribe(&one), changes.subscribe(&other));
@@ -96,7 +96,7 @@ mod tests {
     }
 
     #[test]
-    fn names_for_which_no_task_waits_are_forgotten() {
+    fn channels_without_a_waiting_task_are_removed() {
         let changes = Changes::default();
         let kept = changes.subscribe(&"kept".parse().unwrap());
         for n in 0..3 * MOST {

@@ -1,5 +1,5 @@
-//! Counts the probes of each check, and decides whether a deploy is healthy. The code is pure: it
-//! uses no network or clock.
+//! Counts the probes of each check, and decides whether a deploy is healthy. This module does not
+//! access the network or the clock.
 
 use std::time::Duration;
 
@@ -85,7 +85,8 @@ impl Tally {
         }
     }
 
-    /// The next time at which [`Tally::decide`] may decide without another probe.
+    /// The next time, counted from the end of the script, at which [`Tally::decide`] may decide
+    /// without another probe.
     pub fn due(&self, at: Duration) -> Duration {
         let Goal { min, deadline, .. } = self.goal;
         if at < min { min } else { deadline }
@@ -93,7 +94,7 @@ impl Tally {
 }
 
 impl Counts {
-    /// Why this check is not healthy.
+    /// Why this check has not succeeded.
     fn reason(&self, wanted: u32, at: Duration) -> String {
         let after = format!("{} after the switch", seconds(at));
         let Self { label, successes, failures, all_failures, failure } = self;
@@ -164,8 +165,8 @@ mod tests {
         assert_eq!(both.decide(SECOND / 2), None, "the minimum has not passed");
         assert_eq!(both.decide(SECOND), Some(Decided::Healthy));
         probes(&mut both, 0, "-");
-        assert_eq!(both.decide(SECOND), None, "a check fails while the minimum passes");
-        // A deploy that is healthy at the deadline counts as healthy.
+        assert_eq!(both.decide(SECOND), None, "a later failure also resets the count");
+        // A deploy whose checks have all succeeded at the deadline counts as healthy.
         probes(&mut both, 0, "+++");
         assert_eq!(both.decide(60 * SECOND), Some(Decided::Healthy));
         // The tally ignores a check that does not exist.
@@ -174,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn reason_names_the_check_and_counts() {
+    fn reason_names_the_check_and_its_counts() {
         let mut all = tally(&["http://a/", "b"]);
         assert_eq!(all.decide(59 * SECOND), None);
         probes(&mut all, 0, "++++");

@@ -129,8 +129,7 @@ impl Reports {
     /// Records the end of the script's output.
     pub fn printed(&self, output: &[u8]) {
         let mut inner = self.inner();
-        // After the start of the health gate, only the script of a rollback can run. The output of
-        // that script does not belong to the deploy.
+        // After the start of the health gate, only the script of a rollback can run.
         if let Some(deploy) = inner.deploy.as_mut().filter(|it| it.phase < Phase::Checking) {
             deploy.output = output.to_vec();
         }
@@ -154,8 +153,7 @@ impl Reports {
         });
     }
 
-    /// Reports that the cycle failed. `offered` is the id of the registry's configuration, if that
-    /// id is known.
+    /// Reports that the cycle failed. `offered` is the registry's configuration, if known.
     pub fn failed(&self, err: &Error, offered: Option<Digest>) {
         self.change(|inner| {
             inner.lost = if reasons::is_connection(err) { inner.lost + 1 } else { 0 };
@@ -265,8 +263,7 @@ impl Reports {
         inner.waiting.reports().iter().filter(|report| report.seq > seq).cloned().collect()
     }
 
-    /// If the last report is a result for `id` without a revision, repeats that report with
-    /// `revision`.
+    /// Repeats a last report that is a result for `id` without a revision, with `revision`.
     pub fn confirm(&self, revision: u64, id: Option<Digest>) {
         self.change(|inner| {
             let last = inner.last.clone().filter(|last| last.wants == id && last.revision == 0);

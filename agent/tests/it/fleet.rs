@@ -240,7 +240,7 @@ fn rollback_on_the_host_is_reported_and_a_retry_ends_its_hold() {
     assert!(shown["message"].as_str().unwrap().contains("rolled back from"), "{shown:#}");
     agent.stop();
     let agent = Agent::watching(&bench, &[]);
-    says(&bench, &["sync"], 1, "held since a rollback");
+    says(&bench, &["sync"], 1, "on hold after a rollback");
     bench.operator("ssh", &["retry -host web-01"], "");
     bench.deployed("v02");
     reports_done(&bench);
@@ -253,7 +253,7 @@ fn rollback_on_the_host_is_reported_and_a_retry_ends_its_hold() {
     says(&bench, &["rollback"], 0, "rolled back to");
     agent.stop();
     let agent = Agent::watching(&bench, &[]);
-    says(&bench, &["sync"], 1, "held since a rollback");
+    says(&bench, &["sync"], 1, "on hold after a rollback");
     agent.stop();
 }
 

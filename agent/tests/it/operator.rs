@@ -297,6 +297,9 @@ fn request_from_the_deploy_script_is_refused() {
     bench.first_configuration();
     says(&bench, &["sync"], 0, "switched to");
     let asked = fs::read_to_string(bench.path("asked")).unwrap();
-    assert!(asked.contains("would wait for its own end") && asked.ends_with("\n1\n"), "{asked}");
+    assert!(
+        asked.contains("only after the script has ended") && asked.ends_with("\n1\n"),
+        "{asked}"
+    );
     agent.stop();
 }

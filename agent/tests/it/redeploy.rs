@@ -31,7 +31,7 @@ fn missing_root_is_rebuilt() {
     says(&bench, &["sync"], 0, "switched to");
     says(&bench, &["rollback"], 0, "");
     fs::remove_dir_all(&root_of_one).unwrap();
-    says(&bench, &["sync"], 1, "held since a rollback");
+    says(&bench, &["sync"], 1, "on hold after a rollback");
     assert!(root_of_one.join("conf").exists());
     assert_eq!(deployed(&bench), "v01");
     says(&bench, &["rollback", "-release"], 0, "");

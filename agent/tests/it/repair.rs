@@ -50,7 +50,7 @@ fn running_agent_downloads_damaged_layers_again() {
     let [object] = &objects(&bench, "one\n")[..] else { panic!("not exactly one object") };
     rot(object);
     fs::write(index(&bench, 0), "nonsense").unwrap();
-    says(&bench, &["verify"], 8, "now with -repair");
+    says(&bench, &["verify"], 8, "-repair repairs it now");
     let json = says(&bench, &["verify", "--repair", "--json"], 0, "").json();
     let found = findings(&json);
     assert_eq!(found.len(), 2, "{json:#}");
@@ -93,9 +93,12 @@ fn modified_root_is_reported_and_not_changed() {
     assert_eq!(fs::read_to_string(&conf).unwrap(), "of the service");
     // The advice names only commands that repair the damage.
     for words in [&["verify"][..], &["verify", "-repair"]] {
-        let text = says(&bench, words, 8, "\n1 in roots, ").out;
-        assert!(!text.contains("with -repair"), "{text}");
-        assert!(text.contains("remove such a root (rm -r). deploy-agent sync"), "{text}");
+        let text = says(&bench, words, 8, "\n1 in roots: ").out;
+        assert!(!text.contains("-repair repairs"), "{text}");
+        assert!(
+            text.contains("remove a damaged root (rm -r), and run deploy-agent sync"),
+            "{text}"
+        );
     }
     fs::remove_dir_all(bench.path(&format!("a1/unpacked/{id}"))).unwrap();
     says(&bench, &["sync"], 0, "");

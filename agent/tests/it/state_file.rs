@@ -210,7 +210,7 @@ fn roots_of_an_earlier_agent_are_kept_by_default() {
     let ids = taken_over(&bench);
     // `verify` runs before any agent.
     let told = says(&bench, &["verify"], 0, "3 roots were here before this agent").out;
-    assert!(told.contains("their correct contents are unknown"), "{told}");
+    assert!(told.contains("cannot tell whether they are damaged"), "{told}");
     let agent = Agent::start(&bench, &["-no-spare"]);
     says(&bench, &["sync"], 0, "");
     for (version, text) in [("v02", "two\n"), ("v03", "three\n"), ("v04", "four\n")] {

@@ -120,8 +120,8 @@ impl Flags {
         operator(&self.addr, &self.fp, &self.key, &self.user, OPERATOR_TIMEOUT)
     }
 
-    /// The cache with the listings of layers from earlier imports. An unusable cache is an error only if the user chose its
-    /// directory with a flag or variable.
+    /// The cache with the listings of layers from earlier imports. An unusable cache is an error
+    /// only if the user chose its directory with a flag or variable.
     pub fn cache(&self) -> ImportResult<Option<Cache>> {
         let asked = self.cache_dir.as_ref().filter(|dir| !dir.as_os_str().is_empty());
         match asked {

@@ -138,7 +138,7 @@ fn import_dry_run_changes_nothing() {
     assert!(both(&done).contains("everything is imported"), "{}", both(&done));
     let again = import(&rig, &[]);
     assert!(
-        !again.status.success() && both(&again).contains("imported already"),
+        !again.status.success() && both(&again).contains("it was imported before"),
         "{}",
         both(&again)
     );

@@ -310,7 +310,7 @@ fn sweep_removes_no_object_if_an_index_is_damaged() {
         assert_eq!(planned.count(What::Object), 0, "{what}");
         let objects = planned.kept.iter().find(|kept| kept.what == What::Object).unwrap();
         assert!(
-            objects.count > 5 && objects.why.contains("its objects are unknown"),
+            objects.count > 5 && objects.why.contains("the objects of this layer are not known"),
             "{what}: {objects:?}"
         );
     });

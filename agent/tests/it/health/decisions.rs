@@ -27,7 +27,7 @@ fn rejected_configuration_is_held_until_the_registry_changes_or_a_release() {
     assert_eq!(failed["outcome"], "rolled_back");
     let why = failed["reason"].as_str().unwrap();
     assert!(why.starts_with("health cmd ./check: exit status 1, "), "{why}");
-    assert!(why.contains(&format!("held since a rollback to {v1}")), "{why}");
+    assert!(why.contains(&format!("on hold after a rollback to {v1}")), "{why}");
     assert_eq!(
         (deployed(&bench).as_str(), active(&bench).as_str(), bench.runs()),
         ("v01", "one", 3)
@@ -44,7 +44,7 @@ fn rejected_configuration_is_held_until_the_registry_changes_or_a_release() {
     // After a release, the agent tries the configuration once more.
     says(&bench, &["rollback", "-release"], 0, "released");
     agent.logs(2, "health_failed");
-    says(&bench, &["sync"], 1, "held since a rollback");
+    says(&bench, &["sync"], 1, "on hold after a rollback");
     assert_eq!((deployed(&bench).as_str(), bench.runs()), ("v01", 5));
     bench.bump("v03", "good\n");
     says(&bench, &["sync"], 0, "switched to ");

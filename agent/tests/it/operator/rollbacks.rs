@@ -34,7 +34,7 @@ fn hold_of_a_rollback_lasts_until_the_registry_changes_even_after_a_restart() {
     agent.stop();
 
     let agent = Agent::start(&bench, &[]);
-    says(&bench, &["sync"], 1, "held since a rollback to ");
+    says(&bench, &["sync"], 1, "on hold after a rollback to ");
     assert_eq!(deployed(&bench), "v01");
     let (code, log) = {
         agent.stop();
@@ -159,7 +159,7 @@ fn killed_rollback_is_completed_by_the_next_start() {
     eventually("the agent waits", || bench.agent_log().contains("waiting for the script's end"));
     fs::write(bench.path("go"), "done\n").unwrap();
     eventually("the rollback is complete", || deployed(&bench) == "v01");
-    says(&bench, &["sync"], 1, "held since a rollback to ");
+    says(&bench, &["sync"], 1, "on hold after a rollback to ");
     assert!(fs::read_to_string(bench.path("runs")).unwrap().ends_with("again\n"));
     agent.stop();
 }

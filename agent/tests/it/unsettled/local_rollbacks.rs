@@ -32,7 +32,7 @@ fn local_rollback_returns_from_a_failed_root() {
     assert_eq!(service(&bench).as_deref(), Some("one\n"));
     settled(&bench);
     let agent = Agent::start(&bench, &[]);
-    says(&bench, &["sync"], 1, "held since a rollback");
+    says(&bench, &["sync"], 1, "on hold after a rollback");
     assert_eq!(service(&bench).as_deref(), Some("one\n"));
     bench.bump("v03", "three\n");
     says(&bench, &["sync"], 0, "switched to");
@@ -67,7 +67,7 @@ fn failed_local_rollback_is_retried_or_reverted() {
     let agent = Agent::start(&bench, &[]);
     fs::remove_file(bench.path("wait")).unwrap();
     eventually("the rollback is complete", || deployed(&bench) == "v01");
-    says(&bench, &["sync"], 1, "held since a rollback");
+    says(&bench, &["sync"], 1, "on hold after a rollback");
     assert_eq!(last(&bench), format!("{two} {one}"));
     assert_eq!(service(&bench).as_deref(), Some("one\n"));
     settled(&bench);

@@ -127,8 +127,8 @@ impl Catalog {
     }
 }
 
-/// Adds rows for the hosts in `units` that a wave takes. Returns the changes with the numbers of
-/// these hosts in the catalogue in place of the negative numbers.
+/// Adds rows for the hosts in `units` that a wave takes, and so gives these hosts their numbers in
+/// the catalogue. Returns the changes, in which these numbers replace the negative numbers.
 async fn add_units(
     transaction: &mut WriteTx,
     row: &RolloutRow,

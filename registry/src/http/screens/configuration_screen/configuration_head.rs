@@ -60,7 +60,7 @@ fn actions(Head { name, status, frozen, back_to, .. }: &Head<'_>) -> Markup {
             }
             @if let Some(to) = back_to {
                 @let link = confirm("rollback", &[("name", name), ("to", &to.to_string())]);
-                a class="button danger" href=(link) { "Roll back: " (hosts) " to " (to) "…" }
+                a class="button danger" href=(link) { "Roll back: " (hosts) " to state " (to) "…" }
             }
             @if status.failed > 0 {
                 @let link = confirm("retry", &[("failed", "true"), ("name", name)]);
@@ -147,7 +147,7 @@ mod tests {
         for wanted in [
             "state 3 · 4 hosts: 3 done, 1 failed",
             "verb=rollback&amp;name=%3Cscript%3E&amp;to=2",
-            "Roll back: 4 hosts to 2…",
+            "Roll back: 4 hosts to state 2…",
             "verb=freeze&amp;name=%3Cscript%3E\"",
             "verb=retry&amp;failed=true&amp;name=",
         ] {

@@ -3,13 +3,13 @@
 //! configuration, to the *target*, the new state. The code is synchronous, and uses no disk,
 //! network or clock.
 //!
-//! The registry keeps the [`Rollout`] and each host's [`Member`] in its catalogue. A step
-//! returns the time of the next step. The registry calls [`step()`] at this time, after each change
-//! of a host, and after each [`command()`]. The registry writes the changes of a step in one transaction. [`apply`]
-//! defines what each change does. A step keeps nothing in memory, and its result depends only on
-//! its arguments: the rollout, the hosts as the registry sees them, and the time. So a rollout
-//! survives a kill of the registry at any moment. If the registry applies the changes of a step and
-//! makes a second step with the same time, the second step has no changes.
+//! The registry keeps the [`Rollout`] and each host's [`Member`] in its catalogue. A step returns
+//! the time of the next step. The registry calls [`step()`] at this time, after each change of a
+//! host, and after each [`command()`]. The registry writes the changes of a step in one
+//! transaction. [`apply`] defines what each change does. A step keeps nothing in memory, and its
+//! result depends only on its arguments: the rollout, the hosts as the registry sees them, and the
+//! time. So a rollout survives a kill of the registry at any moment. If the registry applies the
+//! changes of a step and makes a second step with the same time, the second step has no changes.
 //!
 //! # Rules
 //!

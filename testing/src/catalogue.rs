@@ -1,5 +1,7 @@
 //! Makes a catalogue on a database server, for tests that use both kinds of catalogue.
 
+#![allow(clippy::print_stdout, reason = "a test prints what it skips")]
+
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::Path;
 use std::process::Command;
@@ -23,4 +25,18 @@ pub fn catalogue(dir: &Path) -> Option<String> {
         .expect("psql is on the PATH");
     assert!(made.status.success(), "psql: {}", String::from_utf8_lossy(&made.stderr));
     Some(format!("{server}&options=-csearch_path%3D{schema}"))
+}
+
+/// Like [`catalogue`], for a test that needs a server. If there is none, the function prints that
+/// the test is skipped.
+///
+/// # Panics
+/// In CI, the function panics if there is no server.
+pub fn server_catalogue(dir: &Path) -> Option<String> {
+    let url = catalogue(dir);
+    if url.is_none() {
+        assert!(std::env::var_os("CI").is_none(), "run scripts/test, or set DEPLOY_TEST_POSTGRES");
+        println!("NOT TESTED: a catalogue on a server; run scripts/test, or scripts/engines -h");
+    }
+    url
 }

@@ -7,15 +7,15 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Connection as _, PgConnection};
-use tokio::sync::Mutex;
 
 use super::database_error::{damaged, no_server, not_opened, unusable};
-use super::tx::Tx;
+use super::owner_lock::OwnerLock;
+use super::tx::{Tx, answered, query};
 use super::{Result, integrity, migrations};
 
 /// Maximum number of connections for short reads (`READERS`) and for long reads (`SCANNERS`).
@@ -28,7 +28,14 @@ const WRITERS: u32 = 4;
 /// only for milliseconds. On a full or slow disk, they hold the connection longer.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// How long a verb waits for a free connection to a server.
-const SERVER_WAIT: Duration = Duration::from_secs(10);
+pub(super) const SERVER_WAIT: Duration = Duration::from_secs(10);
+/// How long a statement may take on a server: [`SCAN_LIMIT`] in a long read, and [`LIMIT`] in any
+/// other transaction. The time that the statement waits for a lock counts, too.
+const LIMIT: Duration = Duration::from_secs(30);
+const SCAN_LIMIT: Duration = Duration::from_secs(300);
+/// How much longer than the limit the registry waits for the server's answer. A server that hangs,
+/// or whose host has crashed, ends no statement itself.
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How many rows the thread of a connection reads ahead. With fewer rows, a query that reads a
 /// large fleet is slow: the reading thread and the thread of the verb then wait for each other most
 /// of the time.
@@ -44,14 +51,6 @@ const SCANNER_CACHE: &str = "-16384";
 /// database may have a catalogue of its own, and each catalogue has its own lock.
 const WRITE_LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtext('deploy-registry ' || current_schema()))";
-/// The query for the lock that a registry holds while it runs. The blobs are in the directory of
-/// one registry, so a second registry would not find the blobs.
-const OWN_LOCK: &str =
-    "SELECT pg_try_advisory_lock(hashtext('deploy-registry owner ' || current_schema()))";
-/// How many times a registry tries to take the lock of [`OWN_LOCK`], and the pause between two
-/// tries. After a registry is killed, the server may release the lock only after some time.
-const OWN_TRIES: u32 = 50;
-const OWN_PAUSE: Duration = Duration::from_millis(200);
 /// Begins a transaction that changes something. With READ COMMITTED, the transaction sees all
 /// changes that were committed before it got the lock. With REPEATABLE READ, it would see the rows
 /// as they were before it waited for the lock.
@@ -59,9 +58,8 @@ const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The settings of a connection to a server. With these settings, the server ends an idle
 /// transaction, so that a registry that hangs does not keep the lock.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("lock_timeout", "30s"),
-    ("statement_timeout", "300s"),
     ("idle_in_transaction_session_timeout", "10s"),
     ("tcp_keepalives_idle", "5"),
     ("tcp_keepalives_interval", "2"),
@@ -75,13 +73,8 @@ pub(super) enum Database {
     /// writer. Long reads use separate connections, so that short reads never wait for long reads.
     Sqlite { writer: SqlitePool, readers: SqlitePool, scanners: SqlitePool },
     /// A server. The advisory lock of [`WRITE_LOCK`] ensures that only one transaction writes at a
-    /// time. The connection `owner` holds the lock of [`OWN_LOCK`].
-    Postgres {
-        writers: PgPool,
-        readers: PgPool,
-        scanners: PgPool,
-        owner: Arc<Mutex<Option<PgConnection>>>,
-    },
+    /// time.
+    Postgres { writers: PgPool, readers: PgPool, scanners: PgPool, owner: Arc<OwnerLock> },
 }
 
 impl Database {
@@ -121,19 +114,26 @@ impl Database {
         let options = PgConnectOptions::from_str(url).map_err(|err| no_server(&err))?;
         let options = options.application_name("deploy-registry").options(SETTINGS);
         // A single connection reports why it failed. A pool would only report that it timed out.
-        let owner = own(&options).await?;
-        let writers = server_pool(WRITERS).connect_with(options.clone()).await;
+        let owner = OwnerLock::take(&options).await?;
+        let writers = server_pool(WRITERS).connect_with(limited(&options, LIMIT)).await;
         let writers = writers.map_err(|err| no_server(&err))?;
         migrations::server_migrator().run(&writers).await.map_err(|err| no_server(&err))?;
-        let readers = server_pool(READERS).connect_lazy_with(options.clone());
-        let scanners = server_pool(SCANNERS).connect_lazy_with(options);
-        let owner = Arc::new(Mutex::new(Some(owner)));
+        let readers = server_pool(READERS).connect_lazy_with(limited(&options, LIMIT));
+        let scanners = server_pool(SCANNERS).connect_lazy_with(limited(&options, SCAN_LIMIT));
         Ok(Self::Postgres { writers, readers, scanners, owner })
     }
 
     /// Whether the database is on a server. Another registry may then take over the catalogue.
     pub(super) fn is_on_server(&self) -> bool {
         matches!(self, Self::Postgres { .. })
+    }
+
+    /// Whether [`Database::close`] was called.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Sqlite { writer, .. } => writer.is_closed(),
+            Self::Postgres { writers, .. } => writers.is_closed(),
+        }
     }
 
     /// Waits for running transactions, and closes the connections.
@@ -150,11 +150,7 @@ impl Database {
                 readers.close().await;
                 scanners.close().await;
                 writers.close().await;
-                if let Some(owner) = owner.lock().await.take() {
-                    // If the connection does not close, the server ends the session when the
-                    // process ends.
-                    let _ = owner.close().await;
-                }
+                owner.release().await;
             }
         }
     }
@@ -168,9 +164,9 @@ impl Database {
                 Tx::Sqlite(Box::pin(writer.begin_with("BEGIN IMMEDIATE")).await?)
             }
             Self::Postgres { writers, .. } => {
-                let mut transaction = Box::pin(writers.begin_with(BEGIN_WRITE)).await?;
-                Box::pin(sqlx::query(WRITE_LOCK).execute(&mut *transaction)).await?;
-                Tx::Postgres(transaction)
+                let mut tx = begin_on_server(writers, BEGIN_WRITE, LIMIT).await?;
+                query(WRITE_LOCK).execute(&mut tx).await?;
+                tx
             }
         })
     }
@@ -179,7 +175,7 @@ impl Database {
     pub(super) async fn begin_read(&self) -> Result<Tx> {
         match self {
             Self::Sqlite { readers, .. } => begin_in_file(readers).await,
-            Self::Postgres { readers, .. } => begin_on_server(readers).await,
+            Self::Postgres { readers, .. } => begin_on_server(readers, BEGIN_READ, LIMIT).await,
         }
     }
 
@@ -187,7 +183,9 @@ impl Database {
     pub(super) async fn begin_scan(&self) -> Result<Tx> {
         match self {
             Self::Sqlite { scanners, .. } => begin_in_file(scanners).await,
-            Self::Postgres { scanners, .. } => begin_on_server(scanners).await,
+            Self::Postgres { scanners, .. } => {
+                begin_on_server(scanners, BEGIN_READ, SCAN_LIMIT).await
+            }
         }
     }
 }
@@ -196,22 +194,14 @@ async fn begin_in_file(readers: &SqlitePool) -> Result<Tx> {
     Ok(Tx::Sqlite(Box::pin(readers.begin()).await?))
 }
 
-async fn begin_on_server(readers: &PgPool) -> Result<Tx> {
-    Ok(Tx::Postgres(Box::pin(readers.begin_with(BEGIN_READ)).await?))
+async fn begin_on_server(pool: &PgPool, begin: &'static str, limit: Duration) -> Result<Tx> {
+    let limit = limit + ANSWER_WAIT;
+    Ok(Tx::Postgres(answered(limit, Box::pin(pool.begin_with(begin))).await?, limit))
 }
 
-/// Takes the lock of [`OWN_LOCK`] on a separate connection. The server releases the lock when the
-/// connection ends.
-async fn own(options: &PgConnectOptions) -> Result<PgConnection> {
-    let mut owner = PgConnection::connect_with(options).await.map_err(|err| no_server(&err))?;
-    for _ in 0..OWN_TRIES {
-        let owns = sqlx::query_scalar(OWN_LOCK).fetch_one(&mut owner).await;
-        if owns.map_err(|err| no_server(&err))? {
-            return Ok(owner);
-        }
-        tokio::time::sleep(OWN_PAUSE).await;
-    }
-    Err(no_server(&"another registry uses this catalogue; stop that registry first"))
+/// The options of a connection on which the server ends each statement after `limit`.
+fn limited(options: &PgConnectOptions, limit: Duration) -> PgConnectOptions {
+    options.clone().options([("statement_timeout", limit.as_millis().to_string())])
 }
 
 /// The settings of a pool with `connections` connections to a file.
@@ -241,4 +231,11 @@ fn server_pool(connections: u32) -> PgPoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(true)
+        // If the server does not answer, the pool would otherwise keep the connection for ever.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                answered(ANSWER_WAIT, connection.ping()).await?;
+                Ok(true)
+            })
+        })
 }

@@ -54,6 +54,9 @@ pub(super) fn unusable(path: &Path, why: &str) -> Error {
 
 /// The error message of the database, without the error code.
 fn plain(err: &sqlx::Error) -> String {
+    if matches!(err, sqlx::Error::PoolTimedOut) {
+        return "the database does not answer".to_owned();
+    }
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }
 
@@ -66,7 +69,7 @@ fn is_full(err: &sqlx::Error) -> bool {
 /// <https://www.postgresql.org/docs/15/errcodes-appendix.html>. In this list of codes, class 08
 /// means a lost connection. Class 57 means that the server stops, or cancels the statement. The
 /// codes 55P03 and 25P03 mean that one of the timeouts that the catalogue sets has passed.
-fn is_lost(err: &sqlx::Error) -> bool {
+pub(super) fn is_lost(err: &sqlx::Error) -> bool {
     let state = state(err);
     matches!(err, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
         || ["08", "57", "55P03", "25P03"].iter().any(|class| state.starts_with(class))

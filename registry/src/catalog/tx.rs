@@ -3,10 +3,12 @@
 //! do not depend on the engine. The exceptions are `packed`, and files that open, migrate or check
 //! a database, or ask whether the database is on a server.
 
+use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{
@@ -19,8 +21,9 @@ use sqlx::{
 pub(in crate::catalog) enum Tx {
     /// A transaction on an `SQLite` file.
     Sqlite(Transaction<'static, Sqlite>),
-    /// A transaction on a `PostgreSQL` server.
-    Postgres(Transaction<'static, Postgres>),
+    /// A transaction on a `PostgreSQL` server, and how long the transaction waits for each answer
+    /// of the server.
+    Postgres(Transaction<'static, Postgres>, Duration),
 }
 
 impl Tx {
@@ -28,7 +31,9 @@ impl Tx {
     pub(in crate::catalog) async fn commit(self) -> sqlx::Result<()> {
         match self {
             Self::Sqlite(transaction) => Box::pin(transaction.commit()).await,
-            Self::Postgres(transaction) => Box::pin(transaction.commit()).await,
+            Self::Postgres(transaction, limit) => {
+                answered(limit, Box::pin(transaction.commit())).await
+            }
         }
     }
 
@@ -36,9 +41,24 @@ impl Tx {
     pub(in crate::catalog) async fn rollback(self) -> sqlx::Result<()> {
         match self {
             Self::Sqlite(transaction) => Box::pin(transaction.rollback()).await,
-            Self::Postgres(transaction) => Box::pin(transaction.rollback()).await,
+            Self::Postgres(transaction, limit) => {
+                answered(limit, Box::pin(transaction.rollback())).await
+            }
         }
     }
+}
+
+/// Waits for an answer of a server, `limit` at most. The limit that the server itself has for a
+/// statement does not help if the server hangs.
+pub(in crate::catalog) async fn answered<T>(
+    limit: Duration,
+    answer: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(no_answer()))
+}
+
+fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the server does not answer"))
 }
 
 /// A row that both engines can return.
@@ -165,10 +185,10 @@ macro_rules! run {
                 let arguments = sqlite_arguments($self.values)?;
                 Box::pin(sqlx::query_as_with($self.sql, arguments).$call(&mut **transaction)).await
             }
-            Tx::Postgres(transaction) => {
+            Tx::Postgres(transaction, limit) => {
                 let arguments = postgres_arguments($self.values)?;
                 let query = sqlx::query_as_with(without_hints($self.sql), arguments);
-                Box::pin(query.$call(&mut **transaction)).await
+                answered(*limit, Box::pin(query.$call(&mut **transaction))).await
             }
         }
     };
@@ -189,10 +209,11 @@ impl<R> Query<R> {
                 let query = sqlx::query_with(self.sql, arguments);
                 Ok(Box::pin(query.execute(&mut **transaction)).await?.rows_affected())
             }
-            Tx::Postgres(transaction) => {
+            Tx::Postgres(transaction, limit) => {
                 let arguments = postgres_arguments(self.values)?;
                 let query = sqlx::query_with(without_hints(self.sql), arguments);
-                Ok(Box::pin(query.execute(&mut **transaction)).await?.rows_affected())
+                let done = answered(*limit, Box::pin(query.execute(&mut **transaction))).await?;
+                Ok(done.rows_affected())
             }
         }
     }
@@ -227,12 +248,24 @@ impl<R: Typed> Query<R> {
                 let arguments = sqlite_arguments(self.values)?;
                 sqlx::query_as_with(self.sql, arguments).fetch(&mut **transaction)
             }
-            Tx::Postgres(transaction) => {
+            Tx::Postgres(transaction, limit) => {
                 let arguments = postgres_arguments(self.values)?;
-                sqlx::query_as_with(without_hints(self.sql), arguments).fetch(&mut **transaction)
+                let query = sqlx::query_as_with(without_hints(self.sql), arguments);
+                Box::pin(rows_in_time(*limit, query.fetch(&mut **transaction)))
             }
         })
     }
+}
+
+/// The same rows, but with an error if the server takes longer than `limit` for one of them.
+fn rows_in_time<'tx, R: 'tx>(
+    limit: Duration,
+    rows: Pin<Box<dyn Stream<Item = sqlx::Result<R>> + Send + 'tx>>,
+) -> impl Stream<Item = sqlx::Result<R>> + Send + 'tx {
+    futures_util::stream::unfold(rows, move |mut rows| async move {
+        let next = tokio::time::timeout(limit, rows.next()).await;
+        Some((next.unwrap_or_else(|_| Some(Err(no_answer())))?, rows))
+    })
 }
 
 impl<T: Column> Scalar<T> {

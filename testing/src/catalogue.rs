@@ -9,7 +9,7 @@ use std::process::Command;
 /// The address of a catalogue for the registry in `dir`. Every call for the same directory returns
 /// the same catalogue. If `DEPLOY_TEST_POSTGRES` is not set or is empty, the function returns
 /// `None`, and the test uses a catalogue in a file. `DEPLOY_TEST_POSTGRES` has the form
-/// `postgres://USER@/NAME?host=DIR`.
+/// `postgres://USER@localhost/NAME?host=DIR`.
 ///
 /// # Panics
 /// The function panics if `psql` cannot make the catalogue.

@@ -26,7 +26,10 @@ impl DatabaseServer {
 
     /// The address of the server's database, over a socket.
     pub fn url(&self) -> String {
-        format!("postgres://postgres@localhost/postgres?host={}", self.dir.join("postgres").display())
+        format!(
+            "postgres://postgres@localhost/postgres?host={}",
+            self.dir.join("postgres").display()
+        )
     }
 
     /// Starts the server again. Its data is as before.

@@ -15,7 +15,7 @@ use sqlx::sqlite::{
 
 use super::database_error::{damaged, no_server, not_opened, unusable};
 use super::owner_lock::OwnerLock;
-use super::tx::{Tx, answered, query};
+use super::tx::{Patience, Tx, answered, query};
 use super::{Result, integrity, migrations};
 
 /// Maximum number of connections for short reads (`READERS`) and for long reads (`SCANNERS`).
@@ -33,8 +33,8 @@ pub(super) const SERVER_WAIT: Duration = Duration::from_secs(10);
 /// other transaction. The time that the statement waits for a lock counts, too.
 const LIMIT: Duration = Duration::from_secs(30);
 const SCAN_LIMIT: Duration = Duration::from_secs(300);
-/// How much longer than the limit the registry waits for the server's answer. A server that hangs,
-/// or whose host has crashed, ends no statement itself.
+/// How much longer than the limit the registry waits for the server's answer, and how long it waits
+/// for an answer that takes the server no time.
 pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How many rows the thread of a connection reads ahead. With fewer rows, a query that reads a
 /// large fleet is slow: the reading thread and the thread of the verb then wait for each other most
@@ -163,8 +163,8 @@ impl Database {
             Self::Sqlite { writer, .. } => {
                 Tx::Sqlite(Box::pin(writer.begin_with("BEGIN IMMEDIATE")).await?)
             }
-            Self::Postgres { writers, .. } => {
-                let mut tx = begin_on_server(writers, BEGIN_WRITE, LIMIT).await?;
+            Self::Postgres { writers, owner, .. } => {
+                let mut tx = begin_on_server(writers, BEGIN_WRITE, owner.patience(LIMIT)).await?;
                 query(WRITE_LOCK).execute(&mut tx).await?;
                 tx
             }
@@ -175,7 +175,9 @@ impl Database {
     pub(super) async fn begin_read(&self) -> Result<Tx> {
         match self {
             Self::Sqlite { readers, .. } => begin_in_file(readers).await,
-            Self::Postgres { readers, .. } => begin_on_server(readers, BEGIN_READ, LIMIT).await,
+            Self::Postgres { readers, owner, .. } => {
+                begin_on_server(readers, BEGIN_READ, owner.patience(LIMIT)).await
+            }
         }
     }
 
@@ -183,8 +185,8 @@ impl Database {
     pub(super) async fn begin_scan(&self) -> Result<Tx> {
         match self {
             Self::Sqlite { scanners, .. } => begin_in_file(scanners).await,
-            Self::Postgres { scanners, .. } => {
-                begin_on_server(scanners, BEGIN_READ, SCAN_LIMIT).await
+            Self::Postgres { scanners, owner, .. } => {
+                begin_on_server(scanners, BEGIN_READ, owner.patience(SCAN_LIMIT)).await
             }
         }
     }
@@ -194,9 +196,9 @@ async fn begin_in_file(readers: &SqlitePool) -> Result<Tx> {
     Ok(Tx::Sqlite(Box::pin(readers.begin()).await?))
 }
 
-async fn begin_on_server(pool: &PgPool, begin: &'static str, limit: Duration) -> Result<Tx> {
-    let limit = limit + ANSWER_WAIT;
-    Ok(Tx::Postgres(answered(limit, Box::pin(pool.begin_with(begin))).await?, limit))
+async fn begin_on_server(pool: &PgPool, begin: &'static str, mut patience: Patience) -> Result<Tx> {
+    let transaction = patience.answer(Box::pin(pool.begin_with(begin))).await?;
+    Ok(Tx::Postgres(transaction, patience))
 }
 
 /// The options of a connection on which the server ends each statement after `limit`.

@@ -1,5 +1,6 @@
 //! Converts errors of the database to errors of the catalogue.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::error::Error;
@@ -54,8 +55,11 @@ pub(super) fn unusable(path: &Path, why: &str) -> Error {
 
 /// The error message of the database, without the error code.
 fn plain(err: &sqlx::Error) -> String {
-    if matches!(err, sqlx::Error::PoolTimedOut) {
-        return "the database does not answer".to_owned();
+    match err {
+        sqlx::Error::PoolTimedOut => return "the database does not answer".to_owned(),
+        sqlx::Error::Io(err) if err.kind() == ErrorKind::TimedOut => return err.to_string(),
+        sqlx::Error::Io(err) => return format!("no connection to the database: {err}"),
+        _ => {}
     }
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }

@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection as _, PgConnection};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 
 use super::Result;
 use super::database::{ANSWER_WAIT, SERVER_WAIT};
 use super::database_error::no_server;
-use super::tx::answered;
+use super::tx::{Patience, answered};
 
 /// The query that takes the lock. Each schema of a database may have a catalogue of its own.
 const LOCK: &str =
@@ -25,12 +25,18 @@ const LOCK: &str =
 /// After a registry is killed, the server may release the lock only after some time.
 const TRIES: u32 = 50;
 const PAUSE: Duration = Duration::from_millis(200);
-/// How often the registry checks the lock's connection.
+/// How often the registry checks the lock's connection, and how often while the server is lost.
 const CHECK_EVERY: Duration = Duration::from_secs(5);
+const CHECK_LOST_EVERY: Duration = Duration::from_secs(1);
 
-/// The lock. The connection is missing after [`OwnerLock::release`].
+/// The lock.
 #[derive(Debug)]
-pub(super) struct OwnerLock(Mutex<Option<PgConnection>>);
+pub(super) struct OwnerLock {
+    /// The connection that holds the lock. It is missing after [`OwnerLock::release`].
+    connection: Mutex<Option<PgConnection>>,
+    /// Whether the server is lost: it ends connections or does not answer, and cannot be reached.
+    lost: watch::Sender<bool>,
+}
 
 impl OwnerLock {
     /// Takes the lock, and takes it again whenever its connection is lost.
@@ -38,7 +44,8 @@ impl OwnerLock {
         let mut connection = connect(options).await.map_err(|err| no_server(&err))?;
         for _ in 0..TRIES {
             if lock(&mut connection).await.map_err(|err| no_server(&err))? {
-                let owner = Arc::new(Self(Mutex::new(Some(connection))));
+                let (lost, connection) = (watch::Sender::new(false), Mutex::new(Some(connection)));
+                let owner = Arc::new(Self { connection, lost });
                 tokio::spawn(keep(Arc::downgrade(&owner), options.clone()));
                 return Ok(owner);
             }
@@ -47,50 +54,64 @@ impl OwnerLock {
         Err(no_server(&"another registry uses this catalogue; stop that registry first"))
     }
 
+    /// How long a transaction waits for a statement that may take the server as long as `limit`.
+    pub(super) fn patience(&self, limit: Duration) -> Patience {
+        Patience { limit: limit + ANSWER_WAIT, lost: self.lost.subscribe() }
+    }
+
     /// Releases the lock.
     pub(super) async fn release(&self) {
-        if let Some(connection) = self.0.lock().await.take() {
+        if let Some(connection) = self.connection.lock().await.take() {
             // If the connection does not close, the server ends the session when the process ends.
             let _ = answered(ANSWER_WAIT, connection.close()).await;
+        }
+    }
+
+    /// Records whether the server is lost, and logs a change.
+    fn is_lost(&self, lost: bool) {
+        if self.lost.send_replace(lost) == lost {
+            return;
+        }
+        if lost {
+            tracing::error!(
+                event = "catalogue_lost",
+                "the database does not answer; until it does, the registry refuses changes"
+            );
+        } else {
+            tracing::info!(event = "catalogue_back", "the database answers again");
         }
     }
 }
 
 /// Checks the lock's connection until the lock is released.
 async fn keep(owner: Weak<OwnerLock>, options: PgConnectOptions) {
-    let mut is_lost = false;
+    let mut pause = CHECK_EVERY;
     loop {
-        tokio::time::sleep(CHECK_EVERY).await;
+        tokio::time::sleep(pause).await;
         let Some(owner) = owner.upgrade() else { return };
-        let mut guard = owner.0.lock().await;
+        let mut guard = owner.connection.lock().await;
         let Some(connection) = guard.as_mut() else { return };
-        if answered(ANSWER_WAIT, connection.ping()).await.is_ok() {
-            if std::mem::take(&mut is_lost) {
-                back();
-            }
-            continue;
-        }
-        if !std::mem::replace(&mut is_lost, true) {
-            tracing::error!(
-                event = "catalogue_lost",
-                "the database server does not answer; until it does, the registry refuses changes"
-            );
-        }
-        let again = async {
-            let mut again = connect(&options).await?;
-            Ok::<_, sqlx::Error>(lock(&mut again).await?.then_some(again))
+        let is_lost = match answered(ANSWER_WAIT, connection.ping()).await {
+            Ok(()) => false,
+            Err(_) => match answered(ANSWER_WAIT, connect_and_lock(&options)).await {
+                Ok(Some(again)) => {
+                    *connection = again;
+                    false
+                }
+                // Another registry has the lock, or the server still has the old connection.
+                Ok(None) => false,
+                Err(_) => true,
+            },
         };
-        // If the server is still lost or another registry has the lock, the next round tries again.
-        if let Ok(Some(again)) = again.await {
-            *connection = again;
-            is_lost = false;
-            back();
-        }
+        owner.is_lost(is_lost);
+        pause = if is_lost { CHECK_LOST_EVERY } else { CHECK_EVERY };
     }
 }
 
-fn back() {
-    tracing::info!(event = "catalogue_back", "the database server answers again");
+/// A new connection, if it has the lock.
+async fn connect_and_lock(options: &PgConnectOptions) -> sqlx::Result<Option<PgConnection>> {
+    let mut connection = connect(options).await?;
+    Ok(lock(&mut connection).await?.then_some(connection))
 }
 
 async fn connect(options: &PgConnectOptions) -> sqlx::Result<PgConnection> {

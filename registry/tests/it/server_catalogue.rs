@@ -73,8 +73,9 @@ async fn lost_lock_is_taken_again_or_belongs_to_the_faster_registry() {
     // The second registry runs in a copy of the directory. Right after it took the lock again, the
     // first registry does not look for some seconds.
     for name in ["catalogue.id", "files"] {
-        let copied = Command::new("cp").arg("-a").arg(dir.path().join(name)).arg(copy.path());
-        assert!(copied.status().unwrap().success());
+        let mut copy_files = Command::new("cp");
+        copy_files.arg("-a").args([&dir.path().join(name), copy.path()]);
+        assert!(copy_files.status().unwrap().success());
     }
     let before = holder();
     end(&before);

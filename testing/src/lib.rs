@@ -1,13 +1,17 @@
 //! Contains helpers that the tests of several crates share. No program depends on this crate.
 
 mod again;
+mod bucket;
 mod catalogue;
+mod fault_proxy;
 mod keys;
 mod paths;
 mod wait;
 
 pub use again::{in_own_mounts, run_test_again};
+pub use bucket::{bucket, server_bucket};
 pub use catalogue::catalogue;
+pub use fault_proxy::{FaultProxy, Faults};
 pub use keys::{fingerprint, make_key};
 pub use paths::{directories, package, program};
 pub use wait::eventually;

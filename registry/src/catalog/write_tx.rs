@@ -21,6 +21,8 @@ pub(super) struct WriteTx {
     changing: Changing,
     /// How many states with different trees stay rollback targets, for each configuration.
     pub(super) keep_states: usize,
+    /// Whether the blobs are objects in a bucket.
+    pub(super) has_objects: bool,
 }
 
 /// The configurations that a transaction changes. During the transaction, the cache keeps none of
@@ -68,7 +70,8 @@ impl WriteTx {
             names: Vec::new(),
             rollouts: false,
         };
-        Self { transaction, changing, keep_states: catalog.keep_states }
+        let (keep_states, has_objects) = (catalog.keep_states, catalog.has_objects);
+        Self { transaction, changing, keep_states, has_objects }
     }
 
     /// Announces that the transaction changes the configuration `name`.

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt as _};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{
@@ -222,7 +222,7 @@ impl<R: Typed> Query<R> {
     where
         R: 'tx,
     {
-        Ok(match tx {
+        let rows = match tx {
             Tx::Sqlite(transaction) => {
                 let arguments = sqlite_arguments(self.values)?;
                 sqlx::query_as_with(self.sql, arguments).fetch(&mut **transaction)
@@ -231,7 +231,13 @@ impl<R: Typed> Query<R> {
                 let arguments = postgres_arguments(self.values)?;
                 sqlx::query_as_with(without_hints(self.sql), arguments).fetch(&mut **transaction)
             }
-        })
+        };
+        // While rows are ready, the stream never waits. Without this call, a long read would keep
+        // its thread from all other tasks, such as polls.
+        Ok(Box::pin(rows.then(async |row| {
+            tokio::task::coop::consume_budget().await;
+            row
+        })))
     }
 }
 

@@ -6,7 +6,7 @@
 use std::marker::PhantomData;
 use std::pin::Pin;
 
-use futures_util::{Stream, StreamExt as _};
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
 use sqlx::{
@@ -201,7 +201,7 @@ impl<R> Query<R> {
 impl<R: Typed> Query<R> {
     /// All rows.
     pub(in crate::catalog) async fn fetch_all(self, tx: &mut Tx) -> sqlx::Result<Vec<R>> {
-        run!(self, tx, fetch_all)
+        self.fetch(tx)?.try_collect().await
     }
 
     /// The first row. Fails if there is no row.

@@ -64,8 +64,8 @@ pub(super) async fn end_gate(
 }
 
 /// Finishes the deploy of `target` after its gate. The sweep keeps the root of the last
-/// configuration that proved healthy. The switch may have replaced a different configuration, which
-/// had not proven healthy.
+/// configuration that proved healthy. The root that the switch has just replaced may be another one,
+/// because its configuration may never have proved healthy.
 async fn finish_checked(agent: &Agent, left: Left<'_>, target: &Configuration) {
     let Left::Behind(old) = left else { return finish(agent, left, target).await };
     if agent.health.is_none() {

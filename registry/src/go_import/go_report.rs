@@ -157,7 +157,7 @@ impl Report {
         text.push_str(if self.dry_run {
             "nothing was imported\n"
         } else {
-            "everything is imported; state.db is unchanged\n"
+            "the import is complete; state.db is unchanged\n"
         });
         text
     }

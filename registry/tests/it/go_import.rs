@@ -135,7 +135,7 @@ fn import_dry_run_changes_nothing() {
     let shown = json(&import(&rig, &["-n", "-json"]));
     assert_eq!((&shown["versions"], &shown["dry_run"]), (&11.into(), &true.into()));
     let done = import(&rig, &[]);
-    assert!(both(&done).contains("everything is imported"), "{}", both(&done));
+    assert!(both(&done).contains("the import is complete"), "{}", both(&done));
     let again = import(&rig, &[]);
     assert!(
         !again.status.success() && both(&again).contains("it was imported before"),

@@ -62,7 +62,7 @@ impl World {
         let mut world = Self { bench, digests, damaged: None };
         match verb {
             Verb::Verify | Verb::TakeBack => world.damage(),
-            Verb::Open => world.leave_condemned(),
+            Verb::Open => world.leave_partial_upload(),
             _ => {}
         }
         if verb == Verb::TakeBack {
@@ -81,7 +81,7 @@ impl World {
     }
 
     /// Leaves a partial upload, as a crash would.
-    fn leave_condemned(&self) {
+    fn leave_partial_upload(&self) {
         fs::write(self.bench.path("uploads").join("upload-1-1"), "cut off").unwrap();
     }
 

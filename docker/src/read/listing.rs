@@ -126,7 +126,7 @@ impl Listing {
                 Err(err) => return Err(err),
             };
             bytes = bytes.saturating_add(member.size);
-            let what = "unpacked size of a layer".to_owned();
+            let what = "size of the unpacked layer".to_owned();
             if bytes > limits.bytes {
                 return Err(Error::OverLimit { what, limit: limits.bytes });
             }
@@ -297,5 +297,13 @@ mod tests {
         assert!(matches!(read(&bytes, 40), Err(Error::OverLimit { .. })));
         let refused = read(&[b'x'; 2000], 1 << 20).unwrap_err().to_string();
         assert!(refused.contains("not a tar"), "{refused}");
+    }
+
+    #[test]
+    fn message_about_a_large_layer_names_the_limit_with_its_unit() {
+        let limits = Limits { bytes: 1, ..Limits::STANDARD };
+        let refused = Listing::read(&tar(&[("a", "xy")])[..], limits, &Budget::new(1 << 20));
+        let text = refused.unwrap_err().to_string();
+        assert_eq!(text, "size of the unpacked layer is over the limit of 1 byte");
     }
 }

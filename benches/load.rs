@@ -27,7 +27,7 @@ use tokio::task::JoinSet;
 const LOGINS: usize = 40;
 /// The size of the file in each archive, in bytes.
 const BLOB: usize = 16 << 20;
-/// A poll is late if it takes longer than this time. Agents poll every few seconds.
+/// A poll is late if it takes longer than this time.
 const LATE: Duration = Duration::from_secs(1);
 /// The rates of polls in the last measurements, as multiples of the requested rate. The program
 /// stops at the first rate that is too high for the registry.

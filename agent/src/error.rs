@@ -191,6 +191,6 @@ fn hint(cause: &ClientError) -> &'static str {
 fn no_previous(held: Option<&str>) -> String {
     match held {
         Some(held) => format!("the last rollback was from {held}, which is held"),
-        None => "nothing was deployed before the current configuration".to_owned(),
+        None => "no earlier configuration is recorded".to_owned(),
     }
 }

@@ -140,7 +140,7 @@ pub enum Sub {
     },
     /// Read the cache and the roots, and report damage; exit code 8 if damage remains.
     Verify {
-        /// Quarantine damaged files, and extract or download their layers again.
+        /// Quarantine damaged files of the cache, and extract or download their layers again.
         #[arg(long, env = "DEPLOY_AGENT_REPAIR")]
         repair: bool,
         /// Print one JSON document.
@@ -311,7 +311,7 @@ pub struct Flags {
         value_delimiter = ','
     )]
     pub owner: Vec<String>,
-    /// Time between two polls of the registry.
+    /// Time between two polls of the registry; at least 5m while the registry sends changes itself.
     #[arg(long, env = "DEPLOY_AGENT_POLL", default_value = "30s", value_name = "TIME", value_parser = deploy_wire::flags::duration)]
     pub poll: Duration,
     /// Show no progress.

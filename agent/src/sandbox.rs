@@ -7,8 +7,8 @@
 //!   thread can neither run programs nor open TCP connections. The agent does not use the first
 //!   version of Landlock, because that version forbids renames between directories.
 //! - `no_new_privs`: a program that the thread runs gains no additional rights.
-//! - Fewer capabilities: root keeps only the capabilities for owners, modes, devices and attributes
-//!   of files.
+//! - Fewer capabilities: root keeps only the capabilities for access to files, and for owners,
+//!   modes, devices, attributes and leases of files.
 //!
 //! All three restrictions apply to a thread and to the threads that this thread starts, and cannot
 //! be undone. Therefore confined work runs in a thread of its own. The deploy script is not

@@ -1,6 +1,6 @@
-//! Makes each disk operation of an agent fail in turn, or ends the agent after that operation.
-//! After each fault, every visible name is complete, and every acknowledged step has happened. The
-//! agent reaches the right root after its next start.
+//! Makes each disk operation of an agent fail in turn, alone or together with all later operations,
+//! as if the agent had been killed. After each fault, every visible name is complete, and every
+//! acknowledged step has happened. The agent reaches the right root after its next start.
 
 #[path = "it/trees/mod.rs"]
 mod trees;

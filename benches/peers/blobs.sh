@@ -1,6 +1,6 @@
 # shellcheck shell=bash disable=SC2154,SC2034
-# Makes the blobs of the trees, once per run of scripts/bench-peers. The trees are on a separate filesystem,
-# so that the machine's filesystem does not change.
+# Makes the blobs of the trees that do not exist yet (see -b of scripts/bench-peers). The trees are on a separate
+# filesystem, so that the machine's filesystem does not change.
 
 versions=10
 [ -z "$quick" ] || versions=4

@@ -70,8 +70,8 @@ add() {
 }
 
 # agent NAME FLAG...: starts an agent of the configuration NAME on the new filesystem. The agent runs in a
-# separate session, so that Ctrl-C reaches only this script. With `once` as the first flag, the function waits
-# until the agent has ended.
+# separate session, so that Ctrl-C reaches only this script. With `once` as the first flag, the agent runs in
+# this session, and the function waits until the agent has ended.
 agent() {
     local name=$1
     shift

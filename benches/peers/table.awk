@@ -3,7 +3,7 @@
 # commas:
 #   columns  the columns to show     heads  the headings of the columns, and then of the ratios
 #   of       the columns of the ratios: the ratio n uses the column `of[n]`
-#   to       rows, separated by semicolons: the ratio n is a row's time divided by the time of the row `to[n]`
+#   to       rows, separated by semicolons: the ratio n is a row's value divided by the value of the row `to[n]`
 #   unit     ms, s or none
 #   only     the text with which the shown rows begin
 function median(row, column,   n, i, j, x, a) {

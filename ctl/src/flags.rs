@@ -74,7 +74,7 @@ impl Flags {
         operator(&self.addr, &self.fp, &self.key, &self.user, timeout)
     }
 
-    /// A text that contains everything that determines the registry's answer to `line`.
+    /// The parameters of the connection and `line` as one text, the key of a remembered answer.
     pub fn told(&self, line: &str) -> String {
         let key = self.key.to_string_lossy();
         [&self.addr, &self.fp, &*key, &self.user, line].join("\0")

@@ -48,7 +48,7 @@ pub const WEB: Verb = Verb {
     name: "web",
     about: "open the page of the registry in a browser",
     flags: &[
-        switch("no-browser", "only print the address"),
+        switch("no-browser", "print the address, and start no browser"),
         number("port", "local port (default: any free port)"),
     ],
     examples: &["web", "web -no-browser -port 8080"],

@@ -89,7 +89,7 @@ pub enum Event<'a> {
 pub struct Summary {
     /// The name of the configuration.
     pub name: ConfigurationName,
-    /// The layers from the image, lowest first.
+    /// The layers that the import makes, lowest first.
     pub layers: Vec<Imported>,
     /// The number of the image's layers that keep no member.
     pub empty: usize,

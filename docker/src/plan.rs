@@ -4,10 +4,11 @@
 //! even if the agent is older than this importer.
 //!
 //! The planner puts all layers into one tree of paths. Each removed path has the number of the
-//! layer that removes the path. The planner leaves out the members that earlier layers have at or
-//! below a removed path. The planner keeps a member that a later layer replaces but does not
-//! remove. So the plan of a layer depends on a later layer only if the later layer removes members
-//! of the earlier one. The planner uses neither the disk nor the network.
+//! layer that removes the path. A layer also removes a path by an entry of another kind at this
+//! path. The planner leaves out the members that earlier layers have at or below a removed path.
+//! The planner keeps a member that a later layer replaces but does not remove. So the plan of a
+//! layer depends on a later layer only if the later layer removes members of the earlier one. The
+//! planner uses neither the disk nor the network.
 
 mod left;
 mod path_tree;

@@ -1,7 +1,8 @@
 //! Reads any bytes, and generated documents that are nearly valid, as a configuration. The parser
-//! must refuse each document, or find the same values as `serde_json`. The id of the configuration
-//! must be the hash of its layers' digests. If the configuration is written as JSON, the parser
-//! must read an equal configuration from this JSON. Errors must have no control characters.
+//! must refuse each document, or find the same names and digests as `serde_json`. The id of the
+//! configuration must be the hash of its layers' digests. If the configuration is written as JSON,
+//! the parser must read an equal configuration from this JSON. Errors must have no control
+//! characters.
 #![no_main]
 
 use std::collections::BTreeSet;

@@ -67,7 +67,7 @@ struct Flags {
         default_value = "/etc/deploy-registry/service.keys"
     )]
     srvauth: PathBuf,
-    /// Versions of a component to keep beyond those in use; 0 keeps all
+    /// Newest versions of a component to keep even if not in use; 0 keeps all
     #[arg(long, env = "DEPLOY_REGISTRY_MAXVER", default_value_t = 10)]
     maxver: usize,
     /// Age after which a connection is closed as soon as it is idle

@@ -46,7 +46,7 @@ pub struct Settings {
     pub limits: Limits,
     /// Bytes of the filesystem that uploads leave free.
     pub min_free: u64,
-    /// How many versions of a component are kept in addition to the versions in use; 0 keeps all.
+    /// How many of a component's newest versions are kept even if not in use; 0 keeps all.
     pub max_versions: usize,
     /// Number of states of a configuration that stay rollback targets. These states all have
     /// different trees.

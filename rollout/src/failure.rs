@@ -21,8 +21,8 @@ pub enum Failure {
     Lost(#[serde(with = "milliseconds")] Duration),
     /// The host had no result within this time after the offer of the target.
     NoResult(#[serde(with = "milliseconds")] Duration),
-    /// The host became healthy on the target, but was not connected and healthy for one whole soak
-    /// before the deadline.
+    /// The host became healthy on the target, but was away at the deadline, or had not been healthy
+    /// for one whole soak.
     Unsteady,
     /// An operator marked the host as failed.
     Marked,

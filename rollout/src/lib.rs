@@ -33,10 +33,11 @@
 //! the hold ends, the deadlines of a host without a result start again.
 //!
 //! **Soak.** The soak of a wave begins when all hosts of the wave have a result. The soak ends when
-//! each good host of the wave has been connected and healthy for the whole length of a soak. If a
-//! host was away or unhealthy during the soak, the rollout waits for one more soak, or for
-//! [`Policy::lost_after`] if this is longer. A host that has still not been connected and healthy
-//! for a whole soak has failed. A good host of an earlier wave fails only if it reports a failure.
+//! each good host of the wave is connected, and has been healthy for the whole length of a soak. If
+//! a host is away at the end of the soak, or was unhealthy during the soak, the rollout waits for
+//! up to one more soak, or up to [`Policy::lost_after`] if this is longer. A host that is still
+//! away then, or has still not been healthy for a whole soak, has failed. A good host of an earlier
+//! wave fails only if it reports a failure.
 //!
 //! **Halt.** The rollout halts if more hosts have failed than its budget allows. It halts if no
 //! host of a wave is good, unless all hosts of the wave were unhealthy before the offer. It also

@@ -66,8 +66,8 @@ pub enum Standing {
 pub struct Member {
     /// The number of the wave that took the host.
     pub wave: u32,
-    /// The time at which the rollout offered the target to the host. A retry and the end of a hold
-    /// set this time again.
+    /// The time at which the rollout offered the target to the host. A retry sets this time again.
+    /// The end of a hold does, too, if the host has no result.
     pub offered: Timestamp,
     /// The time since which the host has been healthy on the target without an interruption.
     pub healthy_since: Option<Timestamp>,

@@ -16,8 +16,8 @@ pub(crate) fn regular_end(rollout: &Rollout) -> Option<Timestamp> {
     Some(after(start(rollout)?, rollout.policy.soak))
 }
 
-/// The latest time at which the soak ends. A good host that was away or unhealthy during the soak
-/// fails if it has not been connected and healthy for one whole soak by this time.
+/// The latest time at which the soak ends. A good host fails if it is away at this time, or has not
+/// been healthy for one whole soak by this time.
 pub(crate) fn latest_end(rollout: &Rollout) -> Option<Timestamp> {
     let policy = &rollout.policy;
     Some(after(regular_end(rollout)?, policy.soak.max(policy.lost_after)))

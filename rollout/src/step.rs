@@ -18,8 +18,8 @@ pub struct Step {
     /// The changes to write, in this order, as one transaction. The list is often empty.
     pub changes: Vec<Change>,
     /// The time at which the next step is due, which is always later than now. If a host changes or
-    /// an operator gives a command, a step is due earlier. `None` if only an operator can change
-    /// the status of the rollout.
+    /// an operator gives a command, a step is due earlier. `None` if the rollout has halted or
+    /// ended.
     pub next: Option<Timestamp>,
 }
 

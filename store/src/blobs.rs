@@ -46,7 +46,7 @@ pub struct BlobInfo {
     pub digest: Digest,
     /// The size in bytes.
     pub bytes: u64,
-    /// The time of the last write to the blob, in whole seconds.
+    /// The mtime of the blob's file, in whole seconds.
     pub modified: SystemTime,
 }
 
@@ -258,8 +258,8 @@ impl Blobs {
         self.staging.remove_file(&name_of(digest))
     }
 
-    /// Removes each staged file whose last write was before the time `before`. A file that a writer
-    /// holds open stays.
+    /// Removes each staged file whose mtime is before `before`. A file that a writer holds open
+    /// stays.
     pub fn expire(&self, before: SystemTime) -> Result<Swept> {
         Ok(self.remove_staged(self.expired(before, false)?))
     }
@@ -361,8 +361,8 @@ fn remove_leftover(dir: &Dir, name: &CStr) -> bool {
             tracing::warn!(
                 event = "not_removed",
                 path = %path.display(),
-                "{} is not needed any more but cannot be removed: {err}; the next sweep tries \
-                 again",
+                "{} is not needed any more but cannot be removed: {err}; a later sweep or start \
+                 tries again",
                 path.display()
             );
         })

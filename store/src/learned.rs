@@ -1,5 +1,6 @@
 //! Stores the private paths of an agent's directory. A path becomes private when its file is found
-//! changed in a root. Each new root gets its own copy of the file at a private path.
+//! changed or renamed in a root, or open for writing. Each new root gets its own copy of the file
+//! at a private path.
 //!
 //! With hardlinks, the cache and several roots share a file. If a script changes the owner of the
 //! file, or a service writes to the file, the file changes in the cache and in all these roots.

@@ -6,7 +6,7 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::time::Duration;
 
 /// For the flags in `known`, converts `-name v` and `-name=v` to `--name v` and `--name=v`. A flag
-/// of one letter keeps one dash. Words after `--` and words that are not known flags stay
+/// of one letter gets one dash. Words after `--` and words that are not known flags stay
 /// unchanged.
 pub fn normalize(arguments: impl IntoIterator<Item = OsString>, known: &[String]) -> Vec<OsString> {
     let mut done = false;

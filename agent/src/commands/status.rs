@@ -278,7 +278,7 @@ fn private(dir: &Path) -> Vec<Private> {
     paths.into_iter().map(private).collect()
 }
 
-/// The published roots that the store built, newest first.
+/// The published roots with a record in `roots/`, newest first.
 fn roots(dir: &Path) -> Vec<Root> {
     let mut roots: Vec<Root> = names(&dir.join("roots"))
         .filter_map(|name| name.parse::<Digest>().ok())

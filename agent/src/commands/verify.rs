@@ -149,7 +149,7 @@ impl Verification {
                 text,
                 "{} in roots: -repair does not change roots, because services use them; remove a \
                  damaged root (rm -r), and run deploy-agent sync to rebuild the deployed root; the \
-                 agent rebuilds any other root before a deploy",
+                 agent rebuilds any other damaged root before it deploys that root",
                 left.len() - cached
             );
         }

@@ -30,8 +30,8 @@ pub enum Error {
     },
     /// The agent ended before it answered.
     #[error(
-        "the agent ended before it answered; the agent's next start completes or undoes the \
-         interrupted work"
+        "the agent ended before it answered; after its next start, the agent continues an \
+         interrupted deploy or rollback; repeat other requests"
     )]
     Gone,
     /// The answer is malformed.

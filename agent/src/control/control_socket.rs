@@ -18,7 +18,7 @@ use tokio::time::{interval, sleep, timeout};
 use crate::control::protocol::{Answer, MAX_REQUEST, PATIENCE, Request, SIGN_OF_LIFE, SOCKET};
 use crate::records::running_script;
 
-/// Maximum number of ancestors of a client that the agent searches for the script's process.
+/// Maximum number of ancestors of a client that [`is_below`] examines.
 const MAX_DEPTH: u32 = 64;
 /// Maximum number of clients that the agent serves at the same time.
 const MAX_CLIENTS: usize = 16;
@@ -159,8 +159,8 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     }
 }
 
-/// Whether a process belongs to a deploy script. The script may be a child of this agent, or a
-/// script that a killed agent left running.
+/// Whether a process belongs to a deploy script, or to another program that this agent runs, such
+/// as a health check. The script may also be a script that a killed agent left running.
 fn is_of_script(pid: i32, dir: &Path) -> bool {
     let waited_for = |script: u32| i64::from(pid) == i64::from(script) || is_below(pid, script);
     is_below(pid, std::process::id())

@@ -6,7 +6,7 @@ use deploy_wire::exit;
 use crate::error::Error;
 use crate::stop::Signal;
 
-/// The exit code for an error of a cycle, a rollback or a repair.
+/// The exit code for an error of a cycle or of a request.
 pub fn of(err: &Error) -> u8 {
     match err {
         Error::Registry(err) | Error::Download { cause: err, .. } => err.code(),

@@ -38,7 +38,7 @@ pub enum Request {
     Sync,
     /// Deploy the previous configuration, and hold the current configuration.
     Rollback,
-    /// End the hold of a rollback.
+    /// End the hold of a rollback, or let a failed health gate run again.
     Release,
     /// Repair damaged files of the cache.
     Repair {

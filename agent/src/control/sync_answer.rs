@@ -18,7 +18,8 @@ pub struct Synced {
     pub outcome: String,
     /// Id of the registry's configuration, if the registry answered.
     pub id: Option<String>,
-    /// Why the registry's configuration is not deployed; `None` if it is deployed.
+    /// Why the registry's configuration is not deployed or not healthy; `None` for `up_to_date` and
+    /// `switched`.
     pub reason: Option<String>,
     /// Id of the configuration for which the last script ran, if that script did not succeed. The
     /// effects of such a script are unknown.

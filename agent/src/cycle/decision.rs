@@ -17,7 +17,7 @@ pub enum Outcome {
     RolledBack,
     /// A configuration was deployed.
     Switched,
-    /// The registry's configuration is deployed, and its health gate failed.
+    /// The configuration that the agent should deploy is deployed, but its health gate failed.
     Rejected,
     /// An operator holds the host, so the agent deploys nothing new.
     HostHeld,

@@ -66,7 +66,8 @@ impl Released {
     /// Returns the result as text for people.
     pub fn to_text(&self) -> String {
         let text = if self.was_held {
-            "released: the agent deploys the registry's configuration at the next poll\n"
+            "released: at the next poll, the agent deploys the registry's configuration, or checks \
+             its health again\n"
         } else {
             "nothing was held\n"
         };

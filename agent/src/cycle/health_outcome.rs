@@ -17,7 +17,7 @@ use crate::fleet::derived_state::held_since;
 use crate::records::rollback_hold::RollbackHold;
 use crate::records::{previous, unproven};
 
-/// A deployed configuration whose health gate must run.
+/// A deployed configuration whose health gate, if there is one, must run.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Gated<'a> {
     /// The deployed configuration.
@@ -30,8 +30,8 @@ pub(super) struct Gated<'a> {
     pub offered: Option<Digest>,
 }
 
-/// Runs the gate. If the gate succeeds, finishes the deploy and returns `None`. Otherwise returns
-/// the outcome of the cycle.
+/// Runs the gate. If the gate succeeds, or if there is no gate, finishes the deploy and returns
+/// `None`. Otherwise returns the outcome of the cycle.
 pub(super) async fn check(
     agent: &Agent,
     session: &mut Session,

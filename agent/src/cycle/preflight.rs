@@ -21,7 +21,7 @@ pub(crate) fn check(agent: &Agent, new: &Configuration) -> Result<()> {
         tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
     }
     if let Err(err) = env_file::read(script.env_file.as_deref()) {
-        tracing::warn!(event = "script_missing", id = %new.id(), "script {err}");
+        tracing::warn!(event = "script_missing", id = %new.id(), "{err}");
     }
     Ok(())
 }

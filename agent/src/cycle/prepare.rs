@@ -165,8 +165,8 @@ async fn adopt_unseen(agent: &Agent, new: &Configuration, err: &Error) -> bool {
 }
 
 /// Compares a root of an earlier deploy with its configuration, and returns the differences. If the
-/// root is probably in use, only missing entries count as differences, because the service in the
-/// root may have written to the other entries.
+/// root is probably in use, has all entries and contains no mount, the result is `None`, because
+/// the service in the root may have written to its files.
 async fn drift(agent: &Agent, new: &Configuration, used: Used) -> Result<Option<Drifted>> {
     let (store, wanted) = (Arc::clone(&agent.store), new.clone());
     let id = new.id();

@@ -74,7 +74,7 @@ impl Conversation {
     }
 
     /// Decides what the agent must do now. `waiting` contains the reports after the last sent
-    /// report. `alive` is the time at which the connection last carried other data.
+    /// report. `alive` is the time of the last sftp answer on the same connection.
     pub fn turn(&mut self, waiting: Vec<Report>, alive: Option<Instant>, now: Instant) -> Turn {
         let silent_at = alive.map_or(self.heard, |alive| alive.max(self.heard)) + SILENCE;
         if now >= silent_at {

@@ -263,7 +263,8 @@ impl Reports {
         inner.waiting.reports().iter().filter(|report| report.seq > seq).cloned().collect()
     }
 
-    /// Repeats a last report that is a result for `id` without a revision, with `revision`.
+    /// If the last report is a result for `id` and has no revision, repeats the report with
+    /// `revision`.
     pub fn confirm(&self, revision: u64, id: Option<Digest>) {
         self.change(|inner| {
             let last = inner.last.clone().filter(|last| last.wants == id && last.revision == 0);

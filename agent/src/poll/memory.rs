@@ -91,13 +91,14 @@ impl Memory {
         }
     }
 
-    /// Ends any hold and forgets failures, because an operator asked for another try.
+    /// Ends the hold after a rollback, and forgets failures, because an operator asked for another
+    /// try.
     async fn retry(&mut self, agent: &Agent, retries: u64) {
         tracing::info!(
             event = "retry",
             retries,
-            "an operator asked for another try: the agent ends any hold, and a failed script or a \
-             failed health gate runs again"
+            "an operator asked for another try: the agent ends a hold after a rollback, and a \
+             failed script or a failed health gate runs again"
         );
         (self.script, self.is_held, self.retries) = (None, false, retries);
         let (dir, report) = (agent.dir.clone(), agent.report.clone());

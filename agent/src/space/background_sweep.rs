@@ -40,7 +40,7 @@ pub async fn roots(agent: &Agent, old: Option<&Configuration>, new: &Configurati
     }
 }
 
-/// Removes cached data that no retained configuration or root has used for an hour.
+/// Removes unused data of the cache that has not changed for an hour.
 pub async fn cache(agent: &Agent) {
     let needs = in_use::retention(agent, None);
     let store = Arc::clone(&agent.store);

@@ -1,5 +1,6 @@
-//! Kills the agent (`kill -9`) while it deploys, sweeps or makes a spare, in each link mode. After
-//! each kill, every visible name is complete, and the next agent deploys the right root.
+//! Kills the agent (`kill -9`) while it deploys, sweeps or makes a spare: with `-link auto` on
+//! every filesystem of `DEPLOY_TEST_DIRS`, or otherwise with `hardlink` and `copy`. After each
+//! kill, every visible name is complete, and the next agent deploys the right root.
 //! `DEPLOY_TEST_KILLS` sets the number of kills (default 90). A failure prints its seed.
 //! `DEPLOY_TEST_SEED` sets the seed.
 

@@ -160,7 +160,7 @@ fn unused_damaged_object_is_quarantined_but_not_restored() {
 }
 
 #[test]
-fn damaged_object_linked_into_a_root_is_reported_for_both() {
+fn object_that_stays_damaged_in_a_root_counts_as_not_repaired() {
     let bench = Bench::new();
     bench.first_configuration();
     let agent = Agent::start(&bench, &["-link", "hardlink", "-no-spare"]);

@@ -1,6 +1,7 @@
 //! Tests changes that a service makes to files of its root, if the files are hardlinks of cached
 //! objects. The next root has the right contents, regardless of the way in which the agent makes
-//! that root. The agent reports each damaged file once, by name.
+//! that root. The agent reports a damaged file of the cache once, and a damaged file of a root
+//! once, both by name.
 
 use std::fs::{self, File};
 use std::io::Write as _;

@@ -1,11 +1,12 @@
 //! Tests that roots match their layers, regardless of the changes that services and scripts make.
-//! Also tests that the agent changes nothing outside of the roots.
+//! Also tests that the agent does not change the data outside of the roots to which mounts and
+//! symlinks lead.
 //!
 //! The real registry and agent deploy one version after another: newer versions, older versions,
 //! and the same tree under another name. The test kills and restarts both programs, while a service
-//! and a deploy script change roots at random. Whenever the script begins, the test compares the
-//! script's whole new root with a model of its layers. After every step, the test also checks that
-//! all data outside of the roots is unchanged.
+//! and a deploy script change roots at random. Whenever the script begins for a root that is not
+//! deployed yet, the test compares the whole root with a model of its layers. After every step, the
+//! test also checks that its own data outside of the roots is unchanged.
 //!
 //! The test cannot cover one case: a service writes in place to a file that another published root
 //! shares. To exclude this case, the test compares a root as soon as its script begins, and no
@@ -17,11 +18,11 @@
 //! | variable | meaning |
 //! |---|---|
 //! | `DEPLOY_TEST_SEED` | the seed |
-//! | `DEPLOY_TEST_STEPS` | the number of steps in each place |
+//! | `DEPLOY_TEST_STEPS` | the number of steps in each place (default: 300; a quarter as an ordinary user) |
 //! | `DEPLOY_TEST_LINKS` | the link modes (default: `auto,hardlink,copy`) |
 //! | `DEPLOY_TEST_JOBS` | how many places run at the same time (default: 2) |
 //! | `DEPLOY_TEST_WITHOUT=mounts,chattr` | leaves kinds of steps out |
-//! | `DEPLOY_TEST_MORE=kill` | ten times as many steps of a kind |
+//! | `DEPLOY_TEST_MORE=kill` | ten times the weight for a kind of steps |
 //! | `DEPLOY_TEST_SHRINK=1` | looks for the fewest steps that still fail |
 //! | `DEPLOY_TEST_ONLY=3,7,9` | does only these steps |
 
@@ -53,7 +54,7 @@ use world::Place;
 /// The environment variable that the test sets when it starts itself again, in a mount namespace of
 /// its own or as an ordinary user.
 const INSIDE: &str = "DEPLOY_TEST_MODEL_INSIDE";
-/// The factor by which `DEPLOY_TEST_MORE` increases the number of steps.
+/// The factor by which `DEPLOY_TEST_MORE` increases the weight of a kind of steps.
 const MORE: usize = 10;
 /// The command that runs a program in its own mount namespace, so that the mounts end with the
 /// program.

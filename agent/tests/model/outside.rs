@@ -1,5 +1,5 @@
-//! Makes mounts, flags and symlinks as services and scripts may make them. The mounts and symlinks
-//! lead out of a root, and the mounts and flags prevent the removal of a root.
+//! Makes mounts, flags and symlinks as services and scripts may make them. Most of the mounts, and
+//! the symlinks, lead out of a root. The mounts and flags prevent the removal of a root.
 
 use std::fs::{self, File};
 use std::io;

@@ -154,7 +154,7 @@ fn all(world: &mut World, seed: u64, steps: &[usize], at: &mut usize) -> Outcome
 }
 
 /// Removes everything that prevents a deploy. Then checks that the agent deploys, and that no
-/// unused files are left.
+/// unused files are left in `unpacked`.
 fn at_last(world: &mut World) -> Outcome {
     world.say("at last");
     world.release();

@@ -1,6 +1,6 @@
 //! Tests that every flag has an environment variable, and that `-h` shows the variable. The
-//! exceptions are the flags of deployctl's subcommands, and flags that only print help or the
-//! version. Because the test reads the programs' output, it also finds a new flag without a
+//! exceptions are the flags of deployctl's subcommands and of `man`, and flags that only print help
+//! or the version. Because the test reads the programs' output, it also finds a new flag without a
 //! variable.
 
 use std::collections::BTreeSet;

@@ -19,7 +19,8 @@ pub struct Descriptor {
     /// The media type of the blob; empty if the document does not state it.
     #[serde(default)]
     pub media_type: String,
-    /// `sha256:` and 64 hex digits.
+    /// The digest of the blob, as the document states it. [`digest_of`] accepts only `sha256:` and
+    /// 64 hex digits.
     pub digest: String,
     /// The length of the blob in bytes.
     pub size: u64,
@@ -166,8 +167,8 @@ pub struct Run {
     pub stop_signal: Option<String>,
 }
 
-/// The fields of an index and of a manifest. The parser refuses a document with the fields of both
-/// (CVE-2021-41190).
+/// The fields of an index and of a manifest. The parser refuses a document that has a list of
+/// manifests and also layers or a configuration (CVE-2021-41190).
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Either {

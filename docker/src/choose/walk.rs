@@ -47,7 +47,8 @@ impl<'a> Walk<'a> {
         Self { archive, found, skipped, above: BTreeSet::new(), steps: 0, read: 0 }
     }
 
-    /// Follows all descriptors of an index. `names` are the names of the index.
+    /// Follows the descriptors of images and indexes in an index. `names` are the names of the
+    /// index.
     pub(super) fn index(
         &mut self,
         list: &[Descriptor],

@@ -154,7 +154,7 @@ impl<'a> Tree<'a> {
         (node.layer > 0 && node.layer >= node.removed.max(emptied)).then_some(node.sort)
     }
 
-    /// The path of a node. No part of this path is a symlink.
+    /// The path of a node, with the symlinks in its directories resolved.
     pub(super) fn path(&self, at: u32) -> Vec<u8> {
         let mut parts = Vec::new();
         let mut here = at;

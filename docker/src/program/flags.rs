@@ -65,7 +65,7 @@ pub struct Flags {
     /// Write the layers to this directory instead of a registry
     #[arg(long, env = "DEPLOY_FROM_DOCKER_INTO")]
     pub into: Option<PathBuf>,
-    /// Directory for the temporary files, which together are as large as the unpacked image
+    /// Directory for the temporary files, which may be as large as the unpacked image archive
     #[arg(long, env = "DEPLOY_FROM_DOCKER_TMPDIR")]
     tmpdir: Option<PathBuf>,
     /// Directory for the cached listings of layers (default: ~/.cache/deploy-from-docker)

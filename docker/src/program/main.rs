@@ -75,7 +75,7 @@ fn connect(flags: &Flags) -> Result<Remote> {
     Remote::connect(runtime, &connect, flags.overrides)
 }
 
-/// The text of an event, in the words of the Go importer.
+/// The text of an event. The Go importer also prints the lines about uploads and the configuration.
 fn text(event: &Event<'_>) -> String {
     match event {
         Event::Sending(number, all, component) => {

@@ -41,7 +41,7 @@ const TAG: (&CStr, &[u8]) = (
 );
 
 /// The cache, which has one file for each layer. The file's name consists of the layer's sha256 as
-/// received and the version of the program. The version is part of the name, because another
+/// received and a hash of the program's version. The version is part of the name, because another
 /// version may refuse a layer that this version lists. A user who can change a file of the cache
 /// controls the result of an import. So the cache uses only files that no other user can change.
 #[derive(Debug, Clone)]

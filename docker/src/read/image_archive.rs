@@ -17,7 +17,7 @@ use super::input::{Found, target_of};
 use super::spool::{LANES, Spool};
 use crate::error::{Error, Result};
 
-/// The maximum size of a manifest, index or configuration, in bytes. containerd has the same limit.
+/// The maximum size of a manifest, index or configuration, in bytes.
 pub const MAX_DOCUMENT: u64 = 4 << 20;
 /// The maximum number of bytes of documents that are kept in memory.
 pub const MAX_DOCUMENTS: usize = 32 << 20;
@@ -29,7 +29,7 @@ const SHORT: u64 = 256 << 10;
 /// The number of the temporary file for short layers. Large layers use the other temporary files in
 /// turn.
 const SHORT_LANE: usize = LANES - 1;
-/// The maximum number of links that are followed from one name.
+/// The maximum number of names that are looked up to follow links: the first name, and the targets.
 const MAX_HOPS: usize = 8;
 
 /// The kind of a file.

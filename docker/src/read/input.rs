@@ -13,7 +13,7 @@ use deploy_store::{Error as StoreError, Limits};
 
 use crate::error::{Error, Result};
 
-/// The maximum number of files and links in an image archive.
+/// The maximum number of entries in an image archive, including directories.
 pub const MAX_ITEMS: usize = 100_000;
 /// The maximum number of nested directories.
 const MAX_DEPTH: usize = 8;
@@ -134,7 +134,7 @@ pub fn target_of(name: &str, target: &str) -> Option<String> {
 fn check_count(count: &mut usize) -> Result<()> {
     *count += 1;
     if *count > MAX_ITEMS {
-        return Err(Error::archive(format!("has more than {MAX_ITEMS} files")));
+        return Err(Error::archive(format!("has more than {MAX_ITEMS} entries")));
     }
     Ok(())
 }

@@ -92,7 +92,7 @@ fn work(compression: Compression, jobs: &Mutex<Receiver<Job>>) {
     }
 }
 
-/// Compresses one chunk. docs/PERFORMANCE.md has the measurements by which the levels were chosen.
+/// Compresses one chunk.
 fn one(compression: Compression, bytes: &[u8]) -> io::Result<Vec<u8>> {
     let out = Vec::with_capacity(bytes.len() / 2);
     match compression {

@@ -39,8 +39,8 @@ deploy() {
 # last change. For late/opaque/deep, umoci first sets the time, and then changes it by removing the entries that an
 # opaque directory hides.
 umoci_loses=(-t "" -t late/opaque/deep)
-# Two kinds of metadata are not compared with GNU tar's: the times of directories in which later archives have
-# entries, and the attributes of a directory to which a later entry gives fewer attributes.
+# Two kinds of metadata are not compared with GNU tar's: the times of all directories, because later archives may have
+# entries in a directory; and the attributes of etc/deep, because a later entry gives it fewer attributes.
 tar_loses=("${umoci_loses[@]}" -d -x etc/deep)
 same_tree() {
     local what=$1
@@ -174,7 +174,7 @@ over_ssh() {
         -o "UserKnownHostsFile=$work/known_hosts" -o LogLevel=ERROR -p "$port" 127.0.0.1)
     "${by[@]}" import -name app <hard.legacy.tar >import.log 2>&1 || { cat import.log >&2; fail "over ssh: not imported"; }
     shown | diff hard.shown - >&2 || fail "over ssh: the import gave another configuration"
-    # If the connection ends in the middle of an import, nothing of the image is imported.
+    # If the input ends in the middle of the image, nothing of the image is imported.
     local before
     before=$(everything)
     head -c 1000000 hard.legacy.tar | "${by[@]}" import -name app >import.log 2>&1 &&

@@ -111,7 +111,7 @@ fn imported_blobs_are_reproducible() {
 }
 
 #[test]
-fn every_image_format_gives_the_same_result() {
+fn image_formats_give_the_same_result() {
     let rig = Rig::start();
     let layers = layers();
     let mut packed = Layout::default();

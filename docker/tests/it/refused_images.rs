@@ -1,5 +1,6 @@
-//! Tests bad images, and files that are not images. In each case, the program must print one clear
-//! line, fail with an exit code other than 101 (a panic), and change nothing.
+//! Tests bad images, files that are not images, and wrong flags. The program must print one clear
+//! line, fail with an exit code other than 101 (a panic), and change nothing. Only the messages of
+//! the command line's parser may have several lines.
 
 mod documents;
 mod layers;
@@ -55,7 +56,7 @@ impl Before {
     }
 }
 
-/// Makes two layers. The second layer is large.
+/// Makes two layers. The file in the second layer has 9,000 bytes.
 fn two_layers() -> [Vec<u8>; 2] {
     [layer("one", "one"), layer("two", &"two".repeat(3000))]
 }

@@ -1,5 +1,5 @@
-//! The queue of reports that are not on the disk yet. One transaction writes all reports that
-//! arrive within a few milliseconds, so that ten thousand agents may report at the same time.
+//! The queue of reports that are not on the disk yet. One transaction writes the reports that
+//! arrive within 20 ms, at most 500, so that ten thousand agents may report at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -71,7 +71,7 @@ pub struct Viewer {
 pub struct Actor {
     /// The user.
     pub caller: Caller,
-    /// The token that each form of the user must contain.
+    /// The token that each change of the user must contain, in a form or in a header.
     pub form_token: String,
     /// Whether the request has a bearer token instead of a cookie. No page of another origin can
     /// send a bearer token, so such a request needs no form token.

@@ -1,6 +1,6 @@
 //! Checks the host, the origin and the login of each request before anything else happens.
 //!
-//! A page of another origin in the same browser can send requests to the forwarded port. The guard
+//! A page of another origin in the same browser can send requests to the registry's page. The guard
 //! recognises such requests. A page of another site sends no cookie (`SameSite=Strict`). A change
 //! from a page of another origin has a foreign `Origin`. After DNS rebinding, each request has a
 //! foreign `Host`.
@@ -118,7 +118,7 @@ pub fn decide(
     Ok((viewer, cookie))
 }
 
-/// Whether anybody may read the path without a login.
+/// Whether anybody may read the path without a login, and under any host name.
 fn is_open(access: &Access, path: &str) -> bool {
     match access {
         Access::Ssh { .. } => path == "/login" || path.starts_with("/assets/"),
@@ -199,8 +199,8 @@ fn is_user(user: &str) -> bool {
     (1..=256).contains(&user.len()) && !user.contains(char::is_control)
 }
 
-/// The value of `Set-Cookie`. Browsers send the cookie only with requests that pages of this site
-/// make, and scripts cannot read the cookie.
+/// The value of `Set-Cookie`. Browsers do not send the cookie with requests that pages of other
+/// sites make, and scripts cannot read the cookie.
 pub fn set_cookie(name: &str, value: &str) -> String {
     format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict")
 }

@@ -1,8 +1,9 @@
 //! Renders changed pages while browsers show them. [`super::live_stream`] sends the changes.
 //!
-//! All browsers that show the same page share one task. When something has changed, the task
-//! renders the page, and publishes the sections that differ. Together, the tasks of all pages use
-//! at most about a tenth of a core, even if many pages are open and the registry changes often.
+//! All browsers that show the same page with the same rights share one task. When something has
+//! changed, the task renders the page, and publishes the sections that differ. Together, the tasks
+//! of all pages use at most about a tenth of a core, even if many pages are open and the registry
+//! changes often.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

@@ -85,7 +85,8 @@ pub struct HostsFilter {
     pub group: Option<Label>,
     /// Only hosts in this phase.
     pub phase: Option<Phase>,
-    /// Only hosts that have not confirmed the current state, and are not held by an operator.
+    /// Only hosts that have not confirmed the state that they have to run, and are not held by an
+    /// operator.
     pub behind: bool,
     /// Only hosts with this result, such as `failed`.
     pub only: Option<Part>,

@@ -53,7 +53,7 @@ pub enum Error {
     /// The server cannot listen on the address.
     #[error("listen tcp {address}: {}{}", plain(cause), advice(cause))]
     Listen {
-        /// The address, as the user gave it.
+        /// The address that the user gave, or the address that its name stands for.
         address: String,
         /// Why the operation failed.
         cause: io::Error,

@@ -32,7 +32,8 @@ pub struct FleetQuery {
     pub group: Option<Label>,
     /// Only hosts in this phase.
     pub phase: Option<Phase>,
-    /// Only hosts that have not confirmed the current state and are not held by an operator.
+    /// Only hosts that have not confirmed the state that they have to run, and are not held by an
+    /// operator.
     pub behind: bool,
     /// Only hosts that count as this [`Part`], such as the failed hosts.
     pub only: Option<Part>,

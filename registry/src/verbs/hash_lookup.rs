@@ -23,9 +23,9 @@ impl Registry {
     }
 
     /// The digest that `hash` stands for. A whole hash is returned without a lookup. For the first
-    /// digits of a hash, the function looks for the stored or staged file whose hash begins with
-    /// these digits. Returns `None` if there is no such file, and fails with [`Error::Conflict`] if
-    /// there are several.
+    /// digits of a hash, the function looks for a file whose hash begins with these digits, among
+    /// the stored files and the files staged since the registry's start. Returns `None` if there is
+    /// no such file, and fails with [`Error::Conflict`] if there are several.
     pub async fn find_hash(&self, hash: &Hash) -> Result<Option<Digest>> {
         if let Some(digest) = hash.whole() {
             return Ok(Some(digest));

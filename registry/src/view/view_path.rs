@@ -135,9 +135,9 @@ pub enum Goal {
     Version(PutTarget),
 }
 
-/// The result of an upload to `path`. An upload to `/put` becomes a version; a path in `/put` that
-/// is not a valid target is an error. Uploads to `/components`, `/configs` and `/history` are
-/// errors, too. Any other upload is staged.
+/// The result of an upload to `path`. An upload to `/put` becomes a version, with a temporary name
+/// only after a rename. A path in `/put` that is not a valid target is an error. Uploads to
+/// `/components`, `/configs` and `/history` are errors, too. Any other upload is staged.
 pub fn goal(path: &str) -> Result<Goal, String> {
     let cleaned = clean(path);
     let (top, rest) = cleaned[1..].split_once('/').unwrap_or((&cleaned[1..], ""));

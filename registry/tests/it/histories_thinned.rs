@@ -43,8 +43,8 @@ async fn old_states_are_removed_and_rollback_targets_stay() {
     deploy(&bench, 8).await;
     let (_, name) = names();
     let registry = bench.registry();
-    // State 9 restored state 7, so states 7 to 9 stay. State 6 stays, too, because the next
-    // rollback restores it.
+    // State 9 restores state 7. So the newest three states with different trees are 9, 8 and 6.
+    // State 7 stays, too, because it is newer than state 6.
     registry.catalog.roll_back(&name, None, &change()).await.unwrap();
     let planned = registry.would_collect().await.unwrap();
     assert_eq!(planned.thinned, Thinned { states: 5, audit: 17 });

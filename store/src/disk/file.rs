@@ -105,7 +105,7 @@ impl TempFile {
 impl Drop for TempFile {
     fn drop(&mut self) {
         if !self.keep {
-            // A drop cannot report an error. If the removal fails, the next sweep removes the file.
+            // A drop cannot report an error. If the removal fails, the file stays.
             let _ = self.dir.remove_file(&self.name);
         }
     }

@@ -1,5 +1,5 @@
-//! Creates files with their final metadata in as few calls as possible. Metadata that the system
-//! already gives to a new file is not set again.
+//! Completes the metadata of new files in few calls. Permissions and owners that the system already
+//! gave to a new file are not set again.
 
 use std::os::fd::AsFd;
 

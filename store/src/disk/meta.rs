@@ -152,7 +152,8 @@ pub fn set_meta_at(dir: &Dir, name: &CStr, meta: &Meta, owner: bool, mode: bool)
 }
 
 /// Whether the inode is a regular file of `size` bytes that still has the metadata `meta`. A write
-/// through any name of a file changes the file's mtime, so this check detects the write.
+/// through any name of a file changes the file's mtime, so this check detects the write, unless the
+/// mtime was set back.
 pub fn carries(stat: &Stat, size: u64, meta: &Meta, owner: bool) -> bool {
     FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile
         && u64::try_from(stat.st_size) == Ok(size)
@@ -170,9 +171,9 @@ pub fn has(stat: &Stat, meta: &Meta, owner: bool) -> bool {
 }
 
 /// Whether a filesystem that was given the time `want` may return `got`. A time outside the
-/// filesystem's range becomes the nearest time in the range. That nearest time is never between
-/// `FIRST` and `LAST`. The two constants are the limits of the smallest range of any filesystem
-/// (ext4 with small inodes, XFS without large times).
+/// filesystem's range becomes the nearest time in the range. The function expects that this nearest
+/// time is never between `FIRST` and `LAST`. These two constants are the limits of the range of
+/// ext4 with small inodes, and of XFS without large times.
 fn is_kept(want: i64, got: i64) -> bool {
     const FIRST: i64 = i32::MIN as i64;
     const LAST: i64 = i32::MAX as i64;

@@ -18,8 +18,8 @@ use crate::limits::Limits;
 /// Decompresses `source` and passes the result to `read`. The flag that `read` gets states whether
 /// the compressed form is framed ([`Decoder::is_framed`]). `seen` gets every byte that is read from
 /// `source`. Returns two results: the result of reading `source`, and the result of the
-/// decompression and of `read`. If `read` ends early, `source` is not read to its end. If `read`
-/// succeeds and has read to the end, the compressed form was checked to its end.
+/// decompression and of `read`. If `read` ends early, `source` may not be read to its end. If
+/// `read` succeeds and has read to the end, the compressed form was checked to its end.
 pub fn run<R: Read, T: Send>(
     source: &mut R,
     limits: Limits,
@@ -45,8 +45,9 @@ pub fn run<R: Read, T: Send>(
     })
 }
 
-/// Decompresses `packed` into `plain`. Errors of the compressed form are part of the stream: the
-/// reader first gets the bytes before the error, and then the error.
+/// Decompresses `packed` into `plain`. The function fails if the decoder cannot begin. Later errors
+/// of the compressed form are part of the stream: the reader first gets the bytes before the error,
+/// and then the error.
 fn decode(
     packed: Outlet,
     mut plain: Inlet,

@@ -55,8 +55,8 @@ fn threads() -> Result<ThreadPool> {
 }
 
 /// Makes an object of each twin, so that the next root can link to the object. A twin is a file
-/// that was copied because an equal file of the root is already a hardlink to the only object with
-/// these contents. `root` is the built and synced directory.
+/// that was copied because equal files of the root are already hardlinks to the existing objects
+/// with these contents. `root` is the built and synced directory.
 pub fn adopt_twins(built: &Built, objects: &Objects, root: &Dir) -> Result<()> {
     for (name, path) in &built.twins {
         let adopted = open_parent(root, path)

@@ -163,8 +163,8 @@ impl<'a> Placer<'a> {
                 self.place_directory(into, parent, name, directory)?;
                 self.fill_deep()
             }
-            // An existing directory may pass its group on to the new entry, so the entry does not
-            // count as fresh.
+            // In a root that was not empty, an older directory may pass its group on to the new
+            // entry. So the entry counts as fresh only if the root was empty.
             leaf => self.place_leaf(into, parent, name, leaf, self.fresh),
         }
     }

@@ -43,8 +43,7 @@ pub struct Placement {
     pub fresh: Fresh,
     /// The patterns for files that are never hardlinked, because a service writes to these files.
     pub writable: Writable,
-    /// The paths of the files that are no longer hardlinked, because these files were found
-    /// changed.
+    /// The private paths. The files at these paths are no longer hardlinked.
     pub learned: Arc<Learned>,
     /// The rules that override the owners in the archives.
     pub owners: Owners,

@@ -120,8 +120,8 @@ impl Store {
     }
 
     /// Renames the finished root to its id. If a directory already has this name, the two
-    /// directories exchange names. The method then returns the new name of the old directory. If
-    /// any step fails, the finished root is at `staging` again.
+    /// directories exchange names. The method then returns the new name of the old directory. After
+    /// an error, the method tries to give the finished root its name `staging` again.
     fn publish(&self, id: Digest, staging: &CStr) -> Result<Option<CString>> {
         let name = name_of(id);
         if !self.unpacked.contains(&name)? {

@@ -114,8 +114,8 @@ impl Store {
         match self.freshen_and_change(spare, tree) {
             Ok((Spare { name, watch, .. }, built)) => Some(Made { name, built, watch }),
             Err(err) => {
-                // `Corrupt` means that a shared file was changed through a root. The change is
-                // reported later, when the file is placed in the new root.
+                // `Corrupt` usually means that a shared file was changed through a root. The change
+                // is reported later, when the file is placed in the new root.
                 match &err {
                     Error::Corrupt { .. } => tracing::debug!("the spare root is not used: {err}"),
                     _ => tracing::warn!(

@@ -38,7 +38,7 @@ const ROOT: &CStr = c"root";
 /// inside `into` if `into` exists, and otherwise beside `into`. By default, the files become
 /// hardlinks to these objects. If `into` is missing, it appears only when it is complete and
 /// synced. If `into` exists, each of its entries appears only when the entry is complete and
-/// synced. If a call is killed, the next call removes the leftovers.
+/// synced. If a call is killed, the next call with the same `into` removes the leftovers.
 pub fn unpack(archives: &[PathBuf], into: &Path, options: Options) -> Result<Placed> {
     unpack_counted(archives, into, options, &Arc::default())
 }
@@ -255,7 +255,7 @@ fn merge_in(
             read_objects(&mut archive, options.limits, &batch, &Owners::default(), seen, each);
         read.map_err(|err| of_archive(path, err))?;
         index.finish().map_err(fail)?;
-        // The objects are temporary, so they are not synced. The built tree is synced instead.
+        // The objects are temporary, so no barrier syncs them. The built tree is synced instead.
         batch.publish()?;
         let name = file.name().to_owned();
         add_layer(&mut tree, Entries::open(work.open_file(&name)?, &work.path_of(&name))?)?;

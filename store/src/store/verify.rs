@@ -1,7 +1,8 @@
 //! Verifies an agent's directory: reads and hashes every object and blob, checks every index, and
-//! compares every published root with its configuration. [`verify`] changes nothing and takes no
-//! lock, so it may run while an agent uses the directory. If another process removes a file during
-//! the verification, the file is skipped.
+//! compares the published roots with their configurations. A root that an earlier version of the
+//! agent built is not compared. [`verify`] changes nothing and takes no lock, so it may run while
+//! an agent uses the directory. If another process removes a file during the verification, the file
+//! is skipped.
 
 pub(super) mod repair;
 mod sound;

@@ -189,7 +189,7 @@ fn damaged_index_is_recreated() {
         let sound = fs::read(&index).unwrap();
         for damaged in [&b""[..], b"nonsense", &sound[..sound.len() / 2]] {
             fs::write(&index, damaged).unwrap();
-            // An open store reads each index only once, so the test opens the store again.
+            // An open store keeps the merged layers in memory, so the test opens the store again.
             bench = bench.reopen();
             bench.is_right(0, &what);
             assert_eq!(fs::read(&index).unwrap(), sound, "{what}");

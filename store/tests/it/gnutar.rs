@@ -1,7 +1,7 @@
 //! Unpacks the same archives with this crate and with GNU tar, and compares the two results entry
-//! by entry. Roots are compared in every link mode. For each entry and for the root itself, the
-//! comparison covers the kind, bytes, mode, owner, mtime, attributes, link target and hardlink
-//! group.
+//! by entry. Roots are compared in every link mode. For each entry, the comparison covers the kind,
+//! bytes, mode, owner, mtime, `user.*` attributes, link target and hardlink group. For the root
+//! itself, the comparison covers the mode, owner, mtime and `user.*` attributes.
 
 #![allow(clippy::print_stderr, reason = "tests print what they could not try")]
 
@@ -13,7 +13,7 @@ use crate::rig::{configuration, dump_all as dump, layer, options, run, same};
 use deploy_store::{Layer, LinkMode, Store, unpack};
 use deploy_testing::directories;
 
-/// Makes a tree with all kinds of entries that occur in deployments: nested directories, modes,
+/// Makes a tree with many kinds of entries that occur in deployments: nested directories, modes,
 /// links, groups, a sparse file, odd names and equal files.
 fn sample(dir: &Path) {
     fs::create_dir_all(dir.join("a/deep/er")).unwrap();
@@ -67,8 +67,8 @@ fn own(path: &Path, uid: u32, gid: u32) {
     }
 }
 
-/// Makes the tree of the second layer. This layer replaces and adds files, and turns a directory
-/// into a file and a file into a directory.
+/// Makes the tree of the second layer. This layer replaces a file, and turns a directory into a
+/// file and a file into a directory.
 fn upper(dir: &Path) {
     fs::create_dir_all(dir.join("a/deep")).unwrap();
     fs::create_dir_all(dir.join("a/empty/now-a-directory")).unwrap();

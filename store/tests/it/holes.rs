@@ -12,8 +12,9 @@ use deploy_testing::directories;
 
 const SIZE: u64 = 60_000_000_000;
 const AT: u64 = 40_000_000_000;
-/// The time limit of one round. A round unpacks the archive or uses one of the three link modes. A
-/// round that hashed `SIZE` zeros would take longer.
+/// A quarter of the time limit for a filesystem. The test has four rounds: one round unpacks the
+/// archive, and each other round uses one of the three link modes. A round that hashed `SIZE` zeros
+/// would take longer.
 const SOON: Duration = Duration::from_secs(10);
 
 /// Makes an archive of two files. One file is almost entirely a hole, and the other file is empty.

@@ -1,6 +1,6 @@
 //! Tests files that cannot be removed because they are mount points, immutable or append-only. The
 //! store keeps these files with all their contents, and reports the reason. When the files can be
-//! removed, the next sweep removes them. Until then, all other work of the store succeeds.
+//! removed, the next sweep or start removes them. Until then, all other work of the store succeeds.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;

@@ -1,5 +1,5 @@
-//! Tests hardlinked files. Services and scripts may change a file of a root in any way. No later
-//! root shows such a change. If a service repeats the change, no further download is needed.
+//! Tests hardlinked files. Services and scripts change files of a root in many ways. No later root
+//! shows such a change. If a service repeats the change, no further download is needed.
 
 mod private_files;
 
@@ -61,7 +61,8 @@ impl Bench {
         root
     }
 
-    /// Checks that every file in the root of the configuration number `n` matches the archive.
+    /// Checks that every file of the code layer in the root of the configuration number `n` matches
+    /// the archive.
     fn is_right(&self, n: usize, what: &str) {
         let root = self.store.root(&self.wanted[n]).unwrap().path;
         for path in FILES.iter().chain(&["var/other"]) {

@@ -1,5 +1,5 @@
-//! Tests the metadata of the root itself and of directories without an entry, for every way to make
-//! a root. Also tests the leftovers of a killed `unpack`.
+//! Tests the metadata of the root itself and of directories without an entry. Also tests the
+//! leftovers of a killed `unpack`, and an index of an older format.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};

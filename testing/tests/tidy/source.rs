@@ -26,7 +26,7 @@ pub fn top() -> PathBuf {
     deploy_testing::package().parent().expect("the crate is in the checkout").to_owned()
 }
 
-/// All source files of the crates, without files that have only tests.
+/// All source files of the crates, except files whose names end in `tests.rs`.
 pub fn sources() -> Vec<Source> {
     let mut all = Vec::new();
     for krate in CRATES {

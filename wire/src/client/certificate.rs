@@ -24,8 +24,8 @@ pub(super) fn check(
     if revoked.iter().any(is_revoked) {
         return Err("the server's certificate or its authority is revoked".to_owned());
     }
-    // In the library, only the complete validation checks the signature. This function does not use
-    // the complete validation.
+    // Of the library's validations, only the complete one checks the signature. This function does
+    // not use it, and checks the signature itself.
     let sound = certificate.verify_signature().is_ok();
     if !sound || certificate.signature().algorithm() == (Algorithm::Rsa { hash: None }) {
         return Err("the signature of the server's certificate is not accepted".to_owned());

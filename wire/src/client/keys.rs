@@ -26,7 +26,7 @@ pub enum Keys {
     Auto,
 }
 
-/// The number of bytes that the client reads from the start of a file to recognise a public key.
+/// The number of bytes that the client examines at the start of a file to recognise a public key.
 const MAX_LOOKED_AT: usize = 64;
 /// The usual key files, in the order in which the client tries them.
 const USUAL: [&str; 3] = ["id_ed25519", "id_ecdsa", "id_rsa"];

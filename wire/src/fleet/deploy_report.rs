@@ -52,7 +52,7 @@ pub enum Reason {
     Registry,
     /// The agent cannot download or extract a layer.
     Layer,
-    /// The disk is full.
+    /// There is not enough free space.
     Space,
     /// The deploy script failed.
     Script,
@@ -98,7 +98,7 @@ pub struct Report {
     /// A description of the result, as text for people.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub message: String,
-    /// The exit code of the script or of the health check.
+    /// The exit code of the script.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
     /// The end of the script's output.

@@ -34,8 +34,8 @@ pub struct Offer {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub held: Option<String>,
     /// The number of times that operators have asked this agent to try again. If the number is
-    /// greater than in the previous offer, the agent ends any hold and tries a failed configuration
-    /// again.
+    /// greater than the number that the agent has recorded, the agent ends the hold after a
+    /// rollback, and tries a failed configuration again.
     #[serde(skip_serializing_if = "is_zero")]
     pub retries: u64,
 }

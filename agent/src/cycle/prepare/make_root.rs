@@ -19,8 +19,8 @@ use crate::records::agent_report;
 use crate::records::{state_file, unsettled};
 use crate::space::make_room;
 
-/// If the cache is damaged, a cycle makes at most this number of attempts to make the root, plus
-/// one attempt for each layer.
+/// If the cache is damaged, one call of [`make`] makes at most this number of attempts, plus one
+/// attempt for each layer.
 const REPAIR_ATTEMPTS: usize = 3;
 
 /// How to get a root.

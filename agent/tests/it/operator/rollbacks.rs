@@ -14,7 +14,7 @@ fn hold_of_a_rollback_lasts_until_the_registry_changes_even_after_a_restart() {
     bench.first_configuration();
     says(&bench, &["sync"], 0, "");
     let v1 = bench.state().unwrap().id().to_string();
-    says(&bench, &["rollback"], 5, "nothing was deployed before");
+    says(&bench, &["rollback"], 5, "no earlier configuration is recorded");
     bench.bump("v02", "two\n");
     says(&bench, &["sync"], 0, "");
     let v2 = bench.state().unwrap().id().to_string();

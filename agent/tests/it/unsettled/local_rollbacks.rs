@@ -24,7 +24,7 @@ fn local_rollback_returns_from_a_failed_root() {
     says(&bench, &["rollback"], 1, "exit status 4");
     assert_eq!(last(&bench), format!("{bad} {good}"));
     fs::remove_file(bench.path("fails")).unwrap();
-    says(&bench, &["rollback"], 5, "nothing was deployed before");
+    says(&bench, &["rollback"], 5, "no earlier configuration is recorded");
     assert_eq!(bench.once(&[]).0, Some(1), "the registry still has the bad configuration");
     let told = says(&bench, &["rollback", "-json"], 0, "").json();
     assert_eq!((&told["id"], &told["from"]), (&good.clone().into(), &bad.clone().into()));

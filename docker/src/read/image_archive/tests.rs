@@ -30,7 +30,7 @@ fn read(files: &[(&str, &[u8])]) -> Result<Archive> {
 
 #[test]
 fn layers_are_recognised_by_content_and_kept_uncompressed() {
-    // The calling thread reads the small layer itself, and other threads list the large layer.
+    // The calling thread lists short files itself. Another thread lists the long plain layer.
     for length in [10, 900_000] {
         let contents: Vec<u8> = (0..=255).cycle().take(length).collect();
         let layer = tar_of(&[("a", &contents), ("b", b"x")]);

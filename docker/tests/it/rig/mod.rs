@@ -117,7 +117,7 @@ impl Rig {
         Answer::from(command.args(["-key", "op"]).args(words).output().unwrap()).good().out
     }
 
-    /// The registry's answers to the commands that list all contents of the registry.
+    /// The registry's answers about all its configurations, their histories and all components.
     pub fn everything(&self) -> String {
         let answers = [["configurations", "-json"], ["components", "-json"]];
         let mut everything = answers.map(|words| self.operator(&words)).concat();

@@ -63,7 +63,7 @@ async fn of(registry: &Registry, command: &Command) -> Result<Effect, Problem> {
             title: format!("Unpin {component} {version}"),
             effects: vec![(
                 format!("{component} {version}"),
-                "is removed by gc once nothing refers to it.".to_owned(),
+                "may be deleted by gc when nothing else needs it.".to_owned(),
             )],
             button: "Unpin it".to_owned(),
             ..Effect::default()
@@ -261,7 +261,8 @@ async fn retry(
             (format!("Retry {hosts} of {of}"), format!("Retry {hosts}"), hosts)
         }
     };
-    let effects = vec![(subject, format!("will deploy {of} again immediately."))];
+    let rest = format!("will deploy {of} again, as soon as the registry can reach the agent.");
+    let effects = vec![(subject, rest)];
     Ok(Effect { title, effects, button, ..Effect::default() })
 }
 
@@ -292,7 +293,7 @@ async fn host(registry: &Registry, action: &HostAction) -> Result<Effect, Proble
         }
         HostAction::Release(host) => {
             registry.catalog.host(host).await?;
-            let rest = "deploys the current states immediately.";
+            let rest = "may deploy other states again.";
             say(host, "Release", rest, format!("Release {host}"))
         }
         HostAction::Retire(host) => {

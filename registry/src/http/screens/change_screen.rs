@@ -13,7 +13,7 @@ use crate::registry::Registry;
 use crate::verbs::fleet_document::ConfigurationStatus;
 use crate::verbs::fleet_status::FleetQuery;
 
-/// The form offers at most this many versions of each component.
+/// The form offers at most this many of each component's newest versions, and the current version.
 const VERSIONS: u64 = 50;
 
 /// What the form shows.

@@ -23,7 +23,7 @@ struct Row {
     layer: Layer,
     /// The catalogue's row for the version's file. `None` if the file is missing.
     blob: Option<BlobRow>,
-    /// The first references to the file: up to two more than the page shows.
+    /// References to the file: all of them, or at least one more than the page shows.
     references: Vec<Reference>,
 }
 

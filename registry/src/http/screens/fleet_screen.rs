@@ -156,12 +156,12 @@ fn configurations(doc: &FleetDoc) -> Section {
     section("configurations", "Configurations", &beside, &body)
 }
 
-/// What to do with an empty registry.
+/// What to do with a registry that has no configuration.
 fn empty() -> Markup {
     html! {
         div class="card empty" {
-            p { "The registry is empty. Upload an archive as a version, and make a configuration "
-                "with this version:" }
+            p { "There is no configuration yet. Upload an archive as a version, and make a "
+                "configuration with this version:" }
             code class="shell" {
                 "deployctl addver -name code -version v1 -dir build\n"
                 "deployctl addconf -name web -layer code:v1"

@@ -6,7 +6,7 @@ use super::widgets::{host_address, icon};
 
 /// [`last_lines`] returns at most this many lines.
 const LAST_LINES: usize = 3;
-/// A screen cuts each line of a text after this many characters.
+/// [`last_lines`] and [`first_line`] cut each line after this many characters.
 const LONGEST_LINE: usize = 200;
 
 /// A list item about a problem that needs attention. `class` is `bad`, `warn` or `good`; `link` and

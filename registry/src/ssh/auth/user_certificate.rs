@@ -17,7 +17,7 @@ const MAX_NAME: usize = 100;
 /// The rights that a certificate gives.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Admitted {
-    /// Fingerprint of the certificate's key, and the certificate's name, escaped.
+    /// Fingerprint of the certificate's key, and the certificate's escaped name and serial number.
     pub label: String,
     /// Whether the holder of the certificate may have a terminal.
     pub pty: bool,

@@ -1,6 +1,6 @@
 //! Serves reads over sftp. Agents see `configs/NAME.json` from the catalogue, and the published
-//! blobs in `files/`. Operators also see components, versions, states and `/put`. No other path
-//! exists.
+//! blobs in `files/`. Operators also see components, versions, states, `/fleet` and `/put`. No
+//! other path exists.
 
 use std::fs::{File as Blob, Metadata};
 use std::io::{self, IoSliceMut};
@@ -129,7 +129,7 @@ impl View {
 
     /// The place whose contents the client gets if it asks for `place`. If an agent polls a
     /// configuration, the function also records the poll. An agent on a held host gets the state
-    /// that the agent runs. If a wave of a rollout has taken the host, the agent gets the target.
+    /// recorded for the hold. If a wave of a rollout has taken the host, the agent gets the target.
     fn shown(&self, place: Place) -> Shown {
         let Place::Configuration(name) = &place else { return Shown::from(place) };
         if self.operator {

@@ -104,7 +104,8 @@ impl Uploads {
         Ok(self.open.insert(Open { label, goal, upload, _busy: busy }))
     }
 
-    /// Fails if the version cannot be made. The check comes before the first byte is uploaded.
+    /// Fails if the version cannot be made. An upload is checked before its first byte is sent, a
+    /// rename before it takes effect.
     pub(super) async fn check(&self, label: &str, target: &PutTarget) -> Result<(), SftpError> {
         let PutTarget { component, version } = target;
         let checked = self.registry.catalog.check_new_version(component, version).await;

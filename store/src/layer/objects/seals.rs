@@ -26,7 +26,7 @@ const BOOT: usize = 36;
 const RECORD: usize = 16;
 /// The length of the checksum at the end of the file, in bytes.
 const CHECKSUM: usize = 16;
-/// The seal of an object that this program wrote and that never had another name.
+/// The seal of an object that this program wrote, and that only this program could reach so far.
 const NEW: u64 = 0;
 /// A bit of a seal. If the bit is set, no process had the object open for writing at the last
 /// check, and the watches have not reported since then that a process opened the object.

@@ -29,8 +29,9 @@ const PIECE: usize = 256 << 10;
 /// The maximum number of jobs that wait for a writer. This is also the maximum number of pieces of
 /// one large file that wait to be written.
 const WAITING: usize = 4;
-/// The written data is synced each time after this many bytes, so that the barrier (a sync of the
-/// filesystem) at the end has little left to sync.
+/// A sync of the written data is requested each time after this many bytes (see
+/// [`Batch::sync_ahead`]), so that the barrier (a sync of the filesystem) at the end has little
+/// left to sync.
 const AHEAD: u64 = 64 << 20;
 /// The maximum number of writers. More writers would only wait for the filesystem's locks.
 const MOST: usize = 4;
@@ -304,7 +305,7 @@ fn write_parts(batch: &Batch, parts: &Receiver<LargePart>, pool: &Pool) -> Resul
     Ok(())
 }
 
-/// A placeholder error. [`with_writers`] returns the error of the writer instead.
+/// A placeholder error. [`with_writers`] returns the error of the failed writer or sync instead.
 fn stopped() -> Error {
     Error::bad_archive("was given up")
 }

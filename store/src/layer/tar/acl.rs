@@ -2,8 +2,8 @@
 //! bsdtar and star write these lists as text (`SCHILY.acl.access`, `SCHILY.acl.default`).
 //!
 //! In the binary form, users and groups are numbers. If a list has only the name of a user or
-//! group, the name is looked up in `/etc/passwd` or `/etc/group`. GNU tar does the same. If the
-//! name is not found, the list is left out.
+//! group, the name is looked up in `/etc/passwd` or `/etc/group`. GNU tar looks up names, too. If
+//! the name is not found, the list is left out.
 
 use std::collections::HashMap;
 use std::fs;
@@ -114,7 +114,7 @@ pub fn check_value(value: &[u8]) -> Result<(), String> {
         return Err(bad());
     }
     if entries.is_empty() {
-        // An empty value removes the list.
+        // A value without entries removes the list.
         return Ok(());
     }
     let entries: Vec<Entry> = entries

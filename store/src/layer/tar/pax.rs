@@ -3,7 +3,8 @@
 
 use crate::inode_meta::{Mtime, Xattr};
 
-/// The records that this program uses. If a key has several records, the last record applies.
+/// The records that this program uses. If a key has several records, the last record applies,
+/// except in [`Sparse::pairs`].
 #[derive(Debug, Clone, Default)]
 pub struct Pax {
     /// The record `path`.
@@ -172,7 +173,7 @@ fn signed(key: &str, value: &[u8]) -> Result<i64, String> {
     }
 }
 
-/// Parses a time in the form `[-]SECONDS[.FRACTION]`, and rounds the time down to nanoseconds.
+/// Parses a time in the form `[-]SECONDS[.FRACTION]`. Digits after the nanoseconds are ignored.
 fn time(value: &[u8]) -> Result<Mtime, String> {
     let bad = || "PAX mtime is not a time".to_owned();
     let negative = value.first() == Some(&b'-');

@@ -195,7 +195,8 @@ impl<R: Read> Tarball<R> {
         if self.global.size.is_some() || self.global.path.is_some() {
             return Err(Error::bad_archive("has a global header with a path or size"));
         }
-        // An archive may have any number of global headers, so their total size is limited.
+        // An archive may have any number of global headers, so the memory for their records is
+        // limited.
         if self.global.bytes() as u64 > self.limits.header_bytes {
             let what = "size of the global headers of one archive".to_owned();
             return Err(Error::OverLimit { what, limit: self.limits.header_bytes });

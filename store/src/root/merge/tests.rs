@@ -38,7 +38,7 @@ fn layers(text: &str) -> Vec<Index> {
     text.split('|').map(layer).collect()
 }
 
-/// Merges the layers in `text`. Returns the tree in the same notation.
+/// Merges the layers in `text`. Returns the tree in the same notation, or the text of the error.
 fn merged(text: &str) -> String {
     let tree = match merge(&layers(text)) {
         Ok(tree) => tree,

@@ -47,7 +47,7 @@ fn probe(top: &Dir, unpacked: &Dir) -> Result<LinkMode> {
     unpacked.remove_file(&to)?;
     objects.remove_file(&from)?;
     match mode {
-        // A full disk must not prevent the start, because only a running agent can free space.
+        // A full disk must not prevent the start, because a running agent can free space.
         Err(err) if err.is_no_space() => mode_of(&objects)?.ok_or(err),
         other => other,
     }

@@ -114,8 +114,8 @@ impl Store {
 
     /// Adopts the directory at the path of the root of `configuration`, if the directory has no
     /// record and cannot be compared. A comparison is impossible if some layers are not extracted.
-    /// The directory is complete, because a root gets its name only when the root is complete.
-    /// Returns `true` if the directory was adopted.
+    /// The directory is probably complete, because this program gives a root its name only when the
+    /// root is complete. Returns `true` if the directory was adopted.
     pub fn adopt_unseen_root(&self, configuration: &Configuration) -> Result<bool> {
         let id = configuration.id();
         let is_there = !self.is_published(id)? && is_directory(&self.unpacked, &name_of(id))?;

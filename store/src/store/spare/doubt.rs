@@ -136,8 +136,8 @@ impl Store {
                 Look::Sound | Look::Missing => Ok(None),
             };
         }
-        // Either the object has no seal, or the file is no longer an object. So the contents are
-        // checked.
+        // The file was changed, or its object has no seal, or the file is no longer an object. So
+        // the object is checked.
         let look = self.look_at_all(&self.name_of(file), file.size, &file.meta)?;
         let stat = dir.stat(&name)?;
         match (look, self.object_of(file, &stat)) {

@@ -26,7 +26,7 @@ const BUFFER: usize = 64 << 10;
 /// The maximum number of paths with events that are remembered for each place.
 const MOST_NAMES: usize = 10_000;
 
-/// The events that show a possible write to a file.
+/// The events that show a possible write to a file, or that a file lost a name by a rename.
 const WRITTEN: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::CLOSE_WRITE)

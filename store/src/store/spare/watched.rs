@@ -1,5 +1,5 @@
-//! Decides which directories are watched. The spare is always watched. With hardlinks, the
-//! published roots and the directories of objects are also watched.
+//! Decides which directories are watched. The spare is watched in every link mode. With hardlinks,
+//! the published roots and the directories of objects are also watched.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{CStr, CString};
@@ -131,7 +131,7 @@ impl Store {
         let mut all = self.watched();
         let Some(watcher) = &mut all.watcher else { return };
         for path in dirs {
-            // A removed directory has no files to watch. The next check detects all other failures.
+            // A removed directory has no files to watch. All other errors are ignored, too.
             let _ = watcher.wait_for_open(place, root, path);
         }
     }

@@ -137,7 +137,7 @@ impl AgentDir {
         let Some(unpacked) = unpacked else { return Ok(found.into_values().collect()) };
         for item in unpacked.list()? {
             let Some(id) = digest_of(&item.name) else { continue };
-            // Roots of this program have a record. Roots of the Go agent have none.
+            // Roots of this program usually have a record. Roots of the Go agent have none.
             let taken_over = !found.contains_key(&id) && item.kind == FileType::Directory;
             if taken_over {
                 let (record, record_file, files) = (Record::None, Vec::new(), Vec::new());

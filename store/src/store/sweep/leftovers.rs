@@ -1,6 +1,6 @@
 //! Handles leftovers, which are files that could not be removed. A leftover is logged once as a
-//! warning, and the next sweep or the next start of the agent tries to remove the leftover again. A
-//! leftover must not make other work fail.
+//! warning, and a later sweep or start of the agent tries to remove the leftover again. A leftover
+//! must not make other work fail.
 
 use std::ffi::CStr;
 use std::path::PathBuf;
@@ -111,8 +111,8 @@ impl Store {
                 tracing::warn!(
                     event = "not_removed",
                     path = %path.display(),
-                    "{} is not needed any more but cannot be removed: {why}; the next sweep tries \
-                     again",
+                    "{} is not needed any more but cannot be removed: {why}; a later sweep or \
+                     start of the agent tries again",
                     path.display()
                 );
             } else {

@@ -87,7 +87,7 @@ pub fn dump_all(root: &Path) -> Vec<String> {
     lines
 }
 
-/// The mode, owner, time and attributes of a file, as text.
+/// The mode, owner, time and `user.*` attributes of a file, as text.
 fn carried(path: &Path, meta: &fs::Metadata) -> String {
     let mut names = vec![0; 64 << 10];
     let length = rustix::fs::llistxattr(path, &mut names[..]).unwrap_or(0);

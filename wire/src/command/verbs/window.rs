@@ -27,8 +27,8 @@ pub(in crate::command) const VERB: Verb = Verb {
 /// The action of `window`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WindowAction {
-    /// Hosts of the group switch to a new configuration only in these windows. The registry checks
-    /// the text.
+    /// Hosts of the group switch to a new configuration only in these windows. A host's first
+    /// deploy does not wait for a window. The registry checks the text.
     Set(Label, String),
     /// Shows the windows of all groups.
     List {

@@ -27,7 +27,7 @@ pub fn phases(doc: &Doc) -> Section {
     let body =
         doc.each(|_, one| match one.attempts.first().filter(|last| !last.steps.is_empty()) {
             Some(last) => course(last),
-            None => empty("No step of a deploy has ended yet."),
+            None => empty("No step of the last deploy has ended yet."),
         });
     section("phases", "Phases of the last deploy", &beside, &body)
 }

@@ -131,6 +131,17 @@ async fn run_command(
     done
 }
 
+/// Logs a command that the ssh server answers without [`run`].
+pub fn log_answered(caller: &Caller, line: &str, answer: &Answer) {
+    let done = if answer.code == exit::OK {
+        Ok(Done { stdout: String::new(), code: answer.code })
+    } else {
+        let text = String::from_utf8_lossy(&answer.stderr).trim_end().to_owned();
+        Err(Refusal { text, code: answer.code })
+    };
+    log(caller, line, &done);
+}
+
 fn log(caller: &Caller, line: &str, done: &Result<Done, Refusal>) {
     let Caller { user, key, address, .. } = caller;
     match done {

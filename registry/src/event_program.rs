@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::catalog::fleet::Event;
 use crate::console;
+use crate::error::Result;
 use crate::registry::Registry;
 
 /// The name of the note in the catalogue. The note has the number of the last event for which the
@@ -70,7 +71,7 @@ async fn first(registry: &Registry) -> u64 {
     loop {
         let last = match registry.catalog.note(NOTE).await {
             Ok(Some(last)) => Ok(last),
-            Ok(None) => registry.catalog.last_event().await,
+            Ok(None) => begin(registry).await,
             Err(err) => Err(err),
         };
         match last {
@@ -79,6 +80,14 @@ async fn first(registry: &Registry) -> u64 {
         }
         sleep(LOOK_EVERY).await;
     }
+}
+
+/// Records the number of the newest event, and returns it. Without this record, a registry that
+/// stops before it has run the program would begin with a later event at its next start.
+async fn begin(registry: &Registry) -> Result<u64> {
+    let last = registry.catalog.last_event().await?;
+    registry.catalog.set_note(NOTE, &last).await?;
+    Ok(last)
 }
 
 async fn tell(program: &PathBuf, event: &Event) {
@@ -101,7 +110,7 @@ async fn tell(program: &PathBuf, event: &Event) {
     }
 }
 
-async fn run_once(program: &PathBuf, event: &Event) -> Result<(), String> {
+async fn run_once(program: &PathBuf, event: &Event) -> std::result::Result<(), String> {
     let kind = event.kind.map_or("unknown", crate::catalog::fleet::Kind::word);
     let mut child = Command::new(program)
         .env("EVENT_NUMBER", event.number.to_string())

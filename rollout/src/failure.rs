@@ -52,8 +52,8 @@ impl fmt::Display for Failure {
                 write!(f, "no result within {} after the offer", in_words(*time))
             }
             Self::Unsteady => f.write_str(
-                "became healthy, but was not connected and healthy for one whole soak before the \
-                 deadline",
+                "became healthy, but was away at the deadline, or had not been healthy for one \
+                 whole soak by then",
             ),
             Self::Marked => f.write_str("marked as failed by an operator"),
         }

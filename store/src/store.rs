@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/                  locked while an agent runs
 //!   cache/<digest>      blobs
-//!   partial/            downloads that are not in the cache yet
+//!   partial/            downloads, until their layers are extracted or they are in the cache
 //!   layers/<digest>     index of an extracted layer; all objects of the layer exist
 //!   objects/ab/…        contents of files
 //!   unpacked/<id>/      published roots; <id>.ok beside each, for the Go agent

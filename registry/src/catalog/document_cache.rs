@@ -1,5 +1,5 @@
-//! Caches configurations in the form that agents read: JSON documents. Agents poll every few
-//! seconds and nearly always ask for an unchanged configuration. An answer from memory needs no
+//! Caches configurations in the form that agents read: JSON documents. Thousands of agents
+//! may poll, and they nearly always ask for an unchanged configuration. An answer from memory needs no
 //! transaction.
 //!
 //! A transaction calls [`DocumentCache::begin_change`] before it changes a configuration, and

@@ -103,7 +103,7 @@ impl Catalog {
     }
 
     /// References to a blob, sorted. The result has references from at most `limit` kept states,
-    /// current states first, and from at most `limit` versions.
+    /// current states first, and from at most `limit` versions, pinned versions first.
     pub async fn first_references(&self, digest: Digest, limit: u64) -> Result<Vec<Reference>> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
         let mut transaction = self.read_tx().await?;
@@ -128,7 +128,8 @@ impl Catalog {
         let rows: Vec<(String, String, Option<String>)> = query_as(
             "SELECT v.component, v.name, p.message FROM versions v \
              LEFT JOIN pins p ON p.component = v.component AND p.version = v.name \
-             WHERE v.digest = $1 LIMIT $2",
+             WHERE v.digest = $1 \
+             ORDER BY p.version IS NULL, v.component, v.name LIMIT $2",
         )
         .bind(digest.to_string())
         .bind(limit)

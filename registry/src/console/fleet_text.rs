@@ -262,6 +262,9 @@ pub fn waited(name: &ConfigurationName, waited: &Waited) -> String {
     }
     let notes = notes.iter().fold(String::new(), |text, note| text + ", " + note);
     match waited.ending {
+        Ending::Converged if tally.hosts == 0 && tally.held > 0 => {
+            format!("state {state} of \"{name}\": no host counts{notes}")
+        }
         Ending::Converged if tally.hosts == 0 => {
             format!("state {state} of \"{name}\": no host has reported{notes}")
         }

@@ -11,6 +11,7 @@ use axum::Extension;
 use axum::extract::{Form, State};
 use axum::http::StatusCode;
 use axum::response::{Html, IntoResponse as _, Response};
+use deploy_store::Digest;
 use deploy_wire::command::{self, Command, HostAction, RolloutAction};
 use maud::html;
 use serde::Deserialize;
@@ -104,7 +105,7 @@ pub(super) async fn run(
         Problem::new(StatusCode::FORBIDDEN, text)
     };
     let actor = viewer.actor.clone().ok_or_else(read_only)?;
-    if csrf != actor.form_token {
+    if Digest::of(csrf.as_bytes()) != Digest::of(actor.form_token.as_bytes()) {
         let text = "the form is from an earlier login; open the page again";
         return Err(Problem::new(StatusCode::FORBIDDEN, text));
     }

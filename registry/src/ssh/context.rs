@@ -58,7 +58,9 @@ impl Context {
         let web_sessions = Arc::clone(&self.web_sessions);
         async move {
             if let Some(web) = web_login::wanted(&line) {
-                return web_login::answer(&web_sessions, &web);
+                let answer = web_login::answer(&web_sessions, &web);
+                console::log_answered(&caller, &line, &answer);
+                return answer;
             }
             if is_old_scp(&line) {
                 let text = "scp's old protocol is not supported; use scp without -O, or sftp\n";

@@ -201,8 +201,11 @@ impl Store {
         let root = self.unpacked.child(&spare.name)?;
         let placement = self.placement.clone();
         replace(&spare.tree, paths, &self.objects, placement, &root, &mut spare.uses)?;
-        if let Some(place) = spare.watch {
-            self.forget_our_own(place, &root, &[]);
+        if let Some(place) = spare.watch
+            && !self.forget_our_own(place, &root, &[])
+        {
+            spare.watch = None;
+            self.end_watches(Some(place))?;
         }
         Ok(())
     }
@@ -224,12 +227,12 @@ impl Store {
         match apply(&spare.tree, tree, objects, placement, &root, &mut spare.uses) {
             Ok(built) => {
                 spare.tree = tree.clone();
-                if let Some(place) = spare.watch {
-                    self.forget_our_own(place, &root, &built.directories);
-                    if !self.watch_more(place, root.path(), &built.directories) {
-                        spare.watch = None;
-                        self.end_watches(Some(place))?;
-                    }
+                if let Some(place) = spare.watch
+                    && !(self.forget_our_own(place, &root, &built.directories)
+                        && self.watch_more(place, root.path(), &built.directories))
+                {
+                    spare.watch = None;
+                    self.end_watches(Some(place))?;
                 }
                 Ok((spare, built))
             }
@@ -244,11 +247,11 @@ impl Store {
     }
 
     /// Forgets the events that this program's own changes caused in a spare. The method is called
-    /// before any other process can enter the spare.
-    fn forget_our_own(&self, place: Place, root: &Dir, made: &[EntryPath]) {
+    /// before any other process can enter the spare. Returns whether the spare's watches work.
+    fn forget_our_own(&self, place: Place, root: &Dir, made: &[EntryPath]) -> bool {
         let evidence = self.take_evidence(place);
         let again = evidence.opened.iter().filter(|path| !made.contains(path));
-        self.wait_for_opens(place, root.path(), again);
+        self.wait_for_opens(place, root.path(), again)
     }
 
     /// Builds the spare from nothing. Damage that is found here may also be in the published root,

@@ -313,17 +313,26 @@ fn freeze(name: &ConfigurationName, seconds: Option<u64>) -> Effect {
             ..Effect::default()
         },
         Some(seconds) => {
-            let hours = count(seconds / 3600, "hour");
+            let time = whole_units(seconds);
             let rest =
-                format!("refuses changes for {hours}. Changes with -override are still possible.");
+                format!("refuses changes for {time}. Changes with -override are still possible.");
             Effect {
                 title: format!("Freeze {name}"),
                 effects: vec![(name.to_string(), rest)],
-                button: format!("Freeze for {hours}"),
+                button: format!("Freeze for {time}"),
                 message: Some(("Why", true)),
                 ..Effect::default()
             }
         }
+    }
+}
+
+/// A duration in the largest unit that expresses it exactly.
+fn whole_units(seconds: u64) -> String {
+    match seconds {
+        _ if seconds.is_multiple_of(3600) => count(seconds / 3600, "hour"),
+        _ if seconds.is_multiple_of(60) => count(seconds / 60, "minute"),
+        _ => count(seconds, "second"),
     }
 }
 
@@ -355,5 +364,19 @@ pub fn back(command: &Command) -> String {
             component_address(component.as_str())
         }
         _ => "/".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duration_of_a_freeze_is_never_rounded() {
+        let words = whole_units;
+        assert_eq!(words(7200), "2 hours");
+        assert_eq!(words(90 * 60), "90 minutes");
+        assert_eq!(words(30 * 60), "30 minutes");
+        assert_eq!(words(61), "61 seconds");
     }
 }

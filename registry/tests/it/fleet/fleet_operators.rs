@@ -29,7 +29,7 @@ fn operators_label_hold_release_and_retire_hosts() {
     let held = web.offer();
     assert_eq!((&held["held"], held.get("document")), (&json!("new disk"), None));
     // A held host does not count.
-    assert!(rig.ok("wait -name web -timeout 1s").contains("1 held (not counted)"));
+    assert!(rig.ok("wait -name web -timeout 1s").contains("no host counts, 1 held (not counted)"));
     // While a host is held, an agent that only polls from this host still gets the state that the
     // host runs.
     let poll = |rig: &Rig| {
@@ -116,6 +116,7 @@ fn events_reach_a_follower_and_the_program_of_on_event() {
     let mut lines = BufReader::new(follow.stdout.take().unwrap()).lines();
     let mut next = || -> Value { serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap() };
     assert_eq!((&next()["kind"], rig.ok("events").lines().count()), (&json!("changed"), 1));
+    assert!(rig.wait_for_log("events -since 0 -follow -json").contains("command ok"));
     let mut web = Watch::begin(&rig, "srv", "web", "web-01", "a1");
     let offer = web.offer();
     web.healthy(1, &offer);

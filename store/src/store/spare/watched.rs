@@ -121,19 +121,16 @@ impl Store {
     }
 
     /// Makes the watcher report the next open in each directory of `dirs`. The watcher has already
-    /// reported an open in each of these directories.
+    /// reported an open in each of these directories. Returns whether all these watches work.
     pub(in crate::store) fn wait_for_opens<'a>(
         &self,
         place: Place,
         root: &Path,
-        dirs: impl Iterator<Item = &'a EntryPath>,
-    ) {
+        mut dirs: impl Iterator<Item = &'a EntryPath>,
+    ) -> bool {
         let mut all = self.watched();
-        let Some(watcher) = &mut all.watcher else { return };
-        for path in dirs {
-            // A removed directory has no files to watch. All other errors are ignored, too.
-            let _ = watcher.wait_for_open(place, root, path);
-        }
+        let Some(watcher) = &mut all.watcher else { return false };
+        dirs.all(|path| is_watched(watcher.wait_for_open(place, root, path)))
     }
 
     /// Takes the evidence of a place since the last call.
@@ -330,11 +327,7 @@ impl Store {
         let root = self.unpacked.path_of(name);
         let mut all = self.watched();
         let Some(watcher) = &mut all.watcher else { return false };
-        evidence.opened.iter().all(|path| match watcher.wait_for_open(place, &root, path) {
-            // A removed directory has no files to watch.
-            Err(err) => err.is_not_found(),
-            Ok(()) => true,
-        })
+        evidence.opened.iter().all(|path| is_watched(watcher.wait_for_open(place, &root, path)))
     }
 
     /// Watches the existing directories of objects.
@@ -368,6 +361,11 @@ impl Store {
         }
         found
     }
+}
+
+/// Whether a watch works. A removed directory needs no watch, because it has no files.
+fn is_watched(watch: Result<()>) -> bool {
+    watch.map_or_else(|err| err.is_not_found(), |()| true)
 }
 
 /// The inode number of the file at `path`, if the file has several names.

@@ -256,7 +256,7 @@ impl AgentDir {
 
     fn leftovers(&self, inventory: &mut Inventory) -> Result<()> {
         let places: [(Option<&CStr>, &[&str]); 3] = [
-            (None, &["temp-state-"]),
+            (None, &["temp-state-", "temp-seals-"]),
             (Some(c"objects"), &[objects::UNFINISHED]),
             (Some(c"layers"), &["index-"]),
         ];

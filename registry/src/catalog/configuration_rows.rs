@@ -188,6 +188,24 @@ pub(super) async fn states(
     rows.into_iter().map(state).collect()
 }
 
+/// The newest state before the state `number` that was ever current.
+pub(super) async fn current_before(
+    transaction: &mut Tx,
+    name: &ConfigurationName,
+    number: u64,
+) -> Result<Option<u64>> {
+    let found: Option<i64> = query_scalar(
+        "SELECT number FROM states \
+         WHERE history = (SELECT history FROM configurations WHERE name = $1) AND number < $2 \
+         AND NOT proposed ORDER BY number DESC LIMIT 1",
+    )
+    .bind(name.as_str())
+    .bind(i64::try_from(number).unwrap_or(i64::MAX))
+    .fetch_optional(transaction)
+    .await?;
+    Ok(found.map(i64::cast_unsigned))
+}
+
 /// Saves `layers` as a new state, and returns the state's number and id. The state becomes current
 /// at once, unless the change starts a rollout.
 pub(super) async fn save(

@@ -6,8 +6,8 @@ use deploy_wire::command::Hash;
 
 use super::audit::Change;
 use super::configuration_rows::{
-    State, delete, find_current, find_history, load, load_after, require_current, require_state,
-    save, states,
+    State, current_before, delete, find_current, find_history, load, load_after, require_current,
+    require_state, save, states,
 };
 use super::replacing::{check_whole, find_whole, is_there, replace};
 use super::tx::query_scalar;
@@ -238,8 +238,7 @@ impl Catalog {
     }
 
     /// The states `from` and `to` with their numbers. `to` defaults to the current state. `from`
-    /// defaults to the newest state before `to` that was ever current. The function searches only
-    /// the 200 newest states before `to` for this state.
+    /// defaults to the newest state before `to` that was ever current.
     pub async fn two_states(
         &self,
         name: &ConfigurationName,
@@ -251,10 +250,7 @@ impl Catalog {
         let to = to.unwrap_or(current);
         let from = match from {
             Some(number) => Some(number),
-            None => {
-                let before = states(&mut transaction, name, Some(to), LONG).await?;
-                before.iter().find(|state| !state.proposed).map(|state| state.number)
-            }
+            None => current_before(&mut transaction, name, to).await?,
         };
         let Some(from) = from else {
             let text = format!("configuration \"{name}\" has no state before {to}");

@@ -30,9 +30,13 @@ pub const LOGIN_TIME: Duration = Duration::from_secs(20);
 /// moved for this long. The server does not close the connection while work is active that does not
 /// wait for the client.
 const QUIET: Duration = Duration::from_secs(60);
-/// How often the server checks deadlines.
-const CHECK_EVERY: Duration = Duration::from_secs(5);
-/// How often the server checks deadlines while it stops.
+/// How often the server checks whether a connection may continue. The server also checks when the
+/// deadline of the connection passes, and when a key file changes. Thousands of agents are
+/// connected, so frequent checks would cost a noticeable share of a processor.
+const CHECK_EVERY: Duration = Duration::from_secs(30);
+/// How often the server checks a connection whose deadline has passed.
+const CHECK_LATE: Duration = Duration::from_secs(5);
+/// How often the server checks a connection while the server stops.
 const CHECK_OFTEN: Duration = Duration::from_millis(50);
 /// How long a client may take to disconnect after the server has asked it to disconnect.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -125,7 +129,7 @@ async fn watch_over(
             ended = &mut session => return ended.map_err(|err| err.to_string()),
             _ = keys.changed() => {}
             _ = stopped.changed(), if !stopping => {}
-            () = sleep(if stopping { CHECK_OFTEN } else { CHECK_EVERY }) => {}
+            () = sleep(next_check(stopping, activity.age(), server.deadline)) => {}
         }
         if server.keyring.identify(&login.user, &login.proof, address.ip()).is_err() {
             break "the key may not log in any more";
@@ -147,8 +151,35 @@ async fn watch_over(
     Ok(())
 }
 
+/// The time until the next check of a connection.
+fn next_check(stopping: bool, age: Duration, deadline: Duration) -> Duration {
+    if stopping {
+        CHECK_OFTEN
+    } else if age > deadline {
+        CHECK_LATE
+    } else {
+        // The check has to come after the deadline.
+        CHECK_EVERY.min(deadline - age + CHECK_OFTEN)
+    }
+}
+
 async fn farewell(handle: &Handle, reason: &str) {
     let telling = handle.disconnect(Disconnect::ByApplication, reason.to_owned(), String::new());
     // If the connection accepts no message, the server only shuts the connection down.
     let _ = timeout(FAREWELL, telling).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_is_checked_right_after_its_deadline() {
+        let (second, hour) = (Duration::from_secs(1), Duration::from_secs(3600));
+        assert_eq!(next_check(false, second, hour), CHECK_EVERY);
+        let check = next_check(false, hour - second, hour);
+        assert!(check > second && check < second * 2, "{check:?}");
+        assert_eq!(next_check(false, hour + second, hour), CHECK_LATE);
+        assert_eq!(next_check(true, second, hour), CHECK_OFTEN);
+    }
 }

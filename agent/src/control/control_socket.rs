@@ -130,8 +130,8 @@ async fn serve(stream: UnixStream, dir: &Path, requests: &mpsc::Sender<Asked>) {
     let answer = match timeout(PATIENCE, request(&mut read)).await {
         Ok(Ok(_)) if client.is_some_and(|client| is_of_script(client, dir)) => Answer::failed(
             exit::FAILED,
-            "the deploy script sent this request; the agent serves requests only after the script \
-             has ended",
+            "the deploy script or a health check sent this request; the agent serves requests only \
+             after that program has ended",
         ),
         Ok(Ok(request)) => {
             let (reply, answer) = oneshot::channel();

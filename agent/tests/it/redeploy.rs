@@ -91,7 +91,11 @@ fn agent_waits_for_the_script_of_a_killed_agent() {
     let runs = fs::read_to_string(bench.path("runs")).unwrap();
     assert_eq!(runs, "begin\nend\nbegin\nend\n");
     let asked = fs::read_to_string(bench.path("asked")).unwrap();
-    assert_eq!(asked.matches("the deploy script or a health check sent this request").count(), 2, "{asked}");
+    assert_eq!(
+        asked.matches("the deploy script or a health check sent this request").count(),
+        2,
+        "{asked}"
+    );
     assert!(says(&bench, &["status", "-json"], 0, "").json()["script"].is_null());
     agent.stop();
 }

@@ -298,7 +298,7 @@ fn request_from_the_deploy_script_is_refused() {
     says(&bench, &["sync"], 0, "switched to");
     let asked = fs::read_to_string(bench.path("asked")).unwrap();
     assert!(
-        asked.contains("only after the script has ended") && asked.ends_with("\n1\n"),
+        asked.contains("only after that program has ended") && asked.ends_with("\n1\n"),
         "{asked}"
     );
     agent.stop();

@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::layer::{Layer, Layered, SubscriberExt as _};
+use tracing_subscriber::registry::Registry;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The formats of the registry's log lines.
@@ -16,15 +17,24 @@ const FORM: Form = Form { text: for_people, json: as_json };
 
 /// Starts the log. From then on, panics and log entries of level info or above appear on stderr.
 pub fn start(format: Format) {
-    // The log leaves out the entries of other libraries, because these libraries return their
-    // errors.
+    filtered(Lines::new(format, FORM, Stderr)).init();
+    log_panics();
+}
+
+/// Passes the registry's own entries to `lines`. The log leaves out the entries of other libraries,
+/// because these libraries return their errors.
+fn filtered<L>(lines: L) -> Layered<L, Layered<Targets, Registry>>
+where
+    L: Layer<Layered<Targets, Registry>>,
+{
     let ours = Targets::new()
         .with_target("deploy_registry", LevelFilter::INFO)
         .with_target("deploy_store", LevelFilter::INFO)
         .with_target(TARGET, LevelFilter::INFO);
-    let lines = Lines::new(format, FORM, Stderr);
-    tracing_subscriber::registry().with(lines.with_filter(ours)).init();
-    log_panics();
+    // `ours` filters for all layers. As a filter of one layer, it would lose entries: after each
+    // statement on a server, `sqlx` asks whether an entry is enabled, and such a filter then drops
+    // the next entry of the same thread (issue 2519 of tracing).
+    tracing_subscriber::registry().with(ours).with(lines)
 }
 
 /// Formats an entry as a line for people, such as `2026/11/23 03:48:53 text name=value`.
@@ -63,9 +73,32 @@ fn is_plain(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tracing::Level;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use tracing::{Event, Level, Subscriber};
+    use tracing_subscriber::layer::Context;
 
     use super::*;
+
+    struct Counter(Arc<AtomicUsize>);
+
+    impl<S: Subscriber> Layer<S> for Counter {
+        fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn question_of_a_library_loses_no_entry() {
+        let count = Arc::new(AtomicUsize::new(0));
+        tracing::subscriber::with_default(filtered(Counter(Arc::clone(&count))), || {
+            assert!(!tracing::enabled!(target: "sqlx::query", Level::DEBUG));
+            tracing::info!("logged");
+            tracing::info!(target: "sqlx::query", "left out");
+        });
+        assert_eq!(count.load(Ordering::SeqCst), 1);
+    }
 
     #[test]
     fn log_lines_cannot_be_forged() {

@@ -16,6 +16,7 @@
 //!            state_pages, configuration_pages, component_pages   pages of lists
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load, move_histories                      import; move from earlier versions
+//!            table_list, table_sums, copy_tables            copies of a whole catalogue
 //!            change_signals                                 notifies tasks that wait for a change
 //! fleet/     hosts, reports of agents, events               see fleet.rs
 //! rollouts/  changes that reach the hosts in waves          see rollouts.rs
@@ -30,6 +31,7 @@ mod configuration_heads;
 mod configuration_pages;
 mod configuration_rows;
 mod configurations;
+mod copy_tables;
 mod counters;
 mod counts;
 mod database;
@@ -54,6 +56,8 @@ mod replacing;
 mod retention;
 pub mod rollouts;
 mod state_pages;
+mod table_list;
+mod table_sums;
 mod thinning;
 mod tx;
 mod uses;
@@ -86,6 +90,7 @@ pub use object_steps::NewObject;
 pub use references::{Need, Needs, Reference, Versions};
 pub use replacing::not_whole;
 pub use state_pages::{ListedState, StatePage, StateRollout};
+pub use table_sums::{TableSum, differences};
 pub use thinning::Thinned;
 
 use self::database::Database;
@@ -98,6 +103,8 @@ use crate::error::{Error, Result};
 /// The name of the note that holds the id of the registry that uses this catalogue. Only a
 /// catalogue on a database server has this note.
 const OWNER: &str = "owner";
+/// The default of `-keep-states`.
+const KEEP_STATES: usize = 5;
 
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]
@@ -130,6 +137,22 @@ impl Catalog {
     /// `keep_states` and `meter` are as in [`Catalog::open`].
     pub async fn open_server(url: &str, keep_states: usize, meter: &Meter) -> Result<Self> {
         let database = Database::open_server(url).await?;
+        Self::with(database, keep_states, meter).await
+    }
+
+    /// Opens the catalogue of a registry that migrates: on the database server at `url`, or else in
+    /// `dir`. The number of rollback targets stays as it is.
+    pub async fn open_to_migrate(dir: &Path, url: Option<&str>, meter: &Meter) -> Result<Self> {
+        let database = match url {
+            Some(url) => Database::open_server(url).await?,
+            None => Database::open_file(dir).await?,
+        };
+        let keep_states: i64 =
+            tx::query_scalar("SELECT value FROM counters WHERE name = 'keep_states'")
+                .fetch_one(&mut database.begin_read().await?)
+                .await?;
+        // The number is negative in a new catalogue, and after an interrupted change.
+        let keep_states = usize::try_from(keep_states).unwrap_or(KEEP_STATES);
         Self::with(database, keep_states, meter).await
     }
 
@@ -272,7 +295,7 @@ mod tests {
 
     /// Adds a version of the component `code`, and makes it the only layer of the configuration
     /// `p`.
-    async fn deploy(catalog: &Catalog, version: &str) {
+    pub(super) async fn deploy(catalog: &Catalog, version: &str) {
         let (component, name) = ("code".parse().unwrap(), "p".parse().unwrap());
         let digest = deploy_store::Digest::of(version.as_bytes());
         let version = version.parse().unwrap();

@@ -53,7 +53,7 @@ const fn table(name: &'static str, keys: usize, columns: &'static [(&'static str
 
 /// All tables that a migration copies. A table comes after the tables to which it refers. The list
 /// has the columns of each primary key first, and in the order of this key.
-pub(super) const TABLES: [Table; 27] = [
+pub(super) static TABLES: [Table; 27] = [
     table("counters", 1, &[("name", T), ("value", N)]),
     table("components", 1, &[("name", T)]),
     table(
@@ -268,10 +268,8 @@ impl Table {
         let keys = quoted(&self.columns[..self.keys]);
         let after = continues.then(|| format!("({keys}) > ({})", parameters(0, self.keys)));
         let conditions: Vec<String> = self.condition().into_iter().chain(after).collect();
-        let only = match conditions.is_empty() {
-            true => String::new(),
-            false => format!(" WHERE {}", conditions.join(" AND ")),
-        };
+        let only = if conditions.is_empty() { "" } else { " WHERE " };
+        let only = format!("{only}{}", conditions.join(" AND "));
         let name = self.name;
         format!("SELECT '{kinds}', {columns} FROM {name}{only} ORDER BY {keys} LIMIT {limit}")
     }
@@ -372,7 +370,7 @@ mod tests {
             }
         }
         let mut listed = BTreeMap::new();
-        for table in TABLES {
+        for table in &TABLES {
             let column = |(at, (name, kind)): (usize, &(&str, Kind))| {
                 let key = if at < table.keys { i64::try_from(at).unwrap() + 1 } else { 0 };
                 (key, (*name).to_owned(), *kind)

@@ -96,10 +96,8 @@ impl Report {
 
     fn steps_back(&self) -> String {
         let dir = self.dir.display();
-        let key = match self.dir.join("host_key").exists() {
-            true => String::new(),
-            false => format!("  copy host_key from the registry's old directory to {dir}\n"),
-        };
+        let key = format!("  copy host_key from the registry's old directory to {dir}\n");
+        let key = if self.dir.join("host_key").exists() { String::new() } else { key };
         format!(
             "\nnext:\n{key}  \
              start the registry with: -dir {dir}, without -catalogue and -bucket\n  \

@@ -145,8 +145,9 @@ fn layer(
 
 /// What operators do, and what agents report.
 fn use_fleet(rig: &Rig) {
-    let mut watches: Vec<Watch> =
-        (0..3).map(|n| Watch::begin(rig, "srv", "web", &format!("web-0{n}"), "a")).collect();
+    let mut watches: Vec<Watch> = (0..3)
+        .map(|n| Watch::begin(rig, "srv", "web", &format!("web-0{n}"), &format!("a{n}")))
+        .collect();
     for watch in &mut watches {
         let offer = watch.offer();
         watch.healthy(1, &offer);
@@ -169,7 +170,11 @@ fn use_fleet(rig: &Rig) {
     ] {
         rig.ok(line);
     }
-    wait_until("the first wave opens", || rig.ok("rollout status -name web").contains("wave 1"));
+    wait_until("the first wave opens", || {
+        let status: Value =
+            serde_json::from_str(&rig.ok("rollout status -name web -json")).unwrap();
+        status["waves"].as_array().is_some_and(|waves| !waves.is_empty())
+    });
 }
 
 /// What clients see of a registry. Only lines that the move may change are left out.

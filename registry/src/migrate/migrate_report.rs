@@ -66,7 +66,7 @@ impl Report {
                 line("files", &format!("{blobs}, {bytes} bytes"));
                 line("uploads", &staged.to_string());
             }
-            None => line("tables, files", "an earlier migration has copied them"),
+            None => line("tables, files", "an earlier run has copied them"),
         }
         for digest in missing {
             let missing = missing_file(*digest);
@@ -115,4 +115,64 @@ fn missing_file(digest: Digest) -> String {
 
 fn tables(sums: &[TableSum]) -> Option<(usize, u64)> {
     (!sums.is_empty()).then(|| (sums.len(), sums.iter().map(|sum| sum.rows).sum()))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+
+    fn moved() -> MovedToServer {
+        MovedToServer {
+            id: "a".to_owned(),
+            time: Timestamp::UNIX_EPOCH,
+            catalogue: "postgres://me@host/deploy".to_owned(),
+            bucket: "s3://blobs?region=here".to_owned(),
+        }
+    }
+
+    #[test]
+    fn report_names_both_places_and_the_next_steps() {
+        let sum = |table, rows| TableSum { table, rows, digest: Digest::of(b"") };
+        let missing = vec![Digest::of(b"gone")];
+        let copied = Copied { blobs: 3, bytes: 70, staged: 1, missing };
+        let sums = [sum("a", 2), sum("b", 5)];
+        let report = Report::to_server(Path::new("/reg"), &moved(), &sums, copied);
+        assert!(!report.is_sound());
+        let text = report.to_text();
+        let (lines, steps) = text.split_once("\nnext:\n").unwrap();
+        let digest = Digest::of(b"gone");
+        assert_eq!(
+            lines,
+            format!(
+                "tables          2, 7 rows, compared\n\
+                 files           3, 70 bytes\n\
+                 uploads         1\n\
+                 missing         files/{digest}: did not exist before; upload the same bytes again\n\
+                 moved from      /reg\n\
+                 moved to        postgres://me@host/deploy and s3://blobs?region=here\n"
+            )
+        );
+        let start = "  start the registry with: -dir /reg -catalogue 'postgres://me@host/deploy' \
+                     -bucket 's3://blobs?region=here'\n";
+        assert!(steps.starts_with(start), "{steps}");
+        let last = Report::to_server(Path::new("/reg"), &moved(), &[], Copied::default());
+        assert!(last.is_sound() && last.to_text().starts_with("tables, files   an earlier run"));
+    }
+
+    #[test]
+    fn report_of_a_return_never_has_a_password() {
+        let from = ServerPlace {
+            catalogue: "postgres://me:secret@host/deploy".to_owned(),
+            bucket: "s3://blobs".parse().unwrap(),
+        };
+        let dir = tempfile::tempdir().unwrap();
+        let report = || Report::to_directory(dir.path(), &from, &[], Copied::default()).to_text();
+        let text = report();
+        let moved = "moved from      postgres://me@host/deploy and s3://blobs\nmoved to        ";
+        assert!(text.contains(moved) && text.contains("copy host_key"), "{text}");
+        std::fs::write(dir.path().join("host_key"), "").unwrap();
+        assert!(!report().contains("host_key"));
+    }
 }

@@ -165,7 +165,7 @@ async fn crash_right_after_the_move_needs_only_the_last_steps() {
     stop(registry).await;
     undo().await;
     let report = ok(moving.forward());
-    assert!(report.contains("an earlier migration has copied them"), "{report}");
+    assert!(report.contains("an earlier run has copied them"), "{report}");
     stop(start(moving.at_server(&moving.dir())).await.unwrap()).await;
     let text = refusal(&moving.forward().output().unwrap(), 6);
     assert!(text.contains("the registry has already moved to postgres://"), "{text}");

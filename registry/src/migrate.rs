@@ -66,7 +66,7 @@ pub async fn to_server(dir: &Path, to: &ServerPlace, meter: &Meter) -> Result<Re
     };
     // This is the moment of the move.
     moved::write(dir, &moved)?;
-    moved::finish(dir, &destination.catalog, &moved.id).await?;
+    moved::finish(dir, &destination.catalog, &moved.id).await.map_err(|err| not_finished(&err))?;
     destination.catalog.close().await;
     Ok(Report::to_server(dir, &moved, &sums, copied))
 }
@@ -85,7 +85,7 @@ async fn finish_to_server(dir: &Path, to: &ServerPlace, moved: &MovedToServer) -
             ),
         ));
     }
-    moved::finish(dir, &catalog, &moved.id).await?;
+    moved::finish(dir, &catalog, &moved.id).await.map_err(|err| not_finished(&err))?;
     catalog.close().await;
     Ok(Report::to_server(dir, moved, &[], Copied::default()))
 }
@@ -112,7 +112,8 @@ pub async fn to_directory(dir: &Path, from: &ServerPlace, meter: &Meter) -> Resu
             (sums, copied)
         }
     };
-    finish_to_directory(&top, &destination.catalog).await?;
+    let finished = finish_to_directory(&top, &destination.catalog).await;
+    finished.map_err(|err| not_finished(&err))?;
     source.catalog.close().await;
     Ok(Report::to_directory(dir, from, &sums, copied))
 }
@@ -127,6 +128,13 @@ async fn finish_to_directory(top: &Dir, catalog: &Catalog) -> Result<()> {
     catalog.delete_note(moved::MIGRATION).await?;
     catalog.close().await;
     Ok(())
+}
+
+/// The error if one of the last steps fails, after the record of the move was made.
+fn not_finished(err: &Error) -> Error {
+    Error::Failed(format!(
+        "migrate: the registry has moved, but a last step failed: {err}; run the same command again"
+    ))
 }
 
 /// Copies all tables. Rows of an earlier, interrupted migration are replaced, because the registry

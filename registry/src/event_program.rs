@@ -12,6 +12,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::catalog::fleet::Event;
 use crate::console;
+use crate::error::Result;
 use crate::registry::Registry;
 
 /// The name of the note in the catalogue. The note has the number of the last event for which the
@@ -22,6 +23,8 @@ const PAGE: u64 = 100;
 /// The longest wait for new events before the next check. A written batch of reports ends the wait
 /// early.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The duty of running the program, if several registries share the catalogue.
+const DUTY: &str = "event_program";
 /// How long the program may run for one event. After this time, the registry kills the program.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Maximum number of times that the registry runs the program for one event. If the program fails
@@ -31,24 +34,35 @@ const TRIES: u32 = 3;
 /// Runs `program` for each event, one after the other, until this future is dropped. If no program
 /// has run before, the registry begins with the next new event. After a restart, the registry
 /// begins with the first event for which the program has not run. The program gets the event as a
-/// line of JSON on its standard input. The environment variables `EVENT_…` have the same values,
+/// line of JSON on its standard input. If several registries share the catalogue, only one of them
+/// runs its program, until it is away. The environment variables `EVENT_…` have the same values,
 /// but no variable has the time.
 pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     let mut written = registry.fleet.written();
-    let mut after = first(&registry).await;
+    let mut after = None;
     loop {
         written.borrow_and_update();
-        match registry.catalog.events_after(None, after, PAGE).await {
-            Ok(events) if events.is_empty() => {
+        match next(&registry, after).await {
+            // The other registry records the last event.
+            Ok(None) => {
+                after = None;
                 let _ = timeout(LOOK_EVERY, written.changed()).await;
             }
-            Ok(events) => {
+            Ok(Some((from, events))) if events.is_empty() => {
+                after = Some(from);
+                let _ = timeout(LOOK_EVERY, written.changed()).await;
+            }
+            Ok(Some((_, events))) => {
                 for event in events {
+                    if !registry.catalog.takes_duty(DUTY).await.unwrap_or(false) {
+                        after = None;
+                        break;
+                    }
                     tell(&program, &event).await;
-                    after = event.number;
+                    after = Some(event.number);
                     // If the registry is killed before it has written this note, the program runs
                     // for the event again.
-                    if let Err(err) = registry.catalog.set_note(NOTE, &after).await {
+                    if let Err(err) = registry.catalog.set_note(NOTE, &event.number).await {
                         tracing::warn!(
                             event = "event_program",
                             "cannot record the last event: {err}"
@@ -64,21 +78,26 @@ pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     }
 }
 
-/// The number of the last event for which the program ran. If the program never ran, the function
-/// returns the number of the newest event.
-async fn first(registry: &Registry) -> u64 {
-    loop {
-        let last = match registry.catalog.note(NOTE).await {
-            Ok(Some(last)) => Ok(last),
-            Ok(None) => registry.catalog.last_event().await,
-            Err(err) => Err(err),
-        };
-        match last {
-            Ok(last) => return last,
-            Err(err) => tracing::warn!(event = "event_program", "cannot read events: {err}"),
-        }
-        sleep(LOOK_EVERY).await;
+/// The events after the number `after`, and this number. Without `after`, they begin with the first
+/// event for which no registry has run its program; if the program never ran, with the next new
+/// event. `None`: another registry has the duty.
+async fn next(registry: &Registry, after: Option<u64>) -> Result<Option<(u64, Vec<Event>)>> {
+    let catalog = &registry.catalog;
+    if !catalog.takes_duty(DUTY).await? {
+        return Ok(None);
     }
+    let after = match after {
+        Some(after) => after,
+        None => match catalog.note(NOTE).await? {
+            Some(last) => last,
+            // If this registry goes away, another one has to know where to begin.
+            None if catalog.is_shared() => {
+                catalog.claim_note(NOTE, catalog.last_event().await?).await?
+            }
+            None => catalog.last_event().await?,
+        },
+    };
+    Ok(Some((after, catalog.events_after(None, after, PAGE).await?)))
 }
 
 async fn tell(program: &PathBuf, event: &Event) {
@@ -101,7 +120,7 @@ async fn tell(program: &PathBuf, event: &Event) {
     }
 }
 
-async fn run_once(program: &PathBuf, event: &Event) -> Result<(), String> {
+async fn run_once(program: &PathBuf, event: &Event) -> std::result::Result<(), String> {
     let kind = event.kind.map_or("unknown", crate::catalog::fleet::Kind::word);
     let mut child = Command::new(program)
         .env("EVENT_NUMBER", event.number.to_string())

@@ -52,6 +52,14 @@ impl Changes {
         sender.send_modify(|last| *last = Announced { count: last.count + 1, at });
     }
 
+    /// Announces that each configuration may have changed.
+    pub fn announce_everything(&self) {
+        let names: Vec<ConfigurationName> = self.all().keys().cloned().collect();
+        for name in &names {
+            self.announce(name);
+        }
+    }
+
     /// The number of transactions that were committed since the start of the registry and may have
     /// changed something that a task waits for.
     pub fn commits(&self) -> u64 {

@@ -1,6 +1,7 @@
 //! Changes the states of the objects in a bucket. `object_state` describes the states. Every
 //! function here is one transaction, and may be repeated.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use deploy_store::{BlobInfo, Digest, Size, Swept};
@@ -8,8 +9,11 @@ use jiff::Timestamp;
 
 use super::blob_rows::{self, BlobState};
 use super::object_rows::{Columns, ObjectRow, before, columns, make_live, object, uploaded_bytes};
-use super::object_state::{ObjectFacts, ObjectState, ObjectTimes, next_state};
+use super::object_state::{
+    ObjectFacts, ObjectState, ObjectTimes, is_being_written, next_state,
+};
 use super::references::is_referenced;
+use super::registry_rows::heartbeats;
 use super::tx::{Tx, query, query_as, query_scalar};
 use super::{Catalog, Error, Result, image_layers, nanoseconds, timestamp};
 
@@ -296,8 +300,8 @@ impl Catalog {
         Ok(condemned)
     }
 
-    /// Moves each object on to its next state, see [`next_state`]. An object that another registry
-    /// was writing counts as abandoned.
+    /// Moves each object on to its next state, see [`next_state`]. See [`is_being_written`] for the
+    /// objects that other registries write.
     pub async fn advance_objects(&self, times: ObjectTimes) -> Result<()> {
         let mut after = String::new();
         loop {
@@ -312,9 +316,16 @@ impl Catalog {
             let rows: Vec<ObjectRow> = rows.into_iter().map(object).collect::<Result<_>>()?;
             let Some(last) = rows.last() else { return Ok(()) };
             after.clone_from(&last.place);
-            let now = transaction.now().await?;
+            let writers = Writers {
+                own: self.session_id(),
+                others: match self.is_shared() {
+                    true => Some(heartbeats(&mut transaction).await?),
+                    false => None,
+                },
+                now: transaction.now().await?,
+            };
             for row in rows {
-                advance(&mut transaction, &row, now, times, self.session_id()).await?;
+                advance(&mut transaction, &row, &writers, times).await?;
             }
             transaction.commit().await?;
         }
@@ -328,21 +339,44 @@ impl Catalog {
     }
 }
 
+/// The registries that may write objects, at the time `now`.
+struct Writers<'a> {
+    own: &'a str,
+    /// The last heartbeats of the registries that share the catalogue; `None` if it is not shared.
+    others: Option<HashMap<String, i64>>,
+    now: i64,
+}
+
+impl Writers<'_> {
+    fn time_since(&self, time: i64) -> Duration {
+        Duration::from_nanos(u64::try_from(self.now.saturating_sub(time)).unwrap_or(0))
+    }
+
+    fn may_write(&self, row: &ObjectRow, abandon: Duration) -> bool {
+        // The row of a registry may be missing.
+        let last = |others: &HashMap<String, i64>| {
+            let began = nanoseconds(row.since);
+            others.get(&row.registry).map_or(began, |heartbeat| began.max(*heartbeat))
+        };
+        let silence = self.others.as_ref().map(|others| self.time_since(last(others)));
+        is_being_written(row.registry == self.own, silence, abandon)
+    }
+}
+
 /// Moves an object on to its next state.
 async fn advance(
     transaction: &mut Tx,
     row: &ObjectRow,
-    now: i64,
+    writers: &Writers<'_>,
     times: ObjectTimes,
-    own: &str,
 ) -> Result<()> {
-    let age = now.saturating_sub(nanoseconds(row.since));
+    let now = writers.now;
     let facts = ObjectFacts {
         state: row.state,
-        age: Duration::from_nanos(u64::try_from(age).unwrap_or(0)),
+        age: writers.time_since(nanoseconds(row.since)),
         is_referenced: is_referenced(transaction, row.digest).await?,
         has_twin: has_live(transaction, row.digest, &row.place).await?,
-        is_being_written: row.registry == own,
+        is_being_written: writers.may_write(row, times.abandon),
     };
     let Some(next) = next_state(facts, times) else { return Ok(()) };
     query("UPDATE objects SET state = $3, since = $4 WHERE place = $1 AND state = $2")

@@ -46,9 +46,10 @@ pub async fn execute(
             let digest = registry.find_hash(hash).await?.ok_or_else(none)?;
             references(registry, digest, *json).await
         }
-        Command::Stat { json } => {
+        Command::Stat { registries, json } => {
             let stat = registry.stat().await?;
-            as_asked(*json, || stat_json(&stat), || stat_text(&stat))
+            let shown = if *registries { Some(registry.catalog.registries().await?) } else { None };
+            as_asked(*json, || stat_json(&stat, &shown), || stat_text(&stat, &shown))
         }
         Command::Diff { name, from, to, files, json } => {
             let diff = registry.diff(name, *from, *to, *files).await?;

@@ -16,10 +16,10 @@ use tokio::sync::watch;
 
 use super::host_view::{HostView, view};
 use super::hub::Fleet;
-use super::offer_cache::Prepared;
+use super::offer_cache::{self, Prepared};
 use super::presence::{AgentId, DOUBT, Present};
 use super::watch_signals::WatchSignal;
-use crate::catalog::Announced;
+use crate::catalog::{Announced, Position};
 use crate::catalog::fleet::{Applied, Sent};
 use crate::error::Result;
 
@@ -109,6 +109,8 @@ pub struct WatchSession {
     changed: Option<Instant>,
     /// Whether the windows of the host's group were closed at the last offer.
     was_closed: bool,
+    /// The position of the configuration before the watch began, until the first line is sent.
+    position: Option<Position>,
 }
 
 impl std::fmt::Debug for WatchSession {
@@ -150,7 +152,15 @@ impl WatchSession {
             is_offer_due: false,
             changed: None,
             was_closed: false,
+            position: None,
         })
+    }
+
+    /// The same watch. If another registry may have changed the configuration, the caller has read
+    /// the `position` of the configuration before the watch began, and the first offer is not older.
+    #[must_use]
+    pub fn at(self, position: Option<Position>) -> Self {
+        Self { position, ..self }
     }
 
     /// Waits for the next line to the agent; `None` if the watch should end. The future may be
@@ -161,7 +171,7 @@ impl WatchSession {
             // while the catalogue answers, no change is lost: the next future finds the record.
             if self.is_new {
                 let line = self.first().await?;
-                self.is_new = false;
+                (self.is_new, self.position) = (false, None);
                 return Ok(Some(Outgoing { line, changed: None }));
             }
             if self.is_host_due {
@@ -282,7 +292,17 @@ impl WatchSession {
         match (view(self.host.held.is_some(), rollout.is_some()), rollout) {
             (HostView::Target, Some(rollout)) => Ok(Arc::clone(&rollout.offer)),
             // The offer to a held host has no document.
-            _ => self.fleet.offers.get(&self.fleet.catalog, name, count).await,
+            _ => {
+                let kept = self.fleet.offers.get(&self.fleet.catalog, name, count).await?;
+                let revision = kept.offer.revision;
+                let is_current =
+                    |position: Position| position.revision.unwrap_or_default() == revision;
+                if self.position.is_none_or(is_current) {
+                    return Ok(kept);
+                }
+                // The notice of another registry is still on its way.
+                Ok(Arc::new(offer_cache::read(&self.fleet.catalog, name).await?))
+            }
         }
     }
 

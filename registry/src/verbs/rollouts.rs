@@ -24,10 +24,18 @@ const LONGEST_WHY: usize = 200;
 impl Registry {
     /// Reads the active rollouts, and offers their targets to their members.
     pub async fn load_rollouts(&self) -> Result<()> {
-        for name in self.catalog.rolling().await? {
+        for name in self.rolling().await? {
             self.show_last_rollout(&name).await?;
         }
         Ok(())
+    }
+
+    /// The configurations with an active rollout. Forgets all other rollouts.
+    pub async fn rolling(&self) -> Result<Vec<ConfigurationName>> {
+        let _showing = self.fleet.showing.lock().await;
+        let names = self.catalog.rolling().await?;
+        self.fleet.rollouts.keep(&names);
+        Ok(names)
     }
 
     /// Reads the last rollout of a configuration. If the rollout is active, offers its target to

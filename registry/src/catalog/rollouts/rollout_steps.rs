@@ -15,6 +15,7 @@ use crate::catalog::audit::{Change, record};
 use crate::catalog::fleet::events::{self, Kind};
 use crate::catalog::fleet::fleet_snapshot::{self, FleetSnapshot, Scope};
 use crate::catalog::fleet::{agents, hosts};
+use crate::catalog::positions::raise_shown;
 use crate::catalog::tx::{Tx, query};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Result, nanoseconds};
@@ -122,6 +123,9 @@ impl Catalog {
             finish_step(&mut transaction, row, &rollout, step, &hosts, change.now).await?;
         }
         transaction.moves_rollout();
+        if changes.iter().any(|step| matches!(step, Step::OpenWave { .. })) {
+            raise_shown(&mut transaction).await?;
+        }
         transaction.commit().await?;
         Ok(rollout)
     }
@@ -233,6 +237,7 @@ pub async fn forget(
     change: &Change,
 ) -> Result<()> {
     transaction.moves_rollout();
+    raise_shown(transaction).await?;
     query(
         "UPDATE rollouts SET status = 'superseded', status_since = $2, ended = $2, \
          step = step + 1 WHERE configuration = $1 AND ended IS NULL",

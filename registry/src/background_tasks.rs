@@ -74,8 +74,13 @@ pub async fn describe(
         changes.borrow_and_update();
         let [operators, services] = keyring.digests();
         let version = deploy_cli::version!().to_owned();
-        let described =
-            Described { address: address.clone(), version, host_key: host_key.clone(), operators, services };
+        let described = Described {
+            address: address.clone(),
+            version,
+            host_key: host_key.clone(),
+            operators,
+            services,
+        };
         if let Err(err) = catalog.describe(described).await {
             // The next heartbeat writes it.
             tracing::debug!("cannot describe this registry yet: {err}");

@@ -13,7 +13,7 @@
 //! on top     replacing, configurations, earlier_state       changes of configurations; rollbacks
 //!            image_layers                                   origins of image blobs
 //!            references, retention, thinning                references to blobs; deletions
-//!            object_state, object_rows, object_steps        objects in a bucket
+//!            object_state, object_rows, object_writers, object_steps   objects in a bucket
 //!            configuration_heads, counts, largest_versions  current states and totals
 //!            state_pages, configuration_pages, component_pages   pages of lists
 //!            document_cache                                 configurations as agents read them
@@ -52,6 +52,7 @@ mod notes;
 mod object_rows;
 mod object_state;
 mod object_steps;
+mod object_writers;
 mod owner_lock;
 mod packed;
 mod pins;

@@ -9,12 +9,13 @@
 //! open_rollouts  active rollouts, in memory     rollout_hosts  the hosts as a rollout sees them
 //! recent_deploys the deploys that have just ended
 //! watch_signals  signals from the registry to one watch
-//! contact_exchange, remote_contacts, remote_changes   the other registries of a shared catalogue
+//! catch_up, contact_exchange, remote_contacts, remote_changes   the other registries
 //! ```
 //!
 //! These modules do not depend on ssh. The module `ssh` receives the lines of agents, and calls
 //! these modules. The module `console` runs the verbs.
 
+pub mod catch_up;
 mod contact_exchange;
 pub mod convergence;
 pub mod host_view;

@@ -305,7 +305,14 @@ async fn serve(flags: &Flags) -> Result<()> {
     let open = Registry::open_counted(&place, flags.settings(), &meter);
     let registry = Arc::new(open.await?);
     drop(shown);
-    let host_key = ssh::shared_host_key(&flags.place.dir, &registry.catalog).await?;
+    let host_key = match ssh::shared_host_key(&flags.place.dir, &registry.catalog).await {
+        Ok(host_key) => host_key,
+        Err(err) => {
+            // The other registries notice at once that this one does not run.
+            registry.catalog.close().await;
+            return Err(err.into());
+        }
+    };
     let fingerprint = ssh::fingerprint(&host_key);
     tracing::info!("host key fingerprint: {fingerprint}");
     let listener = ssh::listen(&flags.addr).await?;

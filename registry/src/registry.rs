@@ -251,7 +251,7 @@ impl Registry {
         };
         // This call comes before the first agent connects. Otherwise, the registry could offer the
         // base of a rollout to a host in an open wave.
-        registry.load_rollouts().await?;
+        registry.fleet.load_rollouts().await?;
         Ok(registry)
     }
 

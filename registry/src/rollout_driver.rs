@@ -45,7 +45,7 @@ pub async fn run(registry: Arc<Registry>) {
 /// Makes all steps that are due. Returns the longest time until the next check; `None` if no
 /// rollout is active.
 async fn look(registry: &Registry) -> Option<Duration> {
-    let names = match registry.rolling().await {
+    let names = match registry.fleet.rolling().await {
         Ok(names) => names,
         Err(err) => {
             tracing::warn!(event = "rollout_error", "cannot read the rollouts: {err}");

@@ -4,7 +4,6 @@
 pub mod add_image;
 pub(crate) mod add_version;
 mod bind;
-mod catch_up;
 pub mod collect;
 pub mod fleet_counts;
 pub mod fleet_document;

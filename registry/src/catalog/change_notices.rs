@@ -14,6 +14,7 @@ const LONGEST: usize = 7000;
 /// What a transaction has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are independent")]
 pub struct Notice {
     /// The id of the registry.
     pub from: String,

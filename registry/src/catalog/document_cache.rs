@@ -175,7 +175,10 @@ mod tests {
         for n in 0..5 {
             documents.keep(documents.age(), &name(&format!("p{n}")), None, &large);
             let kept = documents.kept();
-            assert_eq!(kept.by_name.values().map(|(_, json)| json.len()).sum::<usize>(), kept.bytes);
+            assert_eq!(
+                kept.by_name.values().map(|(_, json)| json.len()).sum::<usize>(),
+                kept.bytes
+            );
             assert!(kept.bytes <= MAX_BYTES);
         }
         let longer = Bytes::from(vec![b' '; MAX_BYTES + 1]);

@@ -1,6 +1,7 @@
 //! The heartbeat of a registry that shares its catalogue: a small statement, every two seconds. A
 //! registry without a heartbeat for some time counts as away.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -50,17 +51,17 @@ async fn run(sharing: Weak<Sharing>) {
 
 /// Writes a heartbeat. After a long absence, the row may be missing, so the statement can add it.
 pub(super) async fn beat(sharing: &Sharing) -> Result<()> {
-    single_statement::execute(&sharing.server, statement(sharing, false)).await?;
+    single_statement::execute(&sharing.server, statement(sharing)).await?;
     Ok(())
 }
 
-/// Records that the registry ends. It has no heartbeat after this.
+/// Records that the registry ends.
 pub(super) async fn stop(sharing: &Sharing) -> Result<()> {
-    single_statement::execute(&sharing.server, statement(sharing, true)).await?;
-    Ok(())
+    sharing.is_stopping.store(true, Ordering::SeqCst);
+    beat(sharing).await
 }
 
-fn statement(sharing: &Sharing, is_stopped: bool) -> Query<()> {
+fn statement(sharing: &Sharing) -> Query<()> {
     let Described { address, version, host_key, operators, services } = sharing.described();
     let sql = format!(
         "INSERT INTO registries (id, address, version, host_key, operators, services, started, \
@@ -75,7 +76,7 @@ fn statement(sharing: &Sharing, is_stopped: bool) -> Query<()> {
         .bind(host_key)
         .bind(operators)
         .bind(services)
-        .bind(is_stopped)
+        .bind(sharing.is_stopping.load(Ordering::SeqCst))
 }
 
 /// Removes the rows of registries that are away for very long, and old contacts.

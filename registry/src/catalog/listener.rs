@@ -8,8 +8,8 @@ use sqlx::postgres::PgListener;
 use tokio::sync::mpsc;
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
-use super::database_error::no_server;
 use super::change_notices::{self, Notice};
+use super::database_error::no_server;
 use super::sharing::Sharing;
 use super::tx::query_as;
 use super::{Result, single_statement};

@@ -1,7 +1,6 @@
 //! Changes the states of the objects in a bucket. `object_state` describes the states. Every
 //! function here is one transaction, and may be repeated.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use deploy_store::{BlobInfo, Digest, Size, Swept};
@@ -9,11 +8,9 @@ use jiff::Timestamp;
 
 use super::blob_rows::{self, BlobState};
 use super::object_rows::{Columns, ObjectRow, before, columns, make_live, object, uploaded_bytes};
-use super::object_state::{
-    ObjectFacts, ObjectState, ObjectTimes, is_being_written, next_state,
-};
+use super::object_state::{ObjectFacts, ObjectState, ObjectTimes, next_state};
+use super::object_writers::Writers;
 use super::references::is_referenced;
-use super::registry_rows::heartbeats;
 use super::tx::{Tx, query, query_as, query_scalar};
 use super::{Catalog, Error, Result, image_layers, nanoseconds, timestamp};
 
@@ -300,7 +297,7 @@ impl Catalog {
         Ok(condemned)
     }
 
-    /// Moves each object on to its next state, see [`next_state`]. See [`is_being_written`] for the
+    /// Moves each object on to its next state, see [`next_state`]. See [`Writers`] for the
     /// objects that other registries write.
     pub async fn advance_objects(&self, times: ObjectTimes) -> Result<()> {
         let mut after = String::new();
@@ -316,14 +313,7 @@ impl Catalog {
             let rows: Vec<ObjectRow> = rows.into_iter().map(object).collect::<Result<_>>()?;
             let Some(last) = rows.last() else { return Ok(()) };
             after.clone_from(&last.place);
-            let writers = Writers {
-                own: self.session_id(),
-                others: match self.is_shared() {
-                    true => Some(heartbeats(&mut transaction).await?),
-                    false => None,
-                },
-                now: transaction.now().await?,
-            };
+            let writers = self.writers(&mut transaction).await?;
             for row in rows {
                 advance(&mut transaction, &row, &writers, times).await?;
             }
@@ -336,30 +326,6 @@ impl Catalog {
         let statement = query("DELETE FROM objects WHERE place = $1 AND state = 'deleting'");
         self.write_one(statement.bind(place)).await?;
         Ok(())
-    }
-}
-
-/// The registries that may write objects, at the time `now`.
-struct Writers<'a> {
-    own: &'a str,
-    /// The last heartbeats of the registries that share the catalogue; `None` if it is not shared.
-    others: Option<HashMap<String, i64>>,
-    now: i64,
-}
-
-impl Writers<'_> {
-    fn time_since(&self, time: i64) -> Duration {
-        Duration::from_nanos(u64::try_from(self.now.saturating_sub(time)).unwrap_or(0))
-    }
-
-    fn may_write(&self, row: &ObjectRow, abandon: Duration) -> bool {
-        // The row of a registry may be missing.
-        let last = |others: &HashMap<String, i64>| {
-            let began = nanoseconds(row.since);
-            others.get(&row.registry).map_or(began, |heartbeat| began.max(*heartbeat))
-        };
-        let silence = self.others.as_ref().map(|others| self.time_since(last(others)));
-        is_being_written(row.registry == self.own, silence, abandon)
     }
 }
 

@@ -83,16 +83,23 @@ impl Catalog {
         self.sharing.is_some()
     }
 
-    /// The registries that share the catalogue; `None` if the catalogue has only one registry.
-    pub async fn registries(&self) -> Result<Option<Registries>> {
-        if !self.is_shared() {
-            return Ok(None);
-        }
+    /// The registries that share the catalogue. There are none if only one registry may use it.
+    pub async fn registries(&self) -> Result<Registries> {
         let mut transaction = self.read_tx().await?;
         let rows = query_as("SELECT * FROM registries ORDER BY started, id");
         let rows: Vec<RegistryRow> = rows.fetch_all(&mut transaction).await?;
         let now = timestamp(transaction.now().await?);
-        Ok(Some(Registries { now, own: self.own.clone(), rows }))
+        Ok(Registries { now, own: self.own.clone(), rows })
+    }
+
+    /// The time of a change. If the catalogue is shared, this is the clock of the database: registries
+    /// compare such times with each other, and their own clocks may differ.
+    pub(super) async fn time_of_change(
+        &self,
+        transaction: &mut Tx,
+        own: Timestamp,
+    ) -> Result<Timestamp> {
+        Ok(if self.is_shared() { timestamp(transaction.now().await?) } else { own })
     }
 
     /// Records what this registry says about itself.

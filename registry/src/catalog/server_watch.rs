@@ -79,15 +79,17 @@ async fn keep(watch: Weak<ServerWatch>, options: PgConnectOptions) {
         let Some(connection) = guard.as_mut() else { return };
         let is_lost = match answered(ANSWER_WAIT, connection.ping()).await {
             Ok(()) => false,
-            Err(_) => match answered(ANSWER_WAIT, connect_and_lock(&options, watch.tenancy)).await {
-                Ok(Some(again)) => {
-                    *connection = again;
-                    false
+            Err(_) => {
+                match answered(ANSWER_WAIT, connect_and_lock(&options, watch.tenancy)).await {
+                    Ok(Some(again)) => {
+                        *connection = again;
+                        false
+                    }
+                    // Another registry has the lock, or the server still has the old connection.
+                    Ok(None) => false,
+                    Err(_) => true,
                 }
-                // Another registry has the lock, or the server still has the old connection.
-                Ok(None) => false,
-                Err(_) => true,
-            },
+            }
         };
         watch.is_lost(is_lost);
         pause = if is_lost { CHECK_LOST_EVERY } else { CHECK_EVERY };

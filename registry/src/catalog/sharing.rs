@@ -1,13 +1,14 @@
 //! What a registry needs to share its catalogue with other registries: its id, and the channel on
 //! which the registries notify each other.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::broadcast;
 
+use super::change_notices::Notice;
 use super::change_signals::Changes;
 use super::database::{Database, Server};
-use super::change_notices::Notice;
 use super::registry_rows::Described;
 use super::tx::query_scalar;
 use super::{Result, heartbeat, listener};
@@ -31,6 +32,8 @@ pub(super) struct Sharing {
     pub(super) described: RwLock<Described>,
     /// The connections.
     pub(super) server: Server,
+    /// Whether the registry ends. From then on, each heartbeat says so.
+    pub(super) is_stopping: AtomicBool,
     notices: broadcast::Sender<Arc<Notice>>,
     changes: Arc<Changes>,
 }
@@ -50,6 +53,7 @@ impl Sharing {
             channel,
             described: RwLock::default(),
             server: server.clone(),
+            is_stopping: AtomicBool::new(false),
             notices: broadcast::channel(WAITING).0,
             changes: Arc::clone(changes),
         });

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use deploy_store::ConfigurationName;
 
+use super::change_notices::{self, Notice};
 use super::change_signals::Changes;
 use super::database::Database;
 use super::database_error::{is_lost, not_committed};
 use super::document_cache::DocumentCache;
-use super::change_notices::{self, Notice};
 use super::sharing::Sharing;
 use super::tx::Tx;
 use super::{Catalog, Result};

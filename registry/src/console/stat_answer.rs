@@ -9,12 +9,8 @@ use crate::console::print::seconds;
 use crate::console::table::list;
 use crate::verbs::stat::Stat;
 
-/// The registries to show, if the command asks for them. The inner value is `None` if the catalogue
-/// has only one registry.
-type Shown = Option<Option<Registries>>;
-
-/// The answer as text.
-pub(super) fn stat_text(stat: &Stat, registries: &Shown) -> String {
+/// The answer as text. It shows the registries only if the command asks for them.
+pub(super) fn stat_text(stat: &Stat, registries: Option<&Registries>) -> String {
     let counts = stat.counts;
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, value: String, more: String| {
@@ -49,13 +45,13 @@ pub(super) fn stat_text(stat: &Stat, registries: &Shown) -> String {
         None => row("last verify", "never".to_owned(), String::new()),
     }
     if let Some(registries) = registries {
-        rows.extend(registry_lines(registries.as_ref()));
+        rows.extend(registry_lines(registries));
     }
     list(&rows)
 }
 
 /// The answer as JSON.
-pub(super) fn stat_json(stat: &Stat, registries: &Shown) -> Value {
+pub(super) fn stat_json(stat: &Stat, registries: Option<&Registries>) -> Value {
     let counts = stat.counts;
     let mut document = json!({
         "components": counts.components,
@@ -77,7 +73,7 @@ pub(super) fn stat_json(stat: &Stat, registries: &Shown) -> Value {
         document["bucket"] = bucket_json(bucket);
     }
     if let Some(registries) = registries {
-        document["registries"] = registries_json(registries.as_ref());
+        document["registries"] = registries_json(registries);
     }
     document
 }
@@ -104,11 +100,11 @@ fn drift(registries: &Registries, row: &RegistryRow) -> Vec<&'static str> {
     files.into_iter().filter(is_other).map(|(name, ..)| name).collect()
 }
 
-fn registry_lines(registries: Option<&Registries>) -> Vec<Vec<String>> {
-    let Some(registries) = registries else {
+fn registry_lines(registries: &Registries) -> Vec<Vec<String>> {
+    if registries.rows.is_empty() {
         let why = "only this registry uses the catalogue".to_owned();
         return vec![vec!["registries".to_owned(), "1".to_owned(), why]];
-    };
+    }
     let line = |row: &RegistryRow| {
         let mut more = format!(
             "{}, version {}, heartbeat {}",
@@ -127,8 +123,7 @@ fn registry_lines(registries: Option<&Registries>) -> Vec<Vec<String>> {
     registries.rows.iter().map(line).collect()
 }
 
-fn registries_json(registries: Option<&Registries>) -> Value {
-    let Some(registries) = registries else { return json!([]) };
+fn registries_json(registries: &Registries) -> Value {
     let one = |row: &RegistryRow| {
         let described = &row.described;
         json!({

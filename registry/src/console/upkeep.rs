@@ -48,8 +48,9 @@ pub async fn execute(
         }
         Command::Stat { registries, json } => {
             let stat = registry.stat().await?;
-            let shown = if *registries { Some(registry.catalog.registries().await?) } else { None };
-            as_asked(*json, || stat_json(&stat, &shown), || stat_text(&stat, &shown))
+            let all = if *registries { Some(registry.catalog.registries().await?) } else { None };
+            let all = all.as_ref();
+            as_asked(*json, || stat_json(&stat, all), || stat_text(&stat, all))
         }
         Command::Diff { name, from, to, files, json } => {
             let diff = registry.diff(name, *from, *to, *files).await?;

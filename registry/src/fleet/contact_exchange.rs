@@ -20,18 +20,15 @@ const EVERY: Duration = Duration::from_secs(1);
 const OLDEST_POLL: SignedDuration = SignedDuration::from_hours(24);
 
 /// Reads all contacts and recent polls, at the start. Returns the mark for the next reading.
-pub(super) async fn read_all(
-    catalog: &Catalog,
-    presence: &Presence,
-    polls: &Polls,
-) -> Result<i64> {
+pub(super) async fn read_all(catalog: &Catalog, presence: &Presence, polls: &Polls) -> Result<i64> {
+    if !catalog.is_shared() {
+        return Ok(0);
+    }
     let mark = catalog.contacts_mark().await?;
     let oldest = Timestamp::now().saturating_sub(OLDEST_POLL).unwrap_or(Timestamp::UNIX_EPOCH);
     polls.add(catalog.polls_since(i64::try_from(oldest.as_nanosecond()).unwrap_or(0)).await?);
     let contacts = catalog.contacts_since(0).await?;
-    if let Some(registries) = catalog.registries().await? {
-        presence.set_remote(contacts, &registries);
-    }
+    presence.set_remote(contacts, &catalog.registries().await?);
     Ok(mark)
 }
 
@@ -60,9 +57,7 @@ async fn read(catalog: &Catalog, presence: &Presence, polls: &Polls, mark: i64) 
     let next = catalog.contacts_mark().await?;
     polls.add(catalog.polls_since(mark).await?);
     let contacts = catalog.contacts_since(mark).await?;
-    if let Some(registries) = catalog.registries().await? {
-        presence.set_remote(contacts, &registries);
-    }
+    presence.set_remote(contacts, &catalog.registries().await?);
     Ok(next)
 }
 

@@ -18,9 +18,9 @@ use super::presence::{AgentId, Presence};
 use super::recent_deploys::RecentDeploys;
 use super::report_queue::ReportQueue;
 use super::{contact_exchange, remote_changes};
-use crate::catalog::{Catalog, Notice};
 use crate::catalog::fleet::{Applied, Sent};
 use crate::catalog::rollouts::{RolloutRow, RolloutView};
+use crate::catalog::{Catalog, Notice};
 use crate::error::{Error, Result};
 
 /// The fleet of a registry.
@@ -70,7 +70,7 @@ impl Fleet {
         let reports = ReportQueue::new(catalog.clone(), counted, written.clone());
         // This number comes before the reading of the holds and of the rollouts.
         let shown = AtomicU64::new(catalog.shown_number().await?);
-        let (presence, polls) = (Arc::<Presence>::default(), Arc::default());
+        let (presence, polls) = (Arc::<Presence>::default(), Arc::<Polls>::default());
         let mark = contact_exchange::read_all(catalog, &presence, &polls).await?;
         let fleet = Self {
             catalog: catalog.clone(),

@@ -13,10 +13,9 @@ use deploy_store::ConfigurationName;
 use deploy_wire::fleet::{HostName, SILENCE};
 use jiff::Timestamp;
 
-use crate::catalog::{ContactRow, Registries};
-
 use super::remote_contacts::RemoteContacts;
 use super::watch_signals::{WatchSignal, WatchSignals};
+use crate::catalog::{ContactRow, Registries};
 
 /// Maximum number of disconnected agents that the registry remembers. If there are more, the
 /// registry forgets all disconnected agents.

@@ -17,9 +17,7 @@ pub(super) async fn follow(fleet: Weak<Fleet>, mut notices: Receiver<Arc<Notice>
     loop {
         let notice = match notices.recv().await {
             Ok(notice) => notice,
-            Err(RecvError::Lagged(_)) => {
-                Arc::new(Notice { everything: true, ..Notice::default() })
-            }
+            Err(RecvError::Lagged(_)) => Arc::new(Notice { everything: true, ..Notice::default() }),
             Err(RecvError::Closed) => return,
         };
         loop {

@@ -65,8 +65,7 @@ impl RemoteContacts {
         let before = (running(&self.registries), self.connected);
         self.registries = registries.rows.iter().map(row).collect();
         self.forget_ended();
-        self.connected =
-            self.contacts.keys().filter(|agent| self.is_connected(agent)).count();
+        self.connected = self.contacts.keys().filter(|agent| self.is_connected(agent)).count();
         before != (running(&self.registries), self.connected)
     }
 
@@ -103,9 +102,9 @@ impl RemoteContacts {
     /// Whether any agent of a host is connected, or was last seen at `time` or later.
     pub fn has_host(&self, host: &str, time: Timestamp) -> bool {
         let of_host = self.contacts.iter().filter(|(agent, _)| agent.host.as_str() == host);
-        of_host.flat_map(|(_, all)| all).any(|one| {
-            one.is_live(&self.registries) || one.seen(&self.registries) >= time
-        })
+        of_host
+            .flat_map(|(_, all)| all)
+            .any(|one| one.is_live(&self.registries) || one.seen(&self.registries) >= time)
     }
 
     /// Whether agents with different directories are connected under the agent's name. `own` is the

@@ -19,8 +19,8 @@ use super::hub::Fleet;
 use super::offer_cache::{self, Prepared};
 use super::presence::{AgentId, DOUBT, Present};
 use super::watch_signals::WatchSignal;
-use crate::catalog::{Announced, Position};
 use crate::catalog::fleet::{Applied, Sent};
+use crate::catalog::{Announced, Position};
 use crate::error::Result;
 
 /// Maximum number of reports of one agent that are not on the disk yet. One more report ends the
@@ -109,7 +109,8 @@ pub struct WatchSession {
     changed: Option<Instant>,
     /// Whether the windows of the host's group were closed at the last offer.
     was_closed: bool,
-    /// The position of the configuration before the watch began, until the first line is sent.
+    /// If another registry may have changed the configuration: its position before the watch began,
+    /// until the first line is sent. The first offer is not older.
     position: Option<Position>,
 }
 
@@ -122,6 +123,7 @@ impl std::fmt::Debug for WatchSession {
 impl WatchSession {
     /// Begins the watch of an agent that has connected from `address`.
     pub async fn begin(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr) -> Result<Self> {
+        let position = fleet.catch_up(&watcher.name).await?;
         let changes = fleet.catalog.changes.subscribe(&watcher.name);
         let commits = fleet.catalog.changes.commits();
         let mut host = look_up(&fleet, &watcher).await?;
@@ -152,15 +154,8 @@ impl WatchSession {
             is_offer_due: false,
             changed: None,
             was_closed: false,
-            position: None,
+            position,
         })
-    }
-
-    /// The same watch. If another registry may have changed the configuration, the caller has read
-    /// the `position` of the configuration before the watch began, and the first offer is not older.
-    #[must_use]
-    pub fn at(self, position: Option<Position>) -> Self {
-        Self { position, ..self }
     }
 
     /// Waits for the next line to the agent; `None` if the watch should end. The future may be
@@ -288,6 +283,7 @@ impl WatchSession {
     async fn prepared(&mut self) -> Result<Arc<Prepared>> {
         let count = self.changes.borrow_and_update().count;
         let Watcher { key, host, name, .. } = &self.watcher;
+        self.fleet.settle_rollout(name).await?;
         let rollout = self.fleet.rollouts.shown_to(name, host.as_str(), key);
         match (view(self.host.held.is_some(), rollout.is_some()), rollout) {
             (HostView::Target, Some(rollout)) => Ok(Arc::clone(&rollout.offer)),

@@ -90,16 +90,10 @@ fn named_by_address(address: IpAddr) -> Result<HostName, Error> {
     name.map_err(|err| Error::Invalid(format!("{err}; give a name with -host")))
 }
 
-/// Begins a watch, with everything that other registries have acknowledged before.
-async fn begin(context: &Context, watcher: Watcher) -> Result<WatchSession, Error> {
-    let position = context.registry.catch_up(&watcher.name).await?;
-    let fleet = Arc::clone(&context.registry.fleet);
-    Ok(WatchSession::begin(fleet, watcher, context.address).await?.at(position))
-}
-
 /// Serves a watch until the agent disconnects, or the registry ends the watch and sends the reason.
 async fn watch(client: &mut Incoming, context: &Context, watcher: Watcher) -> Result<u8, Gone> {
-    let mut session = match begin(context, watcher).await {
+    let fleet = Arc::clone(&context.registry.fleet);
+    let mut session = match WatchSession::begin(fleet, watcher, context.address).await {
         Ok(session) => session,
         Err(err) => {
             tokio::time::sleep(PAUSE).await;

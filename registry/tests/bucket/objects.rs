@@ -262,6 +262,10 @@ async fn polls_binds_and_cached_downloads_go_on_while_the_bucket_is_away() {
 #[tokio::test]
 async fn objects_of_a_crashed_registry_are_given_up() {
     let Some(bench) = Bench::new(settings(), Duration::ZERO).await else { return };
+    if bench.registry.catalog.is_shared() {
+        // `several` tests what other registries do with the objects.
+        return;
+    }
     let (catalog, digest) = (&bench.registry.catalog, Digest::of(b"one"));
     let place = format!("blobs/{}/{digest}.{}", &digest.to_string()[..2], "0".repeat(26));
     let new = deploy_registry::catalog::NewObject {

@@ -21,7 +21,12 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A second rig with the keys of `rig`.
 fn like(rig: &Rig) -> Rig {
     let other = Rig::idle();
-    for name in ["op", "srv", "other", "op.keys", "srv.keys"] {
+    for name in ["op", "srv", "other"] {
+        for name in [name.to_owned(), format!("{name}.pub")] {
+            fs::copy(rig.path(&name), other.path(&name)).unwrap();
+        }
+    }
+    for name in ["op.keys", "srv.keys"] {
         fs::copy(rig.path(name), other.path(name)).unwrap();
     }
     other
@@ -132,7 +137,7 @@ fn agent_of_another_registry_is_connected_until_that_registry_is_killed() {
     let connected = || document(&second, "fleet -json")["hosts"][0]["connected"].clone();
     wait_until("the host is connected", || connected() == true);
     // An operator at the second registry reaches the agent.
-    second.ok("host hold web-01 -message stop");
+    second.ok("host hold web-01 -m stop");
     assert_eq!(watch.offer()["held"], "stop");
     second.ok("host release web-01");
     assert_eq!(watch.offer().get("held"), None);
@@ -161,7 +166,7 @@ fn rollout_goes_on_when_its_registry_is_killed() {
         hosts.iter().filter(|host| host["connected"] == true).count()
     };
     wait_until("the first registry knows the agents", || connected() == 4);
-    first.ok("rollout start -name web -layer code:v2 -waves 1,50%,100% -soak 200ms");
+    first.ok("rollout start -name web -layer code:v2 -waves 1,2,100% -soak 200ms");
     first.stop("-KILL");
     let mut done = [false; 4];
     wait_until("all hosts have the target", || {
@@ -261,9 +266,7 @@ fn object_of_a_killed_registry_is_kept_until_the_registry_is_silent_for_long() {
     let mut command = rig.client("sftp", "op");
     command.args(["-q", "-b", "batch", "me@127.0.0.1"]);
     let mut upload = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("the object is being written", || {
-        states(&catalogue) == [(ObjectState::Writing, 1)]
-    });
+    wait_until("the object is being written", || states(&catalogue) == [(ObjectState::Writing, 1)]);
     rig.stop("-KILL");
     upload.wait().unwrap();
     sweep(&rig.path("second"), &catalogue, &address, HOUR);

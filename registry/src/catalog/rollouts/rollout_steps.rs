@@ -111,8 +111,10 @@ impl Catalog {
         let before: HashMap<i64, Option<Member>> =
             hosts.iter().map(|host| (host.id, host.member.clone())).collect();
         let mut rollout = row.rollout.clone();
-        apply_all(&mut rollout, &mut hosts, &changes, change.now);
-        rollout_rows::write(&mut transaction, row, &rollout, change.now).await?;
+        // The time of each report of a member is compared with the time of its offer.
+        let now = self.time_of_change(&mut transaction, change.now).await?;
+        apply_all(&mut rollout, &mut hosts, &changes, now);
+        rollout_rows::write(&mut transaction, row, &rollout, now).await?;
         for host in &hosts {
             let is_new = before.get(&host.id) != Some(&host.member);
             if let Some(member) = host.member.as_ref().filter(|_| is_new) {
@@ -120,7 +122,7 @@ impl Catalog {
             }
         }
         for step in &changes {
-            finish_step(&mut transaction, row, &rollout, step, &hosts, change.now).await?;
+            finish_step(&mut transaction, row, &rollout, step, &hosts, now).await?;
         }
         transaction.moves_rollout();
         if changes.iter().any(|step| matches!(step, Step::OpenWave { .. })) {

@@ -116,7 +116,8 @@ impl Keyring {
     /// file. A file that cannot be read has an empty text.
     pub fn digests(&self) -> [String; 2] {
         [&self.operators, &self.services].map(|file| {
-            std::fs::read(&file.path).map_or(String::new(), |text| Digest::of(&text).to_string())
+            let text = std::fs::read(&file.path);
+            text.map(|text| Digest::of(&text).to_string()).unwrap_or_default()
         })
     }
 

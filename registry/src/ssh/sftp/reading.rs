@@ -19,9 +19,9 @@ use tokio::task::spawn_blocking;
 use super::file_attributes;
 use super::handles::HandleTable;
 use super::packets::{MAX_DATA, Reply, SftpError, data_of, data_packet, shorten};
-use crate::catalog::Position;
 use crate::bucket::BlobFile;
 use crate::caller::Caller;
+use crate::catalog::Position;
 use crate::fleet::host_view::{HostView, view};
 use crate::fleet::polls::{Poller, host_name};
 use crate::registry::Registry;
@@ -140,7 +140,7 @@ impl View {
         if self.operator {
             return Ok(Shown::from(place));
         }
-        let position = self.registry.catch_up(name).await?;
+        let position = self.registry.fleet.catch_up(name).await?;
         let fleet = &self.registry.fleet;
         fleet.metrics.polls.inc();
         let (name, key) = (name.clone(), self.caller.fingerprint());

@@ -51,7 +51,8 @@ impl Fleet {
         let _reading = self.showing.lock().await;
         // Another task may have read the rollout while this task waited for the lock.
         if self.rollouts.is_doubtful(name) {
-            self.read_rollout(name).await?;
+            // Thousands of watches contain this future, so it should be small.
+            Box::pin(self.read_rollout(name)).await?;
         }
         Ok(())
     }

@@ -297,7 +297,8 @@ impl WatchSession {
                     return Ok(kept);
                 }
                 // The notice of another registry is still on its way.
-                Ok(Arc::new(offer_cache::read(&self.fleet.catalog, name).await?))
+                let read = offer_cache::read(&self.fleet.catalog, name);
+                Ok(Arc::new(Box::pin(read).await?))
             }
         }
     }

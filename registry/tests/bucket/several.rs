@@ -258,3 +258,42 @@ async fn hold_at_one_registry_is_known_at_another_at_the_next_poll() {
         assert_eq!(held, Some(1), "the hold of host {n} is not known");
     }
 }
+
+/// Runs SQL on the catalogue's schema.
+fn sql(shared: &Shared, statement: &str) {
+    let ran = std::process::Command::new("psql")
+        .args(["-q", "-X", "-d", &shared.catalogue, "-c", statement])
+        .output()
+        .unwrap();
+    assert!(ran.status.success(), "psql: {}", String::from_utf8_lossy(&ran.stderr));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_notice_still_wakes_the_tasks_of_another_registry() {
+    let Some(shared) = Shared::new() else { return };
+    let (first, second) = (shared.open("a").await, shared.open("b").await);
+    let name: ConfigurationName = "web".parse().unwrap();
+    let digest = try_upload(&first, &archive("one")).await.unwrap();
+    add(&first, "v1", digest).await;
+    let mut changes = second.catalog.changes.subscribe(&name);
+    let limit = Duration::from_secs(10);
+    configure(&first, &name, "v1").await;
+    tokio::time::timeout(limit, changes.changed()).await.unwrap().unwrap();
+    for _ in 0..3 {
+        // The server ends the connections that listen. The change comes before they are back.
+        sql(
+            &shared,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE query LIKE 'LISTEN \"deploy_registry_' || \
+             CAST(CAST(hashtext(current_schema()) AS BIGINT) + 2147483648 AS TEXT) || '%'",
+        );
+        changes.borrow_and_update();
+        configure(&first, &name, "v1").await;
+        tokio::time::timeout(limit, changes.changed()).await.unwrap().unwrap();
+    }
+    // A number without a notice stands for a notice that was lost on its way.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    changes.borrow_and_update();
+    sql(&shared, "UPDATE counters SET value = value + 1 WHERE name = 'signal'");
+    tokio::time::timeout(limit, changes.changed()).await.unwrap().unwrap();
+}

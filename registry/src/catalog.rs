@@ -101,8 +101,9 @@ pub use object_state::{ObjectState, ObjectTimes};
 pub use object_steps::NewObject;
 pub use positions::Position;
 pub use references::{Need, Needs, Reference, Versions};
-pub use registry_rows::{Described, Registries, RegistryRow};
+pub use registry_rows::{Registries, RegistryRow};
 pub use replacing::not_whole;
+pub use sharing::Described;
 pub use state_pages::{ListedState, StatePage, StateRollout};
 pub use thinning::Thinned;
 
@@ -188,7 +189,11 @@ impl Catalog {
         }
         if tenancy == Tenancy::Shared {
             let (database, changes) = (&catalog.database, &catalog.changes);
-            catalog.sharing = Sharing::begin(database, &catalog.own, changes).await?;
+            catalog.sharing = Sharing::of(database, &catalog.own, changes).await?;
+        }
+        if let Some(sharing) = &catalog.sharing {
+            heartbeat::begin(sharing).await?;
+            listener::begin(sharing).await?;
         }
         catalog.move_histories(meter).await?;
         catalog.renew_uses(meter).await?;
@@ -214,6 +219,11 @@ impl Catalog {
     /// A receiver of the changes that other registries make; `None` if there are no others.
     pub fn notices(&self) -> Option<broadcast::Receiver<Arc<Notice>>> {
         self.sharing.as_ref().map(|sharing| sharing.notices())
+    }
+
+    /// Whether [`Catalog::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.database.is_closed()
     }
 
     /// Waits for running transactions, and closes the database.

@@ -15,6 +15,7 @@
 //! These modules do not depend on ssh. The module `ssh` receives the lines of agents, and calls
 //! these modules. The module `console` runs the verbs.
 
+mod agent_id;
 pub mod catch_up;
 mod contact_exchange;
 pub mod convergence;

@@ -4,10 +4,6 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Result;
-use super::sharing::Sharing;
-use super::tx::{Tx, query};
-
 /// Maximum length of a notice in bytes. `PostgreSQL` allows 8000.
 const LONGEST: usize = 7000;
 
@@ -44,13 +40,14 @@ impl Notice {
         Self { everything: true, ..Self::default() }
     }
 
-    fn is_empty(&self) -> bool {
+    /// Whether nothing has changed that a task waits for.
+    pub(super) fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
     /// The text of the notice from the registry `from`. A long list becomes a notice that anything
     /// may have changed.
-    fn text(&self, from: &str) -> String {
+    pub(super) fn text(&self, from: &str) -> String {
         let text = |notice: &Self| serde_json::to_string(notice).unwrap_or_default();
         let own = text(&Self { from: from.to_owned(), ..self.clone() });
         if own.len() <= LONGEST {
@@ -64,23 +61,6 @@ impl Notice {
 pub(super) fn parse(payload: &str) -> Option<(i64, Notice)> {
     let (number, text) = payload.split_once(' ')?;
     Some((number.parse().ok()?, serde_json::from_str(text).ok()?))
-}
-
-/// Adds the notice to a transaction. The server sends it when the transaction is committed, in the
-/// order of the commits. The number of the transaction is one higher than that of the one before.
-pub(super) async fn send(transaction: &mut Tx, sharing: &Sharing, notice: &Notice) -> Result<()> {
-    if notice.is_empty() {
-        return Ok(());
-    }
-    query(
-        "UPDATE counters SET value = value + 1 WHERE name = 'signal' \
-         RETURNING CAST(pg_notify($1, CAST(value AS TEXT) || ' ' || $2) AS TEXT)",
-    )
-    .bind(&sharing.channel)
-    .bind(notice.text(&sharing.id))
-    .execute(transaction)
-    .await?;
-    Ok(())
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ use sqlx::sqlite::{
 use super::database_error::{damaged, no_server, not_opened, unusable};
 use super::owner_lock::Tenancy;
 use super::server_watch::ServerWatch;
-use super::tx::{Patience, Tx, answered, query};
+use super::tx::{ANSWER_WAIT, Patience, SERVER_WAIT, Tx, answered, query};
 use super::{Result, integrity, migrations};
 
 /// Maximum number of connections for short reads (`READERS`) and for long reads (`SCANNERS`).
@@ -30,15 +30,10 @@ const LOOKUPS: u32 = 8;
 /// How long a verb waits for a free connection to a file. Another verb usually holds a connection
 /// for milliseconds, but much longer on a full or slow disk.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// How long a verb waits for a free connection to a server.
-pub(super) const SERVER_WAIT: Duration = Duration::from_secs(10);
 /// How long a statement may take on a server: [`SCAN_LIMIT`] in a long read, and [`LIMIT`] in any
 /// other transaction. The time that the statement waits for a lock counts, too.
 const LIMIT: Duration = Duration::from_secs(30);
 const SCAN_LIMIT: Duration = Duration::from_secs(300);
-/// How much longer than the limit the registry waits for the server's answer, and how long it waits
-/// for an answer that takes the server no time.
-pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How many rows the thread of a connection reads ahead. With fewer rows, a query that reads a
 /// large fleet is slow: the reading thread and the thread of the verb then wait for each other most
 /// of the time.

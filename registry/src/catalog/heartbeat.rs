@@ -7,15 +7,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::registry_rows::Described;
-use super::sharing::Sharing;
+use super::sharing::{Described, Sharing};
 use super::tx::{Query, SERVER_NOW, query};
 use super::{Result, nanoseconds_of, single_statement};
 
 /// The time between two heartbeats.
 const EVERY: Duration = Duration::from_secs(2);
-/// A registry without a heartbeat for this time is away.
-pub(super) const AWAY_AFTER: Duration = Duration::from_secs(10);
 /// How long the rows of a registry without a heartbeat are kept, and how often old rows are removed.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const REMOVE_EVERY: Duration = Duration::from_secs(60 * 60);

@@ -13,9 +13,8 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::Result;
-use super::database::SERVER_WAIT;
 use super::database_error::no_server;
-use super::tx::answered;
+use super::tx::{SERVER_WAIT, answered};
 
 /// The queries that take the lock. Each schema of a database may have a catalogue of its own.
 const LOCK_ALONE: &str =

@@ -7,24 +7,12 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::heartbeat::AWAY_AFTER;
+use super::sharing::Described;
 use super::tx::{Tx, from_row, query, query_as, query_scalar};
 use super::{Catalog, Result, heartbeat, nanoseconds_of, timestamp};
 
-/// What a registry says about itself.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Described {
-    /// The address at which the registry listens for ssh.
-    pub address: String,
-    /// The version of the program.
-    pub version: String,
-    /// The fingerprint of the host key.
-    pub host_key: String,
-    /// The digest of the operators' key file.
-    pub operators: String,
-    /// The digest of the agents' key file.
-    pub services: String,
-}
+/// A registry without a heartbeat for this time is away.
+const AWAY_AFTER: Duration = Duration::from_secs(10);
 
 /// A registry that shares the catalogue. All times are by the clock of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]

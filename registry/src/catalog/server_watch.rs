@@ -9,10 +9,9 @@ use sqlx::{Connection as _, PgConnection};
 use tokio::sync::{Mutex, watch};
 
 use super::Result;
-use super::database::{ANSWER_WAIT, SERVER_WAIT};
 use super::database_error::no_server;
 use super::owner_lock::{self, Tenancy};
-use super::tx::{Patience, answered};
+use super::tx::{ANSWER_WAIT, Patience, SERVER_WAIT, answered};
 
 /// How often the registry checks the connection, and how often while the server is lost.
 const CHECK_EVERY: Duration = Duration::from_secs(5);

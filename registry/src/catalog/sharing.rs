@@ -6,12 +6,11 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio::sync::broadcast;
 
+use super::Result;
 use super::change_notices::Notice;
 use super::change_signals::Changes;
 use super::database::{Database, Server};
-use super::registry_rows::Described;
-use super::tx::query_scalar;
-use super::{Result, heartbeat, listener};
+use super::tx::{Tx, query, query_scalar};
 
 /// How many notices of other registries may wait for the tasks of this registry. A task that is
 /// later than this gets a notice that anything may have changed.
@@ -20,6 +19,21 @@ const WAITING: usize = 1000;
 /// The query for the name of the channel. Each schema of a database may have a catalogue of its own.
 const CHANNEL: &str = "SELECT 'deploy_registry_' || \
      CAST(CAST(hashtext(current_schema()) AS BIGINT) + 2147483648 AS TEXT)";
+
+/// What a registry says about itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Described {
+    /// The address at which the registry listens for ssh.
+    pub address: String,
+    /// The version of the program.
+    pub version: String,
+    /// The fingerprint of the host key.
+    pub host_key: String,
+    /// The digest of the operators' key file.
+    pub operators: String,
+    /// The digest of the agents' key file.
+    pub services: String,
+}
 
 /// A registry that shares its catalogue.
 #[derive(Debug)]
@@ -39,16 +53,15 @@ pub(super) struct Sharing {
 }
 
 impl Sharing {
-    /// Adds the registry `id` to the registries of the catalogue, and starts its heartbeat and its
-    /// listener. They end when the value is dropped or the database is closed.
-    pub(super) async fn begin(
+    /// The registry `id`. `None` if the database is in a file.
+    pub(super) async fn of(
         database: &Database,
         id: &str,
         changes: &Arc<Changes>,
     ) -> Result<Option<Arc<Self>>> {
         let Some(server) = database.server() else { return Ok(None) };
         let channel = query_scalar(CHANNEL).fetch_one(&mut database.begin_read().await?).await?;
-        let sharing = Arc::new(Self {
+        Ok(Some(Arc::new(Self {
             id: id.to_owned(),
             channel,
             described: RwLock::default(),
@@ -56,10 +69,24 @@ impl Sharing {
             is_stopping: AtomicBool::new(false),
             notices: broadcast::channel(WAITING).0,
             changes: Arc::clone(changes),
-        });
-        heartbeat::begin(&sharing).await?;
-        listener::begin(&sharing).await?;
-        Ok(Some(sharing))
+        })))
+    }
+
+    /// Adds a notice to a transaction. The server sends it when the transaction is committed, in the
+    /// order of the commits. The number of the transaction is one higher than that of the one before.
+    pub(super) async fn send(&self, transaction: &mut Tx, notice: &Notice) -> Result<()> {
+        if notice.is_empty() {
+            return Ok(());
+        }
+        query(
+            "UPDATE counters SET value = value + 1 WHERE name = 'signal' \
+             RETURNING CAST(pg_notify($1, CAST(value AS TEXT) || ' ' || $2) AS TEXT)",
+        )
+        .bind(&self.channel)
+        .bind(notice.text(&self.id))
+        .execute(transaction)
+        .await?;
+        Ok(())
     }
 
     /// A receiver of the notices of other registries.

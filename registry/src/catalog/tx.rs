@@ -66,6 +66,12 @@ impl Tx {
     }
 }
 
+/// How long a verb waits for a free connection to a server.
+pub(in crate::catalog) const SERVER_WAIT: Duration = Duration::from_secs(10);
+/// How much longer than the limit the registry waits for the server's answer, and how long it waits
+/// for an answer that takes the server no time.
+pub(in crate::catalog) const ANSWER_WAIT: Duration = Duration::from_secs(5);
+
 /// How long a transaction waits for each answer of a server. The limit that the server itself has
 /// for a statement does not help if the server hangs.
 #[derive(Debug, Clone)]

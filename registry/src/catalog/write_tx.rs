@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use deploy_store::ConfigurationName;
 
-use super::change_notices::{self, Notice};
+use super::change_notices::Notice;
 use super::change_signals::Changes;
 use super::database::Database;
 use super::database_error::{is_lost, not_committed};
@@ -26,7 +26,7 @@ pub(super) struct WriteTx {
     // end.
     transaction: Tx,
     changing: Changing,
-    /// What the other registries of a shared catalogue are told.
+    /// The notice to the other registries of a shared catalogue.
     notice: Notice,
     sharing: Option<Arc<Sharing>>,
     database: Database,
@@ -139,7 +139,7 @@ impl WriteTx {
         let Self { mut transaction, changing, notice, sharing, database, .. } = self;
         let committed = tokio::spawn(async move {
             if let Some(sharing) = sharing {
-                change_notices::send(&mut transaction, &sharing, &notice).await?;
+                sharing.send(&mut transaction, &notice).await?;
             }
             if let Err(err) = transaction.commit().await {
                 if database.is_on_server() && is_lost(&err) {

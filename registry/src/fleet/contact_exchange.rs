@@ -8,7 +8,6 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use tokio::time::{MissedTickBehavior, interval};
 
-use super::hub::Fleet;
 use super::polls::Polls;
 use super::presence::Presence;
 use crate::catalog::Catalog;
@@ -33,20 +32,24 @@ pub(super) async fn read_all(catalog: &Catalog, presence: &Presence, polls: &Pol
 }
 
 /// Exchanges contacts and polls until the registry ends.
-pub(super) async fn run(fleet: Weak<Fleet>, mut mark: i64) {
+pub(super) async fn run(
+    catalog: Catalog,
+    (presence, polls): (Weak<Presence>, Weak<Polls>),
+    mut mark: i64,
+) {
     let mut timer = interval(EVERY);
     timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         timer.tick().await;
-        let Some(fleet) = fleet.upgrade().filter(|fleet| !*fleet.stopped().borrow()) else {
+        let (Some(presence), Some(polls)) = (presence.upgrade(), polls.upgrade()) else { return };
+        if catalog.is_closed() {
             return;
-        };
-        let (catalog, presence) = (&fleet.catalog, &fleet.presence);
-        if let Err(err) = tell(catalog, presence, &fleet.polls).await {
-            tracing::debug!("cannot tell the other registries of contacts yet: {err}");
+        }
+        if let Err(err) = tell(&catalog, &presence, &polls).await {
+            tracing::debug!("cannot write the contacts for other registries yet: {err}");
             continue;
         }
-        match read(catalog, presence, &fleet.polls, mark).await {
+        match read(&catalog, &presence, &polls, mark).await {
             Ok(next) => mark = next,
             Err(err) => tracing::debug!("cannot read the contacts of other registries: {err}"),
         }

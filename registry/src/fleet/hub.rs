@@ -7,8 +7,9 @@ use deploy_rollout::{Member, shows_target};
 use deploy_store::ConfigurationName;
 use deploy_wire::fleet::{HostName, Offer};
 use jiff::Timestamp;
-use tokio::sync::{broadcast, watch};
+use tokio::sync::watch;
 
+use super::contact_exchange;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::offer_cache::{OfferCache, Prepared};
@@ -17,10 +18,9 @@ use super::polls::Polls;
 use super::presence::{AgentId, Presence};
 use super::recent_deploys::RecentDeploys;
 use super::report_queue::ReportQueue;
-use super::{contact_exchange, remote_changes};
+use crate::catalog::Catalog;
 use crate::catalog::fleet::{Applied, Sent};
 use crate::catalog::rollouts::{RolloutRow, RolloutView};
-use crate::catalog::{Catalog, Notice};
 use crate::error::{Error, Result};
 
 /// The fleet of a registry.
@@ -54,7 +54,7 @@ pub struct Fleet {
     /// A task holds this lock while it reads holds and rollouts that other registries have changed.
     pub catching_up: tokio::sync::Mutex<()>,
     /// Where the next exchange of contacts with other registries begins.
-    mark: i64,
+    pub(super) mark: i64,
     written: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
 }
@@ -93,14 +93,6 @@ impl Fleet {
         fleet.reload_holds().await?;
         fleet.reload_windows().await?;
         Ok(fleet)
-    }
-
-    /// Follows the other registries of a shared catalogue. The caller got `notices` before it opened
-    /// the fleet.
-    pub fn share(self: &Arc<Self>, notices: broadcast::Receiver<Arc<Notice>>) {
-        self.presence.share();
-        tokio::spawn(contact_exchange::run(Arc::downgrade(self), self.mark));
-        tokio::spawn(remote_changes::follow(Arc::downgrade(self), notices));
     }
 
     /// Queues the report that a script sent, and waits until the report is on the disk.

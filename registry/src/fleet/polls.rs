@@ -16,7 +16,7 @@ use crate::catalog::PollRow;
 /// Maximum number of agents that the registry remembers. If there are more agents, the registry
 /// forgets the half of them whose last polls are oldest.
 const MOST: usize = 20_000;
-/// Other registries are told of a poll only if the last poll that they know is older than this. The
+/// Other registries learn of a poll only if the last poll that they know is older than this. The
 /// value is well below [`super::rollout_hosts::POLL_DUE`].
 const TELL_AFTER: SignedDuration = SignedDuration::from_secs(10);
 

@@ -13,6 +13,7 @@ use deploy_store::ConfigurationName;
 use deploy_wire::fleet::{HostName, SILENCE};
 use jiff::Timestamp;
 
+pub use super::agent_id::AgentId;
 use super::remote_contacts::RemoteContacts;
 use super::watch_signals::{WatchSignal, WatchSignals};
 use crate::catalog::{ContactRow, Registries};
@@ -25,15 +26,6 @@ const MOST_SEEN: usize = 200_000;
 /// connected again from a new address.
 pub const DOUBT: Duration = SILENCE.saturating_add(Duration::from_secs(10));
 
-/// An agent, which deploys one configuration on one host.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct AgentId {
-    /// The host.
-    pub host: HostName,
-    /// The configuration.
-    pub name: ConfigurationName,
-}
-
 /// The connected agents.
 #[derive(Debug, Default)]
 pub struct Presence {
@@ -43,7 +35,7 @@ pub struct Presence {
     /// The number of agents that are connected to other registries.
     elsewhere: AtomicUsize,
     remote: RwLock<RemoteContacts>,
-    /// Whether other registries are told which agents are connected.
+    /// Whether other registries need to know which agents are connected.
     is_shared: AtomicBool,
 }
 
@@ -55,7 +47,7 @@ struct Agents {
     next: u64,
     /// A counter that grows by one whenever a watch begins or ends.
     moves: u64,
-    /// The agents whose contacts have yet to be told to other registries.
+    /// The agents whose contacts other registries do not know yet.
     untold: HashSet<AgentId>,
 }
 
@@ -234,12 +226,12 @@ impl Presence {
         }
     }
 
-    /// From now on, other registries are told which agents are connected.
+    /// From now on, remembers the contacts that other registries need to know.
     pub fn share(&self) {
         self.is_shared.store(true, Ordering::Relaxed);
     }
 
-    /// The contacts that have yet to be told to other registries.
+    /// The contacts that other registries do not know yet.
     pub fn take_untold(&self) -> Vec<(AgentId, ContactRow)> {
         let mut agents = self.agents();
         let untold = std::mem::take(&mut agents.untold);
@@ -250,7 +242,7 @@ impl Presence {
         untold.into_iter().filter_map(row).collect()
     }
 
-    /// Returns contacts that could not be told.
+    /// Returns contacts that could not be written.
     pub fn return_untold(&self, untold: impl Iterator<Item = AgentId>) {
         self.agents().untold.extend(untold);
     }
@@ -320,7 +312,7 @@ fn is_mixed(live: &[Live]) -> bool {
 }
 
 impl Agents {
-    /// The contact of an agent, as other registries are told.
+    /// The contact of an agent, for other registries.
     fn row(&self, agent: &AgentId) -> Option<ContactRow> {
         let row = |one: &Live| ContactRow {
             registry: String::new(),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 
+use super::contact_exchange;
 use super::hub::Fleet;
 use crate::catalog::Notice;
 use crate::error::Result;
@@ -13,7 +14,7 @@ use crate::error::Result;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// Handles the notices of other registries until the catalogue is closed.
-pub(super) async fn follow(fleet: Weak<Fleet>, mut notices: Receiver<Arc<Notice>>) {
+async fn follow(fleet: Weak<Fleet>, mut notices: Receiver<Arc<Notice>>) {
     loop {
         let notice = match notices.recv().await {
             Ok(notice) => notice,
@@ -35,6 +36,15 @@ pub(super) async fn follow(fleet: Weak<Fleet>, mut notices: Receiver<Arc<Notice>
 }
 
 impl Fleet {
+    /// Follows the other registries of a shared catalogue. The caller got `notices` before it opened
+    /// the fleet.
+    pub fn share(self: &Arc<Self>, notices: Receiver<Arc<Notice>>) {
+        self.presence.share();
+        let contacts = (Arc::downgrade(&self.presence), Arc::downgrade(&self.polls));
+        tokio::spawn(contact_exchange::run(self.catalog.clone(), contacts, self.mark));
+        tokio::spawn(follow(Arc::downgrade(self), notices));
+    }
+
     /// Wakes the watches and the other tasks that wait for what `notice` says.
     async fn wake_after(&self, notice: &Notice) -> Result<()> {
         if notice.everything || !notice.hosts.is_empty() {

@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use deploy_store::ConfigurationName;
 use jiff::Timestamp;
 
-use super::presence::AgentId;
+use super::agent_id::AgentId;
 use crate::catalog::{ContactRow, Registries};
 
 /// The contacts.

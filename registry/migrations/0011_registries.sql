@@ -2,8 +2,9 @@
 -- The tables are empty if the catalogue has only one registry.
 
 -- `signal` is the number of the last transaction that woke tasks in all registries. `shown` is the
--- number of the last transaction after which agents may get another state than the current one: a
--- wave of a rollout has opened, a rollout has ended, or a host is held or released.
+-- number of the last transaction that changed what registries have in memory about the fleet: a
+-- wave of a rollout has opened, a rollout has ended, a host is held or released, or maintenance
+-- windows are others.
 INSERT INTO counters (name, value) VALUES ('signal', 0);
 INSERT INTO counters (name, value) VALUES ('shown', 0);
 

@@ -116,8 +116,8 @@ mod tests {
             ),
             (
                 11,
-                "c8a318dc5d039a36bb2950cf60960790ebde26a90d87730a\
-                 3f74f6352082c95667b17d30ca07663d41c08b02bd360128",
+                "547ce9e045f079ac08bdb5c77b9563485c98d38eeb9565e0\
+                 cc2d479014a693d9d6071c02db47aba62277618245a074c2",
             ),
         ];
         let steps: Vec<_> =

@@ -12,7 +12,7 @@ use super::{Catalog, Result, single_statement};
 pub struct Position {
     /// The number of the last change of the configuration. `None`: there is no such configuration.
     pub revision: Option<u64>,
-    /// The number of the last change after which agents may get another state than the current one.
+    /// The number of the last change of holds, of maintenance windows, or of the members of rollouts.
     pub shown: u64,
 }
 
@@ -32,7 +32,7 @@ impl Catalog {
         Ok(Some(Position { revision, shown: shown.cast_unsigned() }))
     }
 
-    /// The number of the last change after which agents may get another state than the current one.
+    /// The number of the last change of holds, of maintenance windows, or of the members of rollouts.
     pub async fn shown_number(&self) -> Result<u64> {
         let Some(server) = self.database.server() else { return Ok(0) };
         let number = query_as("SELECT value FROM counters WHERE name = 'shown'");
@@ -41,8 +41,8 @@ impl Catalog {
     }
 }
 
-/// Raises the number of the last change after which agents may get another state than the current
-/// one. Only a shared catalogue needs the number.
+/// Raises the number of the last change of holds, of maintenance windows, or of the members of
+/// rollouts. Only a shared catalogue needs the number.
 pub(super) async fn raise_shown(transaction: &mut WriteTx) -> Result<()> {
     if transaction.is_shared() {
         query("UPDATE counters SET value = value + 1 WHERE name = 'shown'")

@@ -118,7 +118,7 @@ fn registry_lines(registries: &Registries) -> Vec<Vec<String>> {
         for file in drift(registries, row) {
             more += &format!(", other keys of {file}");
         }
-        vec!["registry".to_owned(), escape(&row.described.address).to_string(), more]
+        vec!["registry".to_owned(), escape(&row.described.address), more]
     };
     registries.rows.iter().map(line).collect()
 }

@@ -11,7 +11,7 @@ use crate::catalog::rollouts::RolloutView;
 use crate::error::Result;
 
 impl Fleet {
-    /// Reads the holds and the rollouts again if another registry has changed them. Returns the
+    /// Reads the holds, the windows and the rollouts again if another registry has changed them. Returns the
     /// position of the configuration; `None` if no other registry can change the catalogue.
     pub async fn catch_up(&self, name: &ConfigurationName) -> Result<Option<Position>> {
         if !self.catalog.is_shared() {
@@ -27,7 +27,7 @@ impl Fleet {
         Ok(position)
     }
 
-    /// Reads holds and rollouts, unless another task has just done so.
+    /// Reads holds, windows and rollouts, unless another task has just done so.
     async fn read_shown(&self, least: u64) -> Result<()> {
         let _one_at_a_time = self.catching_up.lock().await;
         if self.shown.load(Ordering::Acquire) >= least {
@@ -36,6 +36,7 @@ impl Fleet {
         // Changes after this number may be read, too.
         let number = self.catalog.shown_number().await?;
         self.reload_holds().await?;
+        self.reload_windows().await?;
         self.load_rollouts().await?;
         self.shown.store(number, Ordering::Release);
         Ok(())

@@ -48,7 +48,7 @@ pub struct Fleet {
     /// When this registry started. The fields `presence` and `polls` have no record of contacts
     /// before this time.
     pub started: Timestamp,
-    /// The number of the last change of holds and rollouts that this registry has in memory, see
+    /// The number of the last change of the fleet that this registry has in memory, see
     /// [`crate::catalog::Position::shown`].
     pub shown: AtomicU64,
     /// A task holds this lock while it reads holds and rollouts that other registries have changed.

@@ -260,7 +260,7 @@ fn object_of_a_killed_registry_is_kept_until_the_registry_is_silent_for_long() {
     let through = address.replace(&format!("http://{target}"), &proxy.url());
     rig.flags = flags(&catalogue, &through, &[]);
     rig.run();
-    rig.archive("big", &vec![7; 1 << 20]);
+    rig.archive("big", "7".repeat(1 << 20).as_bytes());
     proxy.set_away(true);
     fs::write(rig.path("batch"), "put big\n").unwrap();
     let mut command = rig.client("sftp", "op");

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use deploy_store::ConfigurationName;
-use deploy_wire::fleet::{HostName, SILENCE};
+use deploy_wire::fleet::SILENCE;
 use jiff::Timestamp;
 
 pub use super::agent_id::AgentId;

@@ -105,14 +105,9 @@ async fn version_items(registry: &Registry, versions: Vec<Layer>) -> Result<Vec<
     Ok(versions.into_iter().map(item).collect())
 }
 
-/// Opens a file.
-pub async fn open(registry: &Registry, place: Place) -> Result<OpenFile> {
-    open_at(registry, place, None).await
-}
-
-/// Like [`open`]. If the caller has just read the position of a configuration, the function need not
+/// Opens a file. If the caller has just read the position of a configuration, the function need not
 /// read it again.
-pub async fn open_at(
+pub async fn open(
     registry: &Registry,
     place: Place,
     position: Option<Position>,

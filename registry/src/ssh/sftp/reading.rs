@@ -176,7 +176,7 @@ impl View {
         };
         let quota =
             (!is_configuration).then(|| self.take_quota(&self.registry.open_files)).transpose()?;
-        let open = Open::from(lookup::open_at(&self.registry, place, position).await?);
+        let open = Open::from(lookup::open(&self.registry, place, position).await?);
         if let Some((poller, rollout)) = fetches {
             self.registry.fleet.polls.fetched(&poller, rollout);
         }
@@ -192,7 +192,7 @@ impl View {
         if let Some(found) = lookup::blob_times(&self.registry, &place).await? {
             return Ok(file_attributes::blob(found.bytes, found.modified));
         }
-        Ok(Open::from(lookup::open_at(&self.registry, place, position).await?).attributes())
+        Ok(Open::from(lookup::open(&self.registry, place, position).await?).attributes())
     }
 
     async fn open_directory(&mut self, path: &str) -> Result<Reply, SftpError> {

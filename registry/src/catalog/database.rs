@@ -99,7 +99,8 @@ impl Server {
 
     /// Whether [`Database::close`] was called.
     pub(super) fn is_closed(&self) -> bool {
-        self.writers.is_closed()
+        // These connections are closed first.
+        self.readers.is_closed()
     }
 
     /// The connections that wait for notifications: one, or two while the first one ends.

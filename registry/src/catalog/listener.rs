@@ -65,11 +65,13 @@ async fn receive(sharing: Weak<Sharing>, mut listener: PgListener, to: mpsc::Sen
 
 async fn connect_again(sharing: &Weak<Sharing>) -> Option<PgListener> {
     loop {
-        sleep(PAUSE).await;
+        // The catalogue waits for the connection of the listener when it closes.
         let sharing = sharing.upgrade().filter(|sharing| !sharing.server.is_closed())?;
         if let Ok(listener) = connect(&sharing).await {
             return Some(listener);
         }
+        drop(sharing);
+        sleep(PAUSE).await;
     }
 }
 

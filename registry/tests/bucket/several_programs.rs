@@ -221,15 +221,20 @@ fn two_registries_open_each_wave_once() {
     assert_eq!(waves, 3, "{events}");
 }
 
-/// The counts of objects, as a third registry sees them.
-fn states(catalogue: &str) -> Vec<(ObjectState, u64)> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let catalog = Catalog::open_shared(catalogue, 5, &Meter::default()).await.unwrap();
-        let counts = catalog.object_counts().await.unwrap();
-        catalog.close().await;
+/// A catalogue that looks at the objects.
+struct Observer(tokio::runtime::Runtime, Catalog);
+
+impl Observer {
+    fn new(catalogue: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+        let opened = runtime.block_on(Catalog::open_shared(catalogue, 5, &Meter::default()));
+        Self(runtime, opened.unwrap())
+    }
+
+    fn states(&self) -> Vec<(ObjectState, u64)> {
+        let counts = self.0.block_on(self.1.object_counts()).unwrap();
         counts.into_iter().map(|(state, count)| (state, count.blobs)).collect()
-    })
+    }
 }
 
 fn sweep(dir: &Path, catalogue: &str, address: &str, abandon: Duration) {
@@ -261,18 +266,20 @@ fn object_of_a_killed_registry_is_kept_until_the_registry_is_silent_for_long() {
     rig.flags = flags(&catalogue, &through, &[]);
     rig.run();
     rig.archive("big", "7".repeat(1 << 20).as_bytes());
+    let observer = Observer::new(&catalogue);
     proxy.set_away(true);
     fs::write(rig.path("batch"), "put big\n").unwrap();
     let mut command = rig.client("sftp", "op");
     command.args(["-q", "-b", "batch", "me@127.0.0.1"]);
     let mut upload = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-    wait_until("the object is being written", || states(&catalogue) == [(ObjectState::Writing, 1)]);
+    // The registry repeats its requests for some time before it gives up.
+    wait_until("the object is being written", || observer.states() == [(ObjectState::Writing, 1)]);
     rig.stop("-KILL");
     upload.wait().unwrap();
     sweep(&rig.path("second"), &catalogue, &address, HOUR);
-    assert_eq!(states(&catalogue), [(ObjectState::Writing, 1)]);
+    assert_eq!(observer.states(), [(ObjectState::Writing, 1)]);
     sweep(&rig.path("second"), &catalogue, &address, Duration::ZERO);
-    assert_eq!(states(&catalogue), []);
+    assert_eq!(observer.states(), []);
 }
 
 #[test]

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value};
 use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// The formats of the registry's log lines.
@@ -23,7 +23,10 @@ pub fn start(format: Format) {
         .with_target("deploy_store", LevelFilter::INFO)
         .with_target(TARGET, LevelFilter::INFO);
     let lines = Lines::new(format, FORM, Stderr);
-    tracing_subscriber::registry().with(lines.with_filter(ours)).init();
+    // The filter must not belong to the layer of the lines. If a library asks whether an event is
+    // enabled, as sqlx does after each statement on a server, a filter of a layer would also drop
+    // the next event of the same thread (tracing issue 2519).
+    tracing_subscriber::registry().with(ours).with(lines).init();
     log_panics();
 }
 

@@ -222,8 +222,8 @@ impl Objects {
         }
     }
 
-    /// Opens an object, which may be any kind of file. A later attempt to clone the object shows
-    /// whether the object is a regular file.
+    /// Opens an object without a check that the object is a regular file. A later attempt to clone
+    /// the object shows whether it is one.
     pub fn open_to_clone(&self, name: &ObjectName) -> Result<Option<File>> {
         self.find(name, |dir| dir.open_any(name.as_c_str()))
     }

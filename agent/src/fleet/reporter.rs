@@ -263,8 +263,7 @@ impl Reports {
         inner.waiting.reports().iter().filter(|report| report.seq > seq).cloned().collect()
     }
 
-    /// If the last report is a result for `id` and has no revision, repeats the report with
-    /// `revision`.
+    /// Repeats the last report with `revision`, if it is a result for `id` without a revision.
     pub fn confirm(&self, revision: u64, id: Option<Digest>) {
         self.change(|inner| {
             let last = inner.last.clone().filter(|last| last.wants == id && last.revision == 0);

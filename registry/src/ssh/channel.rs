@@ -54,6 +54,7 @@ pub async fn run(
     let succeeded = match request {
         ChannelRequest::Exec(line, terminal, form) => {
             if let Some(follow) = follow::wanted(&line) {
+                // The command is logged at its start, because it runs until the client leaves.
                 console::log_answered(&context.caller, &line, &Answer::default());
                 let followed = follow::run(client, &context, &follow, terminal.is_some());
                 return Box::pin(followed).await;

@@ -5,7 +5,8 @@
 //! waits for a transaction that writes.
 //!
 //! ```text
-//! database   tx  packed  write_tx  migrations  integrity  database_error   SQLite or PostgreSQL
+//! database   tx  packed  write_tx  owner_lock                              SQLite or PostgreSQL
+//! migrations  integrity  database_error
 //! rows       blob_rows  versions  pins  configuration_rows  uses  counters  notes  audit
 //! on top     replacing, configurations, earlier_state       changes of configurations; rollbacks
 //!            image_layers                                   origins of image blobs
@@ -41,6 +42,7 @@ mod largest_versions;
 mod migrations;
 mod move_histories;
 mod notes;
+mod owner_lock;
 mod packed;
 mod pins;
 mod references;
@@ -144,6 +146,11 @@ impl Catalog {
         &self.own
     }
 
+    /// Whether the catalogue is on a database server.
+    pub fn is_on_server(&self) -> bool {
+        self.database.is_on_server()
+    }
+
     /// Waits for running transactions, and closes the database.
     pub async fn close(&self) {
         self.database.close().await;
@@ -221,7 +228,17 @@ mod tests {
     use super::*;
 
     pub(super) async fn open(dir: &Path) -> Catalog {
-        Catalog::open(dir, 2, &Meter::default()).await.unwrap()
+        open_keeping(dir, 2).await
+    }
+
+    /// Opens the catalogue of `dir`. `DEPLOY_TEST_POSTGRES` decides where it is.
+    pub(super) async fn open_keeping(dir: &Path, states: usize) -> Catalog {
+        let meter = Meter::default();
+        match deploy_testing::catalogue(dir) {
+            Some(url) => Catalog::open_server(&url, states, &meter).await,
+            None => Catalog::open(dir, states, &meter).await,
+        }
+        .unwrap()
     }
 
     fn change() -> Change {
@@ -250,7 +267,7 @@ mod tests {
     #[tokio::test]
     async fn pools_have_no_maintenance_task() {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = open(dir.path()).await;
+        let catalog = Catalog::open(dir.path(), 2, &Meter::default()).await.unwrap();
         let Database::Sqlite { writer, readers, scanners } = &catalog.database else {
             unreachable!("the catalogue is a file");
         };

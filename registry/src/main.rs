@@ -370,8 +370,8 @@ async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
     }
 }
 
-/// Maximum time that the catalogue may take to answer. If the catalogue takes longer, the registry
-/// sends no report to the service manager.
+/// Maximum time that the catalogue may take to answer. If a catalogue in a file takes longer, the
+/// registry sends no report to the service manager.
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// Regularly reports to the service manager that the catalogue answers, if the service manager asks
@@ -380,9 +380,10 @@ async fn keep_watch(catalog: Catalog) {
     let Some(every) = service::watchdog() else { return };
     loop {
         // Any answer is enough, even an error. Such errors are reported where they occur, and a
-        // restart would not fix them.
+        // restart would not fix them. A restart would not bring back a lost server either.
         let answer = tokio::time::timeout(ANSWER, catalog.is_new()).await;
-        if matches!(answer, Err(_) | Ok(Err(Error::NoAnswer(_)))) {
+        let is_lost = matches!(answer, Err(_) | Ok(Err(Error::NoAnswer(_))));
+        if is_lost && !catalog.is_on_server() {
             continue;
         }
         service::alive();

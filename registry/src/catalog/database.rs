@@ -7,15 +7,15 @@ use std::str::FromStr as _;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{Connection as _, PgConnection};
-use tokio::sync::Mutex;
 
 use super::database_error::{damaged, no_server, not_opened, unusable};
-use super::tx::Tx;
+use super::owner_lock::OwnerLock;
+use super::tx::{Patience, Tx, answered, query};
 use super::{Result, integrity, migrations};
 
 /// Maximum number of connections for short reads (`READERS`) and for long reads (`SCANNERS`).
@@ -28,7 +28,14 @@ const WRITERS: u32 = 4;
 /// for milliseconds, but much longer on a full or slow disk.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
 /// How long a verb waits for a free connection to a server.
-const SERVER_WAIT: Duration = Duration::from_secs(10);
+pub(super) const SERVER_WAIT: Duration = Duration::from_secs(10);
+/// How long a statement may take on a server: [`SCAN_LIMIT`] in a long read, and [`LIMIT`] in any
+/// other transaction. The time that the statement waits for a lock counts, too.
+const LIMIT: Duration = Duration::from_secs(30);
+const SCAN_LIMIT: Duration = Duration::from_secs(300);
+/// How much longer than the limit the registry waits for the server's answer, and how long it waits
+/// for an answer that takes the server no time.
+pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How many rows the thread of a connection reads ahead. With fewer rows, a query that reads a
 /// large fleet is slow: the reading thread and the thread of the verb then wait for each other most
 /// of the time.
@@ -44,14 +51,6 @@ const SCANNER_CACHE: &str = "-16384";
 /// database may have a catalogue of its own, and each catalogue has its own lock.
 const WRITE_LOCK: &str =
     "SELECT pg_advisory_xact_lock(hashtext('deploy-registry ' || current_schema()))";
-/// The query for the lock that a registry holds while it runs. The blobs are in the directory of
-/// one registry, so a second registry would not find the blobs.
-const OWN_LOCK: &str =
-    "SELECT pg_try_advisory_lock(hashtext('deploy-registry owner ' || current_schema()))";
-/// How many times a registry runs [`OWN_LOCK`] to take the lock, and the pause between two tries.
-/// After a registry is killed, the server may release the lock only after some time.
-const OWN_TRIES: u32 = 50;
-const OWN_PAUSE: Duration = Duration::from_millis(200);
 /// The statement that begins a transaction that changes something. With READ COMMITTED, the
 /// transaction sees all changes that were committed before it got the lock. With REPEATABLE READ,
 /// the transaction would see the rows as they were before it waited for the lock.
@@ -59,9 +58,8 @@ const BEGIN_WRITE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
 const BEGIN_READ: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The settings of a connection to a server. With these settings, the server ends an idle
 /// transaction, so that a registry that hangs does not keep the lock.
-const SETTINGS: [(&str, &str); 6] = [
+const SETTINGS: [(&str, &str); 5] = [
     ("lock_timeout", "30s"),
-    ("statement_timeout", "300s"),
     ("idle_in_transaction_session_timeout", "10s"),
     ("tcp_keepalives_idle", "5"),
     ("tcp_keepalives_interval", "2"),
@@ -75,13 +73,8 @@ pub(super) enum Database {
     /// writer. Long reads use separate connections, so that short reads never wait for long reads.
     Sqlite { writer: SqlitePool, readers: SqlitePool, scanners: SqlitePool },
     /// A server. The advisory lock that [`WRITE_LOCK`] takes ensures that only one transaction
-    /// writes at a time. The connection `owner` holds the lock that [`OWN_LOCK`] takes.
-    Postgres {
-        writers: PgPool,
-        readers: PgPool,
-        scanners: PgPool,
-        owner: Arc<Mutex<Option<PgConnection>>>,
-    },
+    /// writes at a time.
+    Postgres { writers: PgPool, readers: PgPool, scanners: PgPool, owner: Arc<OwnerLock> },
 }
 
 impl Database {
@@ -121,13 +114,12 @@ impl Database {
         let options = PgConnectOptions::from_str(url).map_err(|err| no_server(&err))?;
         let options = options.application_name("deploy-registry").options(SETTINGS);
         // A single connection reports why it failed. A pool would only report that it timed out.
-        let owner = own(&options).await?;
-        let writers = server_pool(WRITERS).connect_with(options.clone()).await;
+        let owner = OwnerLock::take(&options).await?;
+        let writers = server_pool(WRITERS).connect_with(limited(&options, LIMIT)).await;
         let writers = writers.map_err(|err| no_server(&err))?;
         migrations::server_migrator().run(&writers).await.map_err(|err| no_server(&err))?;
-        let readers = server_pool(READERS).connect_lazy_with(options.clone());
-        let scanners = server_pool(SCANNERS).connect_lazy_with(options);
-        let owner = Arc::new(Mutex::new(Some(owner)));
+        let readers = server_pool(READERS).connect_lazy_with(limited(&options, LIMIT));
+        let scanners = server_pool(SCANNERS).connect_lazy_with(limited(&options, SCAN_LIMIT));
         Ok(Self::Postgres { writers, readers, scanners, owner })
     }
 
@@ -135,6 +127,14 @@ impl Database {
     /// catalogue.
     pub(super) fn is_on_server(&self) -> bool {
         matches!(self, Self::Postgres { .. })
+    }
+
+    /// Whether [`Database::close`] was called.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Sqlite { writer, .. } => writer.is_closed(),
+            Self::Postgres { writers, .. } => writers.is_closed(),
+        }
     }
 
     /// Waits for running transactions, and closes the connections.
@@ -151,11 +151,7 @@ impl Database {
                 readers.close().await;
                 scanners.close().await;
                 writers.close().await;
-                if let Some(owner) = owner.lock().await.take() {
-                    // If the connection does not close, the server ends the session when the
-                    // process ends.
-                    let _ = owner.close().await;
-                }
+                owner.release().await;
             }
         }
     }
@@ -168,10 +164,10 @@ impl Database {
             Self::Sqlite { writer, .. } => {
                 Tx::Sqlite(Box::pin(writer.begin_with("BEGIN IMMEDIATE")).await?)
             }
-            Self::Postgres { writers, .. } => {
-                let mut transaction = Box::pin(writers.begin_with(BEGIN_WRITE)).await?;
-                Box::pin(sqlx::query(WRITE_LOCK).execute(&mut *transaction)).await?;
-                Tx::Postgres(transaction)
+            Self::Postgres { writers, owner, .. } => {
+                let mut tx = begin_on_server(writers, BEGIN_WRITE, owner.patience(LIMIT)).await?;
+                query(WRITE_LOCK).execute(&mut tx).await?;
+                tx
             }
         })
     }
@@ -180,7 +176,9 @@ impl Database {
     pub(super) async fn begin_read(&self) -> Result<Tx> {
         match self {
             Self::Sqlite { readers, .. } => begin_in_file(readers).await,
-            Self::Postgres { readers, .. } => begin_on_server(readers).await,
+            Self::Postgres { readers, owner, .. } => {
+                begin_on_server(readers, BEGIN_READ, owner.patience(LIMIT)).await
+            }
         }
     }
 
@@ -188,7 +186,9 @@ impl Database {
     pub(super) async fn begin_scan(&self) -> Result<Tx> {
         match self {
             Self::Sqlite { scanners, .. } => begin_in_file(scanners).await,
-            Self::Postgres { scanners, .. } => begin_on_server(scanners).await,
+            Self::Postgres { scanners, owner, .. } => {
+                begin_on_server(scanners, BEGIN_READ, owner.patience(SCAN_LIMIT)).await
+            }
         }
     }
 }
@@ -197,22 +197,14 @@ async fn begin_in_file(readers: &SqlitePool) -> Result<Tx> {
     Ok(Tx::Sqlite(Box::pin(readers.begin()).await?))
 }
 
-async fn begin_on_server(readers: &PgPool) -> Result<Tx> {
-    Ok(Tx::Postgres(Box::pin(readers.begin_with(BEGIN_READ)).await?))
+async fn begin_on_server(pool: &PgPool, begin: &'static str, mut patience: Patience) -> Result<Tx> {
+    let transaction = patience.answer(Box::pin(pool.begin_with(begin))).await?;
+    Ok(Tx::Postgres(transaction, patience))
 }
 
-/// Runs [`OWN_LOCK`] on a separate connection to take the lock. The server releases the lock when
-/// the connection ends.
-async fn own(options: &PgConnectOptions) -> Result<PgConnection> {
-    let mut owner = PgConnection::connect_with(options).await.map_err(|err| no_server(&err))?;
-    for _ in 0..OWN_TRIES {
-        let owns = sqlx::query_scalar(OWN_LOCK).fetch_one(&mut owner).await;
-        if owns.map_err(|err| no_server(&err))? {
-            return Ok(owner);
-        }
-        tokio::time::sleep(OWN_PAUSE).await;
-    }
-    Err(no_server(&"another registry uses this catalogue; stop that registry first"))
+/// The options of a connection on which the server ends each statement after `limit`.
+fn limited(options: &PgConnectOptions, limit: Duration) -> PgConnectOptions {
+    options.clone().options([("statement_timeout", limit.as_millis().to_string())])
 }
 
 /// The settings of a pool with `connections` connections to a file.
@@ -242,4 +234,11 @@ fn server_pool(connections: u32) -> PgPoolOptions {
         .idle_timeout(None)
         .max_lifetime(None)
         .test_before_acquire(true)
+        // If the server does not answer, the pool would otherwise keep the connection for ever.
+        .after_release(|connection, _| {
+            Box::pin(async move {
+                answered(ANSWER_WAIT, connection.ping()).await?;
+                Ok(true)
+            })
+        })
 }

@@ -1,5 +1,6 @@
 //! Converts errors of the database to errors of the catalogue.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use crate::error::Error;
@@ -54,6 +55,12 @@ pub(super) fn unusable(path: &Path, why: &str) -> Error {
 
 /// The text of `err`. For an error of the database, this is the message without the error code.
 fn plain(err: &sqlx::Error) -> String {
+    match err {
+        sqlx::Error::PoolTimedOut => return "the database does not answer".to_owned(),
+        sqlx::Error::Io(err) if err.kind() == ErrorKind::TimedOut => return err.to_string(),
+        sqlx::Error::Io(err) => return format!("no connection to the database: {err}"),
+        _ => {}
+    }
     err.as_database_error().map_or_else(|| err.to_string(), |err| err.message().to_owned())
 }
 
@@ -67,7 +74,7 @@ fn is_full(err: &sqlx::Error) -> bool {
 /// <https://www.postgresql.org/docs/15/errcodes-appendix.html>. Class 08 means a lost connection.
 /// Class 57 means that the server is stopping, or has cancelled the statement. The codes 55P03 and
 /// 25P03 mean that a timeout that the catalogue sets has passed.
-fn is_lost(err: &sqlx::Error) -> bool {
+pub(super) fn is_lost(err: &sqlx::Error) -> bool {
     let state = state(err);
     matches!(err, sqlx::Error::PoolTimedOut | sqlx::Error::Io(_) | sqlx::Error::Protocol(_))
         || ["08", "57", "55P03", "25P03"].iter().any(|class| state.starts_with(class))

@@ -35,7 +35,7 @@ impl<R: DeserializeOwned> Packed<R> {
         let Self { columns, rest, values, .. } = self;
         let sql = match tx {
             Tx::Sqlite(_) => format!("SELECT json_group_array(json_array({columns})) {rest}"),
-            Tx::Postgres(_) => {
+            Tx::Postgres(..) => {
                 format!("SELECT COALESCE(json_agg(json_build_array({columns})), '[]')::text {rest}")
             }
         };

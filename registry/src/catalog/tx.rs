@@ -3,8 +3,10 @@
 //! do not depend on the engine. The exceptions are `packed`, and files that open, migrate or check
 //! a database, or ask whether the database is on a server.
 
+use std::io;
 use std::marker::PhantomData;
 use std::pin::Pin;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
 use sqlx::postgres::{PgArguments, PgRow};
@@ -13,14 +15,15 @@ use sqlx::{
     Arguments as _, AssertSqlSafe, Decode, FromRow, Postgres, SqlSafeStr, SqlStr, Sqlite,
     Transaction, Type,
 };
+use tokio::sync::watch;
 
 /// A transaction of one of the engines.
 #[derive(Debug)]
 pub(in crate::catalog) enum Tx {
     /// A transaction on an `SQLite` file.
     Sqlite(Transaction<'static, Sqlite>),
-    /// A transaction on a `PostgreSQL` server.
-    Postgres(Transaction<'static, Postgres>),
+    /// A transaction on a `PostgreSQL` server, and how long the transaction waits for the server.
+    Postgres(Transaction<'static, Postgres>, Patience),
 }
 
 impl Tx {
@@ -28,7 +31,9 @@ impl Tx {
     pub(in crate::catalog) async fn commit(self) -> sqlx::Result<()> {
         match self {
             Self::Sqlite(transaction) => Box::pin(transaction.commit()).await,
-            Self::Postgres(transaction) => Box::pin(transaction.commit()).await,
+            Self::Postgres(transaction, mut patience) => {
+                patience.answer(Box::pin(transaction.commit())).await
+            }
         }
     }
 
@@ -36,9 +41,54 @@ impl Tx {
     pub(in crate::catalog) async fn rollback(self) -> sqlx::Result<()> {
         match self {
             Self::Sqlite(transaction) => Box::pin(transaction.rollback()).await,
-            Self::Postgres(transaction) => Box::pin(transaction.rollback()).await,
+            Self::Postgres(transaction, mut patience) => {
+                patience.answer(Box::pin(transaction.rollback())).await
+            }
         }
     }
+}
+
+/// How long a transaction waits for each answer of a server. The limit that the server itself has
+/// for a statement does not help if the server hangs.
+#[derive(Debug, Clone)]
+pub(in crate::catalog) struct Patience {
+    /// The longest time that the transaction waits for one answer.
+    pub(in crate::catalog) limit: Duration,
+    /// Whether the server is lost. While it is lost, the transaction does not wait at all.
+    pub(in crate::catalog) lost: watch::Receiver<bool>,
+}
+
+impl Patience {
+    /// Waits for an answer.
+    pub(in crate::catalog) async fn answer<T>(
+        &mut self,
+        answer: impl Future<Output = sqlx::Result<T>>,
+    ) -> sqlx::Result<T> {
+        let Self { limit, lost } = self;
+        let lost = async {
+            // If nobody watches the server any more, only the limit applies.
+            if lost.wait_for(|lost| *lost).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        };
+        tokio::select! {
+            biased;
+            answer = answered(*limit, answer) => answer,
+            () = lost => Err(no_answer()),
+        }
+    }
+}
+
+/// Waits for an answer of a server, `limit` at most.
+pub(in crate::catalog) async fn answered<T>(
+    limit: Duration,
+    answer: impl Future<Output = sqlx::Result<T>>,
+) -> sqlx::Result<T> {
+    tokio::time::timeout(limit, answer).await.unwrap_or_else(|_| Err(no_answer()))
+}
+
+fn no_answer() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, "the database does not answer"))
 }
 
 /// A row that both engines can return.
@@ -165,10 +215,10 @@ macro_rules! run {
                 let arguments = sqlite_arguments($self.values)?;
                 Box::pin(sqlx::query_as_with($self.sql, arguments).$call(&mut **transaction)).await
             }
-            Tx::Postgres(transaction) => {
+            Tx::Postgres(transaction, patience) => {
                 let arguments = postgres_arguments($self.values)?;
                 let query = sqlx::query_as_with(without_hints($self.sql), arguments);
-                Box::pin(query.$call(&mut **transaction)).await
+                patience.answer(Box::pin(query.$call(&mut **transaction))).await
             }
         }
     };
@@ -189,10 +239,11 @@ impl<R> Query<R> {
                 let query = sqlx::query_with(self.sql, arguments);
                 Ok(Box::pin(query.execute(&mut **transaction)).await?.rows_affected())
             }
-            Tx::Postgres(transaction) => {
+            Tx::Postgres(transaction, patience) => {
                 let arguments = postgres_arguments(self.values)?;
                 let query = sqlx::query_with(without_hints(self.sql), arguments);
-                Ok(Box::pin(query.execute(&mut **transaction)).await?.rows_affected())
+                let done = patience.answer(Box::pin(query.execute(&mut **transaction))).await?;
+                Ok(done.rows_affected())
             }
         }
     }
@@ -222,14 +273,15 @@ impl<R: Typed> Query<R> {
     where
         R: 'tx,
     {
-        let rows = match tx {
+        let rows: Pin<Box<dyn Stream<Item = _> + Send>> = match tx {
             Tx::Sqlite(transaction) => {
                 let arguments = sqlite_arguments(self.values)?;
                 sqlx::query_as_with(self.sql, arguments).fetch(&mut **transaction)
             }
-            Tx::Postgres(transaction) => {
+            Tx::Postgres(transaction, patience) => {
                 let arguments = postgres_arguments(self.values)?;
-                sqlx::query_as_with(without_hints(self.sql), arguments).fetch(&mut **transaction)
+                let query = sqlx::query_as_with(without_hints(self.sql), arguments);
+                Box::pin(rows_in_time(patience.clone(), query.fetch(&mut **transaction)))
             }
         };
         // While rows are ready, the stream never waits. Without this call, a long read would keep
@@ -239,6 +291,17 @@ impl<R: Typed> Query<R> {
             row
         })))
     }
+}
+
+/// The same rows, but with an error if the server takes too long for one of them.
+fn rows_in_time<'tx, R: Send + 'tx>(
+    patience: Patience,
+    rows: Pin<Box<dyn Stream<Item = sqlx::Result<R>> + Send + 'tx>>,
+) -> impl Stream<Item = sqlx::Result<R>> + Send + 'tx {
+    futures_util::stream::unfold((rows, patience), |(mut rows, mut patience)| async move {
+        let next = patience.answer(async { rows.next().await.transpose() }).await;
+        Some((next.transpose()?, (rows, patience)))
+    })
 }
 
 impl<T: Column> Scalar<T> {

@@ -2,15 +2,20 @@
 
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
+use std::time::Duration;
 
 use deploy_store::ConfigurationName;
 
 use super::change_signals::Changes;
-use super::database_error::not_committed;
+use super::database::Database;
+use super::database_error::{is_lost, not_committed};
 use super::document_cache::DocumentCache;
 use super::tx::Tx;
 use super::{Catalog, Result};
 use crate::error::Error;
+
+/// The pause between two tries to find out that a lost transaction has ended.
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// A transaction that may change the catalogue. Without a commit, it is undone.
 #[derive(Debug)]
@@ -19,6 +24,7 @@ pub(super) struct WriteTx {
     // end.
     transaction: Tx,
     changing: Changing,
+    database: Database,
     /// How many states with different trees stay rollback targets, for each configuration.
     pub(super) keep_states: usize,
 }
@@ -57,6 +63,19 @@ impl Changing {
             changes.announce(name);
         }
     }
+
+    /// Announces the changes if it is not known whether they were committed. The server still holds
+    /// the lock of a transaction that it may commit, so the function waits for this lock. Until
+    /// then, the cache keeps none of the documents.
+    async fn announce_when_settled(self, database: Database) {
+        while !database.is_closed() {
+            if let Ok(transaction) = database.begin_write().await {
+                drop(transaction);
+                return self.announce();
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
 }
 
 impl WriteTx {
@@ -68,7 +87,8 @@ impl WriteTx {
             names: Vec::new(),
             rollouts: false,
         };
-        Self { transaction, changing, keep_states: catalog.keep_states }
+        let database = catalog.database.clone();
+        Self { transaction, changing, database, keep_states: catalog.keep_states }
     }
 
     /// Announces that the transaction changes the configuration `name`.
@@ -85,9 +105,14 @@ impl WriteTx {
     /// Commits, even if the caller stops waiting. After the commit, the cache keeps documents of
     /// the changed configurations again.
     pub(super) async fn commit(self) -> Result<()> {
-        let Self { transaction, changing, .. } = self;
+        let Self { transaction, changing, database, .. } = self;
         let committed = tokio::spawn(async move {
-            transaction.commit().await.map_err(not_committed)?;
+            if let Err(err) = transaction.commit().await {
+                if database.is_on_server() && is_lost(&err) {
+                    tokio::spawn(changing.announce_when_settled(database));
+                }
+                return Err(not_committed(err));
+            }
             changing.announce();
             Ok(())
         });

@@ -5,10 +5,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use deploy_store::{Digest, Meter};
+use deploy_store::Digest;
 use jiff::Timestamp;
 use proptest::prelude::*;
 
+use crate::catalog::tests::open_keeping;
 use crate::catalog::tx::{query, query_as, query_scalar};
 use crate::catalog::{Catalog, Change, Need};
 
@@ -67,7 +68,7 @@ struct World {
 impl World {
     async fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let catalog = Catalog::open(dir.path(), KEEP_STATES, &Meter::default()).await.unwrap();
+        let catalog = open_keeping(dir.path(), KEEP_STATES).await;
         let mut world = Self { dir, catalog, keep: KEEP_STATES, now: Timestamp::UNIX_EPOCH };
         for c in 0..COMPONENTS.len() {
             for v in 0..VERSIONS {
@@ -144,8 +145,7 @@ impl World {
             Step::Reopen(keep) => {
                 self.catalog.close().await;
                 self.keep = *keep;
-                self.catalog =
-                    Catalog::open(self.dir.path(), *keep, &Meter::default()).await.unwrap();
+                self.catalog = open_keeping(self.dir.path(), *keep).await;
             }
         }
     }

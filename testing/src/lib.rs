@@ -2,12 +2,14 @@
 
 mod again;
 mod catalogue;
+mod database_server;
 mod keys;
 mod paths;
 mod wait;
 
 pub use again::{in_own_mounts, run_test_again};
-pub use catalogue::catalogue;
+pub use catalogue::{catalogue, server_catalogue};
+pub use database_server::DatabaseServer;
 pub use keys::{fingerprint, make_key};
 pub use paths::{directories, package, program};
 pub use wait::eventually;

@@ -19,6 +19,14 @@ fn settings() -> Settings {
 
 /// Changes the database with statements that no verb would run.
 async fn tamper(rig: &Rig, statements: Vec<String>) {
+    if let Some(url) = deploy_testing::catalogue(&rig.path("reg")) {
+        let mut database = sqlx::PgConnection::connect(&url).await.unwrap();
+        let unchecked = "SET session_replication_role = replica".to_owned();
+        for statement in [unchecked].into_iter().chain(statements) {
+            sqlx::raw_sql(sqlx::AssertSqlSafe(statement)).execute(&mut database).await.unwrap();
+        }
+        return database.close().await.unwrap();
+    }
     let url = format!("sqlite://{}", rig.path("reg/catalogue.db").display());
     let mut database = sqlx::SqliteConnection::connect(&url).await.unwrap();
     for statement in ["PRAGMA foreign_keys = OFF".to_owned()].into_iter().chain(statements) {
@@ -36,6 +44,11 @@ async fn inconsistent_catalogue_is_reported_and_nothing_is_removed() {
         ("UPDATE versions SET digest = 'x' WHERE name = 'v2'", "x"),
     ] {
         let mut rig = Rig::start_with(&["-grace", "0s", "-maxver", "1", "-verify-rate", "0"]);
+        let is_file = deploy_testing::catalogue(&rig.path("reg")).is_none();
+        if told.contains("missing row") && !is_file {
+            // A server refuses such a change, so the registry does not look for it.
+            continue;
+        }
         for version in ["v1", "v2", "v3"] {
             let digest = rig.archive(version, version.as_bytes());
             rig.put(version);

@@ -4,6 +4,7 @@
 mod api;
 mod bench;
 mod broken_channels;
+mod catalogue_kind;
 mod certificates;
 mod clients;
 mod damaged_catalogue;
@@ -31,6 +32,8 @@ mod rig;
 mod rollouts;
 mod safeguards;
 mod server_catalogue;
+mod server_catalogue_lost;
+mod server_catalogue_tls;
 mod sftp_packets;
 mod slow_readers;
 mod transcript;

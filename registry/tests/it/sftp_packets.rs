@@ -11,13 +11,14 @@ use russh_sftp::client::RawSftpSession;
 use russh_sftp::client::error::Error;
 use russh_sftp::protocol::{FileAttributes, OpenFlags, StatusCode};
 
-struct Client {
+/// An sftp client over stock ssh.
+pub struct Client {
     sftp: RawSftpSession,
     _ssh: tokio::process::Child,
 }
 
 impl Client {
-    async fn connect(rig: &Rig, key: &str, user: &str) -> Self {
+    pub async fn connect(rig: &Rig, key: &str, user: &str) -> Self {
         let mut command: tokio::process::Command = rig.client("ssh", key).into();
         command.args(["-s", &format!("{user}@127.0.0.1"), "sftp"]).kill_on_drop(true);
         let mut ssh = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -28,7 +29,7 @@ impl Client {
         Self { sftp, _ssh: ssh }
     }
 
-    async fn open(&self, path: &str) -> Result<String, StatusCode> {
+    pub async fn open(&self, path: &str) -> Result<String, StatusCode> {
         let opened = self.sftp.open(path, OpenFlags::READ, FileAttributes::empty()).await;
         opened.map(|handle| handle.handle).map_err(code)
     }

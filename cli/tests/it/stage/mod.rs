@@ -77,7 +77,11 @@ impl Stage {
             let sum = stage.done(&["sha256sum", &archive]);
             stage.known.push((sum[..64].to_owned(), format!("{{{name}}}")));
         }
-        let words = ["deploy-registry", "-addr", "127.0.0.1:0", "-dir", "registry"];
+        // A word before the command, because the other programs must not see the address.
+        let catalogue = deploy_testing::catalogue(&stage.path("registry"))
+            .map_or_else(String::new, |url| format!("DEPLOY_REGISTRY_CATALOGUE='{url}'"));
+        let words =
+            ["env", &catalogue, "deploy-registry", "-addr", "127.0.0.1:0", "-dir", "registry"];
         let keys = ["-opauth", "operator.pub", "-srvauth", "service.pub"];
         stage.start(&[&words[..], &keys, flags].concat().join(" "), "registry.log");
         let log = stage.wait_for("registry.log", "listening on ");

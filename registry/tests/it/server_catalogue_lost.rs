@@ -193,5 +193,5 @@ fn report_without_acknowledgement_is_repeated_and_changes_are_announced() {
     let next = watch.offer();
     assert_ne!(next["id"], offer["id"]);
     watch.healthy(3, &next);
-    assert!(scene.rig.ok("fleet").contains("web-01"));
+    assert!(scene.rig.ok("fleet -name p").contains("web-01"));
 }

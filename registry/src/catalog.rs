@@ -11,6 +11,7 @@
 //! on top     replacing, configurations, earlier_state       changes of configurations; rollbacks
 //!            image_layers                                   origins of image blobs
 //!            references, retention, thinning                references to blobs; deletions
+//!            object_state, object_rows, object_steps        objects in a bucket
 //!            configuration_heads, counts, largest_versions  current states and totals
 //!            state_pages, configuration_pages, component_pages   pages of lists
 //!            document_cache                                 configurations as agents read them
@@ -42,6 +43,9 @@ mod largest_versions;
 mod migrations;
 mod move_histories;
 mod notes;
+mod object_rows;
+mod object_state;
+mod object_steps;
 mod owner_lock;
 mod packed;
 mod pins;
@@ -75,6 +79,10 @@ pub use counts::{BlobCount, RowCounts};
 pub use earlier_state::RolledBack;
 pub use image_layers::{Imaged, NewImage, NewLayer};
 pub use largest_versions::{ComponentSpace, Space, VersionSpace};
+pub use object_rows::ObjectRow;
+pub(crate) use object_rows::not_uploaded;
+pub use object_state::{ObjectState, ObjectTimes};
+pub use object_steps::NewObject;
 pub use references::{Need, Needs, Reference, Versions};
 pub use replacing::not_whole;
 pub use state_pages::{ListedState, StatePage, StateRollout};
@@ -103,6 +111,8 @@ pub struct Catalog {
     pub changes: Arc<Changes>,
     /// How many states with different trees stay rollback targets, for each configuration.
     keep_states: usize,
+    /// Whether the blobs are objects in a bucket. Each reference to a blob then needs an object.
+    has_objects: bool,
 }
 
 impl Catalog {
@@ -130,6 +140,7 @@ impl Catalog {
             documents: Arc::default(),
             changes: Arc::default(),
             keep_states,
+            has_objects: false,
         };
         if catalog.database.is_on_server() {
             let mut transaction = catalog.database.begin_write().await?;
@@ -139,6 +150,12 @@ impl Catalog {
         catalog.move_histories(meter).await?;
         catalog.renew_uses(meter).await?;
         Ok(catalog)
+    }
+
+    /// The same catalogue, for a registry whose blobs are objects in a bucket.
+    #[must_use]
+    pub fn with_objects(self) -> Self {
+        Self { has_objects: true, ..self }
     }
 
     /// The random id of this open catalogue.

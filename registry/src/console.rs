@@ -12,6 +12,7 @@ mod input_verbs;
 mod print;
 mod rollout_text;
 mod rollout_verbs;
+mod stat_answer;
 mod table;
 mod upkeep;
 mod wait_answer;
@@ -25,12 +26,11 @@ use deploy_wire::exit;
 pub use self::exit_codes::session_code;
 use self::exit_codes::{exit_code, only_asks, reword};
 use crate::caller::{Caller, Client};
-use crate::catalog::Change;
 use crate::catalog::fleet::Event;
+use crate::catalog::{Change, not_uploaded};
 use crate::error::Error;
 use crate::registry::Registry;
 use crate::stdin::Input;
-use crate::verbs::add_version::not_uploaded;
 
 /// The answer to a command.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

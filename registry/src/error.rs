@@ -56,6 +56,9 @@ pub enum Error {
     /// The database did not answer in time, or the connection to the database is lost.
     #[error("{0}")]
     NoAnswer(String),
+    /// The bucket did not answer in time, or refused a request.
+    #[error("{0}")]
+    NoBucket(String),
 }
 
 /// The result of an operation of the registry.

@@ -8,7 +8,7 @@ use deploy_store::Size;
 use jiff::Timestamp;
 use tokio::time::{Instant, MissedTickBehavior, interval_at};
 
-use crate::blocking::blocking;
+use crate::bucket::SweptObjects;
 use crate::error::{Error, Result};
 use crate::free_space::EVERY;
 use crate::registry::Registry;
@@ -45,6 +45,7 @@ pub async fn run(registry: Arc<Registry>) {
                     }
                     Err(err) => failed("the expiry of uploads", &err),
                 }
+                sweep(&registry).await;
             }
             _ = fleet.tick() => {
                 if let Err(err) = tidy_fleet(&registry).await {
@@ -68,6 +69,26 @@ pub async fn run(registry: Arc<Registry>) {
                 Err(err) => failed("gc", &err),
             },
         }
+    }
+}
+
+/// With a bucket, deletes the objects that have been condemned for long enough.
+async fn sweep(registry: &Registry) {
+    match registry.sweep_objects().await {
+        Ok(SweptObjects { failed: Some(why), .. }) => {
+            failed("deletion of objects", &Error::NoBucket(why));
+        }
+        Ok(SweptObjects { objects: 0, .. }) => {}
+        Ok(SweptObjects { objects, bytes, .. }) => {
+            let size = Size(bytes);
+            tracing::info!(
+                event = "objects_deleted",
+                objects,
+                bytes,
+                "objects deleted: {objects}, {size}"
+            );
+        }
+        Err(err) => failed("deletion of objects", &err),
     }
 }
 
@@ -102,10 +123,9 @@ async fn tidy_fleet(registry: &Registry) -> Result<()> {
 /// Records the free space from time to time, until the future is dropped.
 pub async fn sample_free_space(registry: Arc<Registry>) {
     loop {
-        let blobs = Arc::clone(registry.blobs());
-        match blocking(move || blobs.free_bytes()).await {
-            Ok(free) => registry.free_space.add((Timestamp::now(), free)),
-            Err(err) => failed("the measurement of the free space", &err.into()),
+        match registry.disk_bytes().await {
+            Ok((free, _)) => registry.free_space.add((Timestamp::now(), free)),
+            Err(err) => failed("the measurement of the free space", &err),
         }
         tokio::time::sleep(EVERY).await;
     }

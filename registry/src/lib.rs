@@ -1,7 +1,9 @@
 //! The registry. It stores blobs and a catalogue of components, versions and configurations, and
 //! serves them over ssh and sftp. See ARCHITECTURE.md.
 
+pub mod blob_store;
 mod blocking;
+pub mod bucket;
 pub mod caller;
 pub mod catalog;
 pub mod console;
@@ -12,6 +14,7 @@ pub mod free_space;
 pub mod go_import;
 pub mod http;
 pub mod janitor;
+mod own_bucket;
 mod own_catalogue;
 #[allow(clippy::module_inception)]
 pub mod registry;

@@ -5,17 +5,20 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use deploy_store::disk::{Dir, Lock};
-use deploy_store::{BlobInfo, Blobs, Limits, Meter};
+use deploy_store::{Blobs, Limits, Meter};
 use jiff::Timestamp;
 use rustix::process::{Resource, getrlimit};
 use tokio::sync::{Mutex, Semaphore};
 
+use crate::blob_store::BlobStore;
 use crate::blocking::blocking;
+use crate::bucket::{Bucket, BucketSettings};
 use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::free_space::FreeSpace;
 use crate::go_import::{self, StateDb};
+use crate::own_bucket;
 use crate::own_catalogue;
 use crate::reserve;
 use crate::store_survey::SurveyCache;
@@ -34,6 +37,9 @@ const MAX_IMPORTS: usize = 32;
 /// How many directory lists may be open at the same time. In a registry with 100,000 files, a list
 /// takes about 6 MiB of memory.
 const LISTS: usize = 64;
+
+/// All files from before this time in the future are leftovers.
+const UNBOUND: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The settings of a registry: what it keeps, and its limits.
 #[derive(Debug, Clone, Copy)]
@@ -82,11 +88,6 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The start of the grace period. gc may remove a file that was last written before this time.
-    pub fn grace_cutoff(&self) -> SystemTime {
-        SystemTime::now().checked_sub(self.grace).unwrap_or(SystemTime::UNIX_EPOCH)
-    }
-
     fn upload_limits(&self) -> UploadLimits {
         let Self { max_upload, max_staged, min_free, grace, .. } = *self;
         UploadLimits { max_upload, max_staged, min_free, grace }
@@ -102,18 +103,20 @@ pub struct Place {
     /// `postgres://USER@HOST/NAME`. With `None`, the catalogue is the file `catalogue.db` in the
     /// directory.
     pub catalogue: Option<String>,
+    /// The bucket with the blobs. `None`: the blobs are files in the directory.
+    pub bucket: Option<BucketSettings>,
 }
 
 impl<P: AsRef<Path> + ?Sized> From<&P> for Place {
     fn from(dir: &P) -> Self {
-        Self { dir: dir.as_ref().to_owned(), catalogue: None }
+        Self { dir: dir.as_ref().to_owned(), catalogue: None, bucket: None }
     }
 }
 
 /// An open registry, which has exclusive use of its data directory.
 #[derive(Debug)]
 pub struct Registry {
-    blobs: Arc<Blobs>,
+    blobs: BlobStore,
     /// The catalogue. It is public, because verbs that use no blobs call it directly.
     pub catalog: Catalog,
     /// The settings: what the registry keeps, and its limits.
@@ -189,13 +192,7 @@ impl Registry {
         // The registry takes this lock before it opens the blobs. Otherwise the uploads of a
         // running Go registry would look like the remains of a crash.
         let state_db = StateDb::open(dir)?;
-        let blobs = Blobs::open(&dir.join("files"), &dir.join("uploads"), settings.max_upload)?;
-        // If the directory is not writable, SQLite reports no error, but staging a blob fails.
-        match blobs.stage() {
-            // The registry must start even if the disk is full, so that gc can free space.
-            Err(err) if !err.is_no_space() => return Err(err.into()),
-            _ => {}
-        }
+        let blobs = open_files(place, settings.max_upload)?;
         let catalog = match open_catalog(place, &blobs, settings.keep_states, meter).await {
             Err(err) if reserve::release(&top, &blobs)? => {
                 tracing::warn!("{err}; the disk is full, so the emergency reserve is removed");
@@ -203,10 +200,14 @@ impl Registry {
             }
             opened => opened?,
         };
+        own_bucket::check_catalogue(dir, &catalog, place.bucket.is_some()).await?;
         let import_wanted = go_import::is_wanted(state_db.as_ref(), &catalog).await?;
+        own_bucket::check_import(dir, import_wanted && place.bucket.is_some())?;
         // From here on, no Go registry can use this directory, so the registry may remove files.
         blobs.clean_up()?;
-        finish_removals(&blobs, &catalog).await?;
+        if place.bucket.is_none() {
+            finish_removals(&blobs, &catalog).await?;
+        }
         let quarantine = top.child_or_create(c"quarantine", 0o700)?;
         let imported = match &state_db {
             Some(from) if import_wanted => {
@@ -214,11 +215,11 @@ impl Registry {
             }
             _ => None,
         };
-        let blobs = Arc::new(blobs);
-        let fleet = Arc::new(Fleet::open(&catalog).await?);
         reserve::make(&top, &blobs);
+        let (blobs, catalog) = open_store(place, blobs, catalog).await?;
+        let fleet = Arc::new(Fleet::open(&catalog).await?);
         let registry = Self {
-            uploads: UploadRoom::new(Arc::clone(&blobs), settings.upload_limits()),
+            uploads: UploadRoom::new(&blobs, settings.upload_limits()),
             blobs,
             catalog,
             fleet,
@@ -249,14 +250,49 @@ impl Registry {
     }
 
     /// The blobs.
-    pub fn blobs(&self) -> &Arc<Blobs> {
+    pub fn blobs(&self) -> &BlobStore {
         &self.blobs
     }
 
-    pub(crate) async fn list_blobs(&self) -> Result<Vec<BlobInfo>> {
-        let blobs = Arc::clone(&self.blobs);
-        Ok(blocking(move || blobs.list()).await?)
+    /// The free bytes on the local disk, and the size of its filesystem.
+    pub(crate) async fn disk_bytes(&self) -> Result<(u64, u64)> {
+        let local = Arc::clone(self.blobs.local());
+        Ok(blocking(move || Ok((local.free_bytes()?, local.filesystem_bytes()?))).await?)
     }
+}
+
+/// Opens the local directories of the blobs. With a bucket, they have copies and unfinished uploads.
+fn open_files(place: &Place, max_upload: u64) -> Result<Blobs, OpenError> {
+    let (dir, uses_bucket) = (&place.dir, place.bucket.is_some());
+    own_bucket::check_files(dir, uses_bucket)?;
+    let files = dir.join(if uses_bucket { "cache" } else { "files" });
+    let blobs = Blobs::open(&files, &dir.join("uploads"), max_upload)?;
+    // SQLite reports no error if the directory is not writable, but staging a blob does.
+    match blobs.stage() {
+        // The registry must start even if the disk is full, so that gc can free space.
+        Err(err) if !err.is_no_space() => return Err(err.into()),
+        _ => {}
+    }
+    Ok(blobs)
+}
+
+/// The blobs in the directory or in the bucket, and the catalogue for them.
+async fn open_store(
+    place: &Place,
+    blobs: Blobs,
+    catalog: Catalog,
+) -> Result<(BlobStore, Catalog), OpenError> {
+    let blobs = Arc::new(blobs);
+    let Some(settings) = place.bucket.clone() else {
+        return Ok((BlobStore::Directory(blobs), catalog));
+    };
+    // These uploads were not acknowledged, or are in the bucket.
+    blobs.expire(SystemTime::now() + UNBOUND)?;
+    // A copy may be longer than the longest upload that is allowed now.
+    let copies = Blobs::open(&place.dir.join("cache"), &place.dir.join("uploads"), u64::MAX)?;
+    let catalog = catalog.with_objects();
+    let bucket = Bucket::open(settings, catalog.clone(), blobs, copies).await?;
+    Ok((BlobStore::Bucket(bucket, catalog.clone()), catalog))
 }
 
 async fn open_catalog(

@@ -20,5 +20,6 @@ pub mod state_diff;
 mod survey_store;
 mod take_back;
 pub mod verify_blobs;
+mod verify_objects;
 pub mod wait_for;
 pub mod why;

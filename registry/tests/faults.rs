@@ -89,14 +89,14 @@ impl World {
         match verb {
             Verb::Add => {
                 let registry = self.bench.registry();
-                let mut staging = registry.blobs().stage()?;
+                let mut staging = registry.blobs().local().stage()?;
                 staging.write_at(0, &bench::archive("new"))?;
                 let digest = staging.finish()?;
                 self.bench.add("code", "v5", digest).await
             }
             Verb::AddExisting => {
                 let registry = self.bench.registry();
-                let mut staging = registry.blobs().stage()?;
+                let mut staging = registry.blobs().local().stage()?;
                 staging.write_at(0, &bench::archive("v4"))?;
                 let digest = staging.finish()?;
                 self.bench.add("again", "v1", digest).await
@@ -110,7 +110,7 @@ impl World {
             }
             Verb::TakeBack => {
                 let registry = self.bench.registry();
-                let mut staging = registry.blobs().stage()?;
+                let mut staging = registry.blobs().local().stage()?;
                 staging.write_at(0, &bench::archive("v1"))?;
                 let digest = staging.finish()?;
                 registry.take_back(digest).await?;
@@ -132,7 +132,7 @@ impl World {
             let origin = Some(Origin { diff_id: hash, removals, compression });
             image.layers.push(ImageLayer { component, hash, origin });
             if text != "v4" {
-                let mut staging = registry.blobs().stage()?;
+                let mut staging = registry.blobs().local().stage()?;
                 staging.write_at(0, &bytes)?;
                 staging.finish()?;
             }
@@ -193,7 +193,8 @@ impl World {
                     .collect();
                 assert!(rest.is_empty(), "{what}: {rest:?}");
                 // After a fault, the blob may be restored although the verb failed.
-                let back = verb == Verb::TakeBack && registry.blobs().contains(digest).unwrap();
+                let back =
+                    verb == Verb::TakeBack && registry.blobs().local().contains(digest).unwrap();
                 assert!(back || verified.damaged() == 1, "{what}: {verified:?}");
                 let aside = fs::read_dir(self.bench.path("quarantine")).unwrap().count();
                 assert_eq!(aside, 1, "{what}: the damaged file is not in quarantine");

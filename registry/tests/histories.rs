@@ -8,10 +8,9 @@
 mod bench;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
 use std::time::Duration;
 
-use bench::{Bench, archive, change, upload};
+use bench::{Bench, archive, change, read, upload};
 use deploy_registry::registry::{Registry, Settings};
 use deploy_registry::verbs::verify_blobs::Scope;
 use deploy_store::Digest;
@@ -107,7 +106,7 @@ impl History {
         let digest = Digest::of(&bytes);
         let uploaded = self.dice.throw(4) > 0;
         if uploaded {
-            upload(self.bench.registry().blobs(), &bytes);
+            upload(self.bench.registry(), &bytes).await;
         }
         self.model.next += 1;
         let version = format!("v{}", self.model.next);
@@ -140,7 +139,7 @@ impl History {
             let known = self.bench.registry().known_layers(Some(origin.as_slice())).await.unwrap();
             uploaded.push(known.is_empty() && self.dice.throw(4) > 0);
             if uploaded.ends_with(&[true]) {
-                upload(self.bench.registry().blobs(), &bytes);
+                upload(self.bench.registry(), &bytes).await;
             }
             image.layers.push(ImageLayer { component: component.parse().unwrap(), hash, origin });
         }
@@ -268,7 +267,7 @@ impl History {
         self.log.push(format!("collect {:?} {}", done.versions, done.blobs.len()));
         assert_eq!(planned, done);
         let left: BTreeSet<Digest> =
-            registry.blobs().list().unwrap().iter().map(|blob| blob.digest).collect();
+            registry.blobs().list().await.unwrap().iter().map(|blob| blob.digest).collect();
         let needed: BTreeSet<Digest> =
             registry.catalog.needs().await.unwrap().into_keys().collect();
         assert_eq!(left, needed);
@@ -310,14 +309,14 @@ impl History {
         assert_eq!(known, registry.known_layers(None).await.unwrap());
         assert_eq!(versions(registry).await, self.model.versions);
         for (digest, need) in registry.catalog.needs().await.unwrap() {
-            let file = self.bench.path("files").join(digest.to_string());
-            let bytes = fs::read(file).unwrap_or_else(|err| panic!("{digest} {need:?}: {err}"));
+            let bytes = read(registry, digest).await;
+            let bytes = bytes.unwrap_or_else(|err| panic!("{digest} {need:?}: {err}"));
             assert_eq!(Digest::of(&bytes), digest);
         }
         for name in registry.catalog.configuration_names(None, u64::MAX).await.unwrap() {
             let configuration = registry.catalog.configuration(&name).await.unwrap();
             for layer in configuration.layers() {
-                assert!(registry.blobs().contains(layer.digest).unwrap(), "{name} {layer:?}");
+                assert!(registry.blobs().contains(layer.digest).await.unwrap(), "{name} {layer:?}");
             }
         }
     }

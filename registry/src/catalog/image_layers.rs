@@ -13,7 +13,7 @@ use super::replacing::check_whole;
 use super::tx::{Tx, query, query_as, query_scalar};
 use super::versions::{find_version, insert_version, no_version};
 use super::write_tx::WriteTx;
-use super::{Catalog, Error, Result, bad_row, column, nanoseconds};
+use super::{Catalog, Error, Result, bad_row, column, nanoseconds, object_rows};
 
 /// A layer of an image to add, and its blob.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +133,9 @@ impl Catalog {
     pub async fn add_image(&self, image: &NewImage<'_>, change: &Change) -> Result<Imaged> {
         let mut transaction = self.change_tx(change).await?;
         let imaged = add_image(&mut transaction, image, change).await?;
+        for layer in &image.layers {
+            object_rows::bind(&mut transaction, layer.digest).await?;
+        }
         transaction.commit().await?;
         Ok(imaged)
     }

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 /// Number, name and statements of each step. A database records the number, name and checksum of
 /// every step that was applied to the database. So a published step never changes.
-const STEPS: [(i64, &str, &str); 8] = [
+const STEPS: [(i64, &str, &str); 9] = [
     (1, "catalogue", include_str!("../../migrations/0001_catalogue.sql")),
     (2, "keeping", include_str!("../../migrations/0002_keeping.sql")),
     (4, "lost", include_str!("../../migrations/0004_lost.sql")),
@@ -17,6 +17,7 @@ const STEPS: [(i64, &str, &str); 8] = [
     (7, "histories", include_str!("../../migrations/0007_histories.sql")),
     (8, "fleet", include_str!("../../migrations/0008_fleet.sql")),
     (9, "rollouts", include_str!("../../migrations/0009_rollouts.sql")),
+    (10, "objects", include_str!("../../migrations/0010_objects.sql")),
 ];
 
 /// The number of the step that renames the tables of an earlier version. After this step, the
@@ -106,6 +107,11 @@ mod tests {
                 9,
                 "72ef7d0dbd6ee163e0a95ad050027db68538e5a77bbd9749\
                  6b45c148eadbb2c761f47c5082e43e2525a4022ff379d2b2",
+            ),
+            (
+                10,
+                "183207645e3903d9df66fd370756d101cce5959cb9de3f95\
+                 a3092255a018ea40675dc6d5f6fa7bb1b0e31e93abe5a43f",
             ),
         ];
         let steps: Vec<_> =

@@ -37,6 +37,19 @@ impl Tx {
         }
     }
 
+    /// The present time in nanoseconds since 1970, by the clock of the database. A file has the clock
+    /// of this process.
+    pub(in crate::catalog) async fn now(&mut self) -> sqlx::Result<i64> {
+        const NOW: &str =
+            "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000000 AS BIGINT)";
+        match self {
+            Self::Sqlite(_) => {
+                Ok(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX))
+            }
+            Self::Postgres(..) => query_scalar(NOW).fetch_one(self).await,
+        }
+    }
+
     /// Undoes the transaction.
     pub(in crate::catalog) async fn rollback(self) -> sqlx::Result<()> {
         match self {

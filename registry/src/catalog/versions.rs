@@ -5,7 +5,7 @@ use deploy_store::{ComponentName, Digest, Layer, VersionName};
 use super::audit::Change;
 use super::blob_rows::{self, BlobState};
 use super::tx::{Tx, query, query_as, query_scalar};
-use super::{Catalog, Error, Result, column, nanoseconds, timestamp};
+use super::{Catalog, Error, Result, column, nanoseconds, object_rows, timestamp};
 
 /// The columns of a version: component, name, digest, time of creation.
 pub(super) type Row = (String, String, String, i64);
@@ -33,6 +33,7 @@ impl Catalog {
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
         insert_version(&mut transaction, component, version, digest, change).await?;
+        object_rows::bind(&mut transaction, digest).await?;
         blob_rows::put(&mut transaction, digest, bytes, BlobState::Live, change.now).await?;
         transaction.commit().await
     }

@@ -27,6 +27,8 @@ pub(super) struct WriteTx {
     database: Database,
     /// How many states with different trees stay rollback targets, for each configuration.
     pub(super) keep_states: usize,
+    /// Whether the blobs are objects in a bucket.
+    pub(super) has_objects: bool,
 }
 
 /// The configurations that a transaction changes. During the transaction, the cache keeps none of
@@ -87,8 +89,9 @@ impl WriteTx {
             names: Vec::new(),
             rollouts: false,
         };
+        let (keep_states, has_objects) = (catalog.keep_states, catalog.has_objects);
         let database = catalog.database.clone();
-        Self { transaction, changing, database, keep_states: catalog.keep_states }
+        Self { transaction, changing, database, keep_states, has_objects }
     }
 
     /// Announces that the transaction changes the configuration `name`.

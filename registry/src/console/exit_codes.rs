@@ -24,7 +24,8 @@ pub(super) fn exit_code(err: &Error) -> u8 {
         | Error::Failed(_)
         | Error::Store(_)
         | Error::Database(_)
-        | Error::NoAnswer(_) => exit::FAILED,
+        | Error::NoAnswer(_)
+        | Error::NoBucket(_) => exit::FAILED,
     }
 }
 

@@ -1,9 +1,10 @@
 //! Formats the answer of `gc`, which lists what gc removed and kept, or would remove and keep.
 
+use deploy_store::escape;
 use serde_json::{Value, json};
 
 use crate::console::table::list;
-use crate::verbs::collect::Collection;
+use crate::verbs::collect::{Collection, Lingering};
 
 /// The answer as text.
 pub(super) fn collected(collection: &Collection, dry_run: bool) -> String {
@@ -29,8 +30,21 @@ pub(super) fn collected(collection: &Collection, dry_run: bool) -> String {
         let why = format!("{why:?}").to_lowercase();
         row(["keep", &why, &format!("{} files", count.blobs), &count.bytes.to_string()]);
     }
+    if let Some(Lingering { count, .. }) = collection.lingering {
+        let (files, bytes) = (format!("{} files", count.blobs), count.bytes.to_string());
+        row(["keep", "condemned", &files, &bytes]);
+    }
+    if let Some(why) = &collection.unfinished {
+        row(["keep", "unfinished", "the next gc tries again", &escape(why)]);
+    }
     let freed = if dry_run { "bytes would be freed" } else { "bytes freed" };
-    list(&rows) + &format!("{} {freed}\n", collection.bytes())
+    let later = match collection.lingering {
+        Some(Lingering { time, .. }) if !time.is_zero() => {
+            format!(", {} s after they were condemned (-linger)", time.as_secs())
+        }
+        _ => String::new(),
+    };
+    list(&rows) + &format!("{} {freed}{later}\n", collection.bytes())
 }
 
 /// The answer as JSON.
@@ -43,7 +57,7 @@ pub(super) fn collected_json(collection: &Collection, dry_run: bool) -> Value {
         .iter()
         .map(|blob| json!({ "hash": blob.digest.to_string(), "bytes": blob.bytes }));
     let uploads = collection.uploads;
-    json!({
+    let mut document = json!({
         "dry_run": dry_run,
         "versions": versions.collect::<Vec<_>>(),
         "files": blobs.collect::<Vec<_>>(),
@@ -52,5 +66,11 @@ pub(super) fn collected_json(collection: &Collection, dry_run: bool) -> Value {
         "states": collection.thinned.states,
         "audit": collection.thinned.audit,
         "kept": collection.kept,
-    })
+    });
+    if let Some(Lingering { count, time }) = collection.lingering {
+        document["condemned"] =
+            json!({ "files": count.blobs, "bytes": count.bytes, "seconds": time.as_secs() });
+        document["unfinished"] = json!(collection.unfinished);
+    }
+    document
 }

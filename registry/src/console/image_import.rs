@@ -115,7 +115,7 @@ fn options(registry: &Registry, wanted: &Import) -> Result<Options, Refusal> {
     // file of the import.
     registry.uploads.check_free()?;
     let settings = &registry.settings;
-    let free = registry.blobs().free_bytes()?.saturating_sub(settings.min_free);
+    let free = registry.blobs().local().free_bytes()?.saturating_sub(settings.min_free);
     let threads = std::thread::available_parallelism();
     Ok(Options {
         wanted: Wanted { image: wanted.image.clone(), platform: platform.map_err(Refusal::usage)? },

@@ -11,9 +11,9 @@ use crate::catalog::{Audited, Change, Reference};
 use crate::console::Done;
 use crate::console::gc_answer::{collected, collected_json};
 use crate::console::print::{document, seconds};
+use crate::console::stat_answer::{stat_json, stat_text};
 use crate::console::table::list;
 use crate::registry::Registry;
-use crate::verbs::stat::Stat;
 use crate::verbs::state_diff::{Diff, LayerChange};
 use crate::verbs::verify_blobs::{Finding, Kind, Scope, Verified};
 
@@ -76,8 +76,8 @@ fn as_asked(
 
 async fn references(registry: &Registry, digest: Digest, json: bool) -> Result<Done, Refusal> {
     let references = registry.catalog.references_of(digest).await?;
-    let bytes = registry.blobs().size(digest)?;
-    let staged = registry.blobs().is_staged(digest)?;
+    let bytes = registry.blobs().size(digest).await?;
+    let staged = registry.blobs().is_staged(digest).await?;
     let downloads = registry.downloads.count(digest);
     if references.is_empty() && bytes.is_none() && !staged {
         return Err(Refusal::new(exit::NOT_FOUND, format!("no file with hash {digest}")));
@@ -205,58 +205,6 @@ fn verified_json(verified: &Verified) -> Value {
         "complete": verified.complete,
         "damaged": verified.damaged(),
         "findings": findings.collect::<Vec<_>>(),
-    })
-}
-
-fn stat_text(stat: &Stat) -> String {
-    let counts = stat.counts;
-    let mut rows: Vec<Vec<String>> = Vec::new();
-    let mut row = |name: &str, value: String, more: String| {
-        rows.push(vec![name.to_owned(), value, more]);
-    };
-    let number = |number: u64| number.to_string();
-    row("components", number(counts.components), String::new());
-    row("versions", number(counts.versions), format!("{} pinned", counts.pins));
-    row("configurations", number(counts.configurations), format!("{} states", counts.states));
-    row("files", number(stat.blobs.blobs), format!("{} bytes", stat.blobs.bytes));
-    let ratio = stat.dedupe_ratio();
-    row("bound", format!("{} bytes", stat.bound.bytes), format!("{ratio:.2} times the files"));
-    row("damaged", number(stat.damaged), String::new());
-    row("uploads", number(stat.staged.files), format!("{} bytes", stat.staged.bytes));
-    row("downloads", number(stat.downloads), String::new());
-    row("free", format!("{} bytes", stat.free), String::new());
-    match &stat.gc {
-        Some(gc) => row("last gc", seconds(gc.time), format!("{} bytes freed", gc.blobs.bytes)),
-        None => row("last gc", "never".to_owned(), String::new()),
-    }
-    match &stat.verify {
-        Some(verify) => {
-            let part = if verify.complete { "" } else { " (not all files)" };
-            let found = format!("{} bytes read{part}, {} damaged", verify.bytes, verify.damaged);
-            row("last verify", seconds(verify.time), found);
-        }
-        None => row("last verify", "never".to_owned(), String::new()),
-    }
-    list(&rows)
-}
-
-fn stat_json(stat: &Stat) -> Value {
-    let counts = stat.counts;
-    json!({
-        "components": counts.components,
-        "versions": counts.versions,
-        "pins": counts.pins,
-        "configurations": counts.configurations,
-        "states": counts.states,
-        "files": { "files": stat.blobs.blobs, "bytes": stat.blobs.bytes },
-        "bound_bytes": stat.bound.bytes,
-        "dedupe_ratio": stat.dedupe_ratio(),
-        "damaged": stat.damaged,
-        "uploads": { "files": stat.staged.files, "bytes": stat.staged.bytes },
-        "downloads": stat.downloads,
-        "free_bytes": stat.free,
-        "last_gc": stat.gc,
-        "last_verify": stat.verify,
     })
 }
 

@@ -83,7 +83,7 @@ fn status(err: &Error) -> StatusCode {
         Error::Invalid(_) => StatusCode::BAD_REQUEST,
         Error::BadArchive { .. } => StatusCode::UNPROCESSABLE_ENTITY,
         Error::NotBound { cause, .. } => status(cause),
-        Error::Busy(_) | Error::NoAnswer(_) => StatusCode::SERVICE_UNAVAILABLE,
+        Error::Busy(_) | Error::NoAnswer(_) | Error::NoBucket(_) => StatusCode::SERVICE_UNAVAILABLE,
         Error::OverLimit(_) => StatusCode::PAYLOAD_TOO_LARGE,
         Error::Damaged(_) | Error::Failed(_) | Error::Store(_) | Error::Database(_) => {
             StatusCode::INTERNAL_SERVER_ERROR

@@ -59,13 +59,13 @@ impl Files {
         }
         match packet {
             Packet::Stat(Stat { path, .. }) | Packet::Lstat(Lstat { path, .. }) => {
-                match uploads.attributes(&path) {
+                match uploads.attributes(&path).await {
                     Some(attributes) => Ok(Reply::Attributes(attributes)),
                     None => self.view.stat(&path).await.map(Reply::Attributes),
                 }
             }
             Packet::SetStat(request) => {
-                let known = match uploads.attributes(&request.path) {
+                let known = match uploads.attributes(&request.path).await {
                     Some(attributes) => attributes,
                     None if view_path::is_in_put(&request.path) => {
                         self.view.stat(&request.path).await?

@@ -30,6 +30,8 @@ struct Counts {
 pub struct QuotaShare {
     quota: Arc<UploadQuota>,
     share: Share,
+    /// The bytes that the catalogue counted when the upload began.
+    counted: u64,
 }
 
 #[derive(Debug, Clone)]
@@ -46,8 +48,14 @@ impl UploadQuota {
 
     /// Begins an upload with `key`.
     pub fn begin(self: &Arc<Self>, key: &str) -> QuotaShare {
+        self.begin_beside(key, 0)
+    }
+
+    /// Like [`UploadQuota::begin`], for a key that has `counted` more bytes staged, which the
+    /// catalogue counts.
+    pub fn begin_beside(self: &Arc<Self>, key: &str, counted: u64) -> QuotaShare {
         let share = Share { key: key.to_owned(), bytes: 0 };
-        QuotaShare { quota: Arc::clone(self), share }
+        QuotaShare { quota: Arc::clone(self), share, counted }
     }
 
     /// Finds waiting uploads that are no longer staged, and gives their bytes back to the quotas of
@@ -84,6 +92,16 @@ impl UploadQuota {
         digests
     }
 
+    /// Whether this function has not returned `true` for `key` within the last `pause`.
+    pub fn is_renewal_due(&self, key: &str, pause: Duration) -> bool {
+        let (mut counts, now) = (self.counts(), Instant::now());
+        if counts.renewed.get(key).is_some_and(|last| now.duration_since(*last) < pause) {
+            return false;
+        }
+        counts.renewed.insert(key.to_owned(), now);
+        true
+    }
+
     fn counts(&self) -> MutexGuard<'_, Counts> {
         self.counts.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -114,7 +132,7 @@ impl QuotaShare {
         let mut counts = self.quota.counts();
         let limit = self.quota.limit;
         let all = counts.by_key.entry(self.share.key.clone()).or_insert(0);
-        if all.saturating_add(more) > limit {
+        if all.saturating_add(more).saturating_add(self.counted) > limit {
             return Err(Error::OverLimit(format!(
                 "uploads of this key that no version uses yet would be over {} (-max-staged); bind \
                  some with addver, or wait until they expire",

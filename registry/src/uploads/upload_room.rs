@@ -9,7 +9,10 @@ use deploy_store::{Blobs, Digest, Size};
 use super::announced::Announced;
 use super::slots::{Sharing, SlotPool};
 use super::upload_quota::UploadQuota;
+use crate::blob_store::BlobStore;
 use crate::blocking::blocking;
+use crate::bucket::Bucket;
+use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 
 /// Maximum number of uploads that all clients together may have open at the same time.
@@ -42,6 +45,8 @@ pub struct UploadLimits {
 #[derive(Debug)]
 pub struct UploadRoom {
     pub(super) blobs: Arc<Blobs>,
+    /// With a bucket: the bucket, and the catalogue, whose rows count the staged bytes of each key.
+    rows: Option<(Arc<Bucket>, Catalog)>,
     pub(super) slots: Arc<SlotPool>,
     pub(super) announced: Arc<Announced>,
     pub(super) quota: Arc<UploadQuota>,
@@ -50,9 +55,13 @@ pub struct UploadRoom {
 
 impl UploadRoom {
     /// A room without uploads.
-    pub fn new(blobs: Arc<Blobs>, limits: UploadLimits) -> Arc<Self> {
+    pub fn new(store: &BlobStore, limits: UploadLimits) -> Arc<Self> {
         Arc::new(Self {
-            blobs,
+            blobs: Arc::clone(store.local()),
+            rows: match store {
+                BlobStore::Directory(_) => None,
+                BlobStore::Bucket(bucket, catalog) => Some((Arc::clone(bucket), catalog.clone())),
+            },
             slots: SlotPool::new(SHARING),
             announced: Arc::default(),
             quota: UploadQuota::new(limits.max_staged),
@@ -61,8 +70,24 @@ impl UploadRoom {
     }
 
     /// The complete uploads that are not bound to a version yet.
-    pub fn waiting(&self) -> Vec<Digest> {
-        self.quota.waiting()
+    pub async fn waiting(&self) -> Result<Vec<Digest>> {
+        match &self.rows {
+            None => Ok(self.quota.waiting()),
+            Some((_, catalog)) => catalog.staged_objects().await,
+        }
+    }
+
+    /// The bytes of `key` that the catalogue counts as staged.
+    pub(super) async fn counted_bytes(&self, key: &str) -> Result<u64> {
+        match &self.rows {
+            None => Ok(0),
+            Some((_, catalog)) => catalog.uploaded_bytes(key).await,
+        }
+    }
+
+    /// Whether the catalogue counts the staged bytes of each key.
+    pub(super) fn counts_rows(&self) -> bool {
+        self.rows.is_some()
     }
 
     /// Finds uploads that are no longer staged, and gives their bytes back to the quotas of their
@@ -75,6 +100,14 @@ impl UploadRoom {
     /// Renews the waiting uploads of `key`, so that they do not expire while more uploads of this
     /// key arrive. The import of an image with many layers needs this.
     pub async fn renew(&self, key: &str) {
+        if let Some((_, catalog)) = &self.rows {
+            if self.quota.is_renewal_due(key, self.limits.grace / RENEWALS)
+                && let Err(err) = catalog.renew_uploads(key).await
+            {
+                tracing::warn!("uploads may expire early: {err}");
+            }
+            return;
+        }
         let waiting = self.quota.to_renew(key, self.limits.grace / RENEWALS);
         if waiting.is_empty() {
             return;
@@ -95,8 +128,11 @@ impl UploadRoom {
     /// check also reserves the `announced` bytes that other clients have yet to send.
     pub(super) fn check_space(&self, bytes: u64, announced: u64) -> Result<()> {
         let floor = self.limits.min_free;
-        let free = self.blobs.free_bytes()?;
         let taken = bytes.saturating_add(announced);
+        if let Some((bucket, _)) = &self.rows {
+            bucket.make_room(taken.saturating_add(floor))?;
+        }
+        let free = self.blobs.free_bytes()?;
         if free.checked_sub(floor).is_some_and(|room| room >= taken) {
             return Ok(());
         }

@@ -3,14 +3,13 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use deploy_store::{ComponentName, ConfigurationName, Digest, VersionName};
 use deploy_wire::image::{Image, KnownLayer, Origin};
 use jiff::Timestamp;
 
 use super::bind::{Sizes, StagedCopies};
-use crate::blocking::blocking;
 use crate::catalog::{Change, Imaged, NewImage, NewLayer};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
@@ -23,23 +22,13 @@ impl Registry {
     /// returns only layers with these origins, and gives the caller a lease on their blobs. The
     /// registry keeps a leased blob as long as an unbound upload.
     pub async fn known_layers(&self, asked: Option<&[Origin]>) -> Result<Vec<KnownLayer>> {
-        let mut known = match asked {
+        let known = match asked {
             None => self.catalog.layers().await?,
             Some(asked) => self.catalog.known_layers(asked, Timestamp::now()).await?,
         };
-        let blobs = Arc::clone(self.blobs());
-        let here = blocking(move || {
-            let mut here = Vec::with_capacity(known.len());
-            for layer in known.drain(..) {
-                // A layer without its file does not count as known, even if the catalogue lists the
-                // layer.
-                if blobs.contains(layer.hash)? {
-                    here.push(layer);
-                }
-            }
-            Ok(here)
-        });
-        Ok(here.await?)
+        // A layer without its file does not count as known, even if the catalogue lists the layer.
+        let here = self.blobs().sizes(known.iter().map(|layer| layer.hash).collect()).await?;
+        Ok(known.into_iter().filter(|layer| here.contains_key(&layer.hash)).collect())
     }
 
     /// Makes a configuration from `image` with the layers `upper` on top, or replaces the layers of
@@ -79,7 +68,7 @@ impl Registry {
             Some(imaged) => Ok(imaged),
             // Since the check, gc has removed a blob, or a staged blob has expired.
             None => {
-                let (missing, _) = self.sort_layers(&layers)?;
+                let (missing, _) = self.sort_layers(&layers).await?;
                 Err(missing_layers(&layers, &missing))
             }
         }
@@ -87,7 +76,7 @@ impl Registry {
 
     /// Fails if a blob is missing, or if agents cannot unpack a staged archive.
     async fn check_layers(&self, layers: &[NewLayer]) -> Result<()> {
-        let (missing, staged) = self.sort_layers(layers)?;
+        let (missing, staged) = self.sort_layers(layers).await?;
         if !missing.is_empty() {
             return Err(missing_layers(layers, &missing));
         }
@@ -109,15 +98,18 @@ impl Registry {
     }
 
     /// Returns the missing blobs of `layers`, and the staged blobs of `layers`.
-    fn sort_layers(&self, layers: &[NewLayer]) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>)> {
+    async fn sort_layers(
+        &self,
+        layers: &[NewLayer],
+    ) -> Result<(BTreeSet<Digest>, BTreeSet<Digest>)> {
         let (mut missing, mut staged) = (BTreeSet::new(), BTreeSet::new());
         for NewLayer { digest, .. } in layers {
-            if self.blobs().contains(*digest)? {
+            if self.blobs().contains(*digest).await? {
                 continue;
             }
-            if self.blobs().is_staged(*digest)? {
+            if self.blobs().is_staged(*digest).await? {
                 staged.insert(*digest);
-            } else if !self.blobs().contains(*digest)? {
+            } else if !self.blobs().contains(*digest).await? {
                 // The third lookup is needed because another command may have published the blob
                 // between the first two lookups.
                 missing.insert(*digest);
@@ -155,7 +147,7 @@ mod tests {
         let temp = tempfile::tempdir().unwrap();
         let registry = Registry::open(temp.path(), Settings::default()).await.unwrap();
         let stage = |text: &str| {
-            let mut staging = registry.blobs().stage().unwrap();
+            let mut staging = registry.blobs().local().stage().unwrap();
             staging.write_at(0, text.as_bytes()).unwrap();
             staging.finish().unwrap()
         };
@@ -182,13 +174,13 @@ mod tests {
         let refused = registry.bind_image(wanted.clone(), &change).await.unwrap_err();
         assert!(refused.to_string().contains("no version \"v1\""), "{refused}");
         let is_staged = |digest| {
-            let blobs = registry.blobs();
+            let blobs = registry.blobs().local();
             (blobs.is_staged(digest).unwrap(), blobs.contains(digest).unwrap())
         };
         assert_eq!([one, two, bound].map(is_staged), [(true, false), (true, false), (false, true)]);
         assert_eq!(registry.catalog.components(None, 9).await.unwrap(), [other]);
         // This upload expires after the check.
-        registry.blobs().unstage(two).unwrap();
+        registry.blobs().local().unstage(two).unwrap();
         let wanted = NewImage { upper: &[], ..wanted };
         let refused = registry.bind_image(wanted.clone(), &change).await.unwrap_err();
         assert!(matches!(refused, Error::MissingLayers(_)), "{refused}");

@@ -33,13 +33,16 @@ impl Registry {
         copies: StagedCopies,
         record: impl AsyncFnOnce(Sizes) -> Result<T>,
     ) -> Result<Option<T>> {
+        if self.blobs().bucket().is_some() {
+            return self.bind_objects(&digests, record).await;
+        }
         let binding = self.binding.lock().await;
         let published = match self.publish(digests.clone(), copies).await {
             Ok(published) => published,
             Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
             Err(err) => return Err(err.into()),
         };
-        let recorded = match self.sizes(&digests) {
+        let recorded = match self.sizes(&digests).await {
             Ok(sizes) => record(sizes).await,
             Err(err) => Err(err),
         };
@@ -51,6 +54,21 @@ impl Registry {
         recorded.map(Some)
     }
 
+    /// Like [`Registry::bind`], for blobs in a bucket. The transaction of `record` also makes the
+    /// objects live, so this function sends no request to the bucket.
+    async fn bind_objects<T>(
+        &self,
+        digests: &[Digest],
+        record: impl AsyncFnOnce(Sizes) -> Result<T>,
+    ) -> Result<Option<T>> {
+        let mut sizes = Sizes::new();
+        for digest in digests {
+            let Some(object) = self.catalog.object(*digest).await? else { return Ok(None) };
+            sizes.insert(*digest, object.bytes);
+        }
+        record(sizes).await.map(Some)
+    }
+
     /// Publishes blobs, and returns the blobs that were not stored before.
     async fn publish(
         &self,
@@ -60,7 +78,7 @@ impl Registry {
         if copies == StagedCopies::Keep {
             let mut lacking = Vec::with_capacity(digests.len());
             for digest in digests {
-                if !self.blobs().contains(digest)? {
+                if !self.blobs().local().contains(digest)? {
                     lacking.push(digest);
                 }
             }
@@ -69,13 +87,14 @@ impl Registry {
         if digests.is_empty() {
             return Ok(digests);
         }
-        let blobs = Arc::clone(self.blobs());
+        let blobs = Arc::clone(self.blobs().local());
         blocking(move || blobs.publish_all(&digests)).await
     }
 
-    fn sizes(&self, digests: &[Digest]) -> Result<Sizes> {
-        let size = |&digest| Ok((digest, self.blobs().size(digest)?.unwrap_or(0)));
-        digests.iter().map(size).collect()
+    async fn sizes(&self, digests: &[Digest]) -> Result<Sizes> {
+        let found = self.blobs().sizes(digests.to_vec()).await?;
+        let size = |digest| (digest, found.get(&digest).copied().unwrap_or(0));
+        Ok(digests.iter().copied().map(size).collect())
     }
 
     async fn withdraw_unbound(&self, published: Vec<Digest>) -> Result<()> {
@@ -86,7 +105,7 @@ impl Registry {
             }
         }
         if !unbound.is_empty() {
-            self.blobs().withdraw_all(&unbound)?;
+            self.blobs().local().withdraw_all(&unbound)?;
         }
         Ok(())
     }

@@ -12,7 +12,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::blocking::blocking;
-use crate::catalog::{BlobCount, Change, Need, Needs, Thinned, Versions};
+use crate::bucket::SweptObjects;
+use crate::catalog::{BlobCount, Change, Need, Needs, ObjectState, Thinned, Versions};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::reserve;
@@ -58,6 +59,19 @@ pub struct Collection {
     pub thinned: Thinned,
     /// For each reason, the number and the bytes of the blobs that are kept.
     pub kept: BTreeMap<KeepReason, BlobCount>,
+    /// With a bucket: the objects that an earlier collection condemned.
+    pub lingering: Option<Lingering>,
+    /// Why objects that should be deleted could not be deleted yet.
+    pub unfinished: Option<String>,
+}
+
+/// Condemned objects, which are deleted later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lingering {
+    /// The number and the size of these objects.
+    pub count: BlobCount,
+    /// How long an object is condemned before it is deleted.
+    pub time: Duration,
 }
 
 /// The contents of the note about the last collection.
@@ -133,18 +147,18 @@ fn keep_reason(need: Need) -> KeepReason {
 impl Registry {
     /// Plans a collection: returns what [`Registry::collect`] would remove now.
     pub async fn would_collect(&self) -> Result<Collection> {
-        let cutoff = self.settings.grace_cutoff();
+        let cutoff = self.blobs().before(self.settings.grace).await?;
         let (versions, needs) = self.catalog.old_versions(self.settings.max_versions).await?;
-        let all = self.list_blobs().await?;
+        let all = self.blobs().list().await?;
+        let lingering = self.lingering().await?;
         let leased = self.catalog.leased_since(timestamp(cutoff)).await?;
         let (blobs, kept) = plan(all, &needs, &self.downloads.blobs(), &leased, cutoff);
-        let store = Arc::clone(self.blobs());
-        let uploads = blocking(move || store.would_expire(cutoff)).await?;
+        let uploads = self.blobs().would_expire(self.settings.grace).await?;
         let thinned = match self.oldest_kept() {
             Some(oldest) => self.catalog.would_thin(oldest).await?,
             None => Thinned::default(),
         };
-        Ok(Collection { versions, blobs, uploads, thinned, kept })
+        Ok(Collection { versions, blobs, uploads, thinned, kept, lingering, unfinished: None })
     }
 
     /// Removes old versions, unneeded blobs, and uploads that nobody bound. During a collection,
@@ -185,8 +199,9 @@ impl Registry {
     pub async fn collect_counted(&self, force: bool, meter: &Meter) -> Result<Collection> {
         let _one_at_a_time = self.collecting.lock().await;
         // On a full disk, the catalogue needs the reserved space to record the removals.
-        reserve::release(&self.top, self.blobs())?;
-        let cutoff = self.settings.grace_cutoff();
+        reserve::release(&self.top, self.blobs().local())?;
+        let cutoff = self.blobs().before(self.settings.grace).await?;
+        let lingering = self.lingering().await?;
         let all = self.check_catalogue(force).await?;
         let versions = self.catalog.delete_old_versions(self.settings.max_versions).await?;
         let needs = self.catalog.needs().await?;
@@ -215,12 +230,13 @@ impl Registry {
         meter.end();
         let uploads = self.expire_uploads(self.settings.grace).await?;
         let thinned = self.thin().await?;
-        let done = Collection { versions, blobs, uploads, thinned, kept };
+        let unfinished = self.sweep_objects().await?.failed;
+        let done = Collection { versions, blobs, uploads, thinned, kept, lingering, unfinished };
         let count = BlobCount { blobs: done.blobs.len() as u64, bytes: done.bytes() };
         let noted =
             Noted { time: Timestamp::now(), versions: done.versions.len() as u64, blobs: count };
         self.catalog.set_note(NOTE, &noted).await?;
-        reserve::make(&self.top, self.blobs());
+        reserve::make(&self.top, self.blobs().local());
         Ok(done)
     }
 
@@ -265,6 +281,13 @@ impl Registry {
     /// Lists the blobs. Fails if the catalogue is damaged, or does not seem to belong to these
     /// blobs.
     async fn check_catalogue(&self, force: bool) -> Result<Vec<BlobInfo>> {
+        if self.blobs().bucket().is_some_and(|bucket| !bucket.removes()) {
+            return Err(Error::Conflict(
+                "the registry was started with -accept-older-catalogue, so nothing is removed; \
+                 start it without this flag"
+                    .to_owned(),
+            ));
+        }
         if let Some(why) = self.catalog.check_kept().await?.first() {
             return Err(Error::Damaged(format!(
                 "the catalogue is damaged, so nothing is removed: {why}; see verify"
@@ -272,7 +295,7 @@ impl Registry {
         }
         // This call reads the whole catalogue, so a read error stops gc before it removes anything.
         let needs = self.catalog.needs().await?;
-        let all = self.list_blobs().await?;
+        let all = self.blobs().list().await?;
         if !force && !all.is_empty() && needs.is_empty() {
             return Err(Error::Conflict(format!(
                 "the catalogue has no versions, but the directory has {} files: is this the right \
@@ -295,6 +318,10 @@ impl Registry {
         let downloads = self.downloads.blobs();
         let idle: Vec<BlobInfo> =
             blobs.iter().filter(|blob| !downloads.contains(&blob.digest)).cloned().collect();
+        if self.blobs().bucket().is_some() {
+            let cutoff = timestamp(self.blobs().before(self.settings.grace).await?);
+            return self.catalog.condemn_objects(&idle, leased, cutoff).await;
+        }
         let condemned = self.catalog.condemn(&idle, leased, Timestamp::now()).await?;
         self.remove_condemned(condemned.iter().map(|blob| blob.digest).collect()).await?;
         Ok(condemned)
@@ -305,17 +332,40 @@ impl Registry {
         if digests.is_empty() {
             return Ok(());
         }
-        let (store, files) = (Arc::clone(self.blobs()), digests.clone());
+        let (store, files) = (Arc::clone(self.blobs().local()), digests.clone());
         blocking(move || store.remove_all(files)).await?;
         self.catalog.forget(digests).await
+    }
+
+    /// With a bucket, deletes the objects that have been condemned for long enough. If the bucket does
+    /// not answer, the next call tries again.
+    pub async fn sweep_objects(&self) -> Result<SweptObjects> {
+        let Some(bucket) = self.blobs().bucket() else { return Ok(SweptObjects::default()) };
+        match bucket.sweep(self.settings.grace).await {
+            Err(Error::NoBucket(why)) => {
+                Ok(SweptObjects { failed: Some(why), ..SweptObjects::default() })
+            }
+            swept => swept,
+        }
+    }
+
+    /// With a bucket, counts the objects that were condemned before and are not deleted yet.
+    async fn lingering(&self) -> Result<Option<Lingering>> {
+        let Some(bucket) = self.blobs().bucket() else { return Ok(None) };
+        let counts = self.catalog.object_counts().await?;
+        let mut count = BlobCount::default();
+        for state in [ObjectState::Condemned, ObjectState::Deleting] {
+            let one = counts.get(&state).copied().unwrap_or_default();
+            count.blobs += one.blobs;
+            count.bytes += one.bytes;
+        }
+        Ok(Some(Lingering { count, time: bucket.linger() }))
     }
 
     /// Removes uploads that have waited for longer than `age` to be bound.
     pub async fn expire_uploads(&self, age: Duration) -> Result<Swept> {
         let _binding = self.binding.lock().await;
-        let blobs = Arc::clone(self.blobs());
-        let before = SystemTime::now().checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH);
-        let swept = blocking(move || blobs.expire(before)).await?;
+        let swept = self.blobs().expire(age).await?;
         self.uploads.release_gone();
         Ok(swept)
     }

@@ -14,7 +14,7 @@ impl Registry {
     pub async fn check_here(&self, layers: &[(ComponentName, VersionName)]) -> Result<()> {
         for (component, version) in layers {
             if let Some(layer) = self.catalog.find_version(component, version).await?
-                && !self.blobs().contains(layer.digest)?
+                && !self.blobs().contains(layer.digest).await?
             {
                 return Err(Error::Damaged(not_whole(&layer)));
             }
@@ -31,7 +31,8 @@ impl Registry {
             return Ok(Some(digest));
         }
         let mut found = self.catalog.blobs_like(&hash.to_string()).await?;
-        found.extend(self.uploads.waiting().into_iter().filter(|digest| hash.is_of(*digest)));
+        let waiting = self.uploads.waiting().await?;
+        found.extend(waiting.into_iter().filter(|digest| hash.is_of(*digest)));
         match found.len() {
             0 | 1 => Ok(found.into_iter().next()),
             _ => Err(Error::Conflict(format!("hash {hash} is ambiguous: give more of its digits"))),

@@ -70,7 +70,7 @@ impl Registry {
             digest: digest.into(),
         };
         let change = Change { command: command.to_string(), ..change.clone() };
-        if !self.blobs().contains(digest)?
+        if !self.blobs().contains(digest).await?
             && let Err(err) = self.check_staged(digest).await
         {
             self.unstage(digest).await;
@@ -84,7 +84,7 @@ impl Registry {
     /// Removes an upload that cannot become a version.
     async fn unstage(&self, digest: Digest) {
         let binding = self.binding.lock().await;
-        if let Err(err) = self.blobs().unstage(digest) {
+        if let Err(err) = self.blobs().unstage(digest).await {
             tracing::warn!(%digest, "cannot remove an upload; it stays until it expires: {err}");
         }
         drop(binding);

@@ -4,11 +4,8 @@
 mod contact_gauges;
 mod rollout_gauges;
 
-use std::sync::Arc;
-
 use jiff::Timestamp;
 
-use crate::blocking::blocking;
 use crate::catalog::fleet::Scope;
 use crate::error::Result;
 use crate::fleet::metrics::{Sample, float, gauge};
@@ -64,10 +61,8 @@ impl Registry {
     /// The gauges of the stored files and of the disk.
     async fn store_samples(&self) -> Result<Vec<Sample>> {
         let (blobs, damaged) = self.catalog.blob_counts().await?;
-        let store = Arc::clone(self.blobs());
-        let disk =
-            blocking(move || Ok((store.staged()?, store.free_bytes()?, store.filesystem_bytes()?)));
-        let (staged, free, size) = disk.await?;
+        let staged = self.blobs().staged().await?;
+        let (free, size) = self.disk_bytes().await?;
         let counts = self.catalog.counts().await?;
         let min_free = self.settings.min_free;
         let all = [

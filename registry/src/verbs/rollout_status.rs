@@ -174,7 +174,7 @@ impl Registry {
         for (component, version) in layers {
             let layer = self.catalog.version(component, version).await?;
             if !current.layers().iter().any(|old| old.digest == layer.digest) {
-                bytes += self.blobs().size(layer.digest)?.unwrap_or(0);
+                bytes += self.blobs().size(layer.digest).await?.unwrap_or(0);
             }
         }
         Ok(bytes)

@@ -1,10 +1,8 @@
 //! The verb `stat`, which counts the rows, the blobs and the bytes of a registry.
 
-use std::sync::Arc;
-
 use deploy_store::Swept;
 
-use crate::blocking::blocking;
+use crate::bucket::BucketStat;
 use crate::catalog::{BlobCount, RowCounts};
 use crate::error::Result;
 use crate::registry::Registry;
@@ -27,6 +25,8 @@ pub struct Stat {
     pub downloads: u64,
     /// The number of free bytes on the filesystem.
     pub free: u64,
+    /// The bucket, if the blobs are in a bucket.
+    pub bucket: Option<BucketStat>,
     /// The note about the last collection.
     pub gc: Option<collect::Noted>,
     /// The note about the last verification.
@@ -46,8 +46,12 @@ impl Registry {
     /// Counts blobs, rows, uploads and downloads.
     pub async fn stat(&self) -> Result<Stat> {
         let (blobs, damaged) = self.catalog.blob_counts().await?;
-        let store = Arc::clone(self.blobs());
-        let (staged, free) = blocking(move || Ok((store.staged()?, store.free_bytes()?))).await?;
+        let staged = self.blobs().staged().await?;
+        let (free, _) = self.disk_bytes().await?;
+        let bucket = match self.blobs().bucket() {
+            None => None,
+            Some(bucket) => Some(bucket.stat().await?),
+        };
         Ok(Stat {
             counts: self.catalog.counts().await?,
             blobs,
@@ -56,6 +60,7 @@ impl Registry {
             staged,
             downloads: self.downloads.all(),
             free,
+            bucket,
             gc: self.catalog.note(collect::NOTE).await?,
             verify: self.catalog.note(verify_blobs::NOTE).await?,
         })

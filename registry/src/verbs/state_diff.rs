@@ -2,6 +2,7 @@
 //! states and, on request, the files that agents would have in their roots.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::sync::Arc;
 
 use deploy_store::{
@@ -84,6 +85,14 @@ impl Registry {
         Ok(Diff { from: from.0, to: to.0, layers, reordered, files })
     }
 
+    /// Copies of the blobs, if the blobs are in a bucket.
+    async fn copies(&self, from: &[Digest], to: &[Digest]) -> Result<BTreeMap<Digest, File>> {
+        if self.blobs().bucket().is_none() {
+            return Ok(BTreeMap::new());
+        }
+        self.blobs().files(from.iter().chain(to).copied().collect()).await
+    }
+
     /// The files that differ between two states, sorted by path. The comparison continues if the
     /// caller stops waiting. `held` is dropped when the comparison ends.
     pub async fn changed_files(
@@ -95,11 +104,15 @@ impl Registry {
         let digests = |configuration: &Configuration| -> Vec<Digest> {
             configuration.layers().iter().map(|layer| layer.digest).collect()
         };
-        let (from, to, store) = (digests(from), digests(to), Arc::clone(self.blobs()));
+        let (from, to) = (digests(from), digests(to));
+        let (store, copies) = (Arc::clone(self.blobs().local()), self.copies(&from, &to).await?);
         let limits = self.settings.limits;
         let permit = self.checks.acquire().await;
         let changed = blocking(move || {
-            let open = |digest| store.reader(digest);
+            let open = |digest| match copies.get(&digest) {
+                Some(copy) => reopen(copy),
+                None => store.reader(digest),
+            };
             let changed = changed_files(&from, &to, open, limits);
             drop(held);
             changed
@@ -108,4 +121,13 @@ impl Registry {
         drop(permit);
         Ok(changed?)
     }
+}
+
+/// Another handle of an open file. The comparison reads each file only once.
+fn reopen(file: &File) -> deploy_store::Result<File> {
+    file.try_clone().map_err(|cause| deploy_store::Error::Io {
+        action: "open",
+        path: "blob".into(),
+        cause,
+    })
 }

@@ -36,7 +36,7 @@ impl Registry {
 
 /// The totals of a planned collection.
 fn plan(collection: &Collection) -> GcPlan {
-    let Collection { versions, blobs, uploads, thinned, kept } = collection;
+    let Collection { versions, blobs, uploads, thinned, kept, .. } = collection;
     let some = versions.iter().take(NAMED);
     let some = some.map(|(component, version)| (component.to_string(), version.to_string()));
     let bytes = blobs.iter().map(|blob| blob.bytes).sum();

@@ -136,7 +136,10 @@ impl Registry {
             Some(_) => self.catalog.check_kept().await?,
         };
         self.find_without_reading(problems, &mut verified.findings).await?;
-        let mut blobs = self.list_blobs().await?;
+        if from.is_none() {
+            self.compare_objects(&mut verified.findings).await?;
+        }
+        let mut blobs = self.blobs().list().await?;
         blobs.sort_by_key(|blob| blob.digest);
         verified.of = blobs.len() as u64;
         blobs.retain(|blob| from.is_none_or(|from| blob.digest > from));
@@ -191,7 +194,7 @@ impl Registry {
         }
         let mut missing = BTreeSet::new();
         for digest in self.catalog.needs().await?.into_keys() {
-            if !self.blobs().contains(digest)? {
+            if !self.blobs().contains(digest).await? {
                 missing.insert(digest);
             }
         }
@@ -201,7 +204,7 @@ impl Registry {
             let now = self.catalog.needs().await?;
             missing.retain(|digest| now.contains_key(digest));
             for digest in missing.iter().copied().collect::<Vec<_>>() {
-                if self.blobs().contains(digest)? {
+                if self.blobs().contains(digest).await? {
                     missing.remove(&digest);
                 }
             }
@@ -215,7 +218,10 @@ impl Registry {
             };
             findings.push(self.finding_in(digest, kind, why.to_owned()).await?);
         }
-        let store = Arc::clone(self.blobs());
+        if self.blobs().bucket().is_some() {
+            return Ok(());
+        }
+        let store = Arc::clone(self.blobs().local());
         for name in blocking(move || store.foreign()).await? {
             let path = format!("files/{}", deploy_store::escape(&name));
             let why = "is not a blob; nothing uses it, and you may remove it".to_owned();
@@ -232,6 +238,9 @@ impl Registry {
         meter: &Meter,
     ) -> Result<Option<Finding>> {
         let digest = blob.digest;
+        if self.blobs().bucket().is_some() {
+            return self.verify_object(digest, rate, meter).await;
+        }
         let (file, found, bytes) = match hash(self, digest, rate, meter).await {
             Ok(hashed) => hashed,
             // gc has removed the blob in the meantime.
@@ -254,7 +263,7 @@ impl Registry {
             bytes => format!("its {bytes} bytes do not match the digest in its name"),
         };
         let _binding = self.binding.lock().await;
-        let store = Arc::clone(self.blobs());
+        let store = Arc::clone(self.blobs().local());
         match blocking(move || store.reader(digest)).await {
             Ok(now) if is_same(&file, &now) => {}
             // Another run has already found the damage. Since then, a client may have uploaded the
@@ -262,7 +271,7 @@ impl Registry {
             Ok(_) | Err(deploy_store::Error::NoSuchBlob(_)) => return Ok(None),
             Err(err) => return Err(err.into()),
         }
-        let (store, aside) = (Arc::clone(self.blobs()), Arc::clone(&self.quarantine));
+        let (store, aside) = (Arc::clone(self.blobs().local()), Arc::clone(&self.quarantine));
         blocking(move || store.set_aside(digest, &aside)).await?;
         tracing::error!(
             event = "blob_damaged",
@@ -276,7 +285,12 @@ impl Registry {
     }
 
     /// A finding about a blob, with the references to the blob.
-    async fn finding_in(&self, digest: Digest, kind: Kind, why: String) -> Result<Finding> {
+    pub(super) async fn finding_in(
+        &self,
+        digest: Digest,
+        kind: Kind,
+        why: String,
+    ) -> Result<Finding> {
         let hits = self.catalog.references_of(digest).await?;
         Ok(Finding { kind, path: format!("files/{digest}"), why, hits })
     }
@@ -307,7 +321,7 @@ async fn hash(
     rate: Option<u64>,
     meter: &Meter,
 ) -> deploy_store::Result<(File, Digest, u64)> {
-    let store = Arc::clone(registry.blobs());
+    let store = Arc::clone(registry.blobs().local());
     let mut file = blocking(move || store.reader(digest)).await?;
     let (mut hasher, mut bytes) = (Hasher::default(), 0);
     loop {

@@ -1,9 +1,6 @@
 //! Looks up the contents of a place. A directory lists items, and a file is a blob or a document.
 //! Agents see `configs` and `files`, and operators see all directories.
 
-use std::fs::File;
-use std::sync::Arc;
-
 use bytes::Bytes;
 use deploy_store::{Configuration, ConfigurationName, Digest, Layer, escape_json};
 use deploy_wire::path::encode;
@@ -11,7 +8,8 @@ use jiff::Timestamp;
 
 use super::items::Item;
 use super::view_path::Place;
-use crate::blocking::blocking;
+use crate::bucket::BlobFile;
+use crate::catalog::ObjectState;
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::uploads::downloads::Download;
@@ -22,10 +20,19 @@ use crate::verbs::fleet_status::FleetQuery;
 pub enum OpenFile {
     /// A blob. If the client opened the path of a version, the value includes the time of the
     /// version.
-    Blob(File, Download, Option<Timestamp>),
+    Blob(BlobFile, Download, Option<Timestamp>),
     /// A document and its time. For a configuration, and for a document of the fleet, the time is
     /// the present.
     Document(Bytes, Timestamp),
+}
+
+/// The attributes of a blob.
+#[derive(Debug, Clone, Copy)]
+pub struct BlobTimes {
+    /// The length in bytes.
+    pub bytes: u64,
+    /// When the blob or the version was made, in seconds since 1970.
+    pub modified: i64,
 }
 
 /// Whether `place` is a directory. Fails with [`Error::NotFound`] if `place` is the directory of a
@@ -58,7 +65,7 @@ pub async fn list(registry: &Registry, place: &Place, operator: bool) -> Result<
         Place::Configurations => {
             catalog.configurations(|configuration| Item::configuration(&configuration)).await?
         }
-        Place::Files => registry.list_blobs().await?.into_iter().map(Item::Blob).collect(),
+        Place::Files => registry.blobs().list().await?.into_iter().map(Item::Blob).collect(),
         Place::Components => {
             let names = catalog.components(None, u64::MAX).await?;
             names.iter().map(|name| Item::directory(name.as_str())).collect()
@@ -88,13 +95,14 @@ pub async fn list(registry: &Registry, place: &Place, operator: bool) -> Result<
 }
 
 async fn version_items(registry: &Registry, versions: Vec<Layer>) -> Result<Vec<Item>> {
-    let blobs = Arc::clone(registry.blobs());
-    let item = move |layer: Layer| {
-        let size = blobs.size(layer.digest)?.unwrap_or(0);
+    let digests = versions.iter().map(|layer| layer.digest).collect();
+    let sizes = registry.blobs().sizes(digests).await?;
+    let item = |layer: Layer| {
+        let size = sizes.get(&layer.digest).copied().unwrap_or(0);
         let name = encode(layer.version.as_str());
-        Ok(Item::Version { name, size, created: layer.created })
+        Item::Version { name, size, created: layer.created }
     };
-    Ok(blocking(move || versions.into_iter().map(item).collect()).await?)
+    Ok(versions.into_iter().map(item).collect())
 }
 
 /// Opens a file.
@@ -123,6 +131,24 @@ pub async fn open(registry: &Registry, place: Place) -> Result<OpenFile> {
     }
 }
 
+/// The length and the time of a blob in a bucket. An attribute needs no copy of the blob. `None` if
+/// `place` is something else.
+pub async fn blob_times(registry: &Registry, place: &Place) -> Result<Option<BlobTimes>> {
+    let (digest, created) = match place {
+        _ if registry.blobs().bucket().is_none() => return Ok(None),
+        Place::Blob(digest) => (*digest, None),
+        Place::Version(component, version) => {
+            let layer = registry.catalog.version(component, version).await?;
+            (layer.digest, Some(layer.created))
+        }
+        _ => return Ok(None),
+    };
+    let Some(object) = registry.catalog.object(digest).await? else { return Ok(None) };
+    let modified = created.unwrap_or(object.since).as_second();
+    let is_stored = object.state == ObjectState::Live;
+    Ok(is_stored.then_some(BlobTimes { bytes: object.bytes, modified }))
+}
+
 /// The items of `/fleet`: one document for each configuration. The registry makes a document only
 /// when a client opens it, so the list shows the size 0. Clients read to the end in spite of this
 /// size.
@@ -144,8 +170,7 @@ fn document(value: &impl serde::Serialize) -> Result<String> {
 }
 
 async fn blob(registry: &Registry, digest: Digest, created: Option<Timestamp>) -> Result<OpenFile> {
-    let blobs = Arc::clone(registry.blobs());
     let download = registry.downloads.begin(digest);
-    let file = blocking(move || blobs.reader(digest)).await?;
+    let file = registry.blobs().open(digest).await?;
     Ok(OpenFile::Blob(file, download, created))
 }

@@ -246,6 +246,6 @@ async fn concurrent_gc_runs_remove_each_file_once() {
         (one.blobs.len() + other.blobs.len(), one.versions.len() + other.versions.len()),
         (19, 19)
     );
-    assert_eq!(registry.blobs().list().unwrap().len(), 1);
+    assert_eq!(registry.blobs().list().await.unwrap().len(), 1);
     assert!(fs::read_dir(bench.path("uploads")).unwrap().next().is_none());
 }

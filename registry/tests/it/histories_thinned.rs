@@ -19,7 +19,7 @@ async fn deploy(bench: &Bench, count: u64) {
     let (component, name) = names();
     for n in 1..=count {
         let version: VersionName = format!("v{n}").parse().unwrap();
-        let digest = upload(registry.blobs(), &archive(version.as_str()));
+        let digest = upload(registry, &archive(version.as_str())).await;
         registry.add_version(&component, &version, digest, &change()).await.unwrap();
         let layers = [(component.clone(), version)];
         registry.catalog.add_configuration(&name, &layers, true, &change()).await.unwrap();

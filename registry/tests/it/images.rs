@@ -94,7 +94,7 @@ async fn importing_an_image_twice_makes_one_state() {
     let bench = Bench::new(Settings::default()).await;
     bench.put("config", "v1", "config").await;
     for text in ["a", "b", "c"] {
-        bench.upload(text);
+        bench.upload(text).await;
     }
     let first = add(&bench, &image(&["a", "b", "a"]), &[("config", "v1")]).await.unwrap();
     assert_eq!((first.number, first.before, first.is_as_it_was()), (1, None, false));
@@ -125,11 +125,11 @@ async fn importing_an_image_twice_makes_one_state() {
 async fn refused_image_changes_nothing() {
     let bench = Bench::new(Settings::default()).await;
     bench.put("config", "v1", "config").await;
-    let [a, b] = ["a", "b"].map(|text| bench.upload(text));
-    let bad = crate::bench::upload(bench.registry().blobs(), b"no archive");
+    let [a, b] = [bench.upload("a").await, bench.upload("b").await];
+    let bad = crate::bench::upload(bench.registry(), b"no archive").await;
     // The name of this version is not the hash of its blob.
     bench.put("l2", &Digest::of(&archive("wrong")).to_string(), "right").await;
-    bench.upload("wrong");
+    bench.upload("wrong").await;
     let with = |hash: Digest| {
         let mut image = image(&["a", "b"]);
         image.layers[1].hash = hash;
@@ -165,14 +165,16 @@ async fn refused_image_changes_nothing() {
     assert!(refused.to_string().contains("cannot start with -"), "{refused}");
     assert_eq!(everything(&bench).await, before);
     add(&bench, &image, &[]).await.unwrap();
-    assert!([a, b].iter().all(|digest| bench.registry().blobs().contains(*digest).unwrap()));
+    for digest in [a, b] {
+        assert!(bench.registry().blobs().contains(digest).await.unwrap());
+    }
 }
 
 #[tokio::test]
 async fn only_present_and_sound_layers_are_known() {
     let mut bench = Bench::new(Settings { max_versions: 1, ..Settings::default() }).await;
     for text in ["a", "b", "c"] {
-        bench.upload(text);
+        bench.upload(text).await;
     }
     assert!(known(&bench, &["a"]).await.is_empty(), "a layer that is only uploaded is known");
     add(&bench, &image(&["a", "b", "c"]), &[]).await.unwrap();
@@ -195,8 +197,8 @@ async fn only_present_and_sound_layers_are_known() {
     assert_eq!(refused.code, exit::NOT_FOUND, "{refused}");
     // Both files are uploaded again. `take_back` restores one file, as at the end of an upload, and
     // the import restores the other file.
-    let c = bench.upload("c");
-    bench.upload("b");
+    let c = bench.upload("c").await;
+    bench.upload("b").await;
     assert!(bench.registry().take_back(c).await.unwrap());
     assert!(add(&bench, &image(&["a", "b", "c"]), &[]).await.unwrap().is_as_it_was());
     assert_eq!(known(&bench, &["a", "b", "c"]).await, digests(&["a", "b", "c"]));
@@ -207,7 +209,7 @@ async fn only_present_and_sound_layers_are_known() {
 #[tokio::test]
 async fn origin_is_known_with_its_newest_blob() {
     let bench = Bench::new(Settings::default()).await;
-    let [_, b] = ["a", "b"].map(|text| bench.upload(text));
+    let [_, b] = [bench.upload("a").await, bench.upload("b").await];
     add(&bench, &image(&["a"]), &[]).await.unwrap();
     let mut other = image(&["a"]);
     other.layers[0].hash = b;
@@ -231,7 +233,7 @@ async fn layers_reported_as_known_survive_the_next_gc() {
     let mut bench = Bench::new(Settings { grace: hour, ..Settings::default() }).await;
     bench.put("other", "v1", "other").await;
     for text in ["a", "b"] {
-        bench.upload(text);
+        bench.upload(text).await;
     }
     let image = image(&["a", "b"]);
     add(&bench, &image, &[]).await.unwrap();
@@ -246,7 +248,7 @@ async fn layers_reported_as_known_survive_the_next_gc() {
     let rows = bench.registry().catalog.layers().await.unwrap();
     assert_eq!(rows.len(), 1, "the rows of the removed blob were not deleted");
     bench.reopen().await;
-    bench.upload("b");
+    bench.upload("b").await;
     add(&bench, &image, &[]).await.unwrap();
     assert_eq!(known(&bench, &["a", "b"]).await, digests(&["a", "b"]));
     assert_eq!(bench.registry().verify(Scope::default()).await.unwrap().findings, []);
@@ -257,7 +259,7 @@ async fn gc_without_grace_removes_known_layers() {
     let settings = Settings { grace: Duration::ZERO, ..Settings::default() };
     let bench = Bench::new(settings).await;
     bench.put("other", "v1", "other").await;
-    bench.upload("a");
+    bench.upload("a").await;
     let image = image(&["a"]);
     add(&bench, &image, &[]).await.unwrap();
     abandon(&bench, &image).await;
@@ -273,12 +275,12 @@ async fn layer_that_an_importer_asks_for_after_the_gc_plan_is_kept() {
     let hour = Duration::from_secs(3600);
     let bench = Bench::new(Settings { grace: hour, ..Settings::default() }).await;
     for text in ["a", "b"] {
-        bench.upload(text);
+        bench.upload(text).await;
     }
     let image = image(&["a", "b"]);
     add(&bench, &image, &[]).await.unwrap();
     abandon(&bench, &image).await;
-    let planned = bench.registry().blobs().list().unwrap();
+    let planned = bench.registry().blobs().list().await.unwrap();
     let before = Timestamp::now();
     assert_eq!(known(&bench, &["a"]).await, digests(&["a"]));
     let catalog = &bench.registry().catalog;

@@ -32,7 +32,7 @@ fn name_of(host: usize) -> String {
 /// connected until its value is dropped.
 async fn large_fleet(registry: &Registry) -> Vec<Present> {
     for version in ["v1", "v2"] {
-        let digest = upload(registry.blobs(), &archive(version));
+        let digest = upload(registry, &archive(version)).await;
         let (code, version) = ("code".parse().unwrap(), version.parse().unwrap());
         registry.add_version(&code, &version, digest, &change()).await.unwrap();
     }

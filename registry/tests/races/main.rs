@@ -35,7 +35,7 @@ impl Bench {
     }
 
     fn blobs(&self) -> &Blobs {
-        self.registry.blobs()
+        self.registry.blobs().local()
     }
 
     /// Uploads an archive with one file, which contains `text`.

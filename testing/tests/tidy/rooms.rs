@@ -3,7 +3,7 @@
 use crate::source::sources;
 
 /// For each word: the folders and files that may contain the word, and the reason.
-const ROOMS: [(&str, &[&str], &str); 6] = [
+const ROOMS: [(&str, &[&str], &str); 7] = [
     ("sqlx::", &["registry/src/catalog"], "only the catalogue may use the database"),
     (
         "russh::",
@@ -33,6 +33,11 @@ const ROOMS: [(&str, &[&str], &str); 6] = [
             "wire/src/command",
         ],
         "only code that answers a command or ends a program may make exit codes",
+    ),
+    (
+        "object_store::",
+        &["registry/src/bucket/s3_client.rs"],
+        "only the client of the bucket may send requests to it",
     ),
     ("axum::", &["registry/src/http"], "only this folder may serve HTTP"),
     (

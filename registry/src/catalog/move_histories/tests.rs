@@ -123,6 +123,7 @@ async fn interrupted_move_continues() {
         documents: Arc::default(),
         changes: Arc::default(),
         keep_states: 3,
+        has_objects: false,
     };
     assert_eq!(catalog.move_history("p", 1).await.unwrap(), 300);
     catalog.close().await;

@@ -161,11 +161,7 @@ async fn change(
     for (component, version) in changes {
         let layer = registry.catalog.version(component, version).await?;
         if !now.layers().iter().any(|old| old.digest == layer.digest) {
-            bytes += registry
-                .blobs()
-                .size(layer.digest)
-                .map_err(crate::error::Error::from)?
-                .unwrap_or(0);
+            bytes += registry.blobs().size(layer.digest).await?.unwrap_or(0);
         }
         match new.iter_mut().find(|old| old.component == *component) {
             Some(old) => *old = layer,

@@ -2,10 +2,10 @@
 //! blobs in `files/`. Operators also see components, versions, states, `/fleet` and `/put`. No
 //! other path exists.
 
-use std::fs::{File as Blob, Metadata};
+use std::fs::File as Blob;
 use std::io::{self, IoSliceMut};
 use std::net::IpAddr;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::sync::{Arc, OnceLock};
 use std::vec::IntoIter;
 
@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 use super::file_attributes;
 use super::handles::HandleTable;
 use super::packets::{MAX_DATA, Reply, SftpError, data_of, data_packet, shorten};
+use crate::bucket::BlobFile;
 use crate::caller::Caller;
 use crate::fleet::host_view::{HostView, view};
 use crate::fleet::polls::{Poller, host_name};
@@ -63,7 +64,7 @@ impl From<Place> for Shown {
 #[derive(Debug)]
 enum Open {
     Blob {
-        blob: Arc<Blob>,
+        blob: BlobFile,
         created: Option<Timestamp>,
         #[expect(dead_code, reason = "the download ends when it is dropped")]
         download: Download,
@@ -95,8 +96,9 @@ impl View {
                 let length = read.len.min(MAX_DATA) as usize;
                 match &self.open.get(&read.handle)?.0 {
                     Open::Blob { blob, .. } => {
-                        let (packet, bytes) =
-                            read_blob(Arc::clone(blob), read.offset, length).await?;
+                        blob.wait_for(read.offset.saturating_add(length as u64)).await?;
+                        let file = Arc::clone(blob.file());
+                        let (packet, bytes) = read_blob(file, read.offset, length).await?;
                         self.registry.fleet.metrics.sent_bytes.inc_by(bytes);
                         Ok(packet)
                     }
@@ -109,7 +111,7 @@ impl View {
             }
             Packet::Fstat(request) => {
                 let (open, ..) = self.open.get(&request.handle)?;
-                open.attributes().map(Reply::Attributes)
+                Ok(Reply::Attributes(open.attributes()))
             }
             Packet::OpenDir(request) => self.open_directory(&request.path).await,
             Packet::ReadDir(request) => self.read_directory(&request.handle),
@@ -183,7 +185,10 @@ impl View {
         if lookup::is_directory(&self.registry, &place).await? {
             return Ok(file_attributes::directory());
         }
-        Open::from(lookup::open(&self.registry, place).await?).attributes()
+        if let Some(found) = lookup::blob_times(&self.registry, &place).await? {
+            return Ok(file_attributes::blob(found.bytes, found.modified));
+        }
+        Ok(Open::from(lookup::open(&self.registry, place).await?).attributes())
     }
 
     async fn open_directory(&mut self, path: &str) -> Result<Reply, SftpError> {
@@ -226,7 +231,7 @@ impl From<lookup::OpenFile> for Open {
     fn from(file: lookup::OpenFile) -> Self {
         match file {
             lookup::OpenFile::Blob(blob, download, created) => {
-                Self::Blob { blob: Arc::new(blob), created, download }
+                Self::Blob { blob, created, download }
             }
             lookup::OpenFile::Document(bytes, modified) => Self::Document(bytes, modified),
         }
@@ -234,22 +239,18 @@ impl From<lookup::OpenFile> for Open {
 }
 
 impl Open {
-    fn attributes(&self) -> Result<FileAttributes, SftpError> {
+    fn attributes(&self) -> FileAttributes {
         match self {
             Self::Blob { blob, created, .. } => {
-                let meta = blob.metadata().map_err(|err| unreadable(&err))?;
-                Ok(blob_attributes(&meta, *created))
+                let seconds = created.map_or(blob.modified, Timestamp::as_second);
+                file_attributes::blob(blob.bytes, seconds)
             }
             Self::Document(json, modified) => {
-                Ok(file_attributes::configuration(json.len() as u64, *modified))
+                file_attributes::configuration(json.len() as u64, *modified)
             }
-            Self::Directory(_) => Ok(file_attributes::directory()),
+            Self::Directory(_) => file_attributes::directory(),
         }
     }
-}
-
-fn blob_attributes(meta: &Metadata, created: Option<Timestamp>) -> FileAttributes {
-    file_attributes::blob(meta.len(), created.map_or(meta.mtime(), Timestamp::as_second))
 }
 
 /// Reads part of a blob. If the bytes are in memory, this thread reads them, because a change of

@@ -208,7 +208,7 @@ impl Uploads {
     }
 
     /// Attributes of the open or recent upload `path`, if there is one.
-    pub fn attributes(&self, path: &str) -> Option<FileAttributes> {
+    pub async fn attributes(&self, path: &str) -> Option<FileAttributes> {
         if path.len() > MAX_PATH {
             return None;
         }
@@ -222,8 +222,8 @@ impl Uploads {
         // version still exists.
         let blobs = self.registry.blobs();
         let is_there = !bound
-            && (blobs.is_staged(digest).unwrap_or(false)
-                || blobs.contains(digest).unwrap_or(false));
+            && (blobs.is_staged(digest).await.unwrap_or(false)
+                || blobs.contains(digest).await.unwrap_or(false));
         is_there.then(|| attributes(bytes, time))
     }
 }

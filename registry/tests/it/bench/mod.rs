@@ -1,13 +1,18 @@
 //! A registry that runs in the process of the test, with generated blobs.
 #![allow(dead_code, reason = "each test file uses only a part of this module")]
 
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use deploy_registry::blob_store::BlobStore;
+use deploy_registry::bucket::BucketSettings;
 use deploy_registry::catalog::Change;
 use deploy_registry::registry::{Place, Registry, Settings};
-use deploy_store::{Blobs, Digest};
+use deploy_registry::uploads::upload::Upload;
+use deploy_store::Digest;
 use deploy_wire::command::{Refusal, Rolling};
 use jiff::Timestamp;
 
@@ -42,15 +47,44 @@ pub fn archive(text: &str) -> Vec<u8> {
 }
 
 /// Stages `bytes` as an upload does, and returns their digest.
-pub fn upload(blobs: &Blobs, bytes: &[u8]) -> Digest {
-    let mut staging = blobs.stage().unwrap();
-    staging.write_at(0, bytes).unwrap();
-    staging.finish().unwrap()
+pub async fn upload(registry: &Registry, bytes: &[u8]) -> Digest {
+    if let BlobStore::Directory(blobs) = registry.blobs() {
+        let mut staging = blobs.stage().unwrap();
+        staging.write_at(0, bytes).unwrap();
+        return staging.finish().unwrap();
+    }
+    try_upload(registry, bytes).await.unwrap()
 }
 
-/// The place of a registry in `dir`. `DEPLOY_TEST_POSTGRES` decides where its catalogue is.
+/// Uploads `bytes` like a client.
+pub async fn try_upload(registry: &Registry, bytes: &[u8]) -> Result<Digest, Refusal> {
+    let mut upload = Upload::begin(&registry.uploads, "SHA256:abc me", None).await?;
+    for (n, piece) in bytes.chunks(1 << 18).enumerate() {
+        upload.write((n as u64) << 18, Bytes::copy_from_slice(piece)).await?;
+    }
+    Ok(registry.finish_upload(upload).await?)
+}
+
+/// The place of a registry in `dir`. `DEPLOY_TEST_POSTGRES` decides where its catalogue is, and
+/// `DEPLOY_TEST_S3` decides where its blobs are.
 pub fn place(dir: &Path) -> Place {
-    Place { catalogue: deploy_testing::catalogue(dir), ..Place::from(dir) }
+    let bucket = deploy_testing::bucket(dir).map(|address| bucket(&address, Duration::ZERO));
+    Place { catalogue: deploy_testing::catalogue(dir), bucket, ..Place::from(dir) }
+}
+
+/// A bucket whose condemned objects are kept for the time `linger`.
+pub fn bucket(address: &str, linger: Duration) -> BucketSettings {
+    let address = address.parse().unwrap();
+    BucketSettings { address, cache: 64 << 20, linger, accepts_older: None }
+}
+
+/// The bytes of a stored blob.
+pub async fn read(registry: &Registry, digest: Digest) -> Result<Vec<u8>, Refusal> {
+    let blob = registry.blobs().open(digest).await?;
+    blob.complete().await?;
+    let mut bytes = vec![0; usize::try_from(blob.bytes).unwrap()];
+    blob.file().read_exact_at(&mut bytes, 0).unwrap();
+    Ok(bytes)
 }
 
 pub struct Bench {
@@ -89,7 +123,7 @@ impl Bench {
     pub async fn try_reopen(&mut self) -> Result<(), Refusal> {
         if let Some(registry) = self.registry.take() {
             registry.catalog.close().await;
-            let blobs = Arc::clone(registry.blobs());
+            let blobs = Arc::clone(registry.blobs().local());
             drop(registry);
             // When a program crashes, its threads end. So the threads of the old registry must end
             // before the new registry opens.
@@ -103,8 +137,8 @@ impl Bench {
         Ok(())
     }
 
-    pub fn upload(&self, text: &str) -> Digest {
-        upload(self.registry().blobs(), &archive(text))
+    pub async fn upload(&self, text: &str) -> Digest {
+        upload(self.registry(), &archive(text)).await
     }
 
     pub async fn add(&self, component: &str, version: &str, digest: Digest) -> Result<(), Refusal> {
@@ -115,7 +149,7 @@ impl Bench {
 
     /// Uploads an archive with `text`, and binds it to a version.
     pub async fn put(&self, component: &str, version: &str, text: &str) -> Digest {
-        let digest = self.upload(text);
+        let digest = self.upload(text).await;
         self.add(component, version, digest).await.unwrap();
         digest
     }

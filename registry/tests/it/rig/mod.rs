@@ -81,9 +81,11 @@ impl Rig {
         words.extend(["-opauth", "op.keys", "-srvauth", "srv.keys"].map(str::to_owned));
         words.extend(self.flags.clone());
         let catalogue = deploy_testing::catalogue(&self.dir.path().join("reg"));
+        let bucket = deploy_testing::bucket(&self.dir.path().join("reg"));
         let mut child = Command::new(&words[0])
             .args(&words[1..])
             .envs(catalogue.map(|url| ("DEPLOY_REGISTRY_CATALOGUE", url)))
+            .envs(bucket.map(|address| ("DEPLOY_REGISTRY_BUCKET", address)))
             .current_dir(self.dir.path())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())

@@ -1,12 +1,10 @@
 //! Collects what needs the attention of an operator.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use deploy_store::Digest;
 use jiff::Timestamp;
 
-use crate::blocking::blocking;
 use crate::error::Result;
 use crate::fleet::convergence::Part;
 use crate::http::screens::need::last_lines;
@@ -106,9 +104,7 @@ impl Attention {
             _ => registry.catalog.damaged_versions(DAMAGED).await?,
         };
         let (failures, other_failures) = failures(registry, &fleet.agents).await?;
-        let store = Arc::clone(registry.blobs());
-        let (free, all) =
-            blocking(move || Ok((store.free_bytes()?, store.filesystem_bytes()?))).await?;
+        let (free, all) = registry.disk_bytes().await?;
         Ok(Self {
             stopped: stopped.cloned().collect(),
             failures,

@@ -1,12 +1,9 @@
 //! Shows the layers that a host runs, and the layers that it has to deploy.
 
-use std::sync::Arc;
-
 use deploy_store::{Configuration, ConfigurationName, Digest};
 use maud::{Markup, html};
 
 use super::Doc;
-use crate::blocking::blocking;
 use crate::error::Error;
 use crate::http::problem::Problem;
 use crate::http::screens::layout::Section;
@@ -68,8 +65,7 @@ pub async fn read(registry: &Registry, status: &HostStatus) -> Result<Running, P
 }
 
 async fn bytes(registry: &Registry, digest: Digest) -> Result<Option<u64>, Problem> {
-    let blobs = Arc::clone(registry.blobs());
-    Ok(blocking(move || blobs.size(digest)).await.map_err(Error::from)?)
+    Ok(registry.blobs().size(digest).await?)
 }
 
 /// A state, if the registry still has it.

@@ -43,7 +43,7 @@ async fn directory_with_blobs_gets_no_new_catalogue_on_a_server() {
 }
 
 async fn add(registry: &Registry, version: &str) -> Result<(), String> {
-    let digest = upload(registry.blobs(), &archive(version));
+    let digest = upload(registry, &archive(version)).await;
     let (component, version) = ("code".parse().unwrap(), version.parse().unwrap());
     let added = registry.add_version(&component, &version, digest, &change()).await;
     added.map(drop).map_err(|err| err.to_string())
@@ -82,12 +82,12 @@ async fn lost_lock_is_taken_again_or_belongs_to_the_faster_registry() {
     eventually("the lock is taken again", || !["", &before].contains(&&*holder()));
     end(&holder());
     let second = open(copy.path()).await.unwrap();
-    let files = first.blobs().list().unwrap().len();
+    let files = first.blobs().list().await.unwrap().len();
     let refused = add(&first, "v3").await.unwrap_err();
     assert!(refused.contains("another registry uses this catalogue now"), "{refused}");
     let refused = first.collect(false).await.unwrap_err().to_string();
     assert!(refused.contains("another registry uses this catalogue now"), "{refused}");
-    assert!(first.blobs().list().unwrap().len() >= files);
+    assert!(first.blobs().list().await.unwrap().len() >= files);
     add(&second, "v3").await.unwrap();
     assert_eq!(second.collect(false).await.unwrap().versions.len(), 2);
     first.catalog.close().await;

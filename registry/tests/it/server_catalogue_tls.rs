@@ -89,7 +89,7 @@ async fn server_is_verified_with_a_private_authority() {
     }
     let registry = open("127.0.0.1", "verify-full", "ca.pem").await.unwrap();
     let name = "code".parse().unwrap();
-    let digest = upload(registry.blobs(), &archive("v1"));
+    let digest = upload(&registry, &archive("v1")).await;
     registry.add_version(&name, &"v1".parse().unwrap(), digest, &change()).await.unwrap();
     let count = "SELECT COUNT(*) FILTER (WHERE ssl) > 1, COUNT(*) FILTER (WHERE NOT ssl) \
                  FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \

@@ -58,6 +58,9 @@ const SENDS: usize = 4;
 /// How many objects are copied from the bucket at the same time.
 const FETCHES: usize = 16;
 
+/// How long a bucket may take to answer if somebody asks whether the registry is ready.
+const ANSWER: Duration = Duration::from_secs(5);
+
 /// How a registry uses a bucket.
 #[derive(Debug, Clone)]
 pub struct BucketSettings {
@@ -67,6 +70,8 @@ pub struct BucketSettings {
     pub cache: u64,
     /// How long a condemned object is kept.
     pub linger: Duration,
+    /// After this time without a heartbeat of another registry, its unfinished uploads are given up.
+    pub abandon: Duration,
     /// The number of the bucket whose older catalogue the operator accepts. Then nothing is removed.
     pub accepts_older: Option<u64>,
 }
@@ -154,6 +159,18 @@ impl Bucket {
             cache: (self.cache.bytes(), self.cache.limit()),
             removes: self.removes(),
         })
+    }
+
+    /// Fails if the server does not answer soon.
+    pub async fn require_answer(&self) -> Result<()> {
+        match tokio::time::timeout(ANSWER, self.client.get_small(marker::PLACE)).await {
+            Ok(answered) => answered.map(drop),
+            Err(_) => {
+                let address = &self.settings.address;
+                let why = format!("bucket {address}: no answer within {ANSWER:?}");
+                Err(Error::NoBucket(why))
+            }
+        }
     }
 
     /// Removes copies until at least `bytes` bytes of the local disk are free, or no copy is left.

@@ -5,13 +5,15 @@
 //! waits for a transaction that writes.
 //!
 //! ```text
-//! database   tx  packed  write_tx  owner_lock                              SQLite or PostgreSQL
-//! migrations  integrity  database_error
+//! database   tx  packed  write_tx  owner_lock  server_watch                SQLite or PostgreSQL
+//! migrations  integrity  database_error  single_statement
+//! sharing    registry_rows  heartbeat  change_notices  listener  positions  contacts
+//!                                                           several registries on one catalogue
 //! rows       blob_rows  versions  pins  configuration_rows  uses  counters  notes  audit
 //! on top     replacing, configurations, earlier_state       changes of configurations; rollbacks
 //!            image_layers                                   origins of image blobs
 //!            references, retention, thinning                references to blobs; deletions
-//!            object_state, object_rows, object_steps        objects in a bucket
+//!            object_state, object_rows, object_writers, object_steps   objects in a bucket
 //!            configuration_heads, counts, largest_versions  current states and totals
 //!            state_pages, configuration_pages, component_pages   pages of lists
 //!            document_cache                                 configurations as agents read them
@@ -24,12 +26,14 @@
 mod audit;
 mod blob_rows;
 mod bulk_load;
+mod change_notices;
 mod change_signals;
 mod component_pages;
 mod configuration_heads;
 mod configuration_pages;
 mod configuration_rows;
 mod configurations;
+mod contacts;
 mod counters;
 mod counts;
 mod database;
@@ -37,22 +41,30 @@ mod database_error;
 mod document_cache;
 mod earlier_state;
 pub mod fleet;
+mod heartbeat;
 mod image_layers;
 mod integrity;
 mod largest_versions;
+mod listener;
 mod migrations;
 mod move_histories;
 mod notes;
 mod object_rows;
 mod object_state;
 mod object_steps;
+mod object_writers;
 mod owner_lock;
 mod packed;
 mod pins;
+mod positions;
 mod references;
+mod registry_rows;
 mod replacing;
 mod retention;
 pub mod rollouts;
+mod server_watch;
+mod sharing;
+mod single_statement;
 mod state_pages;
 mod thinning;
 mod tx;
@@ -63,18 +75,22 @@ mod write_tx;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use deploy_store::Meter;
 use jiff::Timestamp;
+use tokio::sync::broadcast;
 
 pub use audit::{AuditPage, AuditQuery, Audited, Change};
 pub use blob_rows::BlobRow;
 pub use bulk_load::{Contents, StateToLoad};
+pub use change_notices::Notice;
 pub use change_signals::{Announced, Changes};
 pub use component_pages::{ComponentSummary, VersionsTotal};
 pub use configuration_heads::{ConfigurationHead, HEAD_LAYERS};
 pub use configuration_pages::{ConfigurationSummary, CurrentLayer};
 pub use configuration_rows::State;
+pub use contacts::{ContactRow, PollRow};
 pub use counts::{BlobCount, RowCounts};
 pub use earlier_state::RolledBack;
 pub use image_layers::{Imaged, NewImage, NewLayer};
@@ -83,14 +99,19 @@ pub use object_rows::ObjectRow;
 pub(crate) use object_rows::not_uploaded;
 pub use object_state::{ObjectState, ObjectTimes};
 pub use object_steps::NewObject;
+pub use positions::Position;
 pub use references::{Need, Needs, Reference, Versions};
+pub use registry_rows::{Registries, RegistryRow};
 pub use replacing::not_whole;
+pub use sharing::Described;
 pub use state_pages::{ListedState, StatePage, StateRollout};
 pub use thinning::Thinned;
 
 use self::database::Database;
 use self::database_error::bad_row;
 use self::document_cache::DocumentCache;
+use self::owner_lock::Tenancy;
+use self::sharing::Sharing;
 use self::tx::{Query, Tx};
 use self::write_tx::WriteTx;
 use crate::error::{Error, Result};
@@ -98,6 +119,9 @@ use crate::error::{Error, Result};
 /// The name of the note that holds the id of the registry that uses this catalogue. Only a
 /// catalogue on a database server has this note.
 const OWNER: &str = "owner";
+/// The contents of the note [`OWNER`] if several registries may use the catalogue. No id of a
+/// registry is like this.
+const SHARED: &str = "shared";
 
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]
@@ -106,6 +130,8 @@ pub struct Catalog {
     /// A random id of this open catalogue. A registry that takes over a catalogue on a server
     /// writes its own id to the note [`OWNER`].
     own: String,
+    /// `None` if the catalogue has only one registry.
+    sharing: Option<Arc<Sharing>>,
     documents: Arc<DocumentCache>,
     /// The channels that announce changes to waiting tasks.
     pub changes: Arc<Changes>,
@@ -123,20 +149,33 @@ impl Catalog {
     /// to rebuild the table `uses`.
     pub async fn open(dir: &Path, keep_states: usize, meter: &Meter) -> Result<Self> {
         let database = Database::open_file(dir).await?;
-        Self::with(database, keep_states, meter).await
+        Self::with(database, Tenancy::Alone, keep_states, meter).await
     }
 
     /// Opens the catalogue on the database server at `url`, and creates missing tables.
     /// `keep_states` and `meter` are as in [`Catalog::open`].
     pub async fn open_server(url: &str, keep_states: usize, meter: &Meter) -> Result<Self> {
-        let database = Database::open_server(url).await?;
-        Self::with(database, keep_states, meter).await
+        let database = Database::open_server(url, Tenancy::Alone).await?;
+        Self::with(database, Tenancy::Alone, keep_states, meter).await
     }
 
-    async fn with(database: Database, keep_states: usize, meter: &Meter) -> Result<Self> {
-        let catalog = Self {
+    /// Like [`Catalog::open_server`], for a registry whose blobs are in a bucket. Several registries
+    /// may use the catalogue at the same time.
+    pub async fn open_shared(url: &str, keep_states: usize, meter: &Meter) -> Result<Self> {
+        let database = Database::open_server(url, Tenancy::Shared).await?;
+        Self::with(database, Tenancy::Shared, keep_states, meter).await
+    }
+
+    async fn with(
+        database: Database,
+        tenancy: Tenancy,
+        keep_states: usize,
+        meter: &Meter,
+    ) -> Result<Self> {
+        let mut catalog = Self {
             database,
             own: random_id()?,
+            sharing: None,
             documents: Arc::default(),
             changes: Arc::default(),
             keep_states,
@@ -144,8 +183,17 @@ impl Catalog {
         };
         if catalog.database.is_on_server() {
             let mut transaction = catalog.database.begin_write().await?;
-            notes::put(OWNER, &catalog.own).execute(&mut transaction).await?;
+            let owner = if tenancy == Tenancy::Shared { SHARED } else { &catalog.own };
+            notes::put(OWNER, &owner).execute(&mut transaction).await?;
             transaction.commit().await?;
+        }
+        if tenancy == Tenancy::Shared {
+            let (database, changes) = (&catalog.database, &catalog.changes);
+            catalog.sharing = Sharing::of(database, &catalog.own, changes).await?;
+        }
+        if let Some(sharing) = &catalog.sharing {
+            heartbeat::begin(sharing).await?;
+            listener::begin(sharing).await?;
         }
         catalog.move_histories(meter).await?;
         catalog.renew_uses(meter).await?;
@@ -168,8 +216,23 @@ impl Catalog {
         self.database.is_on_server()
     }
 
+    /// A receiver of the changes that other registries make; `None` if there are no others.
+    pub fn notices(&self) -> Option<broadcast::Receiver<Arc<Notice>>> {
+        self.sharing.as_ref().map(|sharing| sharing.notices())
+    }
+
+    /// Whether [`Catalog::close`] was called.
+    pub fn is_closed(&self) -> bool {
+        self.database.is_closed()
+    }
+
     /// Waits for running transactions, and closes the database.
     pub async fn close(&self) {
+        if let Some(sharing) = &self.sharing
+            && let Err(err) = heartbeat::stop(sharing).await
+        {
+            tracing::debug!("the other registries notice only later that this one ends: {err}");
+        }
         self.database.close().await;
     }
 
@@ -190,7 +253,8 @@ impl Catalog {
                 .fetch_optional(&mut transaction)
                 .await?;
             let owner = owner.and_then(|text| serde_json::from_str::<String>(&text).ok());
-            if owner.as_ref() != Some(&self.own) {
+            let expected = if self.is_shared() { SHARED } else { &self.own };
+            if owner.as_deref() != Some(expected) {
                 let why = "another registry uses this catalogue now; stop this registry";
                 return Err(Error::Conflict(format!("catalogue: {why}; nothing was changed")));
             }
@@ -234,6 +298,10 @@ fn column<T: FromStr<Err = deploy_store::Error>>(text: &str) -> Result<T> {
 /// Nanoseconds since 1970, as the database stores them.
 fn nanoseconds(time: Timestamp) -> i64 {
     i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
+}
+
+fn nanoseconds_of(time: Duration) -> i64 {
+    i64::try_from(time.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn timestamp(nanoseconds: i64) -> Timestamp {

@@ -23,6 +23,8 @@ const PAGE: u64 = 100;
 /// The longest wait for new events before the next check. A written batch of reports ends the wait
 /// early.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// The duty of running the program, if several registries share the catalogue.
+const DUTY: &str = "event_program";
 /// How long the program may run for one event. After this time, the registry kills the program.
 const LONGEST: Duration = Duration::from_secs(60);
 /// Maximum number of times that the registry runs the program for one event. If the program fails
@@ -32,24 +34,35 @@ const TRIES: u32 = 3;
 /// Runs `program` for each event, one after the other, until this future is dropped. If no program
 /// has run before, the registry begins with the next new event. After a restart, the registry
 /// begins with the first event for which the program has not run. The program gets the event as a
-/// line of JSON on its standard input. The environment variables `EVENT_…` have the same values,
+/// line of JSON on its standard input. If several registries share the catalogue, only one of them
+/// runs its program, until it is away. The environment variables `EVENT_…` have the same values,
 /// but no variable has the time.
 pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     let mut written = registry.fleet.written();
-    let mut after = first(&registry).await;
+    let mut after = None;
     loop {
         written.borrow_and_update();
-        match registry.catalog.events_after(None, after, PAGE).await {
-            Ok(events) if events.is_empty() => {
+        match next(&registry, after).await {
+            // The other registry records the last event.
+            Ok(None) => {
+                after = None;
                 let _ = timeout(LOOK_EVERY, written.changed()).await;
             }
-            Ok(events) => {
+            Ok(Some((from, events))) if events.is_empty() => {
+                after = Some(from);
+                let _ = timeout(LOOK_EVERY, written.changed()).await;
+            }
+            Ok(Some((_, events))) => {
                 for event in events {
+                    if !registry.catalog.takes_duty(DUTY).await.unwrap_or(false) {
+                        after = None;
+                        break;
+                    }
                     tell(&program, &event).await;
-                    after = event.number;
+                    after = Some(event.number);
                     // If the registry is killed before it has written this note, the program runs
                     // for the event again.
-                    if let Err(err) = registry.catalog.set_note(NOTE, &after).await {
+                    if let Err(err) = registry.catalog.set_note(NOTE, &event.number).await {
                         tracing::warn!(
                             event = "event_program",
                             "cannot record the last event: {err}"
@@ -65,29 +78,24 @@ pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     }
 }
 
-/// The number of the last event for which the program ran. If the program never ran, the function
-/// returns the number of the newest event.
-async fn first(registry: &Registry) -> u64 {
-    loop {
-        let last = match registry.catalog.note(NOTE).await {
-            Ok(Some(last)) => Ok(last),
-            Ok(None) => begin(registry).await,
-            Err(err) => Err(err),
-        };
-        match last {
-            Ok(last) => return last,
-            Err(err) => tracing::warn!(event = "event_program", "cannot read events: {err}"),
-        }
-        sleep(LOOK_EVERY).await;
+/// The events after the number `after`, and this number. Without `after`, they begin with the first
+/// event for which no registry has run its program; if the program never ran, with the next new
+/// event. `None`: another registry has the duty.
+async fn next(registry: &Registry, after: Option<u64>) -> Result<Option<(u64, Vec<Event>)>> {
+    let catalog = &registry.catalog;
+    if !catalog.takes_duty(DUTY).await? {
+        return Ok(None);
     }
-}
-
-/// Records the number of the newest event, and returns it. Without this record, a registry that
-/// stops before it has run the program would begin with a later event at its next start.
-async fn begin(registry: &Registry) -> Result<u64> {
-    let last = registry.catalog.last_event().await?;
-    registry.catalog.set_note(NOTE, &last).await?;
-    Ok(last)
+    let after = match after {
+        Some(after) => after,
+        None => match catalog.note(NOTE).await? {
+            Some(last) => last,
+            // Without this note, a registry that stops before the program has run would begin with
+            // a later event at its next start, and so would the registry that takes its duty.
+            None => catalog.claim_note(NOTE, catalog.last_event().await?).await?,
+        },
+    };
+    Ok(Some((after, catalog.events_after(None, after, PAGE).await?)))
 }
 
 async fn tell(program: &PathBuf, event: &Event) {

@@ -22,6 +22,8 @@ const VERIFY_EVERY: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const VERIFY_PART: Duration = Duration::from_secs(60);
 /// The pause after an error.
 const VERIFY_AGAIN: Duration = Duration::from_secs(600);
+/// The duty of the weekly reading, if several registries share the catalogue.
+const VERIFY_DUTY: &str = "verify";
 /// The pause between two parts of a reading.
 const VERIFY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -134,6 +136,11 @@ pub async fn sample_free_space(registry: Arc<Registry>) {
 /// Reads all blobs again and again, at most `rate` bytes a second, until the future is dropped.
 pub async fn verify(registry: Arc<Registry>, rate: u64) {
     loop {
+        // One of the registries that share a bucket reads it.
+        if !registry.catalog.takes_duty(VERIFY_DUTY).await.unwrap_or(false) {
+            tokio::time::sleep(VERIFY_AGAIN).await;
+            continue;
+        }
         let began = Instant::now();
         let part =
             Scope { budget: Some(VERIFY_PART), resume: true, rate: Some(rate), sample: None };

@@ -1,9 +1,11 @@
 //! `deploy-registry`: keeps components and configurations, and serves them over ssh.
 //! See ARCHITECTURE.md.
 
+mod background_tasks;
 mod http_flags;
 mod log;
 mod place_flags;
+mod ready;
 mod registry_init;
 
 use std::ffi::OsString;
@@ -19,17 +21,16 @@ use deploy_cli::limit_flags::LimitFlags;
 use deploy_cli::log::Format;
 use deploy_cli::progress::{self, Form, Shown, Told};
 use deploy_cli::{Names, service};
-use deploy_registry::catalog::Catalog;
 use deploy_registry::error::Error;
 use deploy_registry::http;
 use deploy_registry::registry::{OpenError, Registry, Settings};
 use deploy_registry::ssh::{self, Keyring, Server};
-use deploy_registry::{event_program, go_import, janitor, rollout_driver};
+use deploy_registry::{go_import, janitor, rollout_driver};
 use deploy_wire::{exit, flags};
 use http_flags::HttpFlags;
 use place_flags::PlaceFlags;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// The allocator. With this allocator, the registry notifies thousands of agents of a change sooner
 /// than with the allocator of the C library (see docs/PERFORMANCE.md).
@@ -157,6 +158,8 @@ struct Flags {
 enum Sub {
     /// Create the directory, the host key and the key files of a new registry
     Init(registry_init::Init),
+    /// Ask a running registry whether it can serve: its database and its bucket answer
+    Ready(ready::Ready),
     /// Import the state of a Go registry in the directory, as the first start does, and print a
     /// report; exit code 8 if files are damaged or missing
     ImportState {
@@ -203,6 +206,7 @@ fn main() -> ExitCode {
         Some(Sub::Init(init)) => {
             init.run(&flags.addr, &flags.place.dir, &flags.opauth, &flags.srvauth)
         }
+        Some(Sub::Ready(ready)) => ready.run().map(|()| exit::OK),
         Some(Sub::ImportState { dry_run, json, q }) => import_state(&flags, *dry_run, *json, *q),
     };
     match done {
@@ -301,8 +305,16 @@ async fn serve(flags: &Flags) -> Result<()> {
     let open = Registry::open_counted(&place, flags.settings(), &meter);
     let registry = Arc::new(open.await?);
     drop(shown);
-    let host_key = ssh::host_key(&flags.place.dir)?;
-    tracing::info!("host key fingerprint: {}", ssh::fingerprint(&host_key));
+    let host_key = match ssh::shared_host_key(&flags.place.dir, &registry.catalog).await {
+        Ok(host_key) => host_key,
+        Err(err) => {
+            // The other registries notice at once that this one does not run.
+            registry.catalog.close().await;
+            return Err(err.into());
+        }
+    };
+    let fingerprint = ssh::fingerprint(&host_key);
+    tracing::info!("host key fingerprint: {fingerprint}");
     let listener = ssh::listen(&flags.addr).await?;
     let http = match http {
         Some((address, access)) => Some((ssh::listen(address).await?, access)),
@@ -312,16 +324,22 @@ async fn serve(flags: &Flags) -> Result<()> {
     let stop = stop_signal().map_err(no_signals)?;
     let hangup = signal(SignalKind::hangup()).map_err(no_signals)?;
     tracing::info!("listening on {}", listener.local_addr()?);
+    let (catalog, address) = (registry.catalog.clone(), listener.local_addr()?);
     let background = [
         tokio::spawn(janitor::run(Arc::clone(&registry))),
         tokio::spawn(janitor::sample_free_space(Arc::clone(&registry))),
         tokio::spawn(rollout_driver::run(Arc::clone(&registry))),
-        tokio::spawn(verify(Arc::clone(&registry), flags.verify_rate)),
-        tokio::spawn(reload_keys(hangup, Arc::clone(&keyring))),
-        tokio::spawn(keep_watch(registry.catalog.clone())),
-        tokio::spawn(tell_events(Arc::clone(&registry), flags.on_event.clone())),
+        tokio::spawn(background_tasks::verify(Arc::clone(&registry), flags.verify_rate)),
+        tokio::spawn(background_tasks::reload_keys(hangup, Arc::clone(&keyring))),
+        tokio::spawn(background_tasks::keep_watch(catalog.clone())),
+        tokio::spawn(background_tasks::tell_events(Arc::clone(&registry), flags.on_event.clone())),
+        tokio::spawn(background_tasks::describe(
+            catalog.clone(),
+            Arc::clone(&keyring),
+            address,
+            fingerprint,
+        )),
     ];
-    let catalog = registry.catalog.clone();
     service::ready(&format!("listening on {}", listener.local_addr()?));
     let server = Arc::new(Server::new(registry, keyring, &host_key, flags.deadline));
     if let Some((listener, access)) = http {
@@ -337,18 +355,6 @@ async fn serve(flags: &Flags) -> Result<()> {
     Ok(())
 }
 
-async fn verify(registry: Arc<Registry>, rate: u64) {
-    if rate > 0 {
-        janitor::verify(registry, rate).await;
-    }
-}
-
-async fn tell_events(registry: Arc<Registry>, program: Option<PathBuf>) {
-    if let Some(program) = program {
-        event_program::run(registry, program).await;
-    }
-}
-
 /// Returns a future that completes when a signal asks the process to stop.
 fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -360,35 +366,6 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
         }
         service::stopping();
     })
-}
-
-async fn reload_keys(mut hangup: Signal, keyring: Arc<Keyring>) {
-    while hangup.recv().await.is_some() {
-        service::reloading();
-        keyring.reload();
-        service::reloaded();
-    }
-}
-
-/// Maximum time that the catalogue may take to answer. If a catalogue in a file takes longer, the
-/// registry sends no report to the service manager.
-const ANSWER: Duration = Duration::from_secs(30);
-
-/// Regularly reports to the service manager that the catalogue answers, if the service manager asks
-/// for such reports.
-async fn keep_watch(catalog: Catalog) {
-    let Some(every) = service::watchdog() else { return };
-    loop {
-        // Any answer is enough, even an error. Such errors are reported where they occur, and a
-        // restart would not fix them. A restart would not bring back a lost server either.
-        let answer = tokio::time::timeout(ANSWER, catalog.is_new()).await;
-        let is_lost = matches!(answer, Err(_) | Ok(Err(Error::NoAnswer(_))));
-        if is_lost && !catalog.is_on_server() {
-            continue;
-        }
-        service::alive();
-        tokio::time::sleep(every).await;
-    }
 }
 
 /// Raises the limit on open files. Each connection and each open blob counts as one file.

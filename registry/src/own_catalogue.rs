@@ -28,6 +28,8 @@ enum Mismatch {
     OtherDirectory,
     /// The catalogue on the server is new, but the directory has blobs.
     HasBlobs,
+    /// The directory belongs to another catalogue, which several registries may use.
+    OtherCatalogue,
 }
 
 impl Mismatch {
@@ -47,6 +49,10 @@ impl Mismatch {
             Self::HasBlobs => {
                 "the directory has files, but the catalogue on the database server is new; give \
                  the database of this directory with -catalogue, or an empty directory with -dir"
+            }
+            Self::OtherCatalogue => {
+                "the directory belongs to another catalogue; give the database of this directory \
+                 with -catalogue, or an empty directory with -dir"
             }
         }
     }
@@ -75,6 +81,11 @@ fn compare(dir: Option<&str>, catalogue: Option<&str>, has_blobs: bool) -> Optio
     }
 }
 
+/// Like [`compare`], if the blobs are in a bucket: then each catalogue may have several directories.
+fn compare_shared(dir: Option<&str>, catalogue: &str) -> Option<Mismatch> {
+    dir.filter(|dir| *dir != catalogue).map(|_| Mismatch::OtherCatalogue)
+}
+
 /// Fails if the directory has the other kind of catalogue: a file if `is_on_server` is true, or a
 /// catalogue on a server if `is_on_server` is false.
 pub(crate) fn check_kind(dir: &Path, is_on_server: bool) -> Result<()> {
@@ -87,12 +98,17 @@ pub(crate) fn check_kind(dir: &Path, is_on_server: bool) -> Result<()> {
 /// new and the directory has no blobs, records in both places that the directory and the catalogue
 /// belong together.
 pub(crate) async fn check_server(dir: &Path, catalog: &Catalog, blobs: &Blobs) -> Result<()> {
-    let path = dir.join(ID);
-    let own = match fs::read_to_string(&path) {
-        Err(err) if err.kind() == ErrorKind::NotFound => None,
-        read => Some(read.map_err(|err| Error::Failed(format!("read {}: {err}", path.display())))?),
-    };
+    let own = read_id(dir)?;
     let own = own.as_deref().map(str::trim);
+    if catalog.is_shared() {
+        let new = own.unwrap_or(catalog.session_id()).to_owned();
+        let id = catalog.claim_note(NOTE, new).await?;
+        return match compare_shared(own, &id) {
+            Some(mismatch) => Err(mismatch.error(dir)),
+            None if own.is_none() => write_id(dir, &id),
+            None => Ok(()),
+        };
+    }
     let recorded: Option<String> = catalog.note(NOTE).await?;
     let has_blobs = recorded.is_none() && !blobs.list()?.is_empty();
     if let Some(mismatch) = compare(own, recorded.as_deref(), has_blobs) {
@@ -102,10 +118,24 @@ pub(crate) async fn check_server(dir: &Path, catalog: &Catalog, blobs: &Blobs) -
         // After a crash between the two writes, the catalogue is still new and the directory still
         // has no blobs. The next start then repeats both writes.
         let id = own.map_or_else(|| catalog.session_id().to_owned(), str::to_owned);
-        replace_file(&path, format!("{id}\n").as_bytes(), 0o600)?;
+        write_id(dir, &id)?;
         catalog.set_note(NOTE, &id).await?;
     }
     Ok(())
+}
+
+/// The id in the directory, if there is one.
+fn read_id(dir: &Path) -> Result<Option<String>> {
+    let path = dir.join(ID);
+    match fs::read_to_string(&path) {
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(Error::Failed(format!("read {}: {err}", path.display()))),
+        Ok(text) => Ok(Some(text)),
+    }
+}
+
+fn write_id(dir: &Path, id: &str) -> Result<()> {
+    Ok(replace_file(&dir.join(ID), format!("{id}\n").as_bytes(), 0o600)?)
 }
 
 #[cfg(test)]
@@ -130,5 +160,12 @@ mod tests {
         assert_eq!(compare(None, None, true), Some(Mismatch::HasBlobs));
         assert_eq!(compare(Some("a"), Some("b"), false), Some(Mismatch::OtherDirectory));
         assert_eq!(compare(None, Some("b"), false), Some(Mismatch::OtherDirectory));
+    }
+
+    #[test]
+    fn shared_catalogue_accepts_further_directories_but_not_those_of_other_catalogues() {
+        assert_eq!(compare_shared(None, "a"), None);
+        assert_eq!(compare_shared(Some("a"), "a"), None);
+        assert_eq!(compare_shared(Some("b"), "a"), Some(Mismatch::OtherCatalogue));
     }
 }

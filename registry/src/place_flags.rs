@@ -14,6 +14,7 @@ const CATALOGUE: &str = "Database server with the catalogue, such as postgres://
 const BUCKET: &str = "Bucket of an S3 server for the blobs, such as s3://NAME?endpoint=URL&region=REGION&\
      prefix=PREFIX; without it, the blobs are files in the directory";
 const LINGER: &str = "How long an unneeded object stays in the bucket after gc has condemned it";
+const ABANDON: &str = "How long gc keeps the unfinished uploads of another registry that is away";
 const ACCEPT: &str = "Start with a catalogue that is older than the bucket, as after a restored \
      backup, and remove nothing; NUMBER is in the message of the start that failed";
 
@@ -48,6 +49,10 @@ pub struct PlaceFlags {
     #[arg(long, env = "DEPLOY_REGISTRY_LINGER", default_value = "1h", help = LINGER)]
     #[arg(value_parser = flags::duration)]
     linger: Duration,
+    /// The time without a heartbeat after which the uploads of another registry are given up
+    #[arg(long, env = "DEPLOY_REGISTRY_ABANDON_AFTER", default_value = "1h", help = ABANDON)]
+    #[arg(value_parser = flags::duration)]
+    abandon_after: Duration,
     /// The number of a bucket whose older catalogue is accepted
     #[arg(long, env = "DEPLOY_REGISTRY_ACCEPT_OLDER_CATALOGUE", value_name = "NUMBER")]
     #[arg(help = ACCEPT)]
@@ -70,6 +75,7 @@ impl PlaceFlags {
             address,
             cache: self.cache,
             linger: self.linger,
+            abandon: self.abandon_after,
             accepts_older: self.accept_older_catalogue,
         };
         Place {

@@ -113,7 +113,8 @@ impl<P: AsRef<Path> + ?Sized> From<&P> for Place {
     }
 }
 
-/// An open registry, which has exclusive use of its data directory.
+/// An open registry, which has exclusive use of its data directory. With a catalogue on a database
+/// server and a bucket, other registries may use the catalogue and the bucket, too.
 #[derive(Debug)]
 pub struct Registry {
     blobs: BlobStore,
@@ -217,7 +218,12 @@ impl Registry {
         };
         reserve::make(&top, &blobs);
         let (blobs, catalog) = open_store(place, blobs, catalog).await?;
+        // The notices come first, so that no change is missed after the fleet was read.
+        let notices = catalog.notices();
         let fleet = Arc::new(Fleet::open(&catalog).await?);
+        if let Some(notices) = notices {
+            fleet.share(notices);
+        }
         let registry = Self {
             uploads: UploadRoom::new(&blobs, settings.upload_limits()),
             blobs,
@@ -245,7 +251,7 @@ impl Registry {
         };
         // This call comes before the first agent connects. Otherwise, the registry could offer the
         // base of a rollout to a host in an open wave.
-        registry.load_rollouts().await?;
+        registry.fleet.load_rollouts().await?;
         Ok(registry)
     }
 
@@ -305,7 +311,10 @@ async fn open_catalog(
     let Some(url) = &place.catalogue else {
         return Catalog::open(&place.dir, keep_states, meter).await;
     };
-    let catalog = Catalog::open_server(url, keep_states, meter).await?;
+    let catalog = match place.bucket {
+        Some(_) => Catalog::open_shared(url, keep_states, meter).await?,
+        None => Catalog::open_server(url, keep_states, meter).await?,
+    };
     own_catalogue::check_server(&place.dir, &catalog, blobs).await?;
     Ok(catalog)
 }

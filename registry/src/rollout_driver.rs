@@ -45,16 +45,13 @@ pub async fn run(registry: Arc<Registry>) {
 /// Makes all steps that are due. Returns the longest time until the next check; `None` if no
 /// rollout is active.
 async fn look(registry: &Registry) -> Option<Duration> {
-    let showing = registry.fleet.showing.lock().await;
-    let names = match registry.catalog.rolling().await {
+    let names = match registry.fleet.rolling().await {
         Ok(names) => names,
         Err(err) => {
             tracing::warn!(event = "rollout_error", "cannot read the rollouts: {err}");
             return Some(LOOK_EVERY);
         }
     };
-    registry.fleet.rollouts.keep(&names);
-    drop(showing);
     let mut wait: Option<Duration> = None;
     for name in &names {
         let due = match registry.step_rollout(name).await {

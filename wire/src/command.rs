@@ -272,6 +272,8 @@ pub enum Command {
     },
     /// `stat`
     Stat {
+        /// Whether to show the registries that share the catalogue.
+        registries: bool,
         /// Whether to answer as JSON.
         json: bool,
     },

@@ -70,6 +70,21 @@ pub(super) fn compare(found: &Found) -> Verdict {
     }
 }
 
+/// Whether the marker belongs to the catalogue, and the catalogue is not older than the bucket.
+pub(super) fn is_own(marker: Option<&Marker>, noted: Option<&Marker>) -> bool {
+    let (Some(marker), Some(noted)) = (marker, noted) else { return false };
+    marker.catalogue == noted.catalogue && marker.number <= noted.number
+}
+
+/// The next marker of a catalogue, with at least the number `least`. The first marker has the id
+/// `own`.
+pub(super) fn raised(noted: Option<Marker>, own: &str, least: u64) -> Marker {
+    match noted {
+        Some(Marker { catalogue, number }) => Marker { catalogue, number: least.max(number + 1) },
+        None => Marker { catalogue: own.to_owned(), number: least.max(1) },
+    }
+}
+
 impl Verdict {
     /// Why the bucket cannot be used, and what to do. `None` if it can be used.
     pub(super) fn refusal(self) -> Option<String> {
@@ -130,6 +145,20 @@ mod tests {
         assert_eq!(compare(&files), Verdict::HasFiles);
         let emptied = Found { knows_objects: true, ..found(None, marker("a", 1)) };
         assert_eq!(compare(&emptied), Verdict::NoMarker);
+    }
+
+    #[test]
+    fn marker_that_another_registry_raised_is_own() {
+        let is_own = |marker: Option<Marker>, noted: Option<Marker>| {
+            super::is_own(marker.as_ref(), noted.as_ref())
+        };
+        assert!(is_own(marker("a", 4), marker("a", 4)) && is_own(marker("a", 4), marker("a", 6)));
+        assert!(!is_own(marker("a", 6), marker("a", 4)), "a restored catalogue");
+        assert!(!is_own(marker("b", 4), marker("a", 4)));
+        assert!(!is_own(None, marker("a", 4)) && !is_own(marker("a", 4), None));
+        assert_eq!(Some(raised(None, "me", 0)), marker("me", 1));
+        assert_eq!(Some(raised(marker("a", 4), "me", 0)), marker("a", 5));
+        assert_eq!(Some(raised(marker("a", 4), "me", 9)), marker("a", 9));
     }
 
     #[test]

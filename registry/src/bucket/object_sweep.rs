@@ -33,7 +33,7 @@ impl Bucket {
             return Ok(SweptObjects::default());
         }
         self.require_own_now().await?;
-        let times = ObjectTimes { grace, linger: self.linger() };
+        let times = ObjectTimes { grace, linger: self.linger(), abandon: self.settings.abandon };
         self.catalog.advance_objects(times).await?;
         let rows = self.catalog.objects_in(&[ObjectState::Deleting]).await?;
         self.raise_marker(!rows.is_empty()).await?;

@@ -30,7 +30,7 @@ pub(super) enum Ownership {
 /// The bucket belongs to the catalogue.
 #[derive(Debug)]
 pub(super) struct Owned {
-    marker: Marker,
+    /// When this registry last raised the number.
     raised: Instant,
 }
 
@@ -66,7 +66,7 @@ impl Bucket {
             Ownership::Failed(..) | Ownership::Unknown => {}
         }
         match self.check().await {
-            Ok(marker) => *owned = Ownership::Own(Owned { marker, raised: Instant::now() }),
+            Ok(()) => *owned = Ownership::Own(Owned { raised: Instant::now() }),
             Err(Error::NoBucket(why)) => {
                 *owned = Ownership::Failed(Instant::now(), why.clone());
                 return Err(Error::NoBucket(why));
@@ -80,22 +80,25 @@ impl Bucket {
     /// bucket. Reads the marker again.
     pub(super) async fn require_own_now(&self) -> Result<()> {
         self.require_own().await?;
-        let owned = self.owned.lock().await;
-        let Ownership::Own(Owned { marker: own, .. }) = &*owned else { return Ok(()) };
-        match self.read_marker().await? {
-            Some(found) if found.catalogue == own.catalogue && found.number <= own.number => Ok(()),
-            found => {
-                let found = found.map_or("is missing".to_owned(), |found| {
-                    format!("has the number {} of catalogue {}", found.number, found.catalogue)
-                });
-                Err(self.conflict(&format!(
-                    "the marker {found}, but this catalogue is {} with the number {}; nothing is \
-                     removed: look for a second registry that uses this bucket, and restart this \
-                     registry",
-                    own.catalogue, own.number
-                )))
-            }
+        let found = self.read_marker().await?;
+        // Another registry may raise the number at any time. It writes each number first to the
+        // catalogue, so the function reads the catalogue last.
+        let noted: Option<Marker> = self.catalog.note(NOTE).await?;
+        if marker::is_own(found.as_ref(), noted.as_ref()) {
+            return Ok(());
         }
+        let told = |marker: Option<Marker>| {
+            marker.map_or("missing".to_owned(), |Marker { catalogue, number }| {
+                format!("{number} of catalogue {catalogue}")
+            })
+        };
+        Err(self.conflict(&format!(
+            "the number of the bucket is {}, and the number of the catalogue is {}; nothing is \
+             removed: look for a registry that uses this bucket with another catalogue, and \
+             restart this registry",
+            told(found),
+            told(noted)
+        )))
     }
 
     /// Raises the number in the catalogue and in the marker. With `always` false, does so only from
@@ -106,51 +109,68 @@ impl Bucket {
         if !always && owned.raised.elapsed() < RAISE_EVERY {
             return Ok(());
         }
-        let raised = Marker { number: owned.marker.number + 1, ..owned.marker.clone() };
-        self.catalog.set_note(NOTE, &raised).await?;
-        *owned = Owned { marker: raised.clone(), raised: Instant::now() };
-        // If the answer is lost, the marker may have the new number all the same.
-        self.write_marker(&raised).await
+        self.raise(0).await?;
+        *owned = Owned { raised: Instant::now() };
+        Ok(())
+    }
+
+    /// Raises the number to at least `least`, first in the catalogue and then in the marker.
+    async fn raise(&self, least: u64) -> Result<()> {
+        let own = self.catalog.session_id();
+        let change = |noted| marker::raised(noted, own, least);
+        let mut next: Marker = self.catalog.change_note(NOTE, change).await?;
+        loop {
+            // If the answer is lost, the marker may have the new number all the same.
+            self.write_marker(&next).await?;
+            // If another registry has raised the number in the meantime, this marker may have
+            // replaced the other one, so the function writes the higher number again.
+            let noted: Option<Marker> = self.catalog.note(NOTE).await?;
+            match noted.filter(|noted| noted.number > next.number) {
+                Some(higher) => next = higher,
+                None => return Ok(()),
+            }
+        }
     }
 
     /// Compares the bucket with the catalogue. Writes the first marker, or the next one.
-    async fn check(&self) -> Result<Marker> {
+    async fn check(&self) -> Result<()> {
+        let mut found = self.find().await?;
+        if marker::compare(&found).refusal().is_some() && self.catalog.is_shared() {
+            // Another registry may have begun to use the bucket while this one looked.
+            found = self.find().await?;
+        }
+        let verdict = marker::compare(&found);
+        if let (Verdict::Older(number), Some(accepted)) = (verdict, self.settings.accepts_older)
+            && number == accepted
+        {
+            tracing::warn!(
+                event = "older_catalogue",
+                "the catalogue is older than the bucket, which the operator accepts; nothing is \
+                 removed until the registry starts without -accept-older-catalogue"
+            );
+            return self.raise(number + 1).await;
+        }
+        match verdict.refusal() {
+            Some(why) => Err(self.conflict(&why)),
+            None => self.raise(0).await,
+        }
+    }
+
+    /// Reads the marker, and then what the catalogue knows.
+    async fn find(&self) -> Result<Found> {
         let marker = self.read_marker().await?;
+        let has_objects = !self.client.list(BLOBS, None).await?.objects.is_empty();
         let counts = self.catalog.object_counts().await?;
         let is_kept =
             |state: &ObjectState| !matches!(state, ObjectState::Writing | ObjectState::Deleting);
         let knows_objects = counts.keys().any(is_kept);
-        let found = Found {
-            has_objects: !self.client.list(BLOBS, None).await?.objects.is_empty(),
+        Ok(Found {
+            has_objects,
             noted: self.catalog.note(NOTE).await?,
             knows_files: !knows_objects && !self.catalog.blobs().await?.is_empty(),
             knows_objects,
             marker,
-        };
-        let verdict = marker::compare(&found);
-        let accepted = self.settings.accepts_older;
-        let next = match (verdict, found.noted) {
-            (Verdict::Older(number), Some(noted)) if accepted == Some(number) => {
-                tracing::warn!(
-                    event = "older_catalogue",
-                    "the catalogue is older than the bucket, which the operator accepts; nothing \
-                     is removed until the registry starts without -accept-older-catalogue"
-                );
-                Marker { number: number + 1, ..noted }
-            }
-            (verdict, noted) => {
-                if let Some(why) = verdict.refusal() {
-                    return Err(self.conflict(&why));
-                }
-                let first =
-                    || Marker { catalogue: self.catalog.session_id().to_owned(), number: 0 };
-                let Marker { catalogue, number } = noted.unwrap_or_else(first);
-                Marker { catalogue, number: number + 1 }
-            }
-        };
-        self.catalog.set_note(NOTE, &next).await?;
-        self.write_marker(&next).await?;
-        Ok(next)
+        })
     }
 
     /// Writes the marker to the bucket. The catalogue has the same number already, so the number in

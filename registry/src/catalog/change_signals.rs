@@ -15,7 +15,8 @@ const MOST: usize = 1000;
 /// The last change of a configuration.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Announced {
-    /// The number of changes since the configuration's channel was made.
+    /// The number of this change, or of the making of the channel. The numbers of all channels grow
+    /// together, so a channel that is made again continues with a higher number.
     pub count: u64,
     /// When the last change was announced; `None` if there was no change.
     pub at: Option<Instant>,
@@ -28,6 +29,7 @@ pub struct Changes {
     configurations: Mutex<HashMap<ConfigurationName, watch::Sender<Announced>>>,
     rollouts: watch::Sender<u64>,
     commits: AtomicU64,
+    last: AtomicU64,
 }
 
 impl Changes {
@@ -40,7 +42,7 @@ impl Changes {
         if all.len() >= MOST {
             all.retain(|_, sender| sender.receiver_count() > 0);
         }
-        let (sender, receiver) = watch::channel(Announced::default());
+        let (sender, receiver) = watch::channel(Announced { count: self.next(), at: None });
         all.insert(name.clone(), sender);
         receiver
     }
@@ -49,7 +51,19 @@ impl Changes {
     pub fn announce(&self, name: &ConfigurationName) {
         let Some(sender) = self.all().get(name).cloned() else { return };
         let at = Some(Instant::now());
-        sender.send_modify(|last| *last = Announced { count: last.count + 1, at });
+        sender.send_replace(Announced { count: self.next(), at });
+    }
+
+    fn next(&self) -> u64 {
+        self.last.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    /// Announces that each configuration may have changed.
+    pub fn announce_everything(&self) {
+        let names: Vec<ConfigurationName> = self.all().keys().cloned().collect();
+        for name in &names {
+            self.announce(name);
+        }
     }
 
     /// The number of transactions that were committed since the start of the registry and may have
@@ -88,8 +102,9 @@ mod tests {
         let [one, other]: [ConfigurationName; 2] = ["a", "b"].map(|name| name.parse().unwrap());
         let (mut first, mut second) = (changes.subscribe(&one), changes.subscribe(&other));
         changes.announce(&one);
+        let before = first.borrow().count;
         first.changed().await.unwrap();
-        assert_eq!(first.borrow().count, 1);
+        assert!(first.borrow().count > before);
         assert!(!second.has_changed().unwrap());
         changes.announce(&other);
         second.changed().await.unwrap();
@@ -105,5 +120,18 @@ mod tests {
         assert!(changes.all().len() <= MOST);
         changes.announce(&"kept".parse().unwrap());
         assert!(kept.has_changed().unwrap());
+    }
+
+    /// An offer that was made for the earlier channel does not count for the later channel: nobody
+    /// announced the changes in between.
+    #[test]
+    fn channel_that_is_made_again_has_a_higher_count() {
+        let changes = Changes::default();
+        let name: ConfigurationName = "web".parse().unwrap();
+        changes.subscribe(&name);
+        changes.announce(&name);
+        let before = changes.subscribe(&name).borrow().count;
+        changes.all().clear();
+        assert!(changes.subscribe(&name).borrow().count > before);
     }
 }

@@ -9,10 +9,11 @@ use super::configuration_rows::{
     State, current_before, delete, find_current, find_history, load, load_after, require_current,
     require_state, save, states,
 };
+use super::fleet::running;
 use super::replacing::{check_whole, find_whole, is_there, replace};
 use super::tx::query_scalar;
 use super::versions::latest_version;
-use super::{Catalog, Error, Result, column};
+use super::{Catalog, Error, Position, Result, column};
 
 /// Maximum number of states in a short listing, and in each page of [`Catalog::states`].
 const LONG: u64 = 200;
@@ -42,21 +43,46 @@ impl Catalog {
 
     /// The JSON form of the current state of a configuration, if there is such a configuration.
     pub async fn configuration_json(&self, name: &ConfigurationName) -> Result<Option<Bytes>> {
-        // If the catalogue is on a server, another registry may take over the catalogue and change
-        // it. So a document in memory may be outdated.
-        let is_kept = !self.database.is_on_server();
-        if let Some(json) = self.documents.get(name).filter(|_| is_kept) {
+        // If the catalogue is on a server, another registry may have changed the configuration.
+        match self.position(name).await? {
+            Some(position) => self.configuration_json_at(name, position).await,
+            None => self.kept_or_read(name, None).await,
+        }
+    }
+
+    /// The JSON form of the current state of a configuration. The caller has just read the
+    /// configuration's position.
+    pub async fn configuration_json_at(
+        &self,
+        name: &ConfigurationName,
+        position: Position,
+    ) -> Result<Option<Bytes>> {
+        match position.revision {
+            Some(revision) => self.kept_or_read(name, Some(revision)).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The document in memory, if it has this revision; or else the document in the database, which
+    /// may have a later revision. Without a revision, each document in memory is valid.
+    async fn kept_or_read(
+        &self,
+        name: &ConfigurationName,
+        revision: Option<u64>,
+    ) -> Result<Option<Bytes>> {
+        if let Some(json) = self.documents.get(name, revision) {
             return Ok(Some(json));
         }
         let age = self.documents.age();
         let mut transaction = self.read_tx().await?;
-        let Some(number) = find_current(&mut transaction, name).await? else { return Ok(None) };
-        let configuration = load(&mut transaction, name, number).await?;
+        let Some(current) = running::current(&mut transaction, name).await? else {
+            return Ok(None);
+        };
+        let configuration = load(&mut transaction, name, current.number.cast_unsigned()).await?;
         drop(transaction);
         let json = Bytes::from(configuration.to_json());
-        if is_kept {
-            self.documents.keep(age, name, &json);
-        }
+        let revision = revision.and(Some(current.revision));
+        self.documents.keep(age, name, revision, &json);
         Ok(Some(json))
     }
 

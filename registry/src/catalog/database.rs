@@ -1,6 +1,6 @@
 //! Opens the database of a catalogue: an `SQLite` file in the registry's directory, or a database
-//! on a `PostgreSQL` server. Only one registry uses a catalogue at a time, because the blobs are in
-//! that registry's directory.
+//! on a `PostgreSQL` server. If the blobs are in the directory of a registry, only this registry uses
+//! the catalogue.
 
 use std::path::Path;
 use std::str::FromStr as _;
@@ -14,8 +14,9 @@ use sqlx::sqlite::{
 };
 
 use super::database_error::{damaged, no_server, not_opened, unusable};
-use super::owner_lock::OwnerLock;
-use super::tx::{Patience, Tx, answered, query};
+use super::owner_lock::Tenancy;
+use super::server_watch::ServerWatch;
+use super::tx::{ANSWER_WAIT, Patience, SERVER_WAIT, Tx, answered, query};
 use super::{Result, integrity, migrations};
 
 /// Maximum number of connections for short reads (`READERS`) and for long reads (`SCANNERS`).
@@ -24,18 +25,15 @@ pub(super) const SCANNERS: u32 = 2;
 /// Maximum number of connections to a server for transactions that change something. One of these
 /// connections holds the lock that [`WRITE_LOCK`] takes, and the others wait for this lock.
 const WRITERS: u32 = 4;
+/// Maximum number of connections to a server for single statements, such as the one of each poll.
+const LOOKUPS: u32 = 8;
 /// How long a verb waits for a free connection to a file. Another verb usually holds a connection
 /// for milliseconds, but much longer on a full or slow disk.
 const LONGEST_WAIT: Duration = Duration::from_secs(300);
-/// How long a verb waits for a free connection to a server.
-pub(super) const SERVER_WAIT: Duration = Duration::from_secs(10);
 /// How long a statement may take on a server: [`SCAN_LIMIT`] in a long read, and [`LIMIT`] in any
 /// other transaction. The time that the statement waits for a lock counts, too.
 const LIMIT: Duration = Duration::from_secs(30);
 const SCAN_LIMIT: Duration = Duration::from_secs(300);
-/// How much longer than the limit the registry waits for the server's answer, and how long it waits
-/// for an answer that takes the server no time.
-pub(super) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 /// How many rows the thread of a connection reads ahead. With fewer rows, a query that reads a
 /// large fleet is slow: the reading thread and the thread of the verb then wait for each other most
 /// of the time.
@@ -74,7 +72,41 @@ pub(super) enum Database {
     Sqlite { writer: SqlitePool, readers: SqlitePool, scanners: SqlitePool },
     /// A server. The advisory lock that [`WRITE_LOCK`] takes ensures that only one transaction
     /// writes at a time.
-    Postgres { writers: PgPool, readers: PgPool, scanners: PgPool, owner: Arc<OwnerLock> },
+    Postgres(Box<Server>),
+}
+
+/// The connections to a server.
+#[derive(Debug, Clone)]
+pub(super) struct Server {
+    writers: PgPool,
+    readers: PgPool,
+    scanners: PgPool,
+    lookups: PgPool,
+    listeners: PgPool,
+    watch: Arc<ServerWatch>,
+}
+
+impl Server {
+    /// The connections for single statements.
+    pub(super) fn lookups(&self) -> &PgPool {
+        &self.lookups
+    }
+
+    /// How long the registry waits for the answer to a single statement.
+    pub(super) fn patience(&self) -> Patience {
+        self.watch.patience(LIMIT)
+    }
+
+    /// Whether [`Database::close`] was called.
+    pub(super) fn is_closed(&self) -> bool {
+        // These connections are closed first.
+        self.readers.is_closed()
+    }
+
+    /// The connections that wait for notifications: one, or two while the first one ends.
+    pub(super) fn listeners(&self) -> &PgPool {
+        &self.listeners
+    }
 }
 
 impl Database {
@@ -110,30 +142,44 @@ impl Database {
 
     /// Opens the database at `url`, and creates missing tables. `url` has the form
     /// `postgres://USER@HOST/DATABASE`.
-    pub(super) async fn open_server(url: &str) -> Result<Self> {
+    pub(super) async fn open_server(url: &str, tenancy: Tenancy) -> Result<Self> {
         let options = PgConnectOptions::from_str(url).map_err(|err| no_server(&err))?;
         let options = options.application_name("deploy-registry").options(SETTINGS);
         // A single connection reports why it failed. A pool would only report that it timed out.
-        let owner = OwnerLock::take(&options).await?;
+        let watch = ServerWatch::begin(&options, tenancy).await?;
         let writers = server_pool(WRITERS).connect_with(limited(&options, LIMIT)).await;
         let writers = writers.map_err(|err| no_server(&err))?;
         migrations::server_migrator().run(&writers).await.map_err(|err| no_server(&err))?;
         let readers = server_pool(READERS).connect_lazy_with(limited(&options, LIMIT));
         let scanners = server_pool(SCANNERS).connect_lazy_with(limited(&options, SCAN_LIMIT));
-        Ok(Self::Postgres { writers, readers, scanners, owner })
+        // The test before each use would double the time of a single statement.
+        let lookups = server_pool(LOOKUPS)
+            .test_before_acquire(false)
+            .connect_lazy_with(limited(&options, LIMIT));
+        let listeners = server_pool(2).connect_lazy_with(options);
+        let server = Server { writers, readers, scanners, lookups, listeners, watch };
+        Ok(Self::Postgres(Box::new(server)))
     }
 
     /// Whether the database is on a server. Only in this case, another registry may take over the
     /// catalogue.
     pub(super) fn is_on_server(&self) -> bool {
-        matches!(self, Self::Postgres { .. })
+        self.server().is_some()
+    }
+
+    /// The connections to the server, if the database is on a server.
+    pub(super) fn server(&self) -> Option<&Server> {
+        match self {
+            Self::Sqlite { .. } => None,
+            Self::Postgres(server) => Some(server),
+        }
     }
 
     /// Whether [`Database::close`] was called.
     pub(super) fn is_closed(&self) -> bool {
         match self {
             Self::Sqlite { writer, .. } => writer.is_closed(),
-            Self::Postgres { writers, .. } => writers.is_closed(),
+            Self::Postgres(server) => server.is_closed(),
         }
     }
 
@@ -147,11 +193,13 @@ impl Database {
                 scanners.close().await;
                 writer.close().await;
             }
-            Self::Postgres { writers, readers, scanners, owner } => {
-                readers.close().await;
-                scanners.close().await;
-                writers.close().await;
-                owner.release().await;
+            Self::Postgres(server) => {
+                server.readers.close().await;
+                server.scanners.close().await;
+                server.lookups.close().await;
+                server.listeners.close().await;
+                server.writers.close().await;
+                server.watch.end().await;
             }
         }
     }
@@ -164,8 +212,9 @@ impl Database {
             Self::Sqlite { writer, .. } => {
                 Tx::Sqlite(Box::pin(writer.begin_with("BEGIN IMMEDIATE")).await?)
             }
-            Self::Postgres { writers, owner, .. } => {
-                let mut tx = begin_on_server(writers, BEGIN_WRITE, owner.patience(LIMIT)).await?;
+            Self::Postgres(server) => {
+                let patience = server.patience();
+                let mut tx = begin_on_server(&server.writers, BEGIN_WRITE, patience).await?;
                 query(WRITE_LOCK).execute(&mut tx).await?;
                 tx
             }
@@ -176,8 +225,8 @@ impl Database {
     pub(super) async fn begin_read(&self) -> Result<Tx> {
         match self {
             Self::Sqlite { readers, .. } => begin_in_file(readers).await,
-            Self::Postgres { readers, owner, .. } => {
-                begin_on_server(readers, BEGIN_READ, owner.patience(LIMIT)).await
+            Self::Postgres(server) => {
+                begin_on_server(&server.readers, BEGIN_READ, server.patience()).await
             }
         }
     }
@@ -186,8 +235,9 @@ impl Database {
     pub(super) async fn begin_scan(&self) -> Result<Tx> {
         match self {
             Self::Sqlite { scanners, .. } => begin_in_file(scanners).await,
-            Self::Postgres { scanners, owner, .. } => {
-                begin_on_server(scanners, BEGIN_READ, owner.patience(SCAN_LIMIT)).await
+            Self::Postgres(server) => {
+                let patience = server.watch.patience(SCAN_LIMIT);
+                begin_on_server(&server.scanners, BEGIN_READ, patience).await
             }
         }
     }

@@ -8,6 +8,10 @@
 //! begins. The cache keeps the reader's document only if no change has begun or ended since this
 //! call. So a document from memory is never older than the document that a reader of the database
 //! would see.
+//!
+//! If several registries may use the catalogue, other processes change configurations, too. Each
+//! document then has the revision of its configuration, and a reader names the revision that it has
+//! just read.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -27,7 +31,8 @@ pub(super) struct DocumentCache(Mutex<Kept>);
 struct Kept {
     age: Age,
     bytes: usize,
-    by_name: HashMap<ConfigurationName, Bytes>,
+    /// The documents with their revisions.
+    by_name: HashMap<ConfigurationName, (Option<u64>, Bytes)>,
     /// For each configuration, the number of transactions that are changing it.
     changing: HashMap<ConfigurationName, usize>,
 }
@@ -37,9 +42,11 @@ struct Kept {
 pub(super) struct Age(u64);
 
 impl DocumentCache {
-    /// The document of a configuration, if the cache keeps one.
-    pub(super) fn get(&self, name: &ConfigurationName) -> Option<Bytes> {
-        self.kept().by_name.get(name).cloned()
+    /// The document of a configuration, if the cache keeps one with this revision.
+    pub(super) fn get(&self, name: &ConfigurationName, revision: Option<u64>) -> Option<Bytes> {
+        let kept = self.kept();
+        let (kept, json) = kept.by_name.get(name)?;
+        (*kept == revision).then(|| json.clone())
     }
 
     /// The counter of the changes that have begun or ended. A reader calls this function before its
@@ -51,9 +58,15 @@ impl DocumentCache {
     /// Keeps the document `json` that a reader has read. The reader got `age` before its
     /// transaction began. If a change has begun or ended since `age`, or is in progress for this
     /// configuration, the function does nothing.
-    pub(super) fn keep(&self, age: Age, name: &ConfigurationName, json: &Bytes) {
+    pub(super) fn keep(
+        &self,
+        age: Age,
+        name: &ConfigurationName,
+        revision: Option<u64>,
+        json: &Bytes,
+    ) {
         let mut kept = self.kept();
-        let is_known = kept.by_name.contains_key(name);
+        let is_known = kept.by_name.get(name).is_some_and(|(kept, _)| *kept == revision);
         if kept.age != age || kept.changing.contains_key(name) || is_known || json.len() > MAX_BYTES
         {
             return;
@@ -63,7 +76,8 @@ impl DocumentCache {
             kept.clear();
         }
         kept.bytes += json.len();
-        kept.by_name.insert(name.clone(), json.clone());
+        let before = kept.by_name.insert(name.clone(), (revision, json.clone()));
+        kept.bytes -= before.map_or(0, |(_, json)| json.len());
     }
 
     /// Announces that a transaction is about to change the configuration `name`.
@@ -71,7 +85,7 @@ impl DocumentCache {
         let mut kept = self.kept();
         kept.age.0 += 1;
         *kept.changing.entry(name.clone()).or_default() += 1;
-        if let Some(json) = kept.by_name.remove(name) {
+        if let Some((_, json)) = kept.by_name.remove(name) {
             kept.bytes -= json.len();
         }
     }
@@ -113,8 +127,8 @@ mod tests {
     fn document_read_before_or_during_a_change_is_not_kept() {
         let (documents, json) = (DocumentCache::default(), Bytes::from_static(b"{}"));
         let keep = |age| {
-            documents.keep(age, &name("p"), &json);
-            documents.get(&name("p")).is_some()
+            documents.keep(age, &name("p"), None, &json);
+            documents.get(&name("p"), None).is_some()
         };
         let before = documents.age();
         documents.begin_change(&name("p"));
@@ -128,17 +142,30 @@ mod tests {
         assert!(!keep(before) && !keep(during));
         assert!(keep(documents.age()));
         documents.begin_change(&name("p"));
-        assert_eq!(documents.get(&name("p")), None);
+        assert_eq!(documents.get(&name("p"), None), None);
     }
 
     #[test]
     fn change_of_one_configuration_keeps_the_documents_of_others() {
         let (documents, json) = (DocumentCache::default(), Bytes::from_static(b"{}"));
-        documents.keep(documents.age(), &name("p"), &json);
+        documents.keep(documents.age(), &name("p"), None, &json);
         documents.begin_change(&name("q"));
-        assert_eq!(documents.get(&name("p")), Some(json.clone()));
-        documents.keep(documents.age(), &name("r"), &json);
-        assert_eq!(documents.get(&name("r")), Some(json));
+        assert_eq!(documents.get(&name("p"), None), Some(json.clone()));
+        documents.keep(documents.age(), &name("r"), None, &json);
+        assert_eq!(documents.get(&name("r"), None), Some(json));
+    }
+
+    #[test]
+    fn document_is_valid_only_for_its_revision() {
+        let documents = DocumentCache::default();
+        let [old, new] = ["{}", "{\"new\":1}"].map(|json| Bytes::from_static(json.as_bytes()));
+        documents.keep(documents.age(), &name("p"), Some(1), &old);
+        assert_eq!(documents.get(&name("p"), Some(1)), Some(old));
+        assert_eq!(documents.get(&name("p"), Some(2)), None);
+        documents.keep(documents.age(), &name("p"), Some(2), &new);
+        assert_eq!(documents.get(&name("p"), Some(1)), None);
+        assert_eq!(documents.get(&name("p"), Some(2)), Some(new.clone()));
+        assert_eq!(documents.kept().bytes, new.len());
     }
 
     #[test]
@@ -146,13 +173,17 @@ mod tests {
         let documents = DocumentCache::default();
         let large = Bytes::from(vec![b' '; MAX_BYTES / 2]);
         for n in 0..5 {
-            documents.keep(documents.age(), &name(&format!("p{n}")), &large);
+            documents.keep(documents.age(), &name(&format!("p{n}")), None, &large);
             let kept = documents.kept();
-            assert_eq!(kept.by_name.values().map(Bytes::len).sum::<usize>(), kept.bytes);
+            assert_eq!(
+                kept.by_name.values().map(|(_, json)| json.len()).sum::<usize>(),
+                kept.bytes
+            );
             assert!(kept.bytes <= MAX_BYTES);
         }
-        documents.keep(documents.age(), &name("q"), &Bytes::from(vec![b' '; MAX_BYTES + 1]));
-        assert_eq!(documents.get(&name("q")), None);
-        assert!(documents.get(&name("p4")).is_some());
+        let longer = Bytes::from(vec![b' '; MAX_BYTES + 1]);
+        documents.keep(documents.age(), &name("q"), None, &longer);
+        assert_eq!(documents.get(&name("q"), None), None);
+        assert!(documents.get(&name("p4"), None).is_some());
     }
 }

@@ -8,7 +8,7 @@ use sqlx::{AssertSqlSafe, SqlSafeStr as _};
 
 /// Number, name and statements of each step. A database records the number, name and checksum of
 /// every step that was applied to the database. So a published step never changes.
-const STEPS: [(i64, &str, &str); 9] = [
+const STEPS: [(i64, &str, &str); 10] = [
     (1, "catalogue", include_str!("../../migrations/0001_catalogue.sql")),
     (2, "keeping", include_str!("../../migrations/0002_keeping.sql")),
     (4, "lost", include_str!("../../migrations/0004_lost.sql")),
@@ -18,6 +18,7 @@ const STEPS: [(i64, &str, &str); 9] = [
     (8, "fleet", include_str!("../../migrations/0008_fleet.sql")),
     (9, "rollouts", include_str!("../../migrations/0009_rollouts.sql")),
     (10, "objects", include_str!("../../migrations/0010_objects.sql")),
+    (11, "registries", include_str!("../../migrations/0011_registries.sql")),
 ];
 
 /// The number of the step that renames the tables of an earlier version. After this step, the
@@ -112,6 +113,11 @@ mod tests {
                 10,
                 "183207645e3903d9df66fd370756d101cce5959cb9de3f95\
                  a3092255a018ea40675dc6d5f6fa7bb1b0e31e93abe5a43f",
+            ),
+            (
+                11,
+                "547ce9e045f079ac08bdb5c77b9563485c98d38eeb9565e0\
+                 cc2d479014a693d9d6071c02db47aba62277618245a074c2",
             ),
         ];
         let steps: Vec<_> =

@@ -24,6 +24,36 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    /// Writes the note `name`, unless there is such a note already. Returns the note. If several
+    /// registries call this function, all get the same note.
+    pub async fn claim_note<T: DeserializeOwned + Serialize>(
+        &self,
+        name: &str,
+        value: T,
+    ) -> Result<T> {
+        self.change_note(name, |noted: Option<T>| noted.unwrap_or(value)).await
+    }
+
+    /// Replaces the note `name` with the result of `change`, in one transaction. Returns the new
+    /// note.
+    pub async fn change_note<T: DeserializeOwned + Serialize>(
+        &self,
+        name: &str,
+        change: impl FnOnce(Option<T>) -> T,
+    ) -> Result<T> {
+        let mut transaction = self.begin_write().await?;
+        let text: Option<String> = query_scalar("SELECT value FROM notes WHERE name = $1")
+            .bind(name)
+            .fetch_optional(&mut transaction)
+            .await?;
+        let value = change(text.and_then(|text| serde_json::from_str(&text).ok()));
+        put(name, &value).execute(&mut transaction).await?;
+        transaction.commit().await?;
+        Ok(value)
+    }
+}
+
 /// The statement that writes the note `name`.
 pub(super) fn put(name: &str, value: &impl Serialize) -> Query<()> {
     let text = serde_json::to_string(value).unwrap_or_default();

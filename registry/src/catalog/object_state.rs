@@ -73,6 +73,16 @@ pub struct ObjectTimes {
     pub grace: Duration,
     /// How long a condemned object is kept.
     pub linger: Duration,
+    /// After this time without a heartbeat of the registry that writes an object, the object is given
+    /// up.
+    pub abandon: Duration,
+}
+
+/// Whether the registry that writes an object may still be writing it. `silence` is the time since
+/// the last heartbeat of another registry that shares the catalogue, or since the object began.
+/// `None`: the catalogue is not shared, so no other registry runs.
+pub(super) fn is_being_written(is_own: bool, silence: Option<Duration>, abandon: Duration) -> bool {
+    is_own || silence.is_some_and(|silence| silence < abandon)
 }
 
 /// The state that an object gets next. `None`: the object stays as it is. The states of live objects
@@ -99,7 +109,8 @@ mod tests {
     use super::*;
 
     const HOUR: Duration = Duration::from_secs(3600);
-    const TIMES: ObjectTimes = ObjectTimes { grace: HOUR, linger: Duration::from_secs(7200) };
+    const TIMES: ObjectTimes =
+        ObjectTimes { grace: HOUR, linger: Duration::from_secs(7200), abandon: HOUR };
 
     fn facts(state: ObjectState, hours: u32) -> ObjectFacts {
         let age = HOUR * hours;
@@ -117,6 +128,15 @@ mod tests {
         assert_eq!(next(facts(Condemned, 1)), None);
         assert_eq!(next(facts(Condemned, 2)), Some(Deleting));
         assert_eq!(next(facts(Deleting, 99)), None);
+    }
+
+    #[test]
+    fn object_of_another_registry_is_abandoned_after_an_hour_without_a_heartbeat() {
+        let soon = HOUR - Duration::from_secs(1);
+        assert!(is_being_written(true, None, HOUR) && is_being_written(true, Some(HOUR), HOUR));
+        assert!(is_being_written(false, Some(soon), HOUR));
+        assert!(!is_being_written(false, Some(HOUR), HOUR));
+        assert!(!is_being_written(false, None, HOUR));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use super::blob_rows::{self, BlobState};
 use super::object_rows::{Columns, ObjectRow, before, columns, make_live, object, uploaded_bytes};
 use super::object_state::{ObjectFacts, ObjectState, ObjectTimes, next_state};
+use super::object_writers::Writers;
 use super::references::is_referenced;
 use super::tx::{Tx, query, query_as, query_scalar};
 use super::{Catalog, Error, Result, image_layers, nanoseconds, timestamp};
@@ -296,8 +297,8 @@ impl Catalog {
         Ok(condemned)
     }
 
-    /// Moves each object on to its next state, see [`next_state`]. An object that another registry
-    /// was writing counts as abandoned.
+    /// Moves each object on to its next state, see [`next_state`]. See [`Writers`] for the
+    /// objects that other registries write.
     pub async fn advance_objects(&self, times: ObjectTimes) -> Result<()> {
         let mut after = String::new();
         loop {
@@ -312,9 +313,9 @@ impl Catalog {
             let rows: Vec<ObjectRow> = rows.into_iter().map(object).collect::<Result<_>>()?;
             let Some(last) = rows.last() else { return Ok(()) };
             after.clone_from(&last.place);
-            let now = transaction.now().await?;
+            let writers = self.writers(&mut transaction).await?;
             for row in rows {
-                advance(&mut transaction, &row, now, times, self.session_id()).await?;
+                advance(&mut transaction, &row, &writers, times).await?;
             }
             transaction.commit().await?;
         }
@@ -332,17 +333,16 @@ impl Catalog {
 async fn advance(
     transaction: &mut Tx,
     row: &ObjectRow,
-    now: i64,
+    writers: &Writers<'_>,
     times: ObjectTimes,
-    own: &str,
 ) -> Result<()> {
-    let age = now.saturating_sub(nanoseconds(row.since));
+    let now = writers.now;
     let facts = ObjectFacts {
         state: row.state,
-        age: Duration::from_nanos(u64::try_from(age).unwrap_or(0)),
+        age: writers.time_since(nanoseconds(row.since)),
         is_referenced: is_referenced(transaction, row.digest).await?,
         has_twin: has_live(transaction, row.digest, &row.place).await?,
-        is_being_written: row.registry == own,
+        is_being_written: writers.may_write(row, times.abandon),
     };
     let Some(next) = next_state(facts, times) else { return Ok(()) };
     query("UPDATE objects SET state = $3, since = $4 WHERE place = $1 AND state = $2")

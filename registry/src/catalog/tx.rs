@@ -17,6 +17,10 @@ use sqlx::{
 };
 use tokio::sync::watch;
 
+/// The present time of a `PostgreSQL` server, in nanoseconds since 1970.
+pub(in crate::catalog) const SERVER_NOW: &str =
+    "CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000000 AS BIGINT)";
+
 /// A transaction of one of the engines.
 #[derive(Debug)]
 pub(in crate::catalog) enum Tx {
@@ -40,13 +44,14 @@ impl Tx {
     /// The present time in nanoseconds since 1970, by the clock of the database. A file has the clock
     /// of this process.
     pub(in crate::catalog) async fn now(&mut self) -> sqlx::Result<i64> {
-        const NOW: &str =
-            "SELECT CAST(EXTRACT(EPOCH FROM clock_timestamp()) * 1000000000 AS BIGINT)";
         match self {
             Self::Sqlite(_) => {
                 Ok(i64::try_from(jiff::Timestamp::now().as_nanosecond()).unwrap_or(i64::MAX))
             }
-            Self::Postgres(..) => query_scalar(NOW).fetch_one(self).await,
+            Self::Postgres(..) => {
+                let now = AssertSqlSafe(format!("SELECT {SERVER_NOW}"));
+                query_scalar(now).fetch_one(self).await
+            }
         }
     }
 
@@ -60,6 +65,12 @@ impl Tx {
         }
     }
 }
+
+/// How long a verb waits for a free connection to a server.
+pub(in crate::catalog) const SERVER_WAIT: Duration = Duration::from_secs(10);
+/// How much longer than the limit the registry waits for the server's answer, and how long it waits
+/// for an answer that takes the server no time.
+pub(in crate::catalog) const ANSWER_WAIT: Duration = Duration::from_secs(5);
 
 /// How long a transaction waits for each answer of a server. The limit that the server itself has
 /// for a statement does not help if the server hangs.
@@ -153,7 +164,7 @@ macro_rules! from_row {
 pub(in crate::catalog) use from_row;
 
 /// The value of a parameter.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(in crate::catalog) enum Value {
     /// A number, or NULL.
     Number(Option<i64>),
@@ -194,8 +205,8 @@ value_from! {
 /// A statement with its parameters. Its rows become values of `R`.
 #[derive(Debug)]
 pub(in crate::catalog) struct Query<R> {
-    sql: SqlStr,
-    values: Vec<Value>,
+    pub(in crate::catalog) sql: SqlStr,
+    pub(in crate::catalog) values: Vec<Value>,
     row: PhantomData<fn() -> R>,
 }
 
@@ -360,7 +371,8 @@ fn sqlite_arguments(values: Vec<Value>) -> sqlx::Result<SqliteArguments> {
     arguments!(SqliteArguments, values)
 }
 
-fn postgres_arguments(values: Vec<Value>) -> sqlx::Result<PgArguments> {
+/// The parameters in the form of `PostgreSQL`.
+pub(in crate::catalog) fn postgres_arguments(values: Vec<Value>) -> sqlx::Result<PgArguments> {
     arguments!(PgArguments, values)
 }
 

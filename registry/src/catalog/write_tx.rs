@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use deploy_store::ConfigurationName;
 
+use super::change_notices::Notice;
 use super::change_signals::Changes;
 use super::database::Database;
 use super::database_error::{is_lost, not_committed};
 use super::document_cache::DocumentCache;
+use super::sharing::Sharing;
 use super::tx::Tx;
 use super::{Catalog, Result};
 use crate::error::Error;
@@ -24,6 +26,9 @@ pub(super) struct WriteTx {
     // end.
     transaction: Tx,
     changing: Changing,
+    /// The notice to the other registries of a shared catalogue.
+    notice: Notice,
+    sharing: Option<Arc<Sharing>>,
     database: Database,
     /// How many states with different trees stay rollback targets, for each configuration.
     pub(super) keep_states: usize,
@@ -90,26 +95,52 @@ impl WriteTx {
             rollouts: false,
         };
         let (keep_states, has_objects) = (catalog.keep_states, catalog.has_objects);
-        let database = catalog.database.clone();
-        Self { transaction, changing, database, keep_states, has_objects }
+        let (database, sharing) = (catalog.database.clone(), catalog.sharing.clone());
+        let notice = Notice::default();
+        Self { transaction, changing, notice, sharing, database, keep_states, has_objects }
+    }
+
+    /// Whether several registries may use the catalogue.
+    pub(super) fn is_shared(&self) -> bool {
+        self.sharing.is_some()
     }
 
     /// Announces that the transaction changes the configuration `name`.
     pub(super) fn changes(&mut self, name: &ConfigurationName) {
         self.changing.documents.begin_change(name);
         self.changing.names.push(name.clone());
+        self.notice.configurations.push(name.to_string());
+    }
+
+    /// Announces to other registries that the transaction changes a host.
+    pub(super) fn changes_host(&mut self, name: &str) {
+        self.notice.hosts.push(name.to_owned());
+    }
+
+    /// Announces to other registries that the transaction changes maintenance windows.
+    pub(super) fn changes_windows(&mut self) {
+        self.notice.windows = true;
+    }
+
+    /// Announces to other registries that the transaction writes reports or events.
+    pub(super) fn writes_reports(&mut self) {
+        self.notice.reports = true;
     }
 
     /// Announces that the transaction changes a rollout.
     pub(super) fn moves_rollout(&mut self) {
         self.changing.rollouts = true;
+        self.notice.rollouts = true;
     }
 
     /// Commits, even if the caller stops waiting. After the commit, the cache keeps documents of
     /// the changed configurations again.
     pub(super) async fn commit(self) -> Result<()> {
-        let Self { transaction, changing, database, .. } = self;
+        let Self { mut transaction, changing, notice, sharing, database, .. } = self;
         let committed = tokio::spawn(async move {
+            if let Some(sharing) = sharing {
+                sharing.send(&mut transaction, &notice).await?;
+            }
             if let Err(err) = transaction.commit().await {
                 if database.is_on_server() && is_lost(&err) {
                     tokio::spawn(changing.announce_when_settled(database));

@@ -4,12 +4,13 @@ use deploy_store::escape;
 use serde_json::{Map, Value, json};
 
 use crate::bucket::BucketStat;
+use crate::catalog::{Registries, RegistryRow};
 use crate::console::print::seconds;
 use crate::console::table::list;
 use crate::verbs::stat::Stat;
 
-/// The answer as text.
-pub(super) fn stat_text(stat: &Stat) -> String {
+/// The answer as text. It shows the registries only if the command asks for them.
+pub(super) fn stat_text(stat: &Stat, registries: Option<&Registries>) -> String {
     let counts = stat.counts;
     let mut rows: Vec<Vec<String>> = Vec::new();
     let mut row = |name: &str, value: String, more: String| {
@@ -43,11 +44,14 @@ pub(super) fn stat_text(stat: &Stat) -> String {
         }
         None => row("last verify", "never".to_owned(), String::new()),
     }
+    if let Some(registries) = registries {
+        rows.extend(registry_lines(registries));
+    }
     list(&rows)
 }
 
 /// The answer as JSON.
-pub(super) fn stat_json(stat: &Stat) -> Value {
+pub(super) fn stat_json(stat: &Stat, registries: Option<&Registries>) -> Value {
     let counts = stat.counts;
     let mut document = json!({
         "components": counts.components,
@@ -68,7 +72,75 @@ pub(super) fn stat_json(stat: &Stat) -> Value {
     if let Some(bucket) = &stat.bucket {
         document["bucket"] = bucket_json(bucket);
     }
+    if let Some(registries) = registries {
+        document["registries"] = registries_json(registries);
+    }
     document
+}
+
+/// Whether a registry runs, as far as the catalogue knows.
+fn condition(registries: &Registries, row: &RegistryRow) -> &'static str {
+    match (row.stopped, row.is_there(registries.now)) {
+        (true, _) => "stopped",
+        (false, true) => "running",
+        (false, false) => "away",
+    }
+}
+
+/// The key files of a registry that differ from those of the registry that answers.
+fn drift(registries: &Registries, row: &RegistryRow) -> Vec<&'static str> {
+    let Some(own) = registries.rows.iter().find(|one| one.id == registries.own) else {
+        return Vec::new();
+    };
+    let files = [
+        ("operators", &own.described.operators, &row.described.operators),
+        ("agents", &own.described.services, &row.described.services),
+    ];
+    let is_other = |(_, own, other): &(_, &String, &String)| own != other;
+    files.into_iter().filter(is_other).map(|(name, ..)| name).collect()
+}
+
+fn registry_lines(registries: &Registries) -> Vec<Vec<String>> {
+    if registries.rows.is_empty() {
+        let why = "only this registry uses the catalogue".to_owned();
+        return vec![vec!["registries".to_owned(), "1".to_owned(), why]];
+    }
+    let line = |row: &RegistryRow| {
+        let mut more = format!(
+            "{}, version {}, heartbeat {}",
+            condition(registries, row),
+            escape(&row.described.version),
+            seconds(row.heartbeat)
+        );
+        if row.id == registries.own {
+            more += ", answers this";
+        }
+        for file in drift(registries, row) {
+            more += &format!(", other keys of {file}");
+        }
+        vec!["registry".to_owned(), escape(&row.described.address), more]
+    };
+    registries.rows.iter().map(line).collect()
+}
+
+fn registries_json(registries: &Registries) -> Value {
+    let one = |row: &RegistryRow| {
+        let described = &row.described;
+        json!({
+            "id": row.id,
+            "address": described.address,
+            "version": described.version,
+            "state": condition(registries, row),
+            "own": row.id == registries.own,
+            "started": row.started,
+            "heartbeat": row.heartbeat,
+            "host_key": described.host_key,
+            "operators": described.operators,
+            "agents": described.services,
+            "drift": drift(registries, row),
+        })
+    };
+    registries.rows.iter().map(one).collect()
 }
 
 /// The rows about the bucket: whether it answers, its objects and the cache.

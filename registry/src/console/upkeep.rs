@@ -46,9 +46,11 @@ pub async fn execute(
             let digest = registry.find_hash(hash).await?.ok_or_else(none)?;
             references(registry, digest, *json).await
         }
-        Command::Stat { json } => {
+        Command::Stat { registries, json } => {
             let stat = registry.stat().await?;
-            as_asked(*json, || stat_json(&stat), || stat_text(&stat))
+            let all = if *registries { Some(registry.catalog.registries().await?) } else { None };
+            let all = all.as_ref();
+            as_asked(*json, || stat_json(&stat, all), || stat_text(&stat, all))
         }
         Command::Diff { name, from, to, files, json } => {
             let diff = registry.diff(name, *from, *to, *files).await?;

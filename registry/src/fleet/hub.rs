@@ -1,6 +1,7 @@
 //! Holds the parts of the fleet that all watches of a registry share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 
 use deploy_rollout::{Member, shows_target};
 use deploy_store::ConfigurationName;
@@ -8,6 +9,7 @@ use deploy_wire::fleet::{HostName, Offer};
 use jiff::Timestamp;
 use tokio::sync::watch;
 
+use super::contact_exchange;
 use super::maintenance::Maintenance;
 use super::metrics::Metrics;
 use super::offer_cache::{OfferCache, Prepared};
@@ -31,7 +33,7 @@ pub struct Fleet {
     pub presence: Arc<Presence>,
     /// Agents that only poll, and the states that the registry offers to them while their hosts are
     /// held.
-    pub polls: Polls,
+    pub polls: Arc<Polls>,
     /// The active rollouts, and the hosts to which the registry offers their targets.
     pub rollouts: OpenRollouts,
     /// A task holds this lock while it reads a rollout and offers the rollout's target to the
@@ -46,6 +48,13 @@ pub struct Fleet {
     /// When this registry started. The fields `presence` and `polls` have no record of contacts
     /// before this time.
     pub started: Timestamp,
+    /// The number of the last change of the fleet that this registry has in memory, see
+    /// [`crate::catalog::Position::shown`].
+    pub shown: AtomicU64,
+    /// A task holds this lock while it reads holds and rollouts that other registries have changed.
+    pub catching_up: tokio::sync::Mutex<()>,
+    /// Where the next exchange of contacts with other registries begins.
+    pub(super) mark: i64,
     written: watch::Sender<u64>,
     stopped: watch::Sender<bool>,
 }
@@ -59,18 +68,25 @@ impl Fleet {
         let deploys = Arc::new(RecentDeploys::default());
         let counted = (Arc::clone(&metrics), Arc::clone(&deploys));
         let reports = ReportQueue::new(catalog.clone(), counted, written.clone());
+        // This number comes before the reading of the holds and of the rollouts.
+        let shown = AtomicU64::new(catalog.shown_number().await?);
+        let (presence, polls) = (Arc::<Presence>::default(), Arc::<Polls>::default());
+        let mark = contact_exchange::read_all(catalog, &presence, &polls).await?;
         let fleet = Self {
             catalog: catalog.clone(),
             offers: OfferCache::default(),
             reports,
-            presence: Arc::default(),
-            polls: Polls::default(),
+            presence,
+            polls,
             rollouts: OpenRollouts::default(),
             showing: tokio::sync::Mutex::default(),
             maintenance: Maintenance::default(),
             metrics,
             deploys,
             started: Timestamp::now(),
+            shown,
+            catching_up: tokio::sync::Mutex::default(),
+            mark,
             written,
             stopped: watch::Sender::new(false),
         };
@@ -156,8 +172,13 @@ impl Fleet {
         for name in names {
             self.agent_changed(host.as_str(), name);
         }
-        self.written.send_modify(|count| *count += 1);
+        self.count_written();
         Ok(())
+    }
+
+    /// Wakes the tasks that wait for reports and for changes of hosts.
+    pub(super) fn count_written(&self) {
+        self.written.send_modify(|count| *count += 1);
     }
 
     /// Wakes the watches of an agent, because an operator changed the agent or its host.
@@ -175,7 +196,8 @@ impl Fleet {
         Ok(())
     }
 
-    async fn reload_holds(&self) -> Result<()> {
+    /// Reads the holds, at the start and after each change.
+    pub async fn reload_holds(&self) -> Result<()> {
         self.polls.set_held(self.catalog.held_by_key().await?);
         Ok(())
     }

@@ -80,13 +80,7 @@ impl OfferCache {
         count: u64,
     ) -> Result<Arc<Prepared>> {
         let cell = self.cell(name, count);
-        let made = cell.get_or_try_init(|| async {
-            let offer = match catalog.offered(name).await? {
-                Some((revision, id, json)) => Offer::of(revision, id, &json),
-                None => Offer::default(),
-            };
-            Ok(Arc::new(Prepared::of(offer)))
-        });
+        let made = cell.get_or_try_init(|| async { Ok(Arc::new(read(catalog, name).await?)) });
         made.await.map(Arc::clone)
     }
 
@@ -107,6 +101,14 @@ impl OfferCache {
         slots.insert(name.clone(), (count, Arc::clone(&cell)));
         cell
     }
+}
+
+/// The offer of a configuration as it is now.
+pub async fn read(catalog: &Catalog, name: &ConfigurationName) -> Result<Prepared> {
+    Ok(Prepared::of(match catalog.offered(name).await? {
+        Some((revision, id, json)) => Offer::of(revision, id, &json),
+        None => Offer::default(),
+    }))
 }
 
 /// The line of a configuration, if an agent requested the line after change number `count`, or

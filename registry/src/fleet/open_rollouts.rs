@@ -55,6 +55,11 @@ impl OpenRollouts {
         self.0.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// Whether the configuration has changed since its active rollout was read.
+    pub fn is_doubtful(&self, name: &ConfigurationName) -> bool {
+        self.get(name).is_some_and(|rollout| rollout.changes.has_changed().unwrap_or(true))
+    }
+
     /// Replaces the active rollout of a configuration. Returns the hosts that joined or left the
     /// rollout, because the registry may now offer these hosts another state.
     pub fn set(&self, name: &ConfigurationName, rollout: Option<OpenRollout>) -> Vec<String> {
@@ -114,6 +119,7 @@ mod tests {
         assert!(rollouts.shown_to(&name, "c", "k").is_none());
         changes.announce(&name);
         assert!(rollouts.shown_to(&name, "a", "k").is_none(), "offered after another change");
+        assert!(rollouts.is_doubtful(&name) && !rollouts.is_doubtful(&"db".parse().unwrap()));
         assert_eq!(rollouts.set(&name, Some(rollout(&changes, 2, &["a"]))).len(), 3);
         assert_eq!(rollouts.set(&name, None), ["a"]);
         assert!(rollouts.get(&name).is_none());

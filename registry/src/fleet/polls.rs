@@ -9,11 +9,16 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use deploy_store::ConfigurationName;
 use deploy_wire::fleet::HostName;
 use deploy_wire::fleet::host_name::BadName;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
+
+use crate::catalog::PollRow;
 
 /// Maximum number of agents that the registry remembers. If there are more agents, the registry
 /// forgets the half of them whose last polls are oldest.
 const MOST: usize = 20_000;
+/// Other registries learn of a poll only if the last poll that they know is older than this. The
+/// value is well below [`super::rollout_hosts::POLL_DUE`].
+const TELL_AFTER: SignedDuration = SignedDuration::from_secs(10);
 
 /// An agent that polls. Two agents that share all these fields count as one.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -52,6 +57,8 @@ struct Known {
     held: HashMap<(String, ConfigurationName), u64>,
     /// For each agent, the number of the last rollout whose target the agent has read.
     fetched: HashMap<Poller, u64>,
+    /// For each agent, the last poll that the other registries of a shared catalogue know.
+    told: HashMap<Poller, Timestamp>,
 }
 
 impl Polls {
@@ -64,21 +71,69 @@ impl Polls {
         } else {
             known.held.get(&(poller.key.clone(), poller.name.clone())).copied()
         };
-        if known.last.len() >= MOST && !known.last.contains_key(&poller) {
-            let mut times: Vec<Timestamp> = known.last.values().copied().collect();
-            times.sort();
-            let middle = times[times.len() / 2];
-            known.last.retain(|_, time| *time > middle);
-            let Known { last, fetched, .. } = &mut *known;
-            fetched.retain(|poller, _| last.contains_key(poller));
-        }
+        known.make_room(&poller);
         known.last.insert(poller, now);
         held
     }
 
     /// Records that an agent has read the target of the rollout `number`.
     pub fn fetched(&self, poller: &Poller, number: u64) {
-        self.known().fetched.insert(poller.clone(), number);
+        let mut known = self.known();
+        known.fetched.insert(poller.clone(), number);
+        known.told.remove(poller);
+    }
+
+    /// The polls that other registries need to know.
+    pub fn take_untold(&self) -> Vec<PollRow> {
+        let mut known = self.known();
+        let Known { last, fetched, told, .. } = &mut *known;
+        let is_due = |poller: &Poller, time: Timestamp| {
+            told.get(poller).is_none_or(|known| time.duration_since(*known) >= TELL_AFTER)
+        };
+        let due: Vec<(Poller, Timestamp)> = last
+            .iter()
+            .filter(|(poller, time)| is_due(poller, **time))
+            .map(|(poller, time)| (poller.clone(), *time))
+            .collect();
+        let row = |(poller, time): (Poller, Timestamp)| {
+            let fetched = fetched.get(&poller).copied().unwrap_or(0);
+            let row = PollRow {
+                configuration: poller.name.to_string(),
+                key: poller.key.clone(),
+                address: poller.address.to_string(),
+                time: i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX),
+                fetched: fetched.cast_signed(),
+            };
+            told.insert(poller, time);
+            row
+        };
+        due.into_iter().map(row).collect()
+    }
+
+    /// Records that other registries could not be told.
+    pub fn forget_told(&self) {
+        self.known().told.clear();
+    }
+
+    /// Records the polls of other registries.
+    pub fn add(&self, rows: Vec<PollRow>) {
+        let mut known = self.known();
+        for row in rows {
+            let (Ok(name), Ok(address)) = (row.configuration.parse(), row.address.parse()) else {
+                continue;
+            };
+            let poller = Poller { name, key: row.key, address };
+            let time = Timestamp::from_nanosecond(row.time.into()).unwrap_or_default();
+            if known.last.get(&poller).is_none_or(|last| *last < time) {
+                known.make_room(&poller);
+                known.last.insert(poller.clone(), time);
+                known.told.insert(poller.clone(), time);
+            }
+            let fetched = row.fetched.cast_unsigned();
+            if fetched > known.fetched.get(&poller).copied().unwrap_or(0) {
+                known.fetched.insert(poller, fetched);
+            }
+        }
     }
 
     /// Whether the rollout `number` is the last rollout whose target the agent has read.
@@ -120,6 +175,22 @@ impl Polls {
     }
 }
 
+impl Known {
+    /// Makes room for one more agent, if necessary.
+    fn make_room(&mut self, new: &Poller) {
+        let Self { last, fetched, told, .. } = self;
+        if last.len() < MOST || last.contains_key(new) {
+            return;
+        }
+        let mut times: Vec<Timestamp> = last.values().copied().collect();
+        times.sort();
+        let middle = times[times.len() / 2];
+        last.retain(|_, time| *time > middle);
+        fetched.retain(|poller, _| last.contains_key(poller));
+        told.retain(|poller, _| last.contains_key(poller));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -148,6 +219,28 @@ mod tests {
         }
         assert!(polls.known().last.len() <= MOST);
         assert_eq!(polls.since(time(MOST + 5)).len(), 5);
+    }
+
+    #[test]
+    fn other_registries_are_told_of_a_poll_every_ten_seconds() {
+        let (polls, other) = (Polls::default(), Polls::default());
+        let time = |second| Timestamp::from_second(second).unwrap();
+        polls.polled(poller(1), time(100));
+        let told = polls.take_untold();
+        assert_eq!(told.len(), 1);
+        other.add(told);
+        assert_eq!(other.last(&poller(1)), Some(time(100)));
+        assert!(other.take_untold().is_empty(), "the other registry knows it from the catalogue");
+        polls.polled(poller(1), time(109));
+        assert!(polls.take_untold().is_empty());
+        polls.fetched(&poller(1), 7);
+        other.add(polls.take_untold());
+        assert!(other.has_fetched(&poller(1), 7));
+        assert_eq!(other.last(&poller(1)), Some(time(109)));
+        polls.polled(poller(1), time(119));
+        assert_eq!(polls.take_untold().len(), 1);
+        polls.forget_told();
+        assert_eq!(polls.take_untold().len(), 1);
     }
 
     #[test]

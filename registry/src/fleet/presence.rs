@@ -1,18 +1,22 @@
 //! Records which agents are connected. The registry keeps this information only in memory. A
 //! connection alone causes no writes to the disk, except that the janitor sometimes records that a
-//! host is connected (see `-retire-after`).
+//! host is connected (see `-retire-after`). Registries that share a catalogue also tell each other
+//! which agents are connected (see `contact_exchange`).
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 use std::time::{Duration, Instant};
 
 use deploy_store::ConfigurationName;
-use deploy_wire::fleet::{HostName, SILENCE};
+use deploy_wire::fleet::SILENCE;
 use jiff::Timestamp;
 
+pub use super::agent_id::AgentId;
+use super::remote_contacts::RemoteContacts;
 use super::watch_signals::{WatchSignal, WatchSignals};
+use crate::catalog::{ContactRow, Registries};
 
 /// Maximum number of disconnected agents that the registry remembers. If there are more, the
 /// registry forgets all disconnected agents.
@@ -22,21 +26,17 @@ const MOST_SEEN: usize = 200_000;
 /// connected again from a new address.
 pub const DOUBT: Duration = SILENCE.saturating_add(Duration::from_secs(10));
 
-/// An agent, which deploys one configuration on one host.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct AgentId {
-    /// The host.
-    pub host: HostName,
-    /// The configuration.
-    pub name: ConfigurationName,
-}
-
 /// The connected agents.
 #[derive(Debug, Default)]
 pub struct Presence {
     agents: Mutex<Agents>,
     /// The number of open watches. Each offer reads this number, so reading it takes no lock.
     count: AtomicUsize,
+    /// The number of agents that are connected to other registries.
+    elsewhere: AtomicUsize,
+    remote: RwLock<RemoteContacts>,
+    /// Whether other registries need to know which agents are connected.
+    is_shared: AtomicBool,
 }
 
 #[derive(Debug, Default)]
@@ -47,6 +47,8 @@ struct Agents {
     next: u64,
     /// A counter that grows by one whenever a watch begins or ends.
     moves: u64,
+    /// The agents whose contacts other registries do not know yet.
+    untold: HashSet<AgentId>,
 }
 
 /// A watch of an agent.
@@ -96,10 +98,13 @@ impl Presence {
         for other in others.iter().filter(|other| same(other)) {
             other.signals.send(WatchSignal::Replaced);
         }
-        let is_duplicate = others.iter().any(|other| !same(other));
-        let is_same_instance = others.iter().all(|other| other.instance == instance);
+        let is_elsewhere = self.remote().is_duplicate(&agent, Some(instance));
+        let is_duplicate = is_elsewhere || others.iter().any(|other| !same(other));
+        let is_same_instance =
+            !is_elsewhere && others.iter().all(|other| other.instance == instance);
         others.push(live);
         agents.moves += 1;
+        self.has_changed(&mut agents, &agent);
         self.count.fetch_add(1, Ordering::Relaxed);
         drop(agents);
         Present {
@@ -113,9 +118,9 @@ impl Presence {
         }
     }
 
-    /// Whether the agent is connected.
+    /// Whether the agent is connected to any registry.
     pub fn is_connected(&self, agent: &AgentId) -> bool {
-        self.agents().connected.contains_key(agent)
+        self.agents().connected.contains_key(agent) || self.remote().is_connected(agent)
     }
 
     /// Whether any agent of a host is connected, or was last seen at `time` or later.
@@ -124,22 +129,33 @@ impl Presence {
         let is_of = |agent: &AgentId| agent.host.as_str() == host;
         agents.connected.keys().any(is_of)
             || agents.seen.iter().any(|(agent, (seen, _))| is_of(agent) && *seen >= time)
+            || self.remote().has_host(host, time)
     }
 
     /// Whether several agents with different directories or addresses are connected under this
     /// name.
     pub fn is_duplicate(&self, agent: &AgentId) -> bool {
-        self.agents().connected.get(agent).is_some_and(|live| {
-            live.iter()
-                .any(|one| one.instance != live[0].instance || one.address != live[0].address)
-        })
+        let agents = self.agents();
+        let live = agents.connected.get(agent);
+        live.is_some_and(|live| is_mixed(live)) || self.is_duplicate_elsewhere(agent, live)
+    }
+
+    /// Whether another directory is connected to another registry under the agent's name.
+    fn is_duplicate_elsewhere(&self, agent: &AgentId, live: Option<&Vec<Live>>) -> bool {
+        let own = live.and_then(|live| live.first()).map(|one| &*one.instance);
+        self.remote().is_duplicate(agent, own)
     }
 
     /// Like [`Presence::is_duplicate`], but ignores a second address until [`DOUBT`] has passed
     /// since the newest connection. Until then, a single agent may have connected again from a new
     /// address, and the connection from its old address may be dead.
     pub fn is_surely_duplicate(&self, agent: &AgentId) -> bool {
-        self.agents().connected.get(agent).is_some_and(|live| {
+        let agents = self.agents();
+        let live = agents.connected.get(agent);
+        if self.is_duplicate_elsewhere(agent, live) {
+            return true;
+        }
+        live.is_some_and(|live| {
             let is_other = |one: &Live| one.instance != live[0].instance;
             let newest = live.iter().map(|one| one.since).max();
             let is_settled = newest.is_some_and(|since| since.elapsed() > DOUBT);
@@ -151,11 +167,17 @@ impl Presence {
     /// When the agent last disconnected, or last reported without a watch; `None` if the registry
     /// remembers no such time.
     pub fn last_seen(&self, agent: &AgentId) -> Option<Timestamp> {
-        self.agents().seen.get(agent).map(|(time, _)| *time)
+        let here = self.agents().seen.get(agent).map(|(time, _)| *time);
+        here.max(self.remote().last_seen(agent))
     }
 
-    /// The number of open watches.
+    /// The number of open watches, of all registries.
     pub fn count(&self) -> usize {
+        self.count_here() + self.elsewhere.load(Ordering::Relaxed)
+    }
+
+    /// The number of open watches of this registry.
+    pub fn count_here(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
@@ -167,7 +189,8 @@ impl Presence {
 
     /// How many agents of a configuration are connected.
     pub fn count_of(&self, name: &ConfigurationName) -> usize {
-        self.agents().connected.keys().filter(|agent| agent.name == *name).count()
+        let here = self.agents().connected.keys().filter(|agent| agent.name == *name).count();
+        here + self.remote().count_of(name)
     }
 
     /// The address and the configuration of each agent that is connected or was seen since this
@@ -178,12 +201,73 @@ impl Presence {
         let connected =
             connected.flat_map(|(agent, live)| live.iter().map(|one| (one.address, &agent.name)));
         let seen = agents.seen.iter().map(|(agent, (_, address))| (*address, &agent.name));
-        connected.chain(seen).map(|(address, name)| (address, name.clone())).collect()
+        let here = connected.chain(seen).map(|(address, name)| (address, name.clone()));
+        here.chain(self.remote().addresses()).collect()
     }
 
     /// Records that an agent reported from `address` without a watch.
     pub fn note(&self, agent: AgentId, address: IpAddr) {
-        self.agents().note(agent, address);
+        let mut agents = self.agents();
+        agents.note(agent.clone(), address);
+        self.has_changed(&mut agents, &agent);
+    }
+
+    /// Wakes the watches of a host's agents, because another registry changed the host.
+    pub fn signal_host(&self, host: &str) {
+        self.signal_all(|agent| agent.host.as_str() == host);
+    }
+
+    /// Wakes the watches of the agents for which `wakes` is true.
+    pub fn signal_all(&self, wakes: impl Fn(&AgentId) -> bool) {
+        let agents = self.agents();
+        let woken = agents.connected.iter().filter(|(agent, _)| wakes(agent));
+        for live in woken.flat_map(|(_, live)| live) {
+            live.signals.send(WatchSignal::AgentChanged);
+        }
+    }
+
+    /// From now on, remembers the contacts that other registries need to know.
+    pub fn share(&self) {
+        self.is_shared.store(true, Ordering::Relaxed);
+    }
+
+    /// The contacts that other registries do not know yet.
+    pub fn take_untold(&self) -> Vec<(AgentId, ContactRow)> {
+        let mut agents = self.agents();
+        let untold = std::mem::take(&mut agents.untold);
+        let row = |agent: AgentId| {
+            let row = agents.row(&agent)?;
+            Some((agent, row))
+        };
+        untold.into_iter().filter_map(row).collect()
+    }
+
+    /// Returns contacts that could not be written.
+    pub fn return_untold(&self, untold: impl Iterator<Item = AgentId>) {
+        self.agents().untold.extend(untold);
+    }
+
+    /// Records what the other registries have told.
+    pub fn set_remote(&self, rows: Vec<ContactRow>, registries: &Registries) {
+        let is_new = !rows.is_empty();
+        let mut remote = self.remote.write().unwrap_or_else(PoisonError::into_inner);
+        remote.add(rows);
+        let is_new = remote.set_registries(registries) || is_new;
+        self.elsewhere.store(remote.count(), Ordering::Relaxed);
+        drop(remote);
+        if is_new {
+            self.agents().moves += 1;
+        }
+    }
+
+    fn has_changed(&self, agents: &mut Agents, agent: &AgentId) {
+        if self.is_shared.load(Ordering::Relaxed) {
+            agents.untold.insert(agent.clone());
+        }
+    }
+
+    fn remote(&self) -> RwLockReadGuard<'_, RemoteContacts> {
+        self.remote.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Wakes the watches of an agent, because an operator changed the agent or its host.
@@ -211,6 +295,7 @@ impl Drop for Present {
         let mut agents = self.presence.agents();
         agents.moves += 1;
         self.presence.count.fetch_sub(1, Ordering::Relaxed);
+        self.presence.has_changed(&mut agents, &self.agent);
         let Some(live) = agents.connected.get_mut(&self.agent) else { return };
         live.retain(|one| one.number != self.number);
         if !live.is_empty() {
@@ -221,13 +306,52 @@ impl Drop for Present {
     }
 }
 
+/// Whether agents with different directories or addresses are among these watches.
+fn is_mixed(live: &[Live]) -> bool {
+    live.iter().any(|one| one.instance != live[0].instance || one.address != live[0].address)
+}
+
 impl Agents {
+    /// The contact of an agent, for other registries.
+    fn row(&self, agent: &AgentId) -> Option<ContactRow> {
+        let row = |one: &Live| ContactRow {
+            registry: String::new(),
+            configuration: agent.name.to_string(),
+            host: agent.host.to_string(),
+            instance: one.instance.clone(),
+            address: one.address.to_string(),
+            connected: true,
+            duplicate: false,
+            time: nanoseconds(Timestamp::now()),
+        };
+        if let Some(live) = self.connected.get(agent)
+            && let Some(last) = live.last()
+        {
+            return Some(ContactRow { duplicate: is_mixed(live), ..row(last) });
+        }
+        let (time, address) = self.seen.get(agent)?;
+        Some(ContactRow {
+            registry: String::new(),
+            configuration: agent.name.to_string(),
+            host: agent.host.to_string(),
+            instance: String::new(),
+            address: address.to_string(),
+            connected: false,
+            duplicate: false,
+            time: nanoseconds(*time),
+        })
+    }
+
     fn note(&mut self, agent: AgentId, address: IpAddr) {
         if self.seen.len() >= MOST_SEEN {
             self.seen.clear();
         }
         self.seen.insert(agent, (Timestamp::now(), address));
     }
+}
+
+fn nanoseconds(time: Timestamp) -> i64 {
+    i64::try_from(time.as_nanosecond()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]

@@ -16,11 +16,11 @@ use tokio::sync::watch;
 
 use super::host_view::{HostView, view};
 use super::hub::Fleet;
-use super::offer_cache::Prepared;
+use super::offer_cache::{self, Prepared};
 use super::presence::{AgentId, DOUBT, Present};
 use super::watch_signals::WatchSignal;
-use crate::catalog::Announced;
 use crate::catalog::fleet::{Applied, Sent};
+use crate::catalog::{Announced, Position};
 use crate::error::Result;
 
 /// Maximum number of reports of one agent that are not on the disk yet. One more report ends the
@@ -109,6 +109,9 @@ pub struct WatchSession {
     changed: Option<Instant>,
     /// Whether the windows of the host's group were closed at the last offer.
     was_closed: bool,
+    /// If another registry may have changed the configuration: its position before the watch began,
+    /// until the first line is sent. The first offer is not older.
+    position: Option<Position>,
 }
 
 impl std::fmt::Debug for WatchSession {
@@ -120,6 +123,7 @@ impl std::fmt::Debug for WatchSession {
 impl WatchSession {
     /// Begins the watch of an agent that has connected from `address`.
     pub async fn begin(fleet: Arc<Fleet>, watcher: Watcher, address: IpAddr) -> Result<Self> {
+        let position = fleet.catch_up(&watcher.name).await?;
         let changes = fleet.catalog.changes.subscribe(&watcher.name);
         let commits = fleet.catalog.changes.commits();
         let mut host = look_up(&fleet, &watcher).await?;
@@ -150,6 +154,7 @@ impl WatchSession {
             is_offer_due: false,
             changed: None,
             was_closed: false,
+            position,
         })
     }
 
@@ -161,7 +166,7 @@ impl WatchSession {
             // while the catalogue answers, no change is lost: the next future finds the record.
             if self.is_new {
                 let line = self.first().await?;
-                self.is_new = false;
+                (self.is_new, self.position) = (false, None);
                 return Ok(Some(Outgoing { line, changed: None }));
             }
             if self.is_host_due {
@@ -278,11 +283,23 @@ impl WatchSession {
     async fn prepared(&mut self) -> Result<Arc<Prepared>> {
         let count = self.changes.borrow_and_update().count;
         let Watcher { key, host, name, .. } = &self.watcher;
+        self.fleet.settle_rollout(name).await?;
         let rollout = self.fleet.rollouts.shown_to(name, host.as_str(), key);
         match (view(self.host.held.is_some(), rollout.is_some()), rollout) {
             (HostView::Target, Some(rollout)) => Ok(Arc::clone(&rollout.offer)),
             // The offer to a held host has no document.
-            _ => self.fleet.offers.get(&self.fleet.catalog, name, count).await,
+            _ => {
+                let kept = self.fleet.offers.get(&self.fleet.catalog, name, count).await?;
+                let revision = kept.offer.revision;
+                let is_current =
+                    |position: Position| position.revision.unwrap_or_default() == revision;
+                if self.position.is_none_or(is_current) {
+                    return Ok(kept);
+                }
+                // The notice of another registry is still on its way.
+                let read = offer_cache::read(&self.fleet.catalog, name);
+                Ok(Arc::new(Box::pin(read).await?))
+            }
         }
     }
 

@@ -20,13 +20,18 @@ pub async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Says whether the registry can serve: the catalogue answers, and the registry is not stopping.
+/// Says whether the registry can serve: the catalogue and the bucket answer, and the registry is not
+/// stopping.
 pub async fn readyz(State(handle): State<Handle>) -> Result<&'static str, Problem> {
     let shared = handle.shared()?;
     if *shared.registry.fleet.stopped().borrow() {
         let text = "the registry is stopping";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, text).for_program());
     }
-    shared.registry.catalog.is_new().await.map_err(|err| Problem::from(err).for_program())?;
+    let registry = &shared.registry;
+    registry.catalog.is_new().await.map_err(|err| Problem::from(err).for_program())?;
+    if let Some(bucket) = registry.blobs().bucket() {
+        bucket.require_answer().await.map_err(|err| Problem::from(err).for_program())?;
+    }
     Ok("ready\n")
 }

@@ -3,5 +3,6 @@
 pub mod authorized_keys;
 pub(super) mod host_key;
 pub(super) mod keyring;
+pub(super) mod shared_host_key;
 mod source_patterns;
 mod user_certificate;

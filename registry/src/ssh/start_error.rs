@@ -50,6 +50,9 @@ pub enum Error {
     /// The host key cannot be written.
     #[error(transparent)]
     Store(#[from] deploy_store::Error),
+    /// The catalogue cannot be read.
+    #[error(transparent)]
+    Catalogue(#[from] crate::error::Error),
     /// The server cannot listen on the address.
     #[error("listen tcp {address}: {}{}", plain(cause), advice(cause))]
     Listen {

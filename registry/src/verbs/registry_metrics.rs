@@ -42,7 +42,7 @@ impl Registry {
     /// The gauges of this process and of its connections.
     fn process_samples(&self) -> Vec<Sample> {
         let version = env!("CARGO_PKG_VERSION").to_owned();
-        let connected = u64::try_from(self.fleet.presence.count()).unwrap_or(u64::MAX);
+        let connected = u64::try_from(self.fleet.presence.count_here()).unwrap_or(u64::MAX);
         let waiting = u64::try_from(self.fleet.reports_waiting()).unwrap_or(u64::MAX);
         vec![
             Sample {

@@ -22,31 +22,11 @@ const SOME: usize = 10;
 const LONGEST_WHY: usize = 200;
 
 impl Registry {
-    /// Reads the active rollouts, and offers their targets to their members.
-    pub async fn load_rollouts(&self) -> Result<()> {
-        for name in self.catalog.rolling().await? {
-            self.show_last_rollout(&name).await?;
-        }
-        Ok(())
-    }
-
-    /// Reads the last rollout of a configuration. If the rollout is active, offers its target to
-    /// its members.
-    async fn show_last_rollout(&self, name: &ConfigurationName) -> Result<Option<RolloutView>> {
-        // If two tasks run this function, the lock keeps their order: the task that reads later
-        // must also offer the target later.
-        let _reading = self.fleet.showing.lock().await;
-        let changes = self.catalog.changes.subscribe(name);
-        let view = self.catalog.rollout(name, None).await?;
-        self.fleet.show_rollout(name, view.as_ref(), changes).await?;
-        Ok(view)
-    }
-
     /// Makes the due steps of a configuration's rollout. Returns the latest time for the next call;
     /// `None` if only an operator or a report can change the rollout.
     pub async fn step_rollout(&self, name: &ConfigurationName) -> Result<Option<Timestamp>> {
         for _ in 0..TRIES {
-            let view = self.show_last_rollout(name).await?;
+            let view = self.fleet.show_last_rollout(name).await?;
             let Some(view) = view.filter(|view| view.row.ended.is_none()) else { return Ok(None) };
             let now = Timestamp::now();
             let found = self.rollout_hosts(&view, now);

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::items::Item;
 use super::view_path::Place;
 use crate::bucket::BlobFile;
-use crate::catalog::ObjectState;
+use crate::catalog::{ObjectState, Position};
 use crate::error::{Error, Result};
 use crate::registry::Registry;
 use crate::uploads::downloads::Download;
@@ -105,11 +105,19 @@ async fn version_items(registry: &Registry, versions: Vec<Layer>) -> Result<Vec<
     Ok(versions.into_iter().map(item).collect())
 }
 
-/// Opens a file.
-pub async fn open(registry: &Registry, place: Place) -> Result<OpenFile> {
+/// Opens a file. If the caller has just read the position of a configuration, the function need not
+/// read it again.
+pub async fn open(
+    registry: &Registry,
+    place: Place,
+    position: Option<Position>,
+) -> Result<OpenFile> {
     match place {
         Place::Configuration(name) => {
-            let json = registry.catalog.configuration_json(&name).await?;
+            let json = match position {
+                Some(position) => registry.catalog.configuration_json_at(&name, position).await?,
+                None => registry.catalog.configuration_json(&name).await?,
+            };
             let none = || Error::NotFound(format!("configuration \"{name}\" not found"));
             Ok(OpenFile::Document(json.ok_or_else(none)?, Timestamp::now()))
         }

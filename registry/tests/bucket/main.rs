@@ -1,7 +1,17 @@
-//! Tests of blobs in a bucket of a real S3 server, with a proxy that makes the network fail.
-//! `DEPLOY_TEST_S3` names the server.
+//! Tests of blobs in a bucket of a real S3 server, with a proxy that makes the network fail; and tests
+//! of several registries on one catalogue and one bucket. `DEPLOY_TEST_S3` names the S3 server, and
+//! `DEPLOY_TEST_POSTGRES` the database server.
 
 #[path = "../it/bench/mod.rs"]
 mod bench;
 mod broken_network;
 mod objects;
+#[path = "../it/rig/mod.rs"]
+mod rig;
+mod several;
+mod several_programs;
+#[path = "../it/fleet/watcher.rs"]
+mod watcher;
+
+/// Time limit for an answer of the registry on a busy machine.
+const SOON: std::time::Duration = std::time::Duration::from_secs(20);

@@ -127,7 +127,8 @@ async fn upload_is_bound_read_and_collected() {
     assert!(missing.text.contains("no blob"), "{missing}");
     // Only the marker is left.
     let deleted = bench.proxy.take_requests();
-    assert!(deleted.iter().any(|line| line.starts_with("DELETE ")), "{deleted:?}");
+    let is_deletion = |line: &String| line.starts_with("DELETE ") || line.ends_with("?delete");
+    assert!(deleted.iter().any(is_deletion), "{deleted:?}");
 }
 
 #[tokio::test]
@@ -262,6 +263,10 @@ async fn polls_binds_and_cached_downloads_go_on_while_the_bucket_is_away() {
 #[tokio::test]
 async fn objects_of_a_crashed_registry_are_given_up() {
     let Some(bench) = Bench::new(settings(), Duration::ZERO).await else { return };
+    if bench.registry.catalog.is_shared() {
+        // `several` tests what other registries do with the objects.
+        return;
+    }
     let (catalog, digest) = (&bench.registry.catalog, Digest::of(b"one"));
     let place = format!("blobs/{}/{digest}.{}", &digest.to_string()[..2], "0".repeat(26));
     let new = deploy_registry::catalog::NewObject {

@@ -190,6 +190,9 @@ impl Catalog {
             return Err(Error::NotFound(text));
         }
         asked.sort();
+        let mut hosts: Vec<&str> = asked.iter().map(|(host, _)| &**host).collect();
+        hosts.dedup();
+        hosts.into_iter().for_each(|host| transaction.changes_host(host));
         transaction.commit().await?;
         Ok(asked)
     }

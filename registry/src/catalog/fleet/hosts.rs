@@ -10,6 +10,7 @@ use super::events::{self, Kind};
 use super::{agents, running};
 use crate::catalog::audit::Change;
 use crate::catalog::packed::packed;
+use crate::catalog::positions::raise_shown;
 use crate::catalog::tx::{Tx, query, query_as, query_scalar};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Error, Result, column, nanoseconds, timestamp};
@@ -219,6 +220,7 @@ impl Catalog {
     ) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
+        transaction.changes_host(name.as_str());
         for (label, value) in labels {
             query("DELETE FROM host_labels WHERE host = $1 AND name = $2")
                 .bind(host.number)
@@ -246,6 +248,8 @@ impl Catalog {
     ) -> Result<Vec<String>> {
         let mut transaction = self.change_tx(change).await?;
         let host = require(&mut transaction, name).await?;
+        transaction.changes_host(name.as_str());
+        raise_shown(&mut transaction).await?;
         query("UPDATE hosts SET held = $1, held_by = $2, held_since = $3 WHERE host = $4")
             .bind(message)
             .bind(&change.key)
@@ -270,7 +274,7 @@ impl Catalog {
         if host.hold.is_none() {
             return Err(Error::NotFound(format!("host \"{name}\" is not held")));
         }
-        let names = release(&mut transaction, host.number).await?;
+        let names = release(&mut transaction, &host).await?;
         let host = name.as_str();
         events::add(&mut transaction, change.now, Kind::HostReleased, "", host, "").await?;
         transaction.commit().await?;
@@ -319,14 +323,16 @@ impl Catalog {
 }
 
 /// Ends the hold of a host. Returns the names of the host's configurations.
-async fn release(transaction: &mut WriteTx, host: i64) -> Result<Vec<String>> {
+async fn release(transaction: &mut WriteTx, host: &HostRow) -> Result<Vec<String>> {
+    transaction.changes_host(&host.name);
+    raise_shown(transaction).await?;
     query("UPDATE hosts SET held = NULL, held_by = NULL, held_since = NULL WHERE host = $1")
-        .bind(host)
+        .bind(host.number)
         .execute(&mut *transaction)
         .await?;
-    let names = agents::names(transaction, host).await?;
+    let names = agents::names(transaction, host.number).await?;
     for configuration in &names {
-        show_state(transaction, host, configuration, false).await?;
+        show_state(transaction, host.number, configuration, false).await?;
     }
     Ok(names)
 }
@@ -337,7 +343,7 @@ async fn retire(
     now: Timestamp,
     why: &str,
 ) -> Result<Vec<String>> {
-    let names = release(transaction, host.number).await?;
+    let names = release(transaction, host).await?;
     for name in &names {
         agents::forget_state(transaction, host.number, name).await?;
     }

@@ -59,6 +59,7 @@ impl Catalog {
     /// Adds the event that two agents report under the same host name.
     pub async fn add_duplicate(&self, host: &str, name: &str, address: &str) -> Result<()> {
         let mut transaction = self.write_tx().await?;
+        transaction.writes_reports();
         let message = format!("another agent reports as {host}, from {address}");
         let kind = Kind::HostDuplicate;
         events::add(&mut transaction, Timestamp::now(), kind, name, host, &message).await?;

@@ -56,6 +56,8 @@ impl Catalog {
     /// others.
     pub async fn apply_reports(&self, batch: &[Sent], now: Timestamp) -> Result<Vec<Applied>> {
         let mut transaction = self.write_tx().await?;
+        transaction.writes_reports();
+        let now = self.time_of_change(&mut transaction, now).await?;
         let mut applied = Vec::with_capacity(batch.len());
         for sent in batch {
             applied.push(match apply(&mut transaction, sent, now).await {

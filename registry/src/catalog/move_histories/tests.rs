@@ -118,6 +118,7 @@ async fn interrupted_move_continues() {
     migrations::migrator().run(&writer).await.unwrap();
     let (readers, scanners) = (writer.clone(), writer.clone());
     let catalog = Catalog {
+        sharing: None,
         database: Database::Sqlite { writer, readers, scanners },
         own: String::new(),
         documents: Arc::default(),

@@ -7,6 +7,7 @@ use deploy_wire::fleet::Label;
 use jiff::Timestamp;
 
 use crate::catalog::audit::Change;
+use crate::catalog::positions::raise_shown;
 use crate::catalog::tx::{query, query_as, query_scalar};
 use crate::catalog::{Catalog, Error, Result, bad_row, nanoseconds, timestamp};
 
@@ -32,6 +33,8 @@ impl Catalog {
         let windows: Windows =
             times.parse().map_err(|err| Error::Invalid(format!("-times: {err}")))?;
         let mut transaction = self.change_tx(change).await?;
+        transaction.changes_windows();
+        raise_shown(&mut transaction).await?;
         query(
             "INSERT INTO group_windows (name, times, who, since) VALUES ($1, $2, $3, $4) \
              ON CONFLICT (name) DO UPDATE SET times = $2, who = $3, since = $4",
@@ -53,6 +56,8 @@ impl Catalog {
     /// Deletes the windows of a group.
     pub async fn delete_windows(&self, group: &Label, change: &Change) -> Result<()> {
         let mut transaction = self.change_tx(change).await?;
+        transaction.changes_windows();
+        raise_shown(&mut transaction).await?;
         let deleted = query("DELETE FROM group_windows WHERE name = $1")
             .bind(group.as_str())
             .execute(&mut transaction)

@@ -8,6 +8,7 @@ use crate::catalog::Result;
 use crate::catalog::counters::count;
 use crate::catalog::fleet::events::{self, Kind};
 use crate::catalog::fleet::running;
+use crate::catalog::positions::raise_shown;
 use crate::catalog::tx::{query, query_scalar};
 use crate::catalog::uses;
 use crate::catalog::write_tx::WriteTx;
@@ -66,6 +67,7 @@ async fn offer(
 ) -> Result<()> {
     transaction.changes(&row.configuration);
     transaction.moves_rollout();
+    raise_shown(transaction).await?;
     query("UPDATE configurations SET current = $2, revision = $3 WHERE name = $1")
         .bind(row.configuration.as_str())
         .bind(current)

@@ -15,6 +15,7 @@ use crate::catalog::audit::{Change, record};
 use crate::catalog::fleet::events::{self, Kind};
 use crate::catalog::fleet::fleet_snapshot::{self, FleetSnapshot, Scope};
 use crate::catalog::fleet::{agents, hosts};
+use crate::catalog::positions::raise_shown;
 use crate::catalog::tx::{Tx, query};
 use crate::catalog::write_tx::WriteTx;
 use crate::catalog::{Catalog, Result, nanoseconds};
@@ -110,8 +111,10 @@ impl Catalog {
         let before: HashMap<i64, Option<Member>> =
             hosts.iter().map(|host| (host.id, host.member.clone())).collect();
         let mut rollout = row.rollout.clone();
-        apply_all(&mut rollout, &mut hosts, &changes, change.now);
-        rollout_rows::write(&mut transaction, row, &rollout, change.now).await?;
+        // The time of each report of a member is compared with the time of its offer.
+        let now = self.time_of_change(&mut transaction, change.now).await?;
+        apply_all(&mut rollout, &mut hosts, &changes, now);
+        rollout_rows::write(&mut transaction, row, &rollout, now).await?;
         for host in &hosts {
             let is_new = before.get(&host.id) != Some(&host.member);
             if let Some(member) = host.member.as_ref().filter(|_| is_new) {
@@ -119,9 +122,12 @@ impl Catalog {
             }
         }
         for step in &changes {
-            finish_step(&mut transaction, row, &rollout, step, &hosts, change.now).await?;
+            finish_step(&mut transaction, row, &rollout, step, &hosts, now).await?;
         }
         transaction.moves_rollout();
+        if changes.iter().any(|step| matches!(step, Step::OpenWave { .. })) {
+            raise_shown(&mut transaction).await?;
+        }
         transaction.commit().await?;
         Ok(rollout)
     }
@@ -233,6 +239,7 @@ pub async fn forget(
     change: &Change,
 ) -> Result<()> {
     transaction.moves_rollout();
+    raise_shown(transaction).await?;
     query(
         "UPDATE rollouts SET status = 'superseded', status_since = $2, ended = $2, \
          step = step + 1 WHERE configuration = $1 AND ended IS NULL",

@@ -50,5 +50,5 @@ pub async fn references(
 
 /// `GET stat`
 pub async fn stat(State(handle): State<Handle>) -> Result<Response, Problem> {
-    api_answers::document(&handle, &Command::Stat { json: true }).await
+    api_answers::document(&handle, &Command::Stat { registries: false, json: true }).await
 }

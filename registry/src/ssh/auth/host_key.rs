@@ -11,7 +11,8 @@ use russh::keys::{Algorithm, Certificate, PrivateKey, decode_secret_key};
 
 use crate::ssh::start_error::{Error, plain};
 
-const NAME: &str = "host_key";
+/// The file name of the host key.
+pub(super) const NAME: &str = "host_key";
 /// The file name of the certificate, as `ssh-keygen -s` chooses it.
 const CERTIFICATE: &str = "host_key-cert.pub";
 /// Maximum size of a host key file, in bytes. The file of an RSA key of 16,384 bits has 13 KiB.

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
+use deploy_store::Digest;
 use jiff::Timestamp;
 use russh::keys::{Certificate, PublicKey};
 use tokio::sync::watch;
@@ -109,6 +110,15 @@ impl Keyring {
         if reload(&self.operators) | reload(&self.services) {
             self.version.send_modify(|version| *version += 1);
         }
+    }
+
+    /// The digests of the two key files, as they are now: of the operators' file and of the agents'
+    /// file. A file that cannot be read has an empty text.
+    pub fn digests(&self) -> [String; 2] {
+        [&self.operators, &self.services].map(|file| {
+            let text = std::fs::read(&file.path);
+            text.map(|text| Digest::of(&text).to_string()).unwrap_or_default()
+        })
     }
 
     /// A counter that increases whenever a key file was read again.

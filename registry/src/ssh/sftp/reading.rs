@@ -21,6 +21,7 @@ use super::handles::HandleTable;
 use super::packets::{MAX_DATA, Reply, SftpError, data_of, data_packet, shorten};
 use crate::bucket::BlobFile;
 use crate::caller::Caller;
+use crate::catalog::Position;
 use crate::fleet::host_view::{HostView, view};
 use crate::fleet::polls::{Poller, host_name};
 use crate::registry::Registry;
@@ -53,11 +54,13 @@ struct Shown {
     place: Place,
     /// The agent that reads the target of a rollout, and the number of the rollout.
     fetches: Option<(Poller, u64)>,
+    /// The position of the configuration, if the function has read it.
+    position: Option<Position>,
 }
 
 impl From<Place> for Shown {
     fn from(place: Place) -> Self {
-        Self { place, fetches: None }
+        Self { place, fetches: None, position: None }
     }
 }
 
@@ -132,11 +135,12 @@ impl View {
     /// The place whose contents the client gets if it asks for `place`. If an agent polls a
     /// configuration, the function also records the poll. An agent on a held host gets the state
     /// recorded for the hold. If a wave of a rollout has taken the host, the agent gets the target.
-    fn shown(&self, place: Place) -> Shown {
-        let Place::Configuration(name) = &place else { return Shown::from(place) };
+    async fn shown(&self, place: Place) -> Result<Shown, SftpError> {
+        let Place::Configuration(name) = &place else { return Ok(Shown::from(place)) };
         if self.operator {
-            return Shown::from(place);
+            return Ok(Shown::from(place));
         }
+        let position = self.registry.fleet.catch_up(name).await?;
         let fleet = &self.registry.fleet;
         fleet.metrics.polls.inc();
         let (name, key) = (name.clone(), self.caller.fingerprint());
@@ -145,16 +149,16 @@ impl View {
         let host = self.declared.get().cloned().or_else(|| host_name(poller.address).ok());
         let host = host.as_ref().map_or("", HostName::as_str);
         let rollout = fleet.rollouts.shown_to(&name, host, &poller.key);
-        match (view(held.is_some(), rollout.is_some()), held, rollout) {
+        Ok(match (view(held.is_some(), rollout.is_some()), held, rollout) {
             (HostView::Held, Some(number), _) => Shown::from(Place::State(name, number)),
             (HostView::Target, _, Some(rollout)) => {
                 // An agent that has declared its host also reports, so the registry need not record
                 // the read.
                 let fetches = self.declared.get().is_none().then_some((poller, rollout.number));
-                Shown { place: Place::State(name, rollout.target), fetches }
+                Shown { place: Place::State(name, rollout.target), fetches, position: None }
             }
-            _ => Shown::from(place),
-        }
+            _ => Shown { place, fetches: None, position },
+        })
     }
 
     async fn open(&mut self, path: &str, flags: OpenFlags) -> Result<Reply, SftpError> {
@@ -162,7 +166,7 @@ impl View {
             return Err(SftpError::denied());
         }
         self.open.check_room()?;
-        let Shown { place, fetches } = self.shown(self.place(path)?);
+        let Shown { place, fetches, position } = self.shown(self.place(path)?).await?;
         // A whole fleet may ask for a configuration at the same time, and all readers share the
         // document in memory. So a configuration does not count towards the quota.
         let is_configuration = match place {
@@ -172,7 +176,7 @@ impl View {
         };
         let quota =
             (!is_configuration).then(|| self.take_quota(&self.registry.open_files)).transpose()?;
-        let open = Open::from(lookup::open(&self.registry, place).await?);
+        let open = Open::from(lookup::open(&self.registry, place, position).await?);
         if let Some((poller, rollout)) = fetches {
             self.registry.fleet.polls.fetched(&poller, rollout);
         }
@@ -181,14 +185,14 @@ impl View {
 
     /// Attributes of the file or directory `path`.
     pub async fn stat(&self, path: &str) -> Result<FileAttributes, SftpError> {
-        let place = self.shown(self.place(path)?).place;
+        let Shown { place, position, .. } = self.shown(self.place(path)?).await?;
         if lookup::is_directory(&self.registry, &place).await? {
             return Ok(file_attributes::directory());
         }
         if let Some(found) = lookup::blob_times(&self.registry, &place).await? {
             return Ok(file_attributes::blob(found.bytes, found.modified));
         }
-        Ok(Open::from(lookup::open(&self.registry, place).await?).attributes())
+        Ok(Open::from(lookup::open(&self.registry, place, position).await?).attributes())
     }
 
     async fn open_directory(&mut self, path: &str) -> Result<Reply, SftpError> {

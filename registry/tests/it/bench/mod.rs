@@ -75,7 +75,8 @@ pub fn place(dir: &Path) -> Place {
 /// A bucket whose condemned objects are kept for the time `linger`.
 pub fn bucket(address: &str, linger: Duration) -> BucketSettings {
     let address = address.parse().unwrap();
-    BucketSettings { address, cache: 64 << 20, linger, accepts_older: None }
+    let abandon = Duration::from_secs(3600);
+    BucketSettings { address, cache: 64 << 20, linger, abandon, accepts_older: None }
 }
 
 /// The bytes of a stored blob.

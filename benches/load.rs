@@ -1,9 +1,12 @@
 //! Puts load on a registry for `scripts/bench-load`. Many agents stay connected and poll from time
 //! to time. At the same time, operators upload archives, bind them to versions, and replace
 //! configurations, while downloads, `gc` and `verify` run. Then the program raises the rate of
-//! polls until the registry is too slow.
+//! polls until the registry is too slow. At the end, it measures uploads alone, and downloads alone.
 //!
 //! `deploy-load ADDR FINGERPRINT OPERATOR-KEY AGENT-KEY PID AGENTS POLLS-A-SECOND SECONDS`
+//!
+//! Commas separate the addresses and the process ids of several registries. The load is then spread
+//! over all of them.
 
 #![allow(clippy::print_stdout, reason = "the program prints its results")]
 #![allow(
@@ -32,6 +35,8 @@ const LATE: Duration = Duration::from_secs(1);
 /// The rates of polls in the last measurements, as multiples of the requested rate. The program
 /// stops at the first rate that is too high for the registry.
 const BEYOND: [u32; 6] = [2, 5, 10, 20, 40, 80];
+/// How many clients upload, or download, when nothing else runs.
+const TRANSFERS: u32 = 6;
 
 /// The times and errors of one kind of work.
 #[derive(Default)]
@@ -141,6 +146,41 @@ async fn download(registry: Registry, path: String, seen: Arc<Seen>, end: Instan
     }
 }
 
+/// Uploads new archives repeatedly.
+async fn upload_only(registry: Registry, number: u64, seen: Arc<Seen>, end: Instant) {
+    let client = registry.connect("operator").await.unwrap();
+    let mut round = 0;
+    while Instant::now() < end {
+        let bytes = archive(number << 32 | round);
+        let size = bytes.len() as u64;
+        let began = Instant::now();
+        let put = put(&client, bytes).await;
+        seen.note(began.elapsed(), size, put);
+        round += 1;
+    }
+}
+
+/// Measures uploads alone, and then downloads alone. Returns the number of errors.
+async fn measure_transfers(registry: &Registry, path: &str, time: Duration) -> usize {
+    let [uploads, downloads] = [(); 2].map(|()| Arc::new(Seen::default()));
+    head("Transfers, alone:");
+    let (began, mut working) = (Instant::now(), JoinSet::new());
+    for number in 0..TRANSFERS {
+        let (registry, seen) = (registry.only(number as usize), Arc::clone(&uploads));
+        working.spawn(upload_only(registry, u64::from(number) + 10, seen, began + time));
+    }
+    working.join_all().await;
+    let mut errors = uploads.row("uploads alone", began.elapsed()).1;
+    let (began, mut working) = (Instant::now(), JoinSet::new());
+    for number in 0..TRANSFERS {
+        let (registry, seen) = (registry.only(number as usize), Arc::clone(&downloads));
+        working.spawn(download(registry, path.to_owned(), seen, began + time));
+    }
+    working.join_all().await;
+    errors += downloads.row("downloads alone", began.elapsed()).1;
+    errors
+}
+
 /// Runs one verb repeatedly.
 async fn repeat(registry: Registry, line: &'static str, seen: Arc<Seen>, end: Instant) {
     let client = registry.connect("operator").await.unwrap();
@@ -186,7 +226,8 @@ async fn connect_all(registry: &Registry, count: usize) -> Vec<Arc<Client>> {
             (registry.clone(), Arc::clone(&next), Arc::clone(&failed), Arc::clone(&agents));
         connecting.spawn(async move {
             while next.fetch_add(1, Ordering::Relaxed) < count && !failed.load(Ordering::Relaxed) {
-                match registry.connect("deploy-agent").await {
+                let number = agents.lock().unwrap().len();
+                match registry.only(number).connect("deploy-agent").await {
                     Ok(client) => {
                         client.read_small("configs/base.json", 1 << 20).await.unwrap();
                         agents.lock().unwrap().push(Arc::new(client));
@@ -254,10 +295,11 @@ async fn measure(registry: Registry, count: usize, rate: u32, time: Duration) {
     let mut working = JoinSet::new();
     for number in 0..2 {
         let (uploads, verbs) = (Arc::clone(&uploads), Arc::clone(&verbs));
-        working.spawn(upload(registry.clone(), number + 2, uploads, verbs, end));
+        let registry = registry.only(number as usize);
+        working.spawn(upload(registry, number + 2, uploads, verbs, end));
     }
-    for _ in 0..2 {
-        working.spawn(download(registry.clone(), path.clone(), Arc::clone(&downloads), end));
+    for number in 1..3 {
+        working.spawn(download(registry.only(number), path.clone(), Arc::clone(&downloads), end));
     }
     working.spawn(repeat(registry.clone(), "gc", Arc::clone(&gc), end));
     working.spawn(repeat(registry.clone(), "verify", Arc::clone(&verify), end));
@@ -291,5 +333,6 @@ async fn measure(registry: Registry, count: usize, rate: u32, time: Duration) {
             break;
         }
     }
+    errors += measure_transfers(&registry, &path, time).await;
     assert!(errors == 0, "{errors} errors");
 }

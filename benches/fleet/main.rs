@@ -9,7 +9,8 @@
 //! HTTP is the address of the registry's web page, which the program measures, too. If HTTP is `-`,
 //! the program does not measure the page. If FILE is given, the program also measures how long all
 //! agents take to connect again after a restart of the registry. The program creates FILE when the
-//! caller should restart the registry.
+//! caller should restart the registry. Commas separate the addresses and the process ids of several
+//! registries; each agent then connects to a random one.
 
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "the program prints its results")]
 #![allow(

@@ -1,5 +1,5 @@
 //! Connects to the registry that a benchmark measures, and reads the resources that the registry
-//! uses.
+//! uses. Several registries that share a catalogue count as one.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -9,10 +9,10 @@ use tokio::sync::mpsc;
 
 const CHUNK: usize = 255 << 10;
 
-/// A running registry.
+/// A running registry, or several running registries.
 #[derive(Debug, Clone)]
 pub struct Registry {
-    /// The address of the registry.
+    /// The address of the registry, or the addresses of all registries, separated by commas.
     pub addr: String,
     /// The fingerprint of the registry's host key.
     pub fingerprint: String,
@@ -20,20 +20,28 @@ pub struct Registry {
     pub operator: PathBuf,
     /// The file with the key of an agent.
     pub agent: PathBuf,
-    /// The id of the registry's process.
-    pub pid: u32,
+    /// The id of each registry's process.
+    pub pids: Vec<u32>,
 }
 
 impl Registry {
     /// Reads the address, the fingerprint, both key files and the process id from a command line.
-    pub fn new([addr, fingerprint, operator, agent, pid]: [&str; 5]) -> Self {
+    /// Commas separate the addresses and the process ids of several registries.
+    pub fn new([addr, fingerprint, operator, agent, pids]: [&str; 5]) -> Self {
         Self {
             addr: addr.to_owned(),
             fingerprint: fingerprint.to_owned(),
             operator: operator.into(),
             agent: agent.into(),
-            pid: pid.parse().expect("a process id"),
+            pids: pids.split(',').map(|pid| pid.parse().expect("a process id")).collect(),
         }
+    }
+
+    /// The same registries, for a client that asks only one of them. `number` chooses the registry.
+    pub fn only(&self, number: usize) -> Self {
+        let count = self.addr.split(',').count();
+        let addr = self.addr.split(',').nth(number % count).expect("there is an address");
+        Self { addr: addr.to_owned(), ..self.clone() }
     }
 
     /// Connects as an agent if `user` is `deploy-agent`, and as an operator otherwise.
@@ -50,28 +58,36 @@ impl Registry {
         Client::connect(&connect).await
     }
 
-    /// The processor time that the registry has used so far.
+    /// The processor time that the registries have used so far.
     pub fn cpu(&self) -> Duration {
-        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid)).expect("a live process");
-        let nanoseconds: u64 = tasks
-            .filter_map(|task| {
-                let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-                stat.split_whitespace().next()?.parse::<u64>().ok()
-            })
-            .sum();
-        Duration::from_nanos(nanoseconds)
+        self.pids.iter().map(|pid| cpu(*pid)).sum()
     }
 
-    /// The memory that the registry uses now, and its peak, both in MiB.
+    /// The memory that the registries use now, and its peak, both in MiB.
     pub fn memory(&self) -> (u64, u64) {
-        let status =
-            std::fs::read_to_string(format!("/proc/{}/status", self.pid)).expect("a live process");
-        let of = |name: &str| {
-            let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
-            line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
-        };
-        (of("VmRSS:"), of("VmHWM:"))
+        let each = self.pids.iter().map(|pid| memory(*pid));
+        each.fold((0, 0), |(now, most), (more, peak)| (now + more, most + peak))
     }
+}
+
+fn cpu(pid: u32) -> Duration {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).expect("a live process");
+    let nanoseconds: u64 = tasks
+        .filter_map(|task| {
+            let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+            stat.split_whitespace().next()?.parse::<u64>().ok()
+        })
+        .sum();
+    Duration::from_nanos(nanoseconds)
+}
+
+fn memory(pid: u32) -> (u64, u64) {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("a live process");
+    let of = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)).expect("a line");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") / 1024
+    };
+    (of("VmRSS:"), of("VmHWM:"))
 }
 
 /// Runs a command with `input` as its standard input. Every exit code except 0 is an error.

@@ -53,7 +53,8 @@ impl Engines {
         }
         let lines = start(dir);
         let value = |name: &str| {
-            let (_, rest) = lines.split_once(&format!("{name}=")).expect("scripts/engines prints it");
+            let (_, rest) =
+                lines.split_once(&format!("{name}=")).expect("scripts/engines prints it");
             let end = rest.find(char::is_whitespace).unwrap_or(rest.len());
             rest[..end].trim_matches('\'').to_owned()
         };

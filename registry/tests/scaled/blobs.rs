@@ -11,7 +11,11 @@ const LONG: usize = 17 << 20;
 
 /// The number of a random archive. Long archives are rare.
 pub fn some(dice: &mut Dice) -> usize {
-    if dice.throw(60) == 0 { LONG_FROM + dice.throw(TEXTS - LONG_FROM) } else { dice.throw(LONG_FROM) }
+    if dice.throw(60) == 0 {
+        LONG_FROM + dice.throw(TEXTS - LONG_FROM)
+    } else {
+        dice.throw(LONG_FROM)
+    }
 }
 
 /// The name of the archive's file, which is also its first line.

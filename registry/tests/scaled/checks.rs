@@ -60,8 +60,8 @@ fn versions_in(command: &str) -> Vec<&str> {
     command.split([' ', ':']).filter(|word| word.starts_with("v-")).collect()
 }
 
-/// Checks that the history has each acknowledged change once, no refused change, and each change
-/// with an unknown result at most once.
+/// Checks that the history has each acknowledged change once, and each change with an unknown result
+/// at most once.
 fn check_history(states: &[State], before: &BTreeMap<String, Outcome>, at: At, name: &str) {
     let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
     // The first state was made by addconf.
@@ -74,7 +74,6 @@ fn check_history(states: &[State], before: &BTreeMap<String, Outcome>, at: At, n
         let count = counts.get(version.as_str()).copied().unwrap_or(0);
         let is_right = match outcome {
             Outcome::Done => count == 1,
-            Outcome::NotDone => count == 0,
             Outcome::Unknown => count <= 1,
         };
         assert!(is_right, "{name} at {at:?}: {version} is {outcome:?}, and was made {count} times");

@@ -8,6 +8,8 @@ use deploy_store::Digest;
 
 /// How many lines of the log a failure prints.
 const LINES: usize = 400;
+/// How many characters of each line are kept.
+const LONGEST: usize = 300;
 /// The flag `-maxver` of the registries.
 pub const MAX_VERSIONS: usize = 3;
 
@@ -26,7 +28,6 @@ pub struct Version {
 pub enum Outcome {
     Unknown,
     Done,
-    NotDone,
 }
 
 /// The acknowledged versions and changes, and a log for failures.
@@ -60,11 +61,12 @@ impl Ledger {
     /// Adds a line to the log.
     pub fn note(&self, line: impl AsRef<str>) {
         let seconds = self.began.elapsed().as_secs_f64();
+        let line: String = line.as_ref().chars().take(LONGEST).collect();
         let mut inner = self.open();
         if inner.log.len() == LINES {
             inner.log.pop_front();
         }
-        inner.log.push_back(format!("{seconds:8.3} {}", line.as_ref()));
+        inner.log.push_back(format!("{seconds:8.3} {line}"));
     }
 
     pub fn count(&self, what: &'static str) {

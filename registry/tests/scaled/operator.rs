@@ -149,8 +149,8 @@ impl Operator {
             let line = format!("{change} -version {version} -if-hash {hash}");
             match self.insist(&line).await {
                 Settled::Done(_) => break,
-                // gc may have removed the version: other versions were added meanwhile? No: this
-                // operator alone adds versions of this component, so the version must exist.
+                // Another operator has changed the configuration, or an earlier attempt has made this
+                // change.
                 Settled::Refused { code: exit::CONFLICT, why, may_be_done } => {
                     if is_in_history(&self.access, &self.ledger, &mut self.dice, name, &version)
                         .await
@@ -181,10 +181,9 @@ impl Operator {
 
     async fn pin(&mut self) {
         let Some(version) = self.some_version() else { return };
-        let (component, name) = (&self.component, &version.name);
-        let of = format!("-name {component} -version {name}");
+        let of = format!("-name {} -version {}", self.component, version.name);
         if version.pinned {
-            self.mark(name, |version| version.pinned = false);
+            self.mark(&version.name, |version| version.pinned = false);
             // The version may have been unpinned by an attempt whose answer was lost.
             self.insist(&format!("unpin {of}")).await;
             return;
@@ -204,11 +203,11 @@ impl Operator {
 
     async fn delete(&mut self) {
         let Some(version) = self.some_version() else { return };
-        let (component, name) = (&self.component, &version.name);
-        self.mark(name, |version| version.deleting = true);
-        match self.insist(&format!("delver -name {component} -version {name}")).await {
+        let line = format!("delver -name {} -version {}", self.component, version.name);
+        self.mark(&version.name, |version| version.deleting = true);
+        match self.insist(&line).await {
             Settled::Done(_) => {
-                assert!(!version.pinned, "{name} is pinned, but was deleted");
+                assert!(!version.pinned, "{version:?} is pinned, but was deleted");
                 self.ledger.count("deletions");
             }
             Settled::Refused { code: exit::CONFLICT, .. } => {

@@ -49,9 +49,8 @@ impl World {
         for key in ["operator", "server"] {
             deploy_testing::make_key(&dir.join(key));
         }
-        let mut flags: Vec<String> = ["-opauth", "../operator.pub", "-srvauth", "../server.pub"]
-            .map(str::to_owned)
-            .to_vec();
+        let mut flags: Vec<String> =
+            ["-opauth", "../operator.pub", "-srvauth", "../server.pub"].map(str::to_owned).to_vec();
         let bucket = format!("s3://deploy?endpoint={}", proxy.url());
         for (flag, value) in [
             ("-catalogue", engines.database()),

@@ -233,12 +233,14 @@ pub async fn collect_all(world: &World) {
     }
 }
 
-/// Checks that each object that something needs has its right bytes in the bucket.
+/// Checks that each object that something needs has its right bytes in the bucket. An object without
+/// a row is no damage: the server may have carried out a write after the registry had given it up.
 pub async fn check_bucket(world: &World) {
     for number in 0..REGISTRIES {
         let verified = ask(&world.access, At::One(number), "verify -q -json").await;
         let verified: Value = serde_json::from_str(&verified).unwrap();
-        assert_eq!(verified["findings"], Value::Array(Vec::new()), "{verified}");
+        let findings = verified["findings"].as_array().unwrap();
+        assert!(findings.iter().all(|finding| finding["kind"] == "foreign"), "{verified}");
         assert_eq!(verified["complete"], true, "{verified}");
     }
 }

@@ -185,8 +185,8 @@ async fn check_version(
             _ if !ledger.open().is_required(component, &version.name) => return,
             Download::Missing(why) => panic!("{version:?} is lost at {at:?}: {why}"),
             Download::Failed(why) => {
-                let left = began.elapsed() < LIMIT;
-                assert!(left, "{version:?} cannot be read at {at:?}: {why}");
+                let in_time = began.elapsed() < LIMIT;
+                assert!(in_time, "{version:?} cannot be read at {at:?}: {why}");
             }
         }
         sleep(PAUSE).await;
@@ -203,8 +203,8 @@ pub async fn agents_catch_up(world: &World) {
             if agent.deployed().last().map(|(id, _)| id.clone()) == newest {
                 break;
             }
-            let late = began.elapsed() < LIMIT;
-            assert!(late, "{:?} does not catch up: {}", agent.dir, agent.tail());
+            let in_time = began.elapsed() < LIMIT;
+            assert!(in_time, "{:?} does not catch up: {}", agent.dir, agent.tail());
             sleep(PAUSE).await;
         }
     }

@@ -11,7 +11,7 @@ const LINES: usize = 400;
 /// How many characters of each line are kept.
 const LONGEST: usize = 300;
 /// The flag `-maxver` of the registries.
-pub const MAX_VERSIONS: usize = 3;
+pub const MAX_VERSIONS: usize = 4;
 
 /// An acknowledged version.
 #[derive(Debug, Clone)]
@@ -19,7 +19,8 @@ pub struct Version {
     pub name: String,
     pub digest: Digest,
     pub pinned: bool,
-    /// Whether a client has asked for the deletion of the version.
+    /// Whether a client has asked for the deletion of the version, or no longer knows whether the
+    /// version is kept.
     pub deleting: bool,
 }
 
@@ -84,10 +85,11 @@ impl Inner {
     }
 
     /// The versions of a component that no gc may remove: the pinned ones, and the newest ones. One
-    /// more version may be under way, so this function returns one fewer than gc keeps.
+    /// more version may be under way, and a frozen registry may add one again, so this function
+    /// returns two fewer than gc keeps.
     pub fn required(&self, component: &str) -> Vec<Version> {
         let versions = self.versions.get(component).map_or(&[][..], Vec::as_slice);
-        let newest = versions.iter().rev().take(MAX_VERSIONS - 1);
+        let newest = versions.iter().rev().take(MAX_VERSIONS - 2);
         let newest: Vec<&str> = newest.map(|version| version.name.as_str()).collect();
         let is_required =
             |version: &&Version| version.pinned || newest.contains(&version.name.as_str());

@@ -73,6 +73,7 @@ impl Working {
             ledger: Arc::clone(ledger),
             dice: Dice::new(seed + number),
             next: 1,
+            is_doubtful: false,
         };
         let mut tasks = Vec::new();
         for (number, name) in (1..).zip((0..OPERATORS).map(component)) {

@@ -36,20 +36,28 @@ pub struct Operator {
     pub ledger: Arc<Ledger>,
     pub dice: Dice,
     pub next: usize,
+    /// Whether an attempt of the last command had an unknown result. A frozen registry may still
+    /// carry this attempt out.
+    pub is_doubtful: bool,
 }
 
 /// Asks until the answer is clear: the command was carried out, or it conflicts with the state, or
-/// names something that does not exist.
-pub async fn insist(access: &Access, ledger: &Ledger, dice: &mut Dice, line: &str) -> Settled {
+/// names something that does not exist. Also returns whether the result of an attempt is unknown.
+pub async fn insist(
+    access: &Access,
+    ledger: &Ledger,
+    dice: &mut Dice,
+    line: &str,
+) -> (Settled, bool) {
     let (began, mut may_be_done) = (Instant::now(), false);
     loop {
         let at = At::random(dice);
         let answer = access.ask(at, line, patience(dice)).await;
         ledger.note(format!("{line} at {at:?}: {answer:?}"));
         match answer {
-            Answer::Done(said) => return Settled::Done(said),
+            Answer::Done(said) => return (Settled::Done(said), may_be_done),
             Answer::Refused(code @ (exit::CONFLICT | exit::NOT_FOUND | exit::USAGE), why) => {
-                return Settled::Refused { code, why, may_be_done };
+                return (Settled::Refused { code, why, may_be_done }, may_be_done);
             }
             Answer::Refused(..) => {}
             Answer::Unknown(_) => may_be_done = true,
@@ -75,7 +83,9 @@ impl Operator {
     }
 
     pub async fn insist(&mut self, line: &str) -> Settled {
-        insist(&self.access, &self.ledger, &mut self.dice, line).await
+        let (settled, is_doubtful) = insist(&self.access, &self.ledger, &mut self.dice, line).await;
+        self.is_doubtful = is_doubtful;
+        settled
     }
 
     /// Uploads an archive, and binds it to a new version. Returns the version's name.
@@ -186,6 +196,8 @@ impl Operator {
             self.mark(&version.name, |version| version.pinned = false);
             // The version may have been unpinned by an attempt whose answer was lost.
             self.insist(&format!("unpin {of}")).await;
+            // A frozen registry may unpin the version later.
+            self.mark(&version.name, |version| version.deleting = self.is_doubtful);
             return;
         }
         match self.insist(&format!("pin {of} -m why")).await {
@@ -210,8 +222,9 @@ impl Operator {
                 assert!(!version.pinned, "{version:?} is pinned, but was deleted");
                 self.ledger.count("deletions");
             }
-            Settled::Refused { code: exit::CONFLICT, .. } => {
-                self.mark(&version.name, |version| version.deleting = false);
+            // A frozen registry may delete the version later.
+            Settled::Refused { code: exit::CONFLICT, may_be_done, .. } => {
+                self.mark(&version.name, |version| version.deleting = may_be_done);
             }
             // The version was deleted by an attempt whose answer was lost, or by gc.
             Settled::Refused { why, may_be_done, .. } => {
@@ -248,7 +261,7 @@ impl Operator {
 /// The hash of a configuration's current state.
 pub async fn current(access: &Access, ledger: &Ledger, dice: &mut Dice, name: &str) -> String {
     let line = format!("showconf -name {name} -json");
-    let Settled::Done(said) = insist(access, ledger, dice, &line).await else {
+    let (Settled::Done(said), _) = insist(access, ledger, dice, &line).await else {
         panic!("{line} is refused");
     };
     let shown: serde_json::Value = serde_json::from_str(&said).unwrap();
@@ -264,7 +277,7 @@ pub async fn is_in_history(
     version: &str,
 ) -> bool {
     let line = format!("history -name {name} -limit 1000 -json");
-    let Settled::Done(said) = insist(access, ledger, dice, &line).await else {
+    let (Settled::Done(said), _) = insist(access, ledger, dice, &line).await else {
         panic!("{line} is refused");
     };
     said.split([' ', ':', '"']).any(|word| word == version)

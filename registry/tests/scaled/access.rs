@@ -101,7 +101,10 @@ impl Access {
             };
             match client.exec(line).await {
                 Err(err) => Answer::Unknown(err.to_string()),
-                Ok(answer) if answer.code == 0 => Answer::Done(text(answer.stdout)),
+                // With the code `PARTLY`, a change was made, but the answer is not complete.
+                Ok(answer) if [exit::OK, exit::PARTLY].contains(&answer.code) => {
+                    Answer::Done(text(answer.stdout))
+                }
                 Ok(answer) => {
                     let why = text(answer.stderr);
                     if why.contains("not known whether") {

@@ -101,12 +101,14 @@ impl BlobStore {
                 let blobs = Arc::clone(blobs);
                 Ok(blocking(move || BlobFile::whole(blobs.reader(digest)?)).await?)
             }
-            Self::Bucket(bucket, catalog) => {
-                if catalog.object_sizes(&[digest]).await?.is_empty() {
-                    return Err(deploy_store::Error::NoSuchBlob(digest).into());
+            Self::Bucket(bucket, catalog) => match catalog.object(digest).await {
+                Ok(Some(object)) if object.state == ObjectState::Live => {
+                    bucket.open_object(object).await
                 }
-                bucket.open_blob(digest).await
-            }
+                Ok(_) => Err(deploy_store::Error::NoSuchBlob(digest).into()),
+                // A copy needs no row: its name says what it contains.
+                Err(err) => bucket.cached_copy(digest).await?.ok_or(err),
+            },
         }
     }
 

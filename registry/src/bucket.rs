@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! address, shared_credentials, object_place, marker   pure: addresses, keys, comparisons
-//! health, s3_client                                   requests to the server
+//! health, failure_text, s3_client                     requests to the server
 //! copy_cache, object_fetch, blob_file                 copies on the local disk
 //! send_object, store_upload                           uploads
 //! ownership                                           whether bucket and catalogue belong together
@@ -15,6 +15,8 @@ mod address;
 mod blob_file;
 mod compare;
 mod copy_cache;
+#[cfg(feature = "bucket")]
+mod failure_text;
 mod health;
 mod marker;
 mod object_fetch;
@@ -178,17 +180,24 @@ impl Bucket {
         Ok(self.cache.make_room(bytes)?)
     }
 
-    /// Opens a blob: its copy in the cache, or a copy that is being made.
-    pub async fn open_blob(self: &Arc<Self>, digest: Digest) -> Result<BlobFile> {
-        let row = self.catalog.object(digest).await?;
-        let row = row.ok_or(Error::from(deploy_store::Error::NoSuchBlob(digest)))?;
+    /// Opens the blob of an object: its copy in the cache, or a copy that is being made.
+    pub async fn open_object(self: &Arc<Self>, row: ObjectRow) -> Result<BlobFile> {
         let bucket = Arc::clone(self);
         Ok(blocking(move || bucket.open_copy(&row)).await?)
     }
 
+    /// Opens a copy in the cache, if there is one. The catalogue is not asked.
+    pub async fn cached_copy(self: &Arc<Self>, digest: Digest) -> Result<Option<BlobFile>> {
+        let bucket = Arc::clone(self);
+        let file = move || bucket.cache.reader(digest)?.map(BlobFile::whole).transpose();
+        Ok(blocking(file).await?)
+    }
+
     /// A blob as a complete file.
     pub async fn whole_file(self: &Arc<Self>, digest: Digest) -> Result<File> {
-        let blob = self.open_blob(digest).await?;
+        let row = self.catalog.object(digest).await?;
+        let row = row.ok_or(Error::from(deploy_store::Error::NoSuchBlob(digest)))?;
+        let blob = self.open_object(row).await?;
         blob.complete().await?;
         // A second handle of the same open file would share its position with other readers.
         let path = format!("/proc/self/fd/{}", blob.file().as_raw_fd());

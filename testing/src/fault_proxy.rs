@@ -18,7 +18,7 @@ pub struct Faults {
     pub delay: u64,
     /// The server carries the request out, but its answer is lost.
     pub lose_answer: u64,
-    /// The client gets no answer to a DELETE, and the server carries it out much later.
+    /// The client gets no answer to a deletion, and the server carries it out much later.
     pub late_delete: u64,
 }
 
@@ -135,13 +135,13 @@ impl Shared {
         (seed.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % 1000
     }
 
-    fn fault(&self, method: &str) -> Fault {
+    fn fault(&self, head: &str) -> Fault {
         if self.away.load(Ordering::SeqCst) {
             return Fault::Drop;
         }
         let Faults { drop, delay, lose_answer, late_delete } = *self.faults();
         let thrown = self.throw();
-        if method == "DELETE" && self.throw() < late_delete {
+        if is_deletion(head) && self.throw() < late_delete {
             return Fault::LateDelete;
         }
         match thrown {
@@ -156,8 +156,7 @@ impl Shared {
 /// Serves the requests of one connection.
 fn serve(shared: &Arc<Shared>, mut client: TcpStream) -> io::Result<()> {
     let Some(request) = read_request(&mut client)? else { return Ok(()) };
-    let method = request.head.split(' ').next().unwrap_or_default().to_owned();
-    match shared.fault(&method) {
+    match shared.fault(&request.head) {
         Fault::Drop => return client.shutdown(Shutdown::Both),
         Fault::LateDelete => {
             shared.late.fetch_add(1, Ordering::SeqCst);
@@ -181,6 +180,12 @@ fn serve(shared: &Arc<Shared>, mut client: TcpStream) -> io::Result<()> {
     // The server closes the connection after its answer, and so does the proxy.
     io::copy(&mut server, &mut client)?;
     client.shutdown(Shutdown::Both)
+}
+
+/// Whether a request deletes objects: a DELETE of one object, or a POST with a list of objects.
+fn is_deletion(head: &str) -> bool {
+    let line = head.lines().next().unwrap_or_default();
+    line.starts_with("DELETE ") || (line.starts_with("POST ") && line.contains("?delete"))
 }
 
 /// Sends a request to the server.

@@ -21,6 +21,7 @@ use object_store::{
 };
 
 use super::address::BucketAddress;
+use super::failure_text::failure_text;
 use super::health::Health;
 use super::shared_credentials;
 use crate::error::{Error, Result};
@@ -111,7 +112,7 @@ impl Client {
         }
         let store = builder
             .build()
-            .map_err(|err| Error::Invalid(format!("bucket {address}: {}", one_line(&err))))?;
+            .map_err(|err| Error::Invalid(format!("bucket {address}: {}", failure_text(&err))))?;
         Ok(Self { store, address: address.clone(), health: Health::default() })
     }
 
@@ -199,7 +200,7 @@ impl Client {
         let about = format!("bucket {}: read {place}", self.address);
         let pieces = got
             .into_stream()
-            .map_err(move |err| Error::NoBucket(format!("{about}: {}", one_line(&err))));
+            .map_err(move |err| Error::NoBucket(format!("{about}: {}", failure_text(&err))));
         Ok(Some(pieces.boxed()))
     }
 
@@ -263,7 +264,7 @@ impl Client {
     ) -> Result<T> {
         answer.map_err(Into::into).inspect(|_| self.health.answered()).map_err(|failure| {
             let why = match failure {
-                Failure::Answer(err) => one_line(&err),
+                Failure::Answer(err) => failure_text(&err),
                 Failure::Late => format!("no answer within {} s", SHORT.as_secs()),
             };
             let text = format!("bucket {}: {action} {place}: {why}", self.address);
@@ -292,21 +293,6 @@ async fn short<T>(request: impl Future<Output = object_store::Result<T>>) -> Res
         Ok(answer) => answer.map_err(Failure::Answer),
         Err(_) => Err(Failure::Late),
     }
-}
-
-/// The text of an error and of its causes, on one line and not too long.
-fn one_line(err: &object_store::Error) -> String {
-    const LONGEST: usize = 300;
-    let mut last: &dyn std::error::Error = err;
-    let mut text = err.to_string();
-    while let Some(cause) = last.source() {
-        last = cause;
-        if !text.contains(&cause.to_string()) {
-            text = format!("{text}: {cause}");
-        }
-    }
-    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    deploy_store::escape(&text.chars().take(LONGEST).collect::<String>())
 }
 
 /// The keys in the shared file.

@@ -16,6 +16,9 @@ const EVERY: Duration = Duration::from_secs(2);
 /// How long the rows of a registry without a heartbeat are kept, and how often old rows are removed.
 const KEEP: Duration = Duration::from_secs(7 * 24 * 60 * 60);
 const REMOVE_EVERY: Duration = Duration::from_secs(60 * 60);
+/// How long the row of a registry is kept that ended before it had an address, because its start
+/// failed.
+const KEEP_FAILED: Duration = Duration::from_secs(60);
 
 /// Writes the first heartbeat, and starts the others. They end when the catalogue is closed.
 pub(super) async fn begin(sharing: &Arc<Sharing>) -> Result<()> {
@@ -91,5 +94,8 @@ async fn remove_old(sharing: &Sharing) -> Result<()> {
         let old = query(sqlx::AssertSqlSafe(sql)).bind(nanoseconds_of(KEEP));
         single_statement::execute(&sharing.server, old).await?;
     }
+    let sql = format!("DELETE FROM registries WHERE address = '' AND heartbeat < {SERVER_NOW} - $1");
+    let failed = query(sqlx::AssertSqlSafe(sql)).bind(nanoseconds_of(KEEP_FAILED));
+    single_statement::execute(&sharing.server, failed).await?;
     Ok(())
 }

@@ -151,7 +151,13 @@ pub async fn blob_times(registry: &Registry, place: &Place) -> Result<Option<Blo
         }
         _ => return Ok(None),
     };
-    let Some(object) = registry.catalog.object(digest).await? else { return Ok(None) };
+    let object = match registry.catalog.object(digest).await {
+        Ok(Some(object)) => object,
+        Ok(None) => return Ok(None),
+        // The attributes of the copy in the cache are used instead, if there is one.
+        Err(Error::NoAnswer(_)) => return Ok(None),
+        Err(err) => return Err(err),
+    };
     let modified = created.unwrap_or(object.since).as_second();
     let is_stored = object.state == ObjectState::Live;
     Ok(is_stored.then_some(BlobTimes { bytes: object.bytes, modified }))

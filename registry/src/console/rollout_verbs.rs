@@ -174,17 +174,28 @@ async fn after_start(
     // The document shows the rollout after the wait.
     let waited = wait(String::new()).await;
     let code = waited.map_or_else(|refusal| refusal.code, |done| done.code);
-    let status = registry.rollout_status(name, Some(status.number)).await?;
+    let status = registry.rollout_status(name, Some(status.number)).await;
+    let status = status.map_err(wait_answer::made_but)?;
     Ok(Done { stdout: document(&status)?, code })
 }
 
 /// Runs the first step of the rollout that the change has just started. Returns the status of the
-/// rollout, or `None` if the change has started no rollout.
+/// rollout, or `None` if the change has started no rollout. The change is made, even if this function
+/// fails.
 pub async fn started(
     registry: &Registry,
     name: &ConfigurationName,
     change: &Change,
 ) -> Result<Option<RolloutStatus>, Refusal> {
+    let status = first_step(registry, name, change).await;
+    status.map_err(wait_answer::made_but)
+}
+
+async fn first_step(
+    registry: &Registry,
+    name: &ConfigurationName,
+    change: &Change,
+) -> Result<Option<RolloutStatus>, Error> {
     let Some(view) = registry.catalog.rollout(name, None).await? else { return Ok(None) };
     if view.row.started != change.now {
         return Ok(None);

@@ -43,10 +43,26 @@ pub async fn after_change(
     // The registry has made the change, so the user gets `said` even if the hosts have not deployed
     // the change, or if the wait failed. Usually, `said` has the command that reverts the change.
     let waited = wait_for_change(registry, name, timeout, rollout, meter).await;
-    match waited.map_err(Refusal::from).and_then(|waited| ended(name, &waited, false)) {
+    let waited = waited.map_err(made_but);
+    match waited.and_then(|waited| ended(name, &waited, false)) {
         Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
         Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),
     }
+}
+
+/// The answer to a change that was made, if the registry cannot say what happened after the change.
+/// The text of an error of the database says that the failed statement has changed nothing, which is
+/// not true of the whole command.
+pub fn made_but(err: Error) -> Refusal {
+    if !matches!(err, Error::NoAnswer(_) | Error::Database(_)) {
+        return err.into();
+    }
+    let why = err.to_string().replace("; nothing was changed", "");
+    let text = format!(
+        "the change was made, but the registry cannot say what followed: {why}; see history and \
+         rollout status"
+    );
+    Refusal::new(exit::PARTLY, text)
 }
 
 /// Waits for the rollout, or else for the current state of the configuration.
@@ -78,5 +94,21 @@ async fn wait_for_change(
     match rollout {
         Some(rollout) => registry.wait_for_rollout(&wait, rollout.number, meter).await,
         None => registry.wait_for(&wait, meter).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn answer_to_a_made_change_never_says_that_nothing_was_changed() {
+        let err = "catalogue: disk I/O error; nothing was changed";
+        let Refusal { text, code } = made_but(Error::Database(err.to_owned()));
+        assert!(text.starts_with("the change was made, but "), "{text}");
+        assert!(text.contains("disk I/O error") && !text.contains("nothing was changed"), "{text}");
+        assert_eq!(code, exit::PARTLY);
+        let other = made_but(Error::NotFound("configuration \"p\" not found".to_owned()));
+        assert_eq!(other.code, exit::NOT_FOUND);
     }
 }

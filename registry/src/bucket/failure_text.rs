@@ -21,7 +21,8 @@ pub(super) fn failure_text(err: &dyn Error) -> String {
 
 fn shortened(whole: &str, cause: &str) -> String {
     // "Generic S3 error: Error performing PUT ADDRESS in 3s, after 4 retries, ... - WHAT"
-    let performed = whole.split_once("Error performing ").and_then(|(_, rest)| rest.split_once(" - "));
+    let performed =
+        whole.split_once("Error performing ").and_then(|(_, rest)| rest.split_once(" - "));
     let what = performed.map_or(whole, |(_, what)| what);
     let what = what.trim_start_matches("HTTP error: ");
     if let Some(answer) = what.strip_prefix("Server returned non-2xx status code: ") {
@@ -51,7 +52,8 @@ mod tests {
             shortened(whole, "unused"),
             "the server answered 403 Forbidden (InvalidAccessKeyId)"
         );
-        let short = "Error performing GET x in 1s - Server returned non-2xx status code: 502 Bad Gateway: ";
+        let short =
+            "Error performing GET x in 1s - Server returned non-2xx status code: 502 Bad Gateway: ";
         assert_eq!(shortened(short, "unused"), "the server answered 502 Bad Gateway");
     }
 

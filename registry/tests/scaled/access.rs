@@ -34,7 +34,7 @@ pub enum Answer {
     /// The command was refused, with this exit code. Nothing was changed.
     Refused(u8, String),
     /// It is not known whether the command was carried out.
-    Unknown(String),
+    Unknown,
 }
 
 /// The result of a download.
@@ -100,7 +100,7 @@ impl Access {
                 Err(err) => return Answer::Refused(exit::UNREACHABLE, err.to_string()),
             };
             match client.exec(line).await {
-                Err(err) => Answer::Unknown(err.to_string()),
+                Err(_) => Answer::Unknown,
                 // With the code `PARTLY`, a change was made, but the answer is not complete.
                 Ok(answer) if [exit::OK, exit::PARTLY].contains(&answer.code) => {
                     Answer::Done(text(answer.stdout))
@@ -108,14 +108,14 @@ impl Access {
                 Ok(answer) => {
                     let why = text(answer.stderr);
                     if why.contains("not known whether") {
-                        Answer::Unknown(why)
+                        Answer::Unknown
                     } else {
                         Answer::Refused(answer.code, why)
                     }
                 }
             }
         };
-        timeout(wait, asked).await.unwrap_or_else(|_| Answer::Unknown(format!("after {wait:?}")))
+        timeout(wait, asked).await.unwrap_or(Answer::Unknown)
     }
 
     /// Uploads a blob once.

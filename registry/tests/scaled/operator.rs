@@ -60,7 +60,7 @@ pub async fn insist(
                 return (Settled::Refused { code, why, may_be_done }, may_be_done);
             }
             Answer::Refused(..) => {}
-            Answer::Unknown(_) => may_be_done = true,
+            Answer::Unknown => may_be_done = true,
         }
         assert!(began.elapsed() < LIMIT, "{line}: not done after {LIMIT:?}");
         sleep(Duration::from_millis(50) + dice.time(200)).await;

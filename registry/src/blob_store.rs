@@ -24,8 +24,8 @@ pub enum BlobStore {
 }
 
 impl BlobStore {
-    /// The local directories. With a bucket, they have uploads that are not complete yet, and copies
-    /// of objects.
+    /// The local directories. With a bucket, they have uploads that are not in the bucket yet, and
+    /// copies of objects.
     pub fn local(&self) -> &Arc<Blobs> {
         match self {
             Self::Directory(blobs) => blobs,
@@ -148,7 +148,7 @@ impl BlobStore {
         }
     }
 
-    /// The number of staged files and of uploads that are not complete, and their size.
+    /// The number of staged blobs and of uploads that are not complete, and their size.
     pub async fn staged(&self) -> Result<Swept> {
         let local = Arc::clone(self.local());
         let mut staged = blocking(move || local.staged()).await?;

@@ -1,6 +1,6 @@
 //! Keeps blobs as objects in a bucket of an S3 server. The catalogue has a row for each object, and
 //! decides about it; `catalog/object_state.rs` describes the states. The local disk has uploads that
-//! are not complete yet, and a cache of copies.
+//! are not in the bucket yet, and a cache of copies.
 //!
 //! ```text
 //! address, shared_credentials, object_place, marker   pure: addresses, keys, comparisons
@@ -60,7 +60,7 @@ const SENDS: usize = 4;
 /// How many objects are copied from the bucket at the same time.
 const FETCHES: usize = 16;
 
-/// How long a bucket may take to answer if somebody asks whether the registry is ready.
+/// How long the bucket may take to answer when somebody asks whether the registry is ready.
 const ANSWER: Duration = Duration::from_secs(5);
 
 /// How a registry uses a bucket.
@@ -74,7 +74,8 @@ pub struct BucketSettings {
     pub linger: Duration,
     /// After this time without a heartbeat of another registry, its unfinished uploads are given up.
     pub abandon: Duration,
-    /// The number of the bucket whose older catalogue the operator accepts. Then nothing is removed.
+    /// The number in the bucket's marker, if the operator accepts a catalogue that is older than the
+    /// bucket. Then nothing is removed.
     pub accepts_older: Option<u64>,
 }
 
@@ -84,7 +85,7 @@ pub struct Bucket {
     client: Client,
     catalog: Catalog,
     settings: BucketSettings,
-    /// The local files: uploads that are not complete yet, and copies.
+    /// The local files: uploads that are not in the bucket yet, and copies.
     local: Arc<Blobs>,
     cache: Cache,
     fetches: Mutex<HashMap<Digest, Arc<Fetch>>>,
@@ -175,7 +176,8 @@ impl Bucket {
         }
     }
 
-    /// Removes copies until at least `bytes` bytes of the local disk are free, or no copy is left.
+    /// Removes copies until at least `bytes` bytes of the local disk are free, or until no copy is
+    /// left.
     pub(crate) fn make_room(&self, bytes: u64) -> Result<()> {
         Ok(self.cache.make_room(bytes)?)
     }

@@ -34,9 +34,9 @@ const TRIES: u32 = 3;
 /// Runs `program` for each event, one after the other, until this future is dropped. If no program
 /// has run before, the registry begins with the next new event. After a restart, the registry
 /// begins with the first event for which the program has not run. The program gets the event as a
-/// line of JSON on its standard input. If several registries share the catalogue, only one of them
-/// runs its program, until it is away. The environment variables `EVENT_…` have the same values,
-/// but no variable has the time.
+/// line of JSON on its standard input. The environment variables `EVENT_…` have the same values, but
+/// no variable has the time. If several registries share the catalogue, only one of them runs its
+/// program, until that registry ends or is away.
 pub async fn run(registry: Arc<Registry>, program: PathBuf) {
     let mut written = registry.fleet.written();
     let mut after = None;

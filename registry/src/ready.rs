@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, bail};
 use clap::Args;
 
-/// How long the registry may take to connect, and for each part of its answer.
+/// Maximum time until the registry accepts the connection, and until each part of its answer arrives.
 const WAIT: Duration = Duration::from_secs(15);
 /// Maximum length of the answer in bytes.
 const LONGEST: u64 = 64 << 10;

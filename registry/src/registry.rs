@@ -38,7 +38,7 @@ const MAX_IMPORTS: usize = 32;
 /// takes about 6 MiB of memory.
 const LISTS: usize = 64;
 
-/// All files from before this time in the future are leftovers.
+/// Files from before the time that is this far in the future expire: all files.
 const UNBOUND: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// The settings of a registry: what it keeps, and its limits.
@@ -273,7 +273,7 @@ fn open_files(place: &Place, max_upload: u64) -> Result<Blobs, OpenError> {
     own_bucket::check_files(dir, uses_bucket)?;
     let files = dir.join(if uses_bucket { "cache" } else { "files" });
     let blobs = Blobs::open(&files, &dir.join("uploads"), max_upload)?;
-    // SQLite reports no error if the directory is not writable, but staging a blob does.
+    // SQLite reports no error if the directory is not writable, but the staging of a blob fails.
     match blobs.stage() {
         // The registry must start even if the disk is full, so that gc can free space.
         Err(err) if !err.is_no_space() => return Err(err.into()),

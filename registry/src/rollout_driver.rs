@@ -1,6 +1,6 @@
 //! Makes the automatic steps of rollouts, in a loop. The loop keeps no state in memory, so a kill
 //! at any point loses nothing. Each step is one transaction, which fails if the rollout has changed
-//! in the meantime. So even two registries on one catalogue would not write the same step twice.
+//! in the meantime. So even several registries on one catalogue do not write the same step twice.
 
 use std::sync::Arc;
 use std::time::Duration;

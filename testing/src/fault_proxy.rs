@@ -35,9 +35,9 @@ struct Shared {
     faults: Mutex<Faults>,
     away: AtomicBool,
     dice: AtomicU64,
-    /// The requests that the server has yet to carry out.
+    /// The number of requests that the server has yet to carry out.
     late: AtomicU64,
-    /// The number of requests with each method that reached the server, as `GET`.
+    /// The requests that reached the server, as `GET /path`.
     counts: Mutex<Vec<String>>,
 }
 

@@ -1,6 +1,7 @@
 //! Compares the list of the objects in the bucket with the rows in the catalogue. Removes objects
-//! that have had no row for a day: a registry writes the row before the object, so such an object
-//! remains only from a request that the server carried out late.
+//! that have no row and are older than a day. A registry writes the row before the object, so such
+//! an object remains from a request that the server carried out late, or is unknown because an older
+//! catalogue was restored.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -107,8 +108,8 @@ impl Bucket {
         Ok(())
     }
 
-    /// Whether a live object is really missing: gc may have deleted it in the meantime, or it was
-    /// written after the list.
+    /// Whether a live object is really missing, or has another length. The list may be outdated: gc
+    /// may have deleted the object in the meantime, or it was written after the list.
     async fn is_missing(&self, row: &ObjectRow) -> Result<bool> {
         if self.client.length(&row.place).await? == Some(row.bytes) {
             return Ok(false);

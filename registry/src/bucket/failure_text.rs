@@ -21,7 +21,8 @@ pub(super) fn failure_text(err: &dyn Error) -> String {
 
 fn shortened(whole: &str, cause: &str) -> String {
     // "Generic S3 error: Error performing PUT ADDRESS in 3s, after 4 retries, ... - WHAT"
-    let performed = whole.split_once("Error performing ").and_then(|(_, rest)| rest.split_once(" - "));
+    let performed =
+        whole.split_once("Error performing ").and_then(|(_, rest)| rest.split_once(" - "));
     let what = performed.map_or(whole, |(_, what)| what);
     let what = what.trim_start_matches("HTTP error: ");
     if let Some(answer) = what.strip_prefix("Server returned non-2xx status code: ") {
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusal_has_the_status_and_the_code() {
+    fn text_of_a_refusal_has_the_status_and_the_code() {
         let whole = "Generic S3 error: Error performing PUT http://127.0.0.1:1/b/k in 3ms - Server \
                      returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?><Error>\
                      <Code>InvalidAccessKeyId</Code></Error>";
@@ -51,12 +52,13 @@ mod tests {
             shortened(whole, "unused"),
             "the server answered 403 Forbidden (InvalidAccessKeyId)"
         );
-        let short = "Error performing GET x in 1s - Server returned non-2xx status code: 502 Bad Gateway: ";
+        let short =
+            "Error performing GET x in 1s - Server returned non-2xx status code: 502 Bad Gateway: ";
         assert_eq!(shortened(short, "unused"), "the server answered 502 Bad Gateway");
     }
 
     #[test]
-    fn lost_connection_has_its_first_cause() {
+    fn text_of_a_lost_connection_has_its_first_cause() {
         let whole = "Generic S3 error: Error performing GET http://127.0.0.1:1/b/k in 3s, after 4 \
                      retries, max_retries: 4, retry_timeout: 30s  - HTTP error: error sending request";
         assert_eq!(

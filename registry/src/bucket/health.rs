@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn first_failure_counts_until_an_answer() {
+    fn time_of_the_first_failure_is_kept_until_an_answer() {
         let health = Health::default();
         assert_eq!(health.away(), None);
         health.failed("one");

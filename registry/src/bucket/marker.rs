@@ -148,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn marker_that_another_registry_raised_is_own() {
+    fn marker_belongs_to_a_catalogue_with_an_equal_or_higher_number() {
         let is_own = |marker: Option<Marker>, noted: Option<Marker>| {
             super::is_own(marker.as_ref(), noted.as_ref())
         };

@@ -18,7 +18,8 @@ use crate::error::{Error, Result};
 
 /// How many bytes are written at a time.
 const BATCH: usize = 256 << 10;
-/// How many times a broken transfer is continued, and the pause before that.
+/// How many times a transfer is continued that breaks again before any new byte arrives, and the
+/// pause before that.
 const TRIES: u32 = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 

@@ -53,8 +53,8 @@ impl Bucket {
         }
     }
 
-    /// Fails if the bucket does not belong to the catalogue. Only the first call that succeeds sends
-    /// requests.
+    /// Fails if the bucket does not belong to the catalogue. After a call that succeeded, further
+    /// calls send no requests.
     pub(super) async fn require_own(&self) -> Result<()> {
         let mut owned = self.owned.lock().await;
         match &*owned {

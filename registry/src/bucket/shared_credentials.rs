@@ -1,4 +1,4 @@
-//! Reads credentials from the shared file of the S3 world, `~/.aws/credentials`. The variables
+//! Reads credentials from the file that tools for S3 share, `~/.aws/credentials`. The variables
 //! `AWS_SHARED_CREDENTIALS_FILE` and `AWS_PROFILE` choose the file and the section.
 
 use std::path::PathBuf;

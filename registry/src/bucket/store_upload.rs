@@ -109,7 +109,9 @@ impl Bucket {
     async fn end(&self, place: &str, sent: Result<()>) -> Result<()> {
         if let Err(err) = sent {
             if let Err(err) = self.catalog.give_up_object(place).await {
-                tracing::warn!("the next start gives up the object {place}: {err}");
+                tracing::warn!(
+                    "cannot give up the object {place}, so gc keeps it until this registry ends: {err}"
+                );
             }
             return Err(err);
         }

@@ -68,7 +68,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn payload_is_parsed_and_a_long_notice_stands_for_everything() {
+    fn payload_is_parsed_and_a_long_notice_means_everything() {
         let mut notice = Notice { rollouts: true, ..Notice::default() };
         notice.configurations = vec!["web".to_owned()];
         let text = notice.text("me");

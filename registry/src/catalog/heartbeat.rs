@@ -94,7 +94,8 @@ async fn remove_old(sharing: &Sharing) -> Result<()> {
         let old = query(sqlx::AssertSqlSafe(sql)).bind(nanoseconds_of(KEEP));
         single_statement::execute(&sharing.server, old).await?;
     }
-    let sql = format!("DELETE FROM registries WHERE address = '' AND heartbeat < {SERVER_NOW} - $1");
+    let sql =
+        format!("DELETE FROM registries WHERE address = '' AND heartbeat < {SERVER_NOW} - $1");
     let failed = query(sqlx::AssertSqlSafe(sql)).bind(nanoseconds_of(KEEP_FAILED));
     single_statement::execute(&sharing.server, failed).await?;
     Ok(())

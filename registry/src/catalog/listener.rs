@@ -158,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn missing_notice_is_noticed_at_the_next_notice_or_the_second_check() {
+    fn missing_notice_is_found_at_the_next_notice_or_the_second_check() {
         let mut seen = Seen::from(5);
         assert!(seen.is_next(6));
         assert!(!seen.is_next(8), "the notice 7 is missing");

@@ -23,7 +23,7 @@ pub struct ObjectRow {
     pub bytes: u64,
     /// The state.
     pub state: ObjectState,
-    /// When the object got this state, by the clock of the database.
+    /// When the object got this state, or was last uploaded or bound, by the clock of the database.
     pub since: Timestamp,
     /// The id of the registry that writes the object.
     pub registry: String,

@@ -56,13 +56,13 @@ impl ObjectState {
 pub struct ObjectFacts {
     /// The present state.
     pub state: ObjectState,
-    /// The time in this state.
+    /// The time since the object got this state, or was last uploaded or bound.
     pub age: Duration,
     /// Whether a version or a kept state refers to the blob.
     pub is_referenced: bool,
     /// Whether another object with the same bytes is live.
     pub has_twin: bool,
-    /// Whether the registry that writes the object is still running.
+    /// Whether the registry that writes the object may still be writing it.
     pub is_being_written: bool,
 }
 
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_leaves_deleting_and_words_are_unique() {
+    fn object_never_leaves_deleting_and_state_words_are_unique() {
         for state in ObjectState::ALL {
             assert_eq!(ObjectState::parse(state.as_str()), Some(state));
         }

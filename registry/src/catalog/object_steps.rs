@@ -1,5 +1,6 @@
 //! Changes the states of the objects in a bucket. `object_state` describes the states. Every
-//! function here is one transaction, and may be repeated.
+//! function here may be repeated, and is one transaction, except that
+//! [`Catalog::advance_objects`] is one transaction for each batch of objects.
 
 use std::time::Duration;
 

@@ -4,9 +4,9 @@
 //! lock, too.
 //!
 //! The server releases the lock when the lock's connection ends, as it does when the server
-//! restarts. The registry then takes the lock again. If a registry without the bucket was faster,
-//! that registry has the catalogue, and this registry can change nothing (see the note `owner` in
-//! `catalog.rs`).
+//! restarts. The registry then takes the lock again. If a registry that does not share the lock was
+//! faster, that registry has the catalogue, and this registry can change nothing (see the note
+//! `owner` in `catalog.rs`).
 
 use std::time::Duration;
 

@@ -73,7 +73,7 @@ impl Sharing {
     }
 
     /// Adds a notice to a transaction. The server sends it when the transaction is committed, in the
-    /// order of the commits. The number of the transaction is one higher than that of the one before.
+    /// order of the commits. The numbers of transactions with a notice have no gaps.
     pub(super) async fn send(&self, transaction: &mut Tx, notice: &Notice) -> Result<()> {
         if notice.is_empty() {
             return Ok(());

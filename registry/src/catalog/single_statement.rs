@@ -13,8 +13,8 @@ use super::tx::{Patience, Query, Typed, postgres_arguments};
 /// After a restart of the server, the pool may have several of them.
 const TRIES: u32 = 10;
 
-/// Runs a statement that changes at most one row of a table, and that no other task waits for.
-/// Returns the number of rows that the statement changed.
+/// Runs a statement that changes rows without the lock of the changes, such as heartbeats and
+/// contacts. Returns the number of rows that the statement changed.
 pub(super) async fn execute(server: &Server, statement: Query<()>) -> Result<u64> {
     let Query { sql, values, .. } = statement;
     let mut patience = server.patience();

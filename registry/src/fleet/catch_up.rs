@@ -11,8 +11,9 @@ use crate::catalog::rollouts::RolloutView;
 use crate::error::Result;
 
 impl Fleet {
-    /// Reads the holds, the windows and the rollouts again if another registry has changed them. Returns the
-    /// position of the configuration; `None` if no other registry can change the catalogue.
+    /// Reads the holds, the windows and the rollouts again if another registry has changed them.
+    /// Returns the position of the configuration; `None` if no other registry can change the
+    /// catalogue.
     pub async fn catch_up(&self, name: &ConfigurationName) -> Result<Option<Position>> {
         if !self.catalog.is_shared() {
             return Ok(None);
@@ -43,8 +44,9 @@ impl Fleet {
     }
 
     /// Reads the rollout of a configuration again if the configuration may have changed since the
-    /// rollout was read. Without this, a member would get the base although the rollout continues:
-    /// a lost notice counts as a change of everything.
+    /// rollout was read. A lost notice counts as a change of everything, and after a change, the
+    /// members get the base. So without this function, they would get the base although the rollout
+    /// continues.
     pub async fn settle_rollout(&self, name: &ConfigurationName) -> Result<()> {
         if !self.catalog.is_shared() || !self.rollouts.is_doubtful(name) {
             return Ok(());

@@ -109,8 +109,8 @@ pub struct WatchSession {
     changed: Option<Instant>,
     /// Whether the windows of the host's group were closed at the last offer.
     was_closed: bool,
-    /// If another registry may have changed the configuration: its position before the watch began,
-    /// until the first line is sent. The first offer is not older.
+    /// The position of the configuration when the watch began. The first offer is not older. `None`
+    /// after the first line, or if no other registry can change the catalogue.
     position: Option<Position>,
 }
 

@@ -59,7 +59,7 @@ pub struct Collection {
     pub thinned: Thinned,
     /// For each reason, the number and the bytes of the blobs that are kept.
     pub kept: BTreeMap<KeepReason, BlobCount>,
-    /// With a bucket: the objects that an earlier collection condemned.
+    /// With a bucket: the objects that were condemned before this collection.
     pub lingering: Option<Lingering>,
     /// Why objects that should be deleted could not be deleted yet.
     pub unfinished: Option<String>,

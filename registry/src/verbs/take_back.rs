@@ -25,8 +25,8 @@ impl Registry {
     }
 
     /// If the blobs are in a bucket, stores an upload that is complete on the local disk. Checks the
-    /// archive first, so that no bind has to read it. A client may bind a version only later, so an
-    /// archive that agents cannot unpack is stored, too, and the bind fails.
+    /// archive first, so that the bind of a good archive need not read it. An archive that agents cannot
+    /// unpack is stored, too; only its bind fails.
     async fn store_upload(&self, digest: Digest, uploader: String) -> Result<()> {
         let Some(bucket) = self.blobs().bucket() else { return Ok(()) };
         let known = self.catalog.object(digest).await?;

@@ -1,6 +1,6 @@
 //! The part of `verify` for blobs in a bucket. It compares the list of the objects with the catalogue,
-//! and reads objects. A damaged object stays in the bucket, and is used no longer, until the same
-//! bytes are uploaded again.
+//! and reads objects. A damaged object is used no longer, and stays in the bucket until the same bytes
+//! are uploaded again or nothing needs them.
 
 use deploy_store::{Digest, Meter};
 
@@ -11,8 +11,8 @@ use crate::error::Result;
 use crate::registry::Registry;
 
 impl Registry {
-    /// Looks for objects that are missing in the bucket, and removes objects that have had no row
-    /// for a day.
+    /// Looks for objects that are missing in the bucket, and removes objects that have no row and are
+    /// older than a day.
     pub(super) async fn compare_objects(&self, findings: &mut Vec<Finding>) -> Result<()> {
         let Some(bucket) = self.blobs().bucket() else { return Ok(()) };
         for row in self.catalog.objects_in(&[ObjectState::Damaged]).await? {

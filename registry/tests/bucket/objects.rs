@@ -125,7 +125,6 @@ async fn upload_is_bound_read_and_collected() {
     assert_eq!(bench.states().await, []);
     let missing = read(&bench.registry, digest).await.unwrap_err();
     assert!(missing.text.contains("no blob"), "{missing}");
-    // Only the marker is left.
     let deleted = bench.proxy.take_requests();
     let is_deletion = |line: &String| line.starts_with("DELETE ") || line.ends_with("?delete");
     assert!(deleted.iter().any(is_deletion), "{deleted:?}");
@@ -203,7 +202,6 @@ async fn damaged_object_is_refused_and_replaced_by_an_upload() {
     assert_eq!(verified.findings[0].kind, Kind::Damaged);
     try_upload(&bench.registry, &bytes).await.unwrap();
     assert_eq!(read(&bench.registry, digest).await.unwrap(), bytes);
-    // A server that repairs an object makes the object usable again.
     let now = bench.registry.catalog.object(digest).await.unwrap().unwrap();
     assert_ne!(now.place, place, "a key was used twice");
     assert_eq!(bench.registry.verify(Scope::default()).await.unwrap().damaged(), 0);
@@ -228,7 +226,7 @@ async fn condemned_object_lingers_and_a_new_upload_revives_it() {
 }
 
 #[tokio::test]
-async fn polls_binds_and_cached_downloads_go_on_while_the_bucket_is_away() {
+async fn polls_binds_and_cached_downloads_work_while_the_bucket_is_away() {
     let Some(bench) = Bench::new(settings(), Duration::ZERO).await else { return };
     let [one, two, three] = ["one", "two", "three"].map(archive);
     let cached = bench.put("v1", &one).await.unwrap();
@@ -346,7 +344,7 @@ async fn wrong_bucket_and_older_catalogue_are_refused() {
 }
 
 #[tokio::test]
-async fn directory_keeps_its_place_of_blobs() {
+async fn directory_with_blobs_refuses_a_bucket() {
     let dir = fast_dir();
     let Some(address) = server_bucket(dir.path()) else { return };
     let registry = Registry::open(dir.path(), settings()).await.unwrap();

@@ -117,7 +117,7 @@ async fn change_at_one_registry_is_polled_at_another_at_once() {
 }
 
 #[tokio::test]
-async fn unfinished_upload_is_given_up_only_after_the_silence_of_its_registry() {
+async fn unfinished_upload_is_given_up_only_after_abandon_after() {
     let Some(shared) = Shared::new() else { return };
     let (first, second) = (shared.open("a").await, shared.open("b").await);
     let digest = Digest::of(b"one");
@@ -136,7 +136,7 @@ async fn unfinished_upload_is_given_up_only_after_the_silence_of_its_registry() 
 }
 
 #[tokio::test]
-async fn gc_of_two_registries_takes_turns_with_uploads() {
+async fn concurrent_gc_of_two_registries_removes_only_unneeded_objects() {
     let Some(shared) = Shared::new() else { return };
     let (first, second) = (shared.open("a").await, shared.open("b").await);
     for n in 0..4 {
@@ -152,7 +152,7 @@ async fn gc_of_two_registries_takes_turns_with_uploads() {
         assert_eq!(unfinished, [None, None]);
         assert_eq!(states(other).await, [(ObjectState::Live, n + 1)]);
     }
-    // Each raised the number in the marker, and neither takes the other for a foreign catalogue.
+    // Both registries have raised the number in the marker, and each accepts the other's number.
     for registry in [&first, &second] {
         assert_eq!(registry.sweep_objects().await.unwrap().failed, None);
     }

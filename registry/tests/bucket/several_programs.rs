@@ -150,7 +150,7 @@ fn agent_of_another_registry_is_connected_until_that_registry_is_killed() {
 }
 
 #[test]
-fn rollout_goes_on_when_its_registry_is_killed() {
+fn rollout_continues_when_its_registry_is_killed() {
     let Some((mut first, second)) = two(&[]) else { return };
     fill(&first);
     let mut watches: Vec<Watch> = (0..4)
@@ -254,7 +254,7 @@ fn sweep(dir: &Path, catalogue: &str, address: &str, abandon: Duration) {
 }
 
 #[test]
-fn object_of_a_killed_registry_is_kept_until_the_registry_is_silent_for_long() {
+fn object_of_a_killed_registry_is_kept_until_abandon_after() {
     let mut rig = Rig::idle();
     let place = rig.path("shared");
     let (Some(address), Some(catalogue)) = (server_bucket(&place), server_catalogue(&place)) else {

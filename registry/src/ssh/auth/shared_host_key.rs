@@ -1,5 +1,5 @@
 //! Makes sure that all registries that share a catalogue have the same host key. Otherwise a client
-//! that goes to another registry would refuse its key.
+//! that connects to another registry would refuse that registry's key.
 
 use std::path::Path;
 
@@ -12,8 +12,8 @@ use crate::ssh::start_error::Error;
 const NOTE: &str = "host_key";
 
 /// The host key in `dir`, as [`host_key`] returns it. If several registries may use the catalogue,
-/// the first of them records the fingerprint of its key. The function fails if the key in `dir` is
-/// another one; it makes a key only for the first registry.
+/// the first of them records the fingerprint of its key. The function fails if `dir` has another key.
+/// If a fingerprint is recorded, and `dir` has no key, the function fails, and makes no key.
 pub async fn shared_host_key(dir: &Path, catalog: &Catalog) -> Result<HostKey, Error> {
     if !catalog.is_shared() {
         return host_key(dir);

@@ -54,7 +54,7 @@ struct Shown {
     place: Place,
     /// The agent that reads the target of a rollout, and the number of the rollout.
     fetches: Option<(Poller, u64)>,
-    /// The position of the configuration, if the function has read it.
+    /// The position of the configuration, if [`View::shown`] has read it.
     position: Option<Position>,
 }
 

@@ -7,6 +7,7 @@
 //! health, s3_client                                   requests to the server
 //! copy_cache, object_fetch, blob_file                 copies on the local disk
 //! send_object, store_upload                           uploads
+//! migrate_objects                                     objects of a registry that migrates
 //! ownership                                           whether bucket and catalogue belong together
 //! object_sweep, compare, reread                       gc and verify
 //! ```
@@ -17,6 +18,7 @@ mod compare;
 mod copy_cache;
 mod health;
 mod marker;
+mod migrate_objects;
 mod object_fetch;
 mod object_place;
 mod object_sweep;

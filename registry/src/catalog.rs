@@ -18,6 +18,7 @@
 //!            state_pages, configuration_pages, component_pages   pages of lists
 //!            document_cache                                 configurations as agents read them
 //!            bulk_load, move_histories                      import; move from earlier versions
+//!            table_list, table_statements, table_sums, copy_tables   copies of a whole catalogue
 //!            change_signals                                 notifies tasks that wait for a change
 //! fleet/     hosts, reports of agents, events               see fleet.rs
 //! rollouts/  changes that reach the hosts in waves          see rollouts.rs
@@ -34,6 +35,7 @@ mod configuration_pages;
 mod configuration_rows;
 mod configurations;
 mod contacts;
+mod copy_tables;
 mod counters;
 mod counts;
 mod database;
@@ -66,6 +68,9 @@ mod server_watch;
 mod sharing;
 mod single_statement;
 mod state_pages;
+mod table_list;
+mod table_statements;
+mod table_sums;
 mod thinning;
 mod tx;
 mod uses;
@@ -105,6 +110,7 @@ pub use registry_rows::{Registries, RegistryRow};
 pub use replacing::not_whole;
 pub use sharing::Described;
 pub use state_pages::{ListedState, StatePage, StateRollout};
+pub use table_sums::{TableSum, differences};
 pub use thinning::Thinned;
 
 use self::database::Database;
@@ -122,6 +128,8 @@ const OWNER: &str = "owner";
 /// The contents of the note [`OWNER`] if several registries may use the catalogue. No id of a
 /// registry is like this.
 const SHARED: &str = "shared";
+/// The default of `-keep-states`.
+const KEEP_STATES: usize = 5;
 
 /// The catalogue of one registry.
 #[derive(Debug, Clone)]
@@ -164,6 +172,28 @@ impl Catalog {
     pub async fn open_shared(url: &str, keep_states: usize, meter: &Meter) -> Result<Self> {
         let database = Database::open_server(url, Tenancy::Shared).await?;
         Self::with(database, Tenancy::Shared, keep_states, meter).await
+    }
+
+    /// Opens the catalogue of a registry that migrates: on the database server at `url`, or else in
+    /// `dir`. The number of rollback targets stays as it is. Fails if a registry uses the catalogue
+    /// on the server.
+    pub async fn open_to_migrate(dir: &Path, url: Option<&str>, meter: &Meter) -> Result<Self> {
+        let database = match url {
+            Some(url) => Database::open_server(url, Tenancy::Alone).await?,
+            None => Database::open_file(dir).await?,
+        };
+        // The lock does not keep a registry away that has just lost its connection.
+        if let Err(err) = registry_rows::require_none(&mut database.begin_read().await?).await {
+            database.close().await;
+            return Err(err);
+        }
+        let keep_states: i64 =
+            tx::query_scalar("SELECT value FROM counters WHERE name = 'keep_states'")
+                .fetch_one(&mut database.begin_read().await?)
+                .await?;
+        // The number is negative in a new catalogue, and after an interrupted change.
+        let keep_states = usize::try_from(keep_states).unwrap_or(KEEP_STATES);
+        Self::with(database, Tenancy::Alone, keep_states, meter).await
     }
 
     async fn with(
@@ -340,7 +370,7 @@ mod tests {
 
     /// Adds a version of the component `code`, and makes it the only layer of the configuration
     /// `p`.
-    async fn deploy(catalog: &Catalog, version: &str) {
+    pub(super) async fn deploy(catalog: &Catalog, version: &str) {
         let (component, name) = ("code".parse().unwrap(), "p".parse().unwrap());
         let digest = deploy_store::Digest::of(version.as_bytes());
         let version = version.parse().unwrap();

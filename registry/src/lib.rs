@@ -14,6 +14,8 @@ pub mod free_space;
 pub mod go_import;
 pub mod http;
 pub mod janitor;
+pub mod migrate;
+mod moved;
 mod own_bucket;
 mod own_catalogue;
 #[allow(clippy::module_inception)]

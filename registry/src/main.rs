@@ -6,7 +6,9 @@ mod http_flags;
 mod log;
 mod place_flags;
 mod ready;
+mod registry_import;
 mod registry_init;
+mod registry_migrate;
 
 use std::ffi::OsString;
 use std::io::Write as _;
@@ -25,7 +27,7 @@ use deploy_registry::error::Error;
 use deploy_registry::http;
 use deploy_registry::registry::{OpenError, Registry, Settings};
 use deploy_registry::ssh::{self, Keyring, Server};
-use deploy_registry::{go_import, janitor, rollout_driver};
+use deploy_registry::{janitor, rollout_driver};
 use deploy_wire::{exit, flags};
 use http_flags::HttpFlags;
 use place_flags::PlaceFlags;
@@ -162,17 +164,10 @@ enum Sub {
     Ready(ready::Ready),
     /// Import the state of a Go registry in the directory, as the first start does, and print a
     /// report; exit code 8 if files are damaged or missing
-    ImportState {
-        /// Report what would be imported, and change nothing
-        #[arg(short = 'n', long, env = "DEPLOY_REGISTRY_DRY_RUN")]
-        dry_run: bool,
-        /// Print one JSON document
-        #[arg(long, env = "DEPLOY_REGISTRY_JSON")]
-        json: bool,
-        /// Show no progress
-        #[arg(short, env = "DEPLOY_REGISTRY_Q")]
-        q: bool,
-    },
+    ImportState(registry_import::ImportState),
+    /// Move the registry in the directory to a database server and a bucket, or back; the registry
+    /// must not run; exit code 8 if files are damaged or missing
+    Migrate(registry_migrate::Migrate),
 }
 
 impl Flags {
@@ -207,7 +202,8 @@ fn main() -> ExitCode {
             init.run(&flags.addr, &flags.place.dir, &flags.opauth, &flags.srvauth)
         }
         Some(Sub::Ready(ready)) => ready.run().map(|()| exit::OK),
-        Some(Sub::ImportState { dry_run, json, q }) => import_state(&flags, *dry_run, *json, *q),
+        Some(Sub::ImportState(import)) => import.run(&flags.place.place(), flags.settings()),
+        Some(Sub::Migrate(migrate)) => migrate.run(&flags.place),
     };
     match done {
         Ok(code) => code.into(),
@@ -225,26 +221,7 @@ fn print(text: &str) -> Result<()> {
     std::io::stdout().write_all(text.as_bytes()).map_err(|err| anyhow!("write to stdout: {err}"))
 }
 
-fn import_state(flags: &Flags, dry_run: bool, json: bool, quiet: bool) -> Result<u8> {
-    let meter = Arc::default();
-    let shown = Shown::with(&meter, Form::here(quiet), show_progress);
-    let report = if dry_run {
-        go_import::dry_run(&flags.place.dir, &meter)?
-    } else {
-        // This check comes first. So without a `state.db`, no directory is created.
-        go_import::StateDb::there(&flags.place.dir)?;
-        let place = flags.place.place();
-        let open = Registry::open_counted(&place, flags.settings(), &meter);
-        let registry = runtime()?.block_on(open)?;
-        let why = "it was imported before, or the catalogue is not empty";
-        registry.imported.ok_or_else(|| anyhow!("cannot import state.db: {why}"))?
-    };
-    drop(shown);
-    print(&if json { report.to_json()? + "\n" } else { report.to_text() })?;
-    Ok(if report.is_sound() { exit::OK } else { exit::CORRUPT })
-}
-
-/// Shows the progress of an import. Each line of the progress text becomes a line of the log.
+/// Shows the progress of long work. Each line of the progress text becomes a line of the log.
 fn show_progress(told: Told) {
     match told {
         Told::Line(line) => tracing::info!(event = "progress", "{line}"),
@@ -263,7 +240,7 @@ fn described() -> clap::Command {
 fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Flags, clap::Error> {
     let arguments: Vec<OsString> = arguments.collect();
     let heading = |sub: &str, flag: &str| match (sub, flag) {
-        (_, "dir") | ("init", "opauth" | "srvauth") => Some("Registry"),
+        (_, "dir") | ("init", "opauth" | "srvauth") | ("migrate", "catalogue") => Some("Registry"),
         _ => None,
     };
     let command = deploy_cli::focused(described(), &arguments, heading);

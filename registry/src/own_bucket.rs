@@ -11,7 +11,7 @@ use crate::catalog::Catalog;
 use crate::error::{Error, Result};
 
 /// The name of the note that a catalogue has if the blobs are in a bucket.
-const NOTE: &str = "bucket";
+pub(crate) const NOTE: &str = "bucket";
 
 /// Why a directory or a catalogue cannot be used with or without a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -13,9 +13,9 @@ use crate::error::{Error, Result};
 
 /// If the catalogue is on a server, the file with this name holds the catalogue's id. A directory
 /// with a catalogue file has no file of this name.
-const ID: &str = "catalogue.id";
+pub(crate) const ID: &str = "catalogue.id";
 /// The note with this name holds the same id in the catalogue on the server.
-const NOTE: &str = "catalogue";
+pub(crate) const NOTE: &str = "catalogue";
 
 /// Why a directory cannot be used with a catalogue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -98,8 +98,8 @@ pub(crate) fn check_kind(dir: &Path, is_on_server: bool) -> Result<()> {
 /// new and the directory has no blobs, records in both places that the directory and the catalogue
 /// belong together.
 pub(crate) async fn check_server(dir: &Path, catalog: &Catalog, blobs: &Blobs) -> Result<()> {
-    let own = read_id(dir)?;
-    let own = own.as_deref().map(str::trim);
+    let own = id_in(dir)?;
+    let own = own.as_deref();
     if catalog.is_shared() {
         let new = own.unwrap_or(catalog.session_id()).to_owned();
         let id = catalog.claim_note(NOTE, new).await?;
@@ -118,20 +118,25 @@ pub(crate) async fn check_server(dir: &Path, catalog: &Catalog, blobs: &Blobs) -
         // After a crash between the two writes, the catalogue is still new and the directory still
         // has no blobs. The next start then repeats both writes.
         let id = own.map_or_else(|| catalog.session_id().to_owned(), str::to_owned);
-        write_id(dir, &id)?;
-        catalog.set_note(NOTE, &id).await?;
+        join(dir, catalog, &id).await?;
     }
     Ok(())
 }
 
 /// The id in the directory, if there is one.
-fn read_id(dir: &Path) -> Result<Option<String>> {
+pub(crate) fn id_in(dir: &Path) -> Result<Option<String>> {
     let path = dir.join(ID);
     match fs::read_to_string(&path) {
         Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
         Err(err) => Err(Error::Failed(format!("read {}: {err}", path.display()))),
-        Ok(text) => Ok(Some(text)),
+        Ok(text) => Ok(Some(text.trim().to_owned())),
     }
+}
+
+/// Records in both places that the directory and the catalogue belong together.
+pub(crate) async fn join(dir: &Path, catalog: &Catalog, id: &str) -> Result<()> {
+    write_id(dir, id)?;
+    catalog.set_note(NOTE, &id).await
 }
 
 fn write_id(dir: &Path, id: &str) -> Result<()> {

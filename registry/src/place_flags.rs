@@ -69,6 +69,11 @@ fn bucket(text: &str) -> Result<Bucket, String> {
 }
 
 impl PlaceFlags {
+    /// The address of the database server. An empty value stands for no server.
+    pub fn catalogue(&self) -> Option<String> {
+        self.catalogue.clone().filter(|url| !url.is_empty())
+    }
+
     /// Where the registry keeps its data.
     pub fn place(&self) -> Place {
         let settings = |address| BucketSettings {
@@ -80,7 +85,7 @@ impl PlaceFlags {
         };
         Place {
             dir: self.dir.clone(),
-            catalogue: self.catalogue.clone().filter(|url| !url.is_empty()),
+            catalogue: self.catalogue(),
             bucket: self.bucket.clone().and_then(|Bucket(address)| address).map(settings),
         }
     }

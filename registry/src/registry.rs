@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::fleet::Fleet;
 use crate::free_space::FreeSpace;
 use crate::go_import::{self, StateDb};
+use crate::moved;
 use crate::own_bucket;
 use crate::own_catalogue;
 use crate::reserve;
@@ -270,7 +271,11 @@ impl Registry {
 /// Opens the local directories of the blobs. With a bucket, they have copies and unfinished uploads.
 fn open_files(place: &Place, max_upload: u64) -> Result<Blobs, OpenError> {
     let (dir, uses_bucket) = (&place.dir, place.bucket.is_some());
-    own_bucket::check_files(dir, uses_bucket)?;
+    match moved::read(dir)? {
+        // The blobs and the catalogue in the directory are no longer used.
+        Some(moved) => moved::check_start(dir, &moved, uses_bucket && place.catalogue.is_some())?,
+        None => own_bucket::check_files(dir, uses_bucket)?,
+    }
     let files = dir.join(if uses_bucket { "cache" } else { "files" });
     let blobs = Blobs::open(&files, &dir.join("uploads"), max_upload)?;
     // SQLite reports no error if the directory is not writable, but staging a blob does.
@@ -307,21 +312,34 @@ async fn open_catalog(
     keep_states: usize,
     meter: &Meter,
 ) -> Result<Catalog> {
-    own_catalogue::check_kind(&place.dir, place.catalogue.is_some())?;
+    let (dir, moved) = (&place.dir, moved::read(&place.dir)?);
+    if moved.is_none() {
+        own_catalogue::check_kind(dir, place.catalogue.is_some())?;
+    }
     let Some(url) = &place.catalogue else {
-        return Catalog::open(&place.dir, keep_states, meter).await;
+        let catalog = Catalog::open(dir, keep_states, meter).await?;
+        moved::check_catalogue(dir, &catalog, None).await?;
+        return Ok(catalog);
     };
     let catalog = match place.bucket {
         Some(_) => Catalog::open_shared(url, keep_states, meter).await?,
         None => Catalog::open_server(url, keep_states, meter).await?,
     };
-    own_catalogue::check_server(&place.dir, &catalog, blobs).await?;
+    let checked = async {
+        moved::check_catalogue(dir, &catalog, moved.as_ref()).await?;
+        own_catalogue::check_server(dir, &catalog, blobs).await
+    };
+    if let Err(err) = checked.await {
+        // The other registries, and migrations, notice at once that this one does not run.
+        catalog.close().await;
+        return Err(err);
+    }
     Ok(catalog)
 }
 
 /// Removes condemned blobs: an interrupted gc had already decided to remove these blobs. Also adds
 /// rows for blobs without rows.
-async fn finish_removals(blobs: &Blobs, catalog: &Catalog) -> Result<(), OpenError> {
+pub(crate) async fn finish_removals(blobs: &Blobs, catalog: &Catalog) -> Result<(), OpenError> {
     let condemned = catalog.condemned().await?;
     if !condemned.is_empty() {
         blobs.remove_all(condemned.clone())?;

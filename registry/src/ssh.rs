@@ -47,7 +47,7 @@ use self::accept::connection;
 pub use self::server::Server;
 pub use crate::ssh::auth::host_key::{HostKey, host_key};
 pub use crate::ssh::auth::keyring::{Keyring, keys_in};
-pub use crate::ssh::auth::shared_host_key::shared_host_key;
+pub use crate::ssh::auth::shared_host_key::{record_host_key, shared_host_key};
 pub use crate::ssh::sftp::exchange::exchange;
 pub use crate::ssh::start_error::Error;
 

@@ -191,21 +191,12 @@ impl Blobs {
 
     /// All published blobs, sorted by digest. Files whose names are not digests are skipped.
     pub fn list(&self) -> Result<Vec<BlobInfo>> {
-        let mut blobs = Vec::new();
-        for item in self.files.list()? {
-            let Some(digest) = digest_of(&item.name) else { continue };
-            if item.kind != FileType::RegularFile {
-                continue;
-            }
-            let stat = match self.files.stat(&item.name) {
-                Err(err) if err.is_not_found() => continue,
-                other => other?,
-            };
-            let bytes = u64::try_from(stat.st_size).unwrap_or(0);
-            let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
-            blobs.push(BlobInfo { digest, bytes, modified: SystemTime::UNIX_EPOCH + seconds });
-        }
-        Ok(blobs)
+        blobs_in(&self.files)
+    }
+
+    /// All complete staged blobs, sorted by digest.
+    pub fn list_staged(&self) -> Result<Vec<BlobInfo>> {
+        blobs_in(&self.staging)
     }
 
     /// The length of a published blob in bytes. `None` if there is no such blob.
@@ -348,6 +339,25 @@ fn open_blob(dir: &Dir, digest: Digest) -> Result<File> {
     }
 }
 
+/// The blobs in a directory, sorted by digest.
+fn blobs_in(dir: &Dir) -> Result<Vec<BlobInfo>> {
+    let mut blobs = Vec::new();
+    for item in dir.list()? {
+        let Some(digest) = digest_of(&item.name) else { continue };
+        if item.kind != FileType::RegularFile {
+            continue;
+        }
+        let stat = match dir.stat(&item.name) {
+            Err(err) if err.is_not_found() => continue,
+            other => other?,
+        };
+        let bytes = u64::try_from(stat.st_size).unwrap_or(0);
+        let seconds = Duration::from_secs(u64::try_from(stat.st_mtime).unwrap_or(0));
+        blobs.push(BlobInfo { digest, bytes, modified: SystemTime::UNIX_EPOCH + seconds });
+    }
+    Ok(blobs)
+}
+
 fn name_of_partial(digest: Digest) -> CString {
     CString::new(format!("{PARTIAL}{digest}")).expect("hex has no NUL")
 }
@@ -394,10 +404,16 @@ mod tests {
         assert_eq!(digest, Digest::of(b"hello world"));
         let blobs = open(temp.path());
         assert!(blobs.is_staged(digest).unwrap() && !blobs.contains(digest).unwrap());
+        let staged = blobs.list_staged().unwrap();
+        assert_eq!(
+            staged.iter().map(|blob| (blob.digest, blob.bytes)).collect::<Vec<_>>(),
+            [(digest, 11)]
+        );
         blobs.publish(digest).unwrap();
         blobs.publish(digest).unwrap();
         assert_eq!(contents(blobs.reader(digest).unwrap()), b"hello world");
         assert_eq!(blobs.list().unwrap().len(), 1);
+        assert_eq!(blobs.list_staged().unwrap(), []);
         blobs.remove(digest).unwrap();
         blobs.remove(digest).unwrap();
         assert!(matches!(blobs.reader(digest), Err(Error::NoSuchBlob(_))));

@@ -123,6 +123,9 @@ fn restore_refuses_an_existing_registry() {
     assert!(!site.path("new").exists());
     let run = site.script("backup-registry", &["half", "backup"]);
     assert!(!run.status.success() && both(&run).contains("is not the directory of a registry"));
+    fs::write(site.path("registry/moved.json"), "{}").unwrap();
+    let run = site.script("backup-registry", &["registry", "backup"]);
+    assert!(!run.status.success() && both(&run).contains("has moved to a database server"));
 }
 
 #[test]

@@ -47,6 +47,27 @@ impl FromStr for BucketAddress {
     }
 }
 
+impl BucketAddress {
+    /// The address in the form that the flag `-bucket` reads.
+    pub fn flag(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let prefix = self.prefix.trim_end_matches('/');
+        let prefix = (!prefix.is_empty()).then(|| prefix.to_owned());
+        for (key, value) in
+            [("endpoint", &self.endpoint), ("region", &self.region), ("prefix", &prefix)]
+        {
+            if let Some(value) = value {
+                query.append_pair(key, value);
+            }
+        }
+        let query = query.finish();
+        let mark = if query.is_empty() { "" } else { "?" };
+        // These characters need no escape in the value of a parameter.
+        let query = query.replace("%3A", ":").replace("%2F", "/");
+        format!("s3://{}{mark}{query}", self.name)
+    }
+}
+
 /// The beginning of all keys. Only characters that need no escapes are allowed.
 fn prefix(text: &str) -> Result<String, String> {
     let text = text.trim_matches('/');
@@ -79,7 +100,13 @@ mod tests {
         assert_eq!(address.endpoint.as_deref(), Some("http://127.0.0.1:9000"));
         assert_eq!((&*address.prefix, address.region.as_deref()), ("a/b/", Some("here")));
         assert_eq!(address.to_string(), "s3://blobs/a/b/");
+        assert_eq!(
+            address.flag(),
+            "s3://blobs?endpoint=http://127.0.0.1:9000&region=here&prefix=a/b"
+        );
+        assert_eq!(parse(&address.flag()).unwrap(), address);
         let plain = parse("s3://my.blobs").unwrap();
+        assert_eq!(plain.flag(), "s3://my.blobs");
         assert_eq!((plain.endpoint, plain.region, &*plain.prefix), (None, None, ""));
         for bad in [
             "blobs",

@@ -1,6 +1,7 @@
 //! Stores a complete upload in the bucket. The upload is acknowledged only after its object is
 //! complete, and its row says that it is staged.
 
+use std::fs::File;
 use std::sync::Arc;
 
 use deploy_store::Digest;
@@ -67,6 +68,14 @@ impl Bucket {
             Ok((file, bytes))
         })
         .await?;
+        self.store_file(upload, file, bytes).await?;
+        Ok(bytes)
+    }
+
+    /// Stores the bytes of `file`, which has `bytes` bytes. If they are in the bucket already, sends
+    /// nothing.
+    pub(super) async fn store_file(&self, upload: &Complete, file: File, bytes: u64) -> Result<()> {
+        let digest = upload.digest;
         for _ in 0..TRIES {
             let place = object_place::new(digest)?;
             let new = NewObject {
@@ -78,10 +87,10 @@ impl Bucket {
             };
             let Some(existing) = self.catalog.begin_object(new, upload.max_staged).await? else {
                 let sent = send(&self.client, &self.catalog, &place, (digest, bytes), file).await;
-                return self.end(&place, sent).await.map(|()| bytes);
+                return self.end(&place, sent).await;
             };
             if self.reuse(&existing, &upload.uploader, bytes).await? {
-                return Ok(bytes);
+                return Ok(());
             }
         }
         Err(Error::Busy(format!("the objects of {digest} changed during each attempt; try again")))

@@ -22,6 +22,12 @@ impl Catalog {
         self.write_one(put(name, value)).await?;
         Ok(())
     }
+
+    /// Deletes the note `name`. A missing note counts as success.
+    pub async fn delete_note(&self, name: &str) -> Result<()> {
+        self.write_one(query("DELETE FROM notes WHERE name = $1").bind(name)).await?;
+        Ok(())
+    }
 }
 
 impl Catalog {

@@ -209,6 +209,18 @@ impl Catalog {
         Ok(true)
     }
 
+    /// Makes an object of each blob live, whose bytes a migration has sent to the bucket. Fails if a
+    /// blob has no object.
+    pub async fn make_objects_live(&self, blobs: &[Digest]) -> Result<()> {
+        let mut transaction = self.write_tx().await?;
+        for digest in blobs {
+            if !make_live(&mut transaction, *digest).await? {
+                return Err(Error::Failed(format!("no object of {digest} is in the bucket")));
+            }
+        }
+        transaction.commit().await
+    }
+
     /// Records that an object is damaged or missing. If no other object of the blob is live, the
     /// blob counts as damaged, too.
     pub async fn mark_object_damaged(&self, place: &str, digest: Digest) -> Result<()> {

@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 
-use super::Result;
 use super::database_error::no_server;
 use super::tx::{SERVER_WAIT, answered};
+use super::{Error, Result};
 
 /// The queries that take the lock. Each schema of a database may have a catalogue of its own.
 const LOCK_ALONE: &str =
@@ -43,12 +43,16 @@ pub(super) async fn take(connection: &mut PgConnection, tenancy: Tenancy) -> Res
         }
         tokio::time::sleep(PAUSE).await;
     }
-    Err(no_server(&match tenancy {
+    let why = match tenancy {
         Tenancy::Alone => "another registry uses this catalogue; stop that registry first",
         Tenancy::Shared => {
-            "another registry uses this catalogue without a bucket; stop that registry first"
+            "another registry uses this catalogue without a bucket, or a migration of this \
+             catalogue runs; stop the registry, or wait for the migration"
         }
-    }))
+    };
+    Err(Error::Conflict(format!(
+        "open catalogue on the database server: {why}; nothing was changed"
+    )))
 }
 
 /// Takes the lock, if it is free.

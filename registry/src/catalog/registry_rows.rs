@@ -5,11 +5,12 @@ use std::collections::HashMap;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use deploy_store::escape;
 use jiff::Timestamp;
 
 use super::sharing::Described;
 use super::tx::{Tx, from_row, query, query_as, query_scalar};
-use super::{Catalog, Result, heartbeat, nanoseconds_of, timestamp};
+use super::{Catalog, Error, Result, heartbeat, nanoseconds_of, timestamp};
 
 /// A registry without a heartbeat for this time is away.
 const AWAY_AFTER: Duration = Duration::from_secs(10);
@@ -137,6 +138,32 @@ pub(super) async fn heartbeats(transaction: &mut Tx) -> Result<HashMap<String, i
     Ok(rows.into_iter().collect())
 }
 
+/// Fails if a registry that shares the catalogue runs, as far as the catalogue knows.
+pub(super) async fn require_none(transaction: &mut Tx) -> Result<()> {
+    let rows = query_as("SELECT * FROM registries ORDER BY started, id");
+    let rows: Vec<RegistryRow> = rows.fetch_all(transaction).await?;
+    let now = timestamp(transaction.now().await?);
+    refusal(&rows, now).map_or(Ok(()), |why| Err(Error::Conflict(why)))
+}
+
+/// Why no migration may begin: registries of the catalogue run. `None` if none of them runs.
+fn refusal(rows: &[RegistryRow], now: Timestamp) -> Option<String> {
+    let running = rows.iter().filter(|row| row.is_there(now));
+    let shown = |row: &RegistryRow| match &*row.described.address {
+        "" => "an unknown address".to_owned(),
+        address => escape(address).to_string(),
+    };
+    let running: Vec<String> = running.map(shown).collect();
+    (!running.is_empty()).then(|| {
+        format!(
+            "migrate: registries use this catalogue, at {}; stop all registries first, and wait {} \
+             seconds if one was killed; nothing was changed",
+            running.join(", "),
+            AWAY_AFTER.as_secs()
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -154,5 +181,25 @@ mod tests {
         assert!(row.is_there(time(99)) && row.is_there(time(109)));
         assert!(!row.is_there(time(110)));
         assert!(!RegistryRow { stopped: true, ..row }.is_there(time(100)));
+    }
+
+    #[test]
+    fn migration_is_refused_while_a_registry_runs() {
+        let time = |second| Timestamp::from_second(second).unwrap();
+        let row = |address: &str, second, stopped| RegistryRow {
+            id: "a".to_owned(),
+            described: Described { address: address.to_owned(), ..Described::default() },
+            started: time(0),
+            heartbeat: time(second),
+            stopped,
+        };
+        let silent = [row("one:2022", 100, true), row("two:2022", 90, false)];
+        assert_eq!(refusal(&silent, time(100)), None);
+        let running = [row("one:2022", 100, false), row("two:2022", 90, false), row("", 95, false)];
+        assert_eq!(
+            refusal(&running, time(100)).unwrap(),
+            "migrate: registries use this catalogue, at one:2022, an unknown address; stop all \
+             registries first, and wait 10 seconds if one was killed; nothing was changed"
+        );
     }
 }

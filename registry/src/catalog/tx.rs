@@ -163,8 +163,8 @@ macro_rules! from_row {
 }
 pub(in crate::catalog) use from_row;
 
-/// The value of a parameter.
-#[derive(Debug, Clone)]
+/// The value of a parameter, or of a column.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::catalog) enum Value {
     /// A number, or NULL.
     Number(Option<i64>),

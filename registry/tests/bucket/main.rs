@@ -1,10 +1,12 @@
-//! Tests of blobs in a bucket of a real S3 server, with a proxy that makes the network fail; and tests
-//! of several registries on one catalogue and one bucket. `DEPLOY_TEST_S3` names the S3 server, and
-//! `DEPLOY_TEST_POSTGRES` the database server.
+//! Tests of blobs in a bucket of a real S3 server, with a proxy that makes the network fail; tests of
+//! several registries on one catalogue and one bucket; and tests of registries that move to a
+//! database server and a bucket. `DEPLOY_TEST_S3` names the S3 server, and `DEPLOY_TEST_POSTGRES` the
+//! database server.
 
 #[path = "../it/bench/mod.rs"]
 mod bench;
 mod broken_network;
+mod migrated;
 mod objects;
 #[path = "../it/rig/mod.rs"]
 mod rig;

@@ -19,7 +19,7 @@ use crate::watcher::Watch;
 const HOUR: Duration = Duration::from_secs(3600);
 
 /// A second rig with the keys of `rig`.
-fn like(rig: &Rig) -> Rig {
+pub fn like(rig: &Rig) -> Rig {
     let other = Rig::idle();
     for name in ["op", "srv", "other"] {
         for name in [name.to_owned(), format!("{name}.pub")] {
@@ -32,7 +32,7 @@ fn like(rig: &Rig) -> Rig {
     other
 }
 
-fn copy_host_key(from: &Rig, to: &Rig) {
+pub fn copy_host_key(from: &Rig, to: &Rig) {
     fs::create_dir_all(to.path("reg")).unwrap();
     fs::copy(from.path("reg/host_key"), to.path("reg/host_key")).unwrap();
 }

@@ -33,6 +33,15 @@ pub async fn shared_host_key(dir: &Path, catalog: &Catalog) -> Result<HostKey, E
     if own == shared { Ok(key) } else { Err(refused(Some(&own), &shared)) }
 }
 
+/// Records the fingerprint of the host key in `dir`, if there is one, for the registries that are about
+/// to share the catalogue. Replaces an earlier record.
+pub async fn record_host_key(dir: &Path, catalog: &Catalog) -> Result<(), Error> {
+    if dir.join(NAME).exists() {
+        catalog.set_note(NOTE, &fingerprint(&host_key(dir)?)).await?;
+    }
+    Ok(())
+}
+
 /// Why a registry with the key `own` cannot use a catalogue whose registries have the key `shared`.
 fn refusal(own: Option<&str>, shared: &str) -> String {
     let has = own.map_or("is missing".to_owned(), |own| format!("has the fingerprint {own}"));

@@ -58,6 +58,9 @@ pub enum Error {
     NoAnswer(String),
 }
 
+/// The clause with which an error of the catalogue says that the failed statement has changed nothing.
+pub const UNCHANGED: &str = "; nothing was changed";
+
 /// The result of an operation of the registry.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use crate::error::Error;
+use crate::error::{Error, UNCHANGED};
 
 impl From<sqlx::Error> for Error {
     fn from(err: sqlx::Error) -> Self {
         let advice = if is_full(&err) { "; run gc to free disk space" } else { "" };
-        let text = format!("catalogue: {}; nothing was changed{advice}", plain(&err));
+        let text = format!("catalogue: {}{UNCHANGED}{advice}", plain(&err));
         if is_lost(&err) { Self::NoAnswer(text) } else { Self::Database(text) }
     }
 }

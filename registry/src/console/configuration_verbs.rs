@@ -38,12 +38,13 @@ pub async fn execute(
         }
         Command::BumpConfiguration { name, components, if_hash, options } => {
             let if_hash = if_hash.clone();
-            let replaced = catalog.bump_configuration(name, components, if_hash, change).await?;
-            let said = replaced.map_or_else(
-                || up_to_date(caller, name),
-                |replaced| roll_back_hint(caller, name.as_str(), &replaced),
-            );
-            (name, options, said)
+            match catalog.bump_configuration(name, components, if_hash, change).await? {
+                Some(replaced) => (name, options, roll_back_hint(caller, name.as_str(), &replaced)),
+                None => {
+                    let said = up_to_date(caller, name);
+                    return wait_answer::after(registry, name, options, None, said, meter).await;
+                }
+            }
         }
         Command::Promote { from, to, if_hash, options } => {
             let before = catalog.promote(from, to, if_hash.as_ref(), change).await?;
@@ -67,12 +68,15 @@ pub async fn execute(
         }
         _ => unreachable!("`execute` runs the other verbs"),
     };
-    let rollout = rollout_verbs::started(registry, name, change).await?;
+    let rollout = match rollout_verbs::started(registry, name, change).await {
+        Ok(rollout) => rollout,
+        Err(refusal) => return Err(Refusal { text: said + &refusal.text, ..refusal }),
+    };
     let said = match &rollout {
         Some(status) => rollout_text::started(status, caller.client),
         None => said,
     };
-    wait_answer::after_change(registry, name, options, rollout.as_ref(), said, meter).await
+    wait_answer::after(registry, name, options, rollout.as_ref(), said, meter).await
 }
 
 /// The answer to a bump that changes nothing. The answer to the Go tool's client is empty, because

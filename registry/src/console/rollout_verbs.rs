@@ -111,8 +111,8 @@ async fn steer(
     };
     let command = |_: &RolloutView, hosts: &[Host]| command(hosts);
     registry.command_rollout(name, command, change).await?;
-    let status = registry.rollout_status(name, None).await?;
-    Ok(Done::from(text::head(&status)))
+    let status = registry.rollout_status(name, None).await;
+    Ok(Done::from(text::head(&status.map_err(wait_answer::made_but_unread)?)))
 }
 
 fn limit(flag: &str, text: Option<&str>) -> Result<Option<Limit>, Refusal> {
@@ -164,9 +164,8 @@ async fn after_start(
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
     let rollout = started(registry, name, change).await?;
-    let wait = |said: String| {
-        wait_answer::after_change(registry, name, options, rollout.as_ref(), said, meter)
-    };
+    let wait =
+        |said: String| wait_answer::after(registry, name, options, rollout.as_ref(), said, meter);
     let Some(status) = &rollout else { return wait(String::new()).await };
     if !json {
         return wait(text::started(status, caller.client)).await;
@@ -175,20 +174,20 @@ async fn after_start(
     let waited = wait(String::new()).await;
     let code = waited.map_or_else(|refusal| refusal.code, |done| done.code);
     let status = registry.rollout_status(name, Some(status.number)).await;
-    let status = status.map_err(wait_answer::made_but)?;
+    let status = status.map_err(wait_answer::made_but_unread)?;
     Ok(Done { stdout: document(&status)?, code })
 }
 
 /// Runs the first step of the rollout that the change has just started. Returns the status of the
-/// rollout, or `None` if the change has started no rollout. The change is made, even if this function
-/// fails.
+/// rollout, or `None` if the change has started no rollout. If this function fails, the change stays
+/// made, and the refusal says so.
 pub async fn started(
     registry: &Registry,
     name: &ConfigurationName,
     change: &Change,
 ) -> Result<Option<RolloutStatus>, Refusal> {
     let status = first_step(registry, name, change).await;
-    status.map_err(wait_answer::made_but)
+    status.map_err(wait_answer::made_but_unread)
 }
 
 async fn first_step(
@@ -200,6 +199,6 @@ async fn first_step(
     if view.row.started != change.now {
         return Ok(None);
     }
-    registry.step_rollout(name).await?;
+    registry.try_step(name).await;
     Ok(Some(registry.rollout_status(name, Some(view.row.number)).await?))
 }

@@ -8,7 +8,7 @@ use deploy_wire::command::{ChangeOptions, Refusal, Share, Wait};
 use deploy_wire::exit;
 
 use super::{Done, fleet_text as text};
-use crate::error::Error;
+use crate::error::{Error, UNCHANGED};
 use crate::registry::Registry;
 use crate::verbs::rollout_status::RolloutStatus;
 use crate::verbs::wait_for::{Ending, Waited};
@@ -28,10 +28,10 @@ pub fn ended(name: &ConfigurationName, waited: &Waited, json: bool) -> Result<Do
     if code == exit::OK { Ok(Done::from(said + "\n")) } else { Err(Refusal::new(code, said)) }
 }
 
-/// If `options` has the flag `-wait`, waits until the hosts have deployed the change that was just
-/// made. If the change is a rollout, waits for the rollout. `said` is the text with which the
-/// registry answers the change.
-pub async fn after_change(
+/// If `options` has the flag `-wait`, waits until the hosts have deployed the current state, after a
+/// command that has changed the configuration, or found nothing to change. If the change is a
+/// rollout, waits for the rollout. `said` is the text with which the registry answers the command.
+pub async fn after(
     registry: &Registry,
     name: &ConfigurationName,
     options: &ChangeOptions,
@@ -40,29 +40,46 @@ pub async fn after_change(
     meter: &Arc<Meter>,
 ) -> Result<Done, Refusal> {
     let Some(timeout) = options.wait else { return Ok(Done::from(said)) };
-    // The registry has made the change, so the user gets `said` even if the hosts have not deployed
-    // the change, or if the wait failed. Usually, `said` has the command that reverts the change.
+    // The registry keeps a change that it made, so the user gets `said` even if the hosts have not
+    // deployed the change, or if the wait failed. Usually, `said` has the command that reverts it.
     let waited = wait_for_change(registry, name, timeout, rollout, meter).await;
-    let waited = waited.map_err(made_but);
+    let waited = waited.map_err(|err| cannot_wait(name, err));
     match waited.and_then(|waited| ended(name, &waited, false)) {
         Ok(done) => Ok(Done { stdout: said + &done.stdout, code: done.code }),
         Err(refusal) => Err(Refusal { text: said + &refusal.text, ..refusal }),
     }
 }
 
-/// The answer to a change that was made, if the registry cannot say what happened after the change.
-/// The text of an error of the database says that the failed statement has changed nothing, which is
-/// not true of the whole command.
-pub fn made_but(err: Error) -> Refusal {
-    if !matches!(err, Error::NoAnswer(_) | Error::Database(_)) {
-        return err.into();
+/// The answer to a change that was made, if the registry could not read the rollouts after the change.
+pub fn made_but_unread(err: Error) -> Refusal {
+    match reason(&err) {
+        None => err.into(),
+        Some(why) => {
+            let text =
+                format!("the change was made, but the registry could not read the rollouts: {why}");
+            Refusal::new(exit::PARTLY, text)
+        }
     }
-    let why = err.to_string().replace("; nothing was changed", "");
-    let text = format!(
-        "the change was made, but the registry cannot say what followed: {why}; see history and \
-         rollout status"
-    );
-    Refusal::new(exit::PARTLY, text)
+}
+
+fn cannot_wait(name: &ConfigurationName, err: Error) -> Refusal {
+    match reason(&err) {
+        None => err.into(),
+        Some(why) => {
+            let text = format!(
+                "cannot wait for the hosts: {why}; the registry keeps every change that it made; to \
+                 wait again, run: wait -name {name}"
+            );
+            Refusal::new(exit::PARTLY, text)
+        }
+    }
+}
+
+/// The text of an error of the catalogue, without the clause that the failed statement has changed
+/// nothing: it is not true of the whole command. `None` for other errors.
+fn reason(err: &Error) -> Option<String> {
+    let is_failure = matches!(err, Error::NoAnswer(_) | Error::Database(_));
+    is_failure.then(|| err.to_string().replace(UNCHANGED, ""))
 }
 
 /// Waits for the rollout, or else for the current state of the configuration.
@@ -102,13 +119,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answer_to_a_made_change_never_says_that_nothing_was_changed() {
-        let err = "catalogue: disk I/O error; nothing was changed";
-        let Refusal { text, code } = made_but(Error::Database(err.to_owned()));
-        assert!(text.starts_with("the change was made, but "), "{text}");
-        assert!(text.contains("disk I/O error") && !text.contains("nothing was changed"), "{text}");
-        assert_eq!(code, exit::PARTLY);
-        let other = made_but(Error::NotFound("configuration \"p\" not found".to_owned()));
-        assert_eq!(other.code, exit::NOT_FOUND);
+    fn answer_after_a_change_never_says_that_nothing_was_changed() {
+        let name: ConfigurationName = "web".parse().unwrap();
+        let err = || Error::Database(format!("catalogue: disk I/O error{UNCHANGED}"));
+        for Refusal { text, code } in [made_but_unread(err()), cannot_wait(&name, err())] {
+            assert!(text.contains("disk I/O error") && !text.contains(UNCHANGED), "{text}");
+            assert_eq!(code, exit::PARTLY);
+        }
+    }
+
+    #[test]
+    fn wait_for_a_deleted_configuration_keeps_its_exit_code() {
+        let name: ConfigurationName = "web".parse().unwrap();
+        let err = || Error::NotFound("configuration \"web\" not found".to_owned());
+        for refusal in [made_but_unread(err()), cannot_wait(&name, err())] {
+            assert_eq!(refusal.code, exit::NOT_FOUND);
+        }
     }
 }

@@ -66,6 +66,15 @@ impl Registry {
         Ok(Some(Timestamp::now()))
     }
 
+    /// Makes the due steps after a change that is already written. An error is only logged: the
+    /// change was made, and the driver of the rollouts tries the steps again.
+    pub async fn try_step(&self, name: &ConfigurationName) {
+        if let Err(err) = self.step_rollout(name).await {
+            let name = name.as_str();
+            tracing::warn!(event = "rollout_error", name, "cannot advance the rollout yet: {err}");
+        }
+    }
+
     /// After a start of the registry, agents that only poll are unknown until they have polled. If
     /// such agents may take part in the rollout, the first wave waits for their polls. Returns the
     /// end of the wait; `None` if no wait is necessary.
@@ -111,7 +120,7 @@ impl Registry {
                 Err(Error::Conflict(_)) => {}
                 Err(err) => return Err(err),
                 Ok(rollout) => {
-                    self.step_rollout(name).await?;
+                    self.try_step(name).await;
                     return Ok(rollout);
                 }
             }

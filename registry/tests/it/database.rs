@@ -23,6 +23,65 @@ fn change(rig: &Rig, digests: &[String]) -> Vec<String> {
     done
 }
 
+/// For every n, starts a rollout while the registry's n-th write to the catalogue fails. The answer
+/// must be true: after "nothing was changed", the configuration is as before. If the command
+/// succeeds, the rollout is there.
+#[test]
+fn answer_to_the_start_of_a_rollout_is_true_after_a_failed_write() {
+    if Command::new("strace").arg("-V").output().is_err() {
+        assert!(std::env::var_os("CI").is_none(), "strace is missing");
+        println!("NOT TESTED: answers after a failed write; strace is missing");
+        return;
+    }
+    let mut rig = Rig::idle();
+    let digests = ["v1", "v2"].map(|version| (version, rig.archive(version, version.as_bytes())));
+    rig.run();
+    for (version, digest) in &digests {
+        rig.put(version);
+        rig.ok(&format!("addver -name code -version {version} -hash {digest}"));
+    }
+    rig.stop("-TERM");
+    let dir = rig.dir.path().to_owned();
+    let copy = |from: &str, to: &str| {
+        let copied = Command::new("cp").arg("-a").args([dir.join(from), dir.join(to)]).status();
+        assert!(copied.unwrap().success());
+    };
+    copy("reg", "fresh");
+    let (mut refused, mut kept) = (0, 0);
+    for n in 1.. {
+        std::fs::remove_dir_all(rig.path("reg")).unwrap();
+        copy("fresh", "reg");
+        let inject = format!("inject=pwrite64:error=EIO:when={n}");
+        let strace = ["strace", "-f", "-qq", "-o", "trace", "-e", "trace=pwrite64", "-e", &inject];
+        let injected =
+            |rig: &Rig| std::fs::read_to_string(rig.path("trace")).unwrap().contains("INJECTED");
+        // The rollout of a configuration that was made after the registry's start begins at once.
+        let line = "addconf -name p -layer code:v1";
+        let is_made = rig.try_run_under(&strace) && rig.ssh("op", "me", &[line]).status.success();
+        if !is_made || injected(&rig) {
+            // An earlier write had the fault.
+            rig.kill_all();
+            continue;
+        }
+        let output = rig.ssh("op", "me", &["rollout start -name p -layer code:v2"]);
+        let (answer, had_fault) = (both(&output), injected(&rig));
+        let step_failed = rig.log().iter().any(|line| line.contains("cannot advance the rollout"));
+        rig.kill_all();
+        rig.run();
+        let has_rollout = rig.ok("rollout list -json").contains(r#""configuration": "p""#);
+        rig.stop("-KILL");
+        assert_eq!(output.status.success(), has_rollout, "fault {n}: {answer}");
+        assert_eq!(answer.contains("nothing was changed"), !has_rollout, "fault {n}: {answer}");
+        refused += u32::from(!has_rollout);
+        kept += u32::from(has_rollout && step_failed);
+        if !had_fault {
+            break;
+        }
+    }
+    println!("{refused} changes refused, {kept} kept although a step failed");
+    assert!(refused > 0 && kept > 0, "{refused} refused, {kept} kept");
+}
+
 /// For every n, runs a registry whose n-th system call `call` gets `fault`, and checks that no
 /// acknowledged change is lost.
 fn check(call: &str, fault: &str) {
